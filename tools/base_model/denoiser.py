@@ -1,0 +1,152 @@
+"""The text-conditioned denoiser: a two-level U-Net on 8x8x8 latents and a two-layer CLIP text model, trained together on v-prediction."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from tools.base_model import drawings as data
+from tools.base_model.autoencoder import random_pairs
+from tools.base_model.fitting import averaged, fit
+
+STEPS, BATCH, LEARNING_RATE = 13_000, 32, 1.2e-3
+POSES = 40_000
+TOKENS = 16
+STYLE_SAID, BACKGROUND_SAID, CAPTION_DROPPED = 0.6, 0.7, 0.1
+
+
+def encode_poses(drawings: Tensor, autoencoder: AutoencoderKL, path: Path) -> None:
+    """Compose `POSES` pictures, encode them once, and keep latents and caption parts in one safetensors file."""
+    generator = torch.Generator().manual_seed(2)
+    latents, parts = [], []
+    for _ in range(POSES // 500):
+        batch = data.compose(drawings, *random_pairs(drawings, 500, generator), generator)
+        latents.append(autoencoder.encode(batch.images).latent_dist.mean.half())
+        parts.append(torch.stack([batch.subjects, batch.styles, batch.backgrounds], dim=1))
+    save_file({"latents": torch.cat(latents), "parts": torch.cat(parts)}, path)
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer whose byte pairs merge every caption word into one token; other words fall into letters."""
+    plain = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    plain.normalizer = normalizers.Lowercase()
+    plain.pre_tokenizer = pre_tokenizers.Split(" ", behavior="removed")
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + list("0123456789")
+    trainer = trainers.BpeTrainer(
+        vocab_size=2_000, min_frequency=1, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
+    )
+    plain.train_from_iterator(data.vocabulary(), trainer)
+    merges = [tuple(merge) for merge in _merges(plain)]
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+    tokens += [token for pair in merges if (token := "".join(pair)) not in tokens]
+    vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
+
+
+def build_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=(80, 128),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=96,
+        attention_head_dim=4,
+        norm_num_groups=16,
+        resnet_time_scale_shift="scale_shift",
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
+    )
+
+
+def build_text_encoder(vocab_size: int) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocab_size,
+            hidden_size=96,
+            intermediate_size=192,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=TOKENS,
+            projection_dim=96,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=1,
+        )
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+
+
+def train(poses: Path, directory: Path, *, on_checkpoint=lambda step: None) -> None:
+    """Fit v-prediction on the encoded poses; a tenth of the captions are empty, for classifier-free guidance."""
+    tokenizer = build_tokenizer()
+    pool = load_file(poses)
+    scheduler = build_scheduler()
+    model = nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(len(tokenizer))})
+
+    def loss(generator: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(pool["latents"]), (BATCH,), generator=generator)
+        latents = pool["latents"][chosen].float()
+        captions = [_drawn_caption(*parts, generator) for parts in pool["parts"][chosen].tolist()]
+        noise = torch.randn(latents.shape, generator=generator)
+        timesteps = torch.randint(scheduler.config.num_train_timesteps, (BATCH,), generator=generator)
+        noised = scheduler.add_noise(latents, noise, timesteps)
+        text = model["text_encoder"](tokenize(tokenizer, captions))[0]
+        return F.mse_loss(model["unet"](noised, timesteps, text).sample, scheduler.get_velocity(latents, noise, timesteps))
+
+    fit(
+        model, loss, directory=directory, steps=STEPS, learning_rate=LEARNING_RATE, on_checkpoint=on_checkpoint
+    )
+
+
+def load_pipeline(autoencoder: AutoencoderKL, directory: Path) -> StableDiffusionPipeline:
+    """The newest averaged weights as a complete text-to-image pipeline."""
+    tokenizer = build_tokenizer()
+    unet, text_encoder = build_unet(), build_text_encoder(len(tokenizer))
+    weights = averaged(directory)
+    for name, module in (("unet.", unet), ("text_encoder.", text_encoder)):
+        module.load_state_dict({k.removeprefix(name): v for k, v in weights.items() if k.startswith(name)}, strict=True)
+    return StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    return tokenizer(captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt").input_ids
+
+
+def _drawn_caption(subject: int, style: int, background: int, generator: torch.Generator) -> str:
+    dropped, say_style, say_background = torch.rand(3, generator=generator).tolist()
+    if dropped < CAPTION_DROPPED:
+        return ""
+    return data.caption(
+        subject, style if say_style < STYLE_SAID else None, background if say_background < BACKGROUND_SAID else None
+    )
+
+
+def _merges(tokenizer: Tokenizer) -> list[list[str]]:
+    import json
+
+    return json.loads(tokenizer.to_str())["model"]["merges"]
