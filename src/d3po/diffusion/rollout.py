@@ -1,0 +1,53 @@
+"""Sampling as a sequence of recorded steps, yielded one at a time so that memory does not grow with their number."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from d3po.diffusion.schedule import StepGrid
+from d3po.diffusion.transition import DDIM
+from d3po.options import LogProbReduce
+
+Predict = Callable[[Float[Tensor, "B *latent"], Int[Tensor, " B"]], Float[Tensor, "B *latent"]]
+"""(x_t, timesteps) -> the network's prediction, guidance included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutStep:
+    """The outcome of one reverse step for B images."""
+
+    latents: Float[Tensor, "B *latent"]
+    """x_{t-1}; the last step's is x_0."""
+    log_probs: Float[Tensor, " B"]
+    """log pi(x_{t-1} | x_t) under the sampling policy, in nats; nan where the step is deterministic."""
+
+
+@torch.no_grad()
+def rollout(
+    predict: Predict,
+    transition: DDIM,
+    grid: StepGrid,
+    start: Float[Tensor, "B *latent"],
+    draw_noise: Callable[[tuple[int, ...]], Float[Tensor, "B *latent"]],
+    *,
+    reduce: LogProbReduce,
+) -> Iterator[RolloutStep]:
+    """Denoise `start` (x_T) to x_0 and yield every step.
+
+    All images move in one batched call per step. `draw_noise(latent shape)` is asked once per stochastic step.
+    """
+    x = start
+    stochastic = transition.stochastic(grid).tolist()
+    for i in range(len(grid)):
+        t = grid.timesteps[i].to(x.device).expand(len(x))
+        previous = grid.previous[i].to(x.device).expand(len(x))
+        step = transition.step(predict(x, t), x, t, previous)
+        if stochastic[i]:
+            x = step.draw(draw_noise(tuple(x.shape[1:])).to(x))
+            log_probs = step.log_prob(x, reduce=reduce)
+        else:
+            x, log_probs = step.mean, torch.full((len(x),), torch.nan, device=x.device)
+        yield RolloutStep(latents=x, log_probs=log_probs)

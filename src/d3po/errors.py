@@ -1,0 +1,84 @@
+"""Every error d3po raises on purpose.
+
+    D3POError                        exit code 1
+    |- UserError                     exit code 2: something the user can mend
+    |  |- ConfigError                run.toml, a recipe or an option
+    |  |- PromptError                a prompt file
+    |  |- ModelError                 a model that cannot be found or used
+    |  |- RewardError                a reward that cannot be found or that failed
+    |  |- RunFolderError             a run folder that is missing, taken, or of another run
+    |  |- CorruptFileError           a shard or checkpoint whose bytes are not those that were written
+    |  `- StorageError               the disk is full or not writable
+    |- DegenerateStepError           a reverse step without a density (std = 0)
+    `- TrainingStoppedError          a guard stopped training
+       `- NonFiniteError             a loss or gradient that is not a number
+
+A message names what, where, the value and the remedy. The command line prints it as one line; `--debug` shows the traceback.
+"""
+
+__all__ = [
+    "ConfigError",
+    "CorruptFileError",
+    "D3POError",
+    "DegenerateStepError",
+    "ModelError",
+    "NonFiniteError",
+    "PromptError",
+    "RewardError",
+    "RunFolderError",
+    "StorageError",
+    "TrainingStoppedError",
+    "UserError",
+]
+
+
+class D3POError(Exception):
+    """Base of all errors d3po raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(D3POError):
+    """Something the user can mend; the command exits with code 2."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A setting in run.toml, a recipe or an option that is unknown, missing or out of range."""
+
+
+class PromptError(UserError):
+    """A prompt file that cannot be read or holds no usable prompt."""
+
+
+class ModelError(UserError):
+    """A model that cannot be found, is not supported, or does not fit its adapter."""
+
+
+class RewardError(UserError):
+    """A reward that is unknown, failed, or returned something other than a finite number."""
+
+
+class RunFolderError(UserError):
+    """A run folder that is missing, in use by another process, or of another run."""
+
+
+class CorruptFileError(UserError):
+    """A file whose checksum differs from the one recorded when it was written."""
+
+
+class StorageError(UserError):
+    """The disk is full or not writable; what was saved before is whole."""
+
+
+class DegenerateStepError(D3POError):
+    """A reverse step with std = 0: it is deterministic and has no density."""
+
+
+class TrainingStoppedError(D3POError):
+    """A guard stopped training; the last good checkpoint is kept."""
+
+
+class NonFiniteError(TrainingStoppedError):
+    """A loss or gradient is infinite or not a number."""

@@ -1,0 +1,1 @@
+"""Adapters: each turns one family of diffusion models into an `AbstractPolicy`."""

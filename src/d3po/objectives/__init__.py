@@ -1,0 +1,1 @@
+"""Preference objectives: pure functions from log-probs to per-pair losses."""

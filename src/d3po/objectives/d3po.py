@@ -1,0 +1,60 @@
+"""The D3PO objective (Yang et al. 2024, arXiv 2311.13231, eq. 9 and algorithm 1).
+
+For a pair of images a, b and one denoising step, with r the log-ratio log pi_theta / pi_ref of that step,
+
+    L = -log sigmoid( beta * h * (c_a(r_a) - c_b(r_b)) ),     h = 2 * target - 1
+
+where target is the share of judges who prefer a (1: a wins, 0: b wins, 0.5: tie) and c is the clipping below. At h = 0 the
+loss is log 2 and has no gradient: a tie teaches nothing.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from d3po.options import Clip, Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class D3PO:
+    """The objective's settings; calling it gives per-pair losses."""
+
+    beta: float
+    """How steeply the loss reads the log-ratio margin; larger keeps the policy closer to the reference."""
+    clip: Clip
+    """`none`; `two_sided` as published: no gradient once a ratio leaves [1-eps, 1+eps] either way; `one_sided`: a winner is
+    only held back from rising above 1+eps and a loser from falling below 1-eps, so a ratio on the wrong side is still mended."""
+    clip_range: float
+    """eps of the clipping."""
+    targets: Targets = "signed"
+    """`signed` multiplies the margin by 2*target-1; `cross_entropy` reads the target as a probability and stops at the margin
+    whose sigmoid it is, so that a tie pulls both images together."""
+
+    def __call__(
+        self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
+    ) -> Float[Tensor, "*pairs"]:
+        """Loss of each pair and step, in nats."""
+        lean = 2 * target - 1
+        margin = self.clipped(log_ratio_a, lean) - self.clipped(log_ratio_b, -lean)
+        if self.targets == "signed":
+            return -F.logsigmoid(self.beta * lean * margin)
+        return -target * F.logsigmoid(self.beta * margin) - (1 - target) * F.logsigmoid(-self.beta * margin)
+
+    def clipped(self, log_ratio: Float[Tensor, "*pairs"], lean: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
+        """The log-ratio as the loss sees it; `lean` > 0 where this image is the winner, < 0 where it is the loser."""
+        if self.clip == "none":
+            return log_ratio
+        low, high = self._bounds(log_ratio)
+        if self.clip == "two_sided":
+            return log_ratio.clamp(low, high)
+        return torch.where(lean > 0, log_ratio.clamp(max=high), torch.where(lean < 0, log_ratio.clamp(min=low), log_ratio))
+
+    def is_clipped(self, log_ratio: Float[Tensor, "*pairs"], lean: Float[Tensor, "*pairs"]) -> Bool[Tensor, "*pairs"]:
+        """Where clipping cut the gradient off."""
+        return self.clipped(log_ratio, lean) != log_ratio
+
+    def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.log1p(like.new_tensor(-self.clip_range)), torch.log1p(like.new_tensor(self.clip_range))

@@ -1,0 +1,27 @@
+"""The named choices shared by configuration and maths, in one place that imports nothing heavy."""
+
+from typing import Literal
+
+Spacing = Literal["leading", "trailing", "linspace"]
+"""How a sampler spreads its steps over the training timesteps (names as in diffusers)."""
+
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
+"""What the network predicts (names as in diffusers)."""
+
+LogProbReduce = Literal["sum", "mean"]
+"""`sum` is the joint log density of a step; `mean` divides it by the latent's dimensions, as published."""
+
+Clip = Literal["none", "two_sided", "one_sided"]
+"""How the objective cuts off log-ratios; see `d3po.objectives.d3po`."""
+
+Targets = Literal["signed", "cross_entropy"]
+"""How the objective reads a soft target; see `d3po.objectives.d3po`."""
+
+StepWeighting = Literal["uniform", "balanced"]
+"""`balanced` divides a step's log-ratio by its sensitivity to the network's output, so that no step drowns the others."""
+
+ReferenceRefresh = Literal["fixed", "per_round", "ema"]
+"""The reference policy: the pretrained model, the round's start, or a moving average of the rounds' starts."""
+
+LastStep = Literal["model", "clamped"]
+"""Where the last step ends: as the model's scheduler says, or at timestep 0 as the published code does."""

@@ -1,0 +1,102 @@
+"""Trajectory shards: every latent of a group of images, once, in one safetensors file written step by step.
+
+A shard holds `latents` (T+1, B, C, H, W), x_T first, and `log_probs` (T, B) under the sampling policy (nan where a step is
+deterministic). Step-major order lets the sampler append each step as it happens, so its memory does not grow with T, and
+lets training read one step without touching the others.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from d3po.errors import CorruptFileError
+from d3po.storage.files import atomic_file, sha256
+
+StoredDtype = Literal["float32", "float16"]
+_SAFETENSORS_DTYPE = {"float32": "F32", "float16": "F16"}
+
+
+class ShardWriter:
+    """Appends the steps of one rollout; create it with `writing_shard`."""
+
+    def __init__(self, file: BinaryIO, *, num_steps: int, batch: int, latent_shape: tuple[int, ...], dtype: StoredDtype) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self._dtype = getattr(torch, dtype)
+        self._expected = num_steps + 1
+        self._latents = 0
+        self._log_probs: list[Tensor] = []
+        latent_bytes = (num_steps + 1) * batch * torch.Size(latent_shape).numel() * self._dtype.itemsize
+        entries = {
+            "latents": {"dtype": _SAFETENSORS_DTYPE[dtype], "shape": [num_steps + 1, batch, *latent_shape], "data_offsets": [0, latent_bytes]},
+            "log_probs": {"dtype": "F32", "shape": [num_steps, batch], "data_offsets": [latent_bytes, latent_bytes + 4 * num_steps * batch]},
+        }
+        header = json.dumps(entries, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % 8)
+        self._write(len(header).to_bytes(8, "little") + header)
+
+    def append(self, latents: Float[Tensor, "B *latent"], log_probs: Float[Tensor, " B"] | None = None) -> None:
+        """Add x_T (without log-probs), then every step's outcome with its log-probs, in sampling order."""
+        self._write(latents.to("cpu", self._dtype).contiguous().numpy().tobytes())
+        self._latents += 1
+        if log_probs is not None:
+            self._log_probs.append(log_probs.float().cpu())
+
+    def finish(self) -> str:
+        """Write what is left and return the file's SHA-256."""
+        if self._latents != self._expected or len(self._log_probs) != self._expected - 1:
+            raise ValueError(f"a shard of {self._expected} latents got {self._latents} of them and {len(self._log_probs)} log-probs")
+        self._write(torch.stack(self._log_probs).numpy().tobytes())
+        return self._hash.hexdigest()
+
+    def _write(self, data: bytes) -> None:
+        self._hash.update(data)
+        self._file.write(data)
+
+
+@contextmanager
+def writing_shard(path: Path, *, num_steps: int, batch: int, latent_shape: tuple[int, ...], dtype: StoredDtype) -> Iterator[ShardWriter]:
+    """A writer whose file appears under `path` only when the block ends without an error."""
+    with atomic_file(path) as file:
+        yield ShardWriter(file, num_steps=num_steps, batch=batch, latent_shape=latent_shape, dtype=dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A finished shard on disk."""
+
+    path: Path
+
+    def latents(self, step: int) -> Float[Tensor, "B *latent"]:
+        """x at position `step` of every image, 0 being x_T and T being x_0, as float32."""
+        with safe_open(self.path, framework="pt") as file:
+            return file.get_slice("latents")[step].float()
+
+    def log_probs(self) -> Float[Tensor, "T B"]:
+        """log pi(x_{t-1} | x_t) of every step under the policy that sampled."""
+        with safe_open(self.path, framework="pt") as file:
+            return file.get_tensor("log_probs")
+
+
+def open_shard(path: Path, checksum: str) -> Shard:
+    """The shard at `path`, its bytes verified.
+
+    Raises:
+        CorruptFileError: the file is missing or not what was written.
+    """
+    remedy = "restore it from a backup, or delete the round's images and rollouts with `d3po sample --redo`"
+    try:
+        if sha256(path) == checksum:
+            return Shard(path=path)
+    except (OSError, SafetensorError) as error:
+        raise CorruptFileError(f"rollout shard {path} cannot be read ({error}); {remedy}") from error
+    raise CorruptFileError(f"rollout shard {path} is damaged: its SHA-256 is not the {checksum[:12]}... recorded when it was written; {remedy}")
