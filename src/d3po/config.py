@@ -1,0 +1,217 @@
+"""`run.toml`: every setting of a run, validated, complete, and written back with its defaults and a word on each."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from d3po.errors import ConfigError
+from d3po.options import Clip, LastStep, LogProbReduce, ReferenceRefresh, Spacing, StepWeighting, Targets
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A table of run.toml: unknown keys are refused, values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Sampling(Section):
+    """How pictures are made."""
+
+    steps: Count = Field(20, description="denoising steps T")
+    eta: float = Field(1.0, ge=0, description="DDIM noise; 1 is ancestral sampling, 0 has no density to train on")
+    guidance: float = Field(5.0, ge=0, description="classifier-free guidance, in sampling and in training; 1 is none")
+    spacing: Spacing | Literal["model"] = Field("model", description="timestep spacing: leading, trailing, linspace, or the model's own")
+    last_step: LastStep = Field("model", description="where the last step ends: the model's scheduler decides, or clamped at timestep 0 as published")
+    images_per_prompt: int = Field(4, ge=2, description="K images of a prompt, compared with each other")
+    shared_start: bool = Field(True, description="all images of a prompt start from one x_T")
+    prompts_per_round: Count = Field(16, description="prompts drawn for each round")
+    prompts_per_shard: Count = Field(8, description="prompts sampled in one batched call and stored in one file")
+    stored: Literal["float32", "float16"] = Field("float32", description="precision of stored latents")
+
+
+class Feedback(Section):
+    """Who says which picture is better."""
+
+    reward: str = Field("colourfulness", description="a built-in reward, closeness:#rrggbb, or module:function")
+    temperature: float = Field(0.0, ge=0, description="Bradley-Terry noise of the simulated annotator, in units of the reward")
+    tie_band: float = Field(0.0, ge=0, description="differences up to this are ties, in units of the reward")
+    pairs_per_prompt: int = Field(0, ge=0, description="pairs asked about, chosen at random; 0 asks about all of them")
+
+
+class Adapter(Section):
+    """What is trained."""
+
+    method: Literal["lora", "full"] = Field("lora", description="a low-rank adapter, or every weight of the denoiser")
+    rank: Count = Field(4, description="LoRA rank")
+    alpha: float = Field(4.0, gt=0, description="LoRA scale is alpha / rank")
+    targets: Literal["attention", "attention+conv"] = Field("attention", description="layers that get an adapter")
+
+
+class Objective(Section):
+    """The loss on preferences."""
+
+    name: Literal["d3po"] = Field("d3po", description="the objective")
+    beta: float = Field(0.1, gt=0, description="steepness in the log-ratio margin")
+    clip: Clip = Field("two_sided", description="none, two_sided (published) or one_sided")
+    clip_range: float = Field(0.1, gt=0, lt=1, description="eps: ratios are clipped to [1-eps, 1+eps]")
+    targets: Targets = Field("signed", description="signed (published) or cross_entropy")
+    log_prob: LogProbReduce = Field("mean", description="log-prob of a step: mean over latent dimensions (published) or their sum")
+    step_weighting: StepWeighting = Field("uniform", description="uniform, or balanced: no step's gradient drowns the others")
+    reference: ReferenceRefresh = Field("per_round", description="fixed: the pretrained model; per_round: the round's start; ema: a moving average")
+    reference_decay: float = Field(0.5, ge=0, lt=1, description="ema reference: how much of the old reference each round keeps")
+
+
+class Training(Section):
+    """How the policy is moved."""
+
+    learning_rate: float = Field(3e-5, gt=0, description="AdamW learning rate")
+    weight_decay: float = Field(1e-4, ge=0, description="AdamW weight decay")
+    adam_betas: tuple[float, float] = Field((0.9, 0.999), strict=False, description="AdamW betas")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    epochs: Count = Field(1, description="passes over each round's comparisons")
+    prompts_per_update: Count = Field(1, description="prompts whose pairs make one optimizer step")
+    timestep_fraction: Fraction = Field(1.0, description="share of the denoising steps trained in each update, drawn anew each time")
+    timestep_range: tuple[int, int] = Field((0, 1000), strict=False, description="only steps whose timestep lies in this range, ends included, are trained")
+    max_rows: Count = Field(64, description="images times timesteps in one network call; lower it when memory runs out, results do not change")
+    mixed_precision: Literal["no", "fp16", "bf16"] = Field("no", description="autocast of the network")
+    gradient_checkpointing: bool = Field(False, description="less memory, more time, same result")
+    policy_ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights used for evaluation and export; 0 is off")
+    checkpoint_every: Count = Field(8, description="updates between checkpoints")
+
+
+class Evaluation(Section):
+    """How progress is measured, on held-out prompts."""
+
+    prompts: Count = Field(16, description="held-out prompts")
+    images_per_prompt: int = Field(4, ge=2, description="images of each held-out prompt and policy")
+    every_round: bool = Field(True, description="measure after every round, not only at the end")
+
+
+class Guards(Section):
+    """What stops a run that goes wrong."""
+
+    max_kl: float = Field(0.5, gt=0, description="stop when a step's KL to the reference passes this, in nats per latent dimension")
+    min_diversity: float = Field(0.6, ge=0, le=1, description="stop when diversity falls below this share of the base model's")
+    max_checkerboard: float = Field(1.6, gt=0, description="stop when 2x2 checkerboard energy rises above this multiple of the base model's")
+    action: Literal["warn", "stop"] = Field("stop", description="warn only, or stop at the last good checkpoint")
+
+
+class Tracking(Section):
+    """Where metrics go, besides metrics.jsonl."""
+
+    tensorboard: bool = Field(True, description="write TensorBoard events")
+    wandb: bool = Field(False, description="also log to Weights & Biases (needs d3po[wandb])")
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    model: str = Field("emoji", description="emoji (embedded), a folder in diffusers' layout, or a hub id")
+    recipe: str = Field("default", description="the recipe this file was made from")
+    seed: int = Field(0, ge=0, description="everything random follows from it")
+    rounds: Count = Field(5, description="sample, compare, train: how many times")
+    sampling: Sampling = Sampling()
+    feedback: Feedback = Feedback()
+    adapter: Adapter = Adapter()
+    objective: Objective = Objective()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    guards: Guards = Guards()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.sampling.eta == 0:
+            raise ValueError("sampling.eta is 0: deterministic steps have no log-prob to train; set it above 0, 1 is usual")
+        if self.adapter.method == "full" and self.objective.reference != "per_round":
+            raise ValueError(
+                f"objective.reference is {self.objective.reference!r}, which needs an adapter to switch off; with adapter.method = 'full' set it to 'per_round'"
+            )
+        low, high = self.training.timestep_range
+        if low > high:
+            raise ValueError(f"training.timestep_range is [{low}, {high}]; the first must not exceed the second")
+        return self
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read and validate a run.toml.
+
+    Raises:
+        ConfigError: unreadable, not TOML, an unknown key (the nearest is suggested) or a value out of range.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return parse_config(values, where=str(path))
+
+
+def parse_config(values: dict[str, Any], *, where: str) -> RunConfig:
+    """Validate settings read from `where` (named in messages)."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{where}: {_explain(first['loc'], first['type'], first['msg'], first['input'])}") from error
+
+
+def override(config: RunConfig, assignments: dict[str, str], *, where: str) -> RunConfig:
+    """The config with dotted keys replaced, such as {"training.epochs": "2"}; values are written as in TOML (bare words are text)."""
+    values = config.model_dump(mode="json")
+    for key, text in assignments.items():
+        table = values
+        *parents, last = key.split(".")
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        try:
+            table[last] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[last] = text
+    return parse_config(values, where=where)
+
+
+def dump_config(config: RunConfig) -> str:
+    """run.toml, complete, a comment on each setting."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment("All settings of this run. Change rounds to go on; other changes need a new run folder."))
+    _fill(document, config)
+    return tomlkit.dumps(document)
+
+
+def _fill(table: Any, section: Section) -> None:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            inner = tomlkit.table()
+            inner.comment((type(value).__doc__ or "").strip())
+            _fill(inner, value)
+            table[name] = inner
+        else:
+            entry = tomlkit.item(list(value) if isinstance(value, tuple) else value)
+            table[name] = entry.comment(field.description or "")
+
+
+def _explain(location: tuple[int | str, ...], kind: str, message: str, given: Any) -> str:
+    key = ".".join(str(part) for part in location)
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1)
+        return f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known here are {', '.join(_known_keys(location[:-1]))}")
+    if not key:
+        return message.removeprefix("Value error, ")
+    return f"{key} is {given!r}: {message}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = RunConfig
+    for part in location:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

@@ -1,0 +1,49 @@
+"""Rewards that are read off the pixels."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor
+
+from d3po.errors import RewardError
+
+JPEG_QUALITY = 95
+
+
+def jpeg_incompressibility(image: Image.Image, prompt: str) -> float:
+    """Size of the picture as a JPEG of quality 95, in kB (Black et al. 2024, arXiv 2305.13301, section 5.1)."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.tell() / 1000
+
+
+def jpeg_compressibility(image: Image.Image, prompt: str) -> float:
+    """Minus the size of the picture as a JPEG of quality 95, in kB."""
+    return -jpeg_incompressibility(image, prompt)
+
+
+def brightness(image: Image.Image, prompt: str) -> float:
+    """Mean luma (ITU-R BT.601), 0 black to 1 white."""
+    return float((_pixels(image) @ np.array([0.299, 0.587, 0.114])).mean())
+
+
+def colourfulness(image: Image.Image, prompt: str) -> float:
+    """Hasler and Suesstrunk (2003): spread plus 0.3 times mean of the opponent colours, pixels in [0, 1]."""
+    red, green, blue = np.moveaxis(_pixels(image), -1, 0)
+    opponents = np.stack([red - green, (red + green) / 2 - blue])
+    spread, mean = opponents.std(axis=(1, 2)), opponents.mean(axis=(1, 2))
+    return float(np.hypot(*spread) + 0.3 * np.hypot(*mean))
+
+
+def closeness(image: Image.Image, prompt: str, colour: str) -> float:
+    """Minus the mean distance of the pixels to a colour, in RGB with channels in [0, 1]; 0 where every pixel is that colour."""
+    try:
+        target = np.array(ImageColor.getrgb(colour)[:3]) / 255
+    except ValueError as error:
+        raise RewardError(f"closeness:{colour} names no colour; write it as #rrggbb or by an HTML name") from error
+    return -float(np.linalg.norm(_pixels(image) - target, axis=-1).mean())
+
+
+def _pixels(image: Image.Image) -> NDArray[np.float64]:
+    return np.asarray(image.convert("RGB"), dtype=np.float64) / 255

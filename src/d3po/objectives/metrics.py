@@ -1,0 +1,37 @@
+"""What is measured of every pair and step, next to the loss. Each metric is defined in docs/metrics.md."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from d3po.objectives.d3po import D3PO
+
+
+@torch.no_grad()
+def pair_metrics(
+    objective: D3PO,
+    losses: Float[Tensor, "*pairs"],
+    log_ratio_a: Float[Tensor, "*pairs"],
+    log_ratio_b: Float[Tensor, "*pairs"],
+    target: Float[Tensor, "*pairs"],
+    nats_per_dimension: float,
+) -> dict[str, Float[Tensor, "*pairs"]]:
+    """Per-pair, per-step metrics, to be averaged by the caller.
+
+    `kl` estimates KL(reference || policy) of a step as minus the log-ratio, which is unbiased where the reference sampled the
+    images; `nats_per_dimension` converts a log-ratio to nats per latent dimension (1 where it is a mean already).
+    """
+    lean = 2 * target - 1
+    a_wins = target >= 0.5
+    winner = torch.where(a_wins, log_ratio_a, log_ratio_b)
+    loser = torch.where(a_wins, log_ratio_b, log_ratio_a)
+    clipped = objective.is_clipped(log_ratio_a, lean).float() + objective.is_clipped(log_ratio_b, -lean).float()
+    return {
+        "loss": losses.detach(),
+        "margin": winner - loser,
+        "accuracy": (winner > loser).float() + 0.5 * (winner == loser).float(),
+        "winner_log_ratio": winner,
+        "loser_log_ratio": loser,
+        "clip_fraction": clipped / 2,
+        "kl": -(winner + loser) / 2 * nats_per_dimension,
+    }

@@ -1,0 +1,1 @@
+"""One trainer for every objective, its data, its reference, its guards."""

@@ -1,0 +1,44 @@
+"""Reference log-probs: one number per image and step, never a second network."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from d3po.models.base import AbstractPolicy, Condition
+from d3po.storage.shards import Shard
+from d3po.training.replay import Replay
+
+
+@torch.no_grad()
+def reference_log_probs(
+    policy: AbstractPolicy,
+    replay: Replay,
+    shard: Shard,
+    condition: Condition,
+    *,
+    max_rows: int,
+    within: AbstractContextManager[None] | None = None,
+) -> Float[Tensor, "T B"]:
+    """log pi_ref of all T steps of a shard's B images; nan where a step is deterministic.
+
+    `within` switches the policy to the reference, as `policy.without_adapter()` does. `condition` has one row per image.
+    """
+    trainable = replay.transition.stochastic(replay.grid)
+    images = shard.latents(0).shape[0]
+    result = torch.full((len(replay.grid), images), torch.nan)
+    with within or nullcontext():
+        for step in trainable.nonzero().flatten().tolist():
+            x_t, x_next = shard.latents(step), shard.latents(step + 1)
+            for rows in torch.arange(images).split(max_rows):
+                result[step, rows] = replay.log_probs(
+                    policy, x_t[None, rows], x_next[None, rows], torch.tensor([step]), condition.rows(rows)
+                )[0].cpu()
+    return result
+
+
+def moving_average(old: dict[str, Tensor], new: dict[str, Tensor], decay: float) -> dict[str, Tensor]:
+    """decay * old + (1 - decay) * new, weight by weight (of a LoRA: factor by factor)."""
+    assert old.keys() == new.keys()
+    return {name: decay * old[name] + (1 - decay) * new[name] for name in old}

@@ -1,0 +1,43 @@
+"""Log-probs of recorded steps under the policy as it is now."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from d3po.diffusion.schedule import StepGrid
+from d3po.diffusion.transition import DDIM
+from d3po.models.base import AbstractPolicy, Condition
+from d3po.options import LogProbReduce
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """How trajectories were sampled, and so how they are replayed."""
+
+    transition: DDIM
+    grid: StepGrid
+    guidance: float
+    reduce: LogProbReduce
+
+    def log_probs(
+        self,
+        policy: AbstractPolicy,
+        x_t: Float[Tensor, "S N *latent"],
+        x_next: Float[Tensor, "S N *latent"],
+        steps: Int[Tensor, " S"],
+        condition: Condition,
+    ) -> Float[Tensor, "S N"]:
+        """log pi(x_next | x_t) of S steps of N images, in one network call.
+
+        `condition` has one row per image; `steps` are positions in the grid.
+        """
+        count, images = x_t.shape[:2]
+        timesteps = self.grid.timesteps[steps].repeat_interleave(images).to(policy.device)
+        previous = self.grid.previous[steps].repeat_interleave(images).to(policy.device)
+        flat = x_t.flatten(0, 1).to(policy.device)
+        rows = condition.rows(torch.arange(images).repeat(count))
+        prediction = policy.predict(flat, timesteps, rows, self.guidance).float()
+        step = self.transition.step(prediction, flat, timesteps, previous)
+        return step.log_prob(x_next.flatten(0, 1).to(policy.device), reduce=self.reduce).unflatten(0, (count, images))
