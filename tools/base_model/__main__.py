@@ -15,7 +15,7 @@ def main() -> None:
 
     import torch
 
-    from tools.base_model import autoencoder, denoiser, drawings
+    from tools.base_model import autoencoder, classifier, denoiser, drawings
 
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -32,6 +32,10 @@ def main() -> None:
             denoiser.encode_poses(pictures, autoencoder.load(pictures, work / "autoencoder"), work / "poses.safetensors")
         elif stage == "denoiser":
             denoiser.train(work / "poses.safetensors", work / "denoiser")
+        elif stage == "classifier":
+            classifier.train(pictures, work / "classifier")
+            accuracy, by_subject = classifier.held_out_accuracy(classifier.load(work / "classifier"), pictures)
+            print(f"accuracy on held-out drawings {accuracy:.3f}", {k: v for k, v in by_subject.items() if v < 1})
 
 
 if __name__ == "__main__":

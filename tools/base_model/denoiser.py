@@ -28,7 +28,7 @@ def encode_poses(drawings: Tensor, autoencoder: AutoencoderKL, path: Path) -> No
         batch = data.compose(drawings, *random_pairs(drawings, 500, generator), generator)
         latents.append(autoencoder.encode(batch.images).latent_dist.mean.half())
         parts.append(torch.stack([batch.subjects, batch.styles, batch.backgrounds], dim=1))
-    save_file({"latents": torch.cat(latents), "parts": torch.cat(parts)}, path)
+    save_file({"latents": torch.cat(latents).contiguous(), "parts": torch.cat(parts)}, path)
 
 
 def build_tokenizer() -> CLIPTokenizer:

@@ -1,0 +1,148 @@
+"""The run folder: where everything lies, and who may write there."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from d3po.config import RunConfig, dump_config, load_config
+from d3po.errors import ConfigError, RunFolderError
+from d3po.run.prompts import read_prompts
+from d3po.storage.files import write_atomically
+
+CHANGEABLE = {"rounds", "tracking", "guards", "recipe"}
+"""Settings that may change between two commands on one folder; all others decide what was already made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """Paths of a run folder, and its small files."""
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "run.toml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def shard(self, round: int, number: int) -> Path:
+        return self.path / "rollouts" / f"round-{round:03}" / f"shard-{number:03}.safetensors"
+
+    def images(self, label: str) -> Path:
+        return self.path / "images" / label
+
+    def evaluation(self, label: str) -> Path:
+        return self.path / "evaluations" / f"{label}.json"
+
+    def relative(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
+
+    def config(self) -> RunConfig:
+        """The run's settings.
+
+        Raises:
+            RunFolderError: there is no run here.
+            ConfigError: run.toml is not valid, or differs in a setting that decided what was already made.
+        """
+        if not self.config_path.exists():
+            raise RunFolderError(f"{self.path} is not a run folder: it has no run.toml; make one with `d3po init {self.path}`")
+        config = load_config(self.config_path)
+        frozen = self.path / "started.json"
+        if frozen.exists():
+            _require_same(json.loads(frozen.read_text()), _decisive(config), self.config_path)
+        return config
+
+    def mark_started(self, config: RunConfig) -> None:
+        """Remember the settings that everything made from here on depends on."""
+        path = self.path / "started.json"
+        if not path.exists():
+            write_atomically(path, json.dumps(_decisive(config), indent=1))
+
+    def prompts(self) -> list[str]:
+        """The prompts that rounds draw from."""
+        return read_prompts(self.path / "prompts.txt")
+
+    def held_out(self) -> list[str]:
+        """The prompts that only evaluation sees."""
+        return read_prompts(self.path / "held_out.txt")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All updates' metrics so far, oldest first; a line cut short by a kill is left out."""
+        if not self.metrics.exists():
+            return []
+        complete = [line for line in self.metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return [json.loads(line) for line in complete]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the lock goes with the process, however it ends.
+
+        Raises:
+            RunFolderError: another process holds it.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunFolderError(f"{self.path} is in use by another d3po process; wait for it or stop it first") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def create_run(path: Path, config: RunConfig, *, prompts: list[str], held_out: list[str]) -> RunFolder:
+    """Make a run folder with its settings and prompts.
+
+    Raises:
+        RunFolderError: there is a run already.
+        ConfigError: held-out prompts are among the training prompts, or too few.
+    """
+    folder = RunFolder(path=path)
+    if folder.config_path.exists():
+        raise RunFolderError(f"{path} holds a run already; go on with `d3po run {path}` or choose another folder")
+    shared = sorted(set(prompts) & set(held_out))
+    if shared:
+        raise ConfigError(f"{len(shared)} held-out prompts are training prompts too, such as {shared[0]!r}; held-out prompts must be new to the policy")
+    if len(held_out) < config.evaluation.prompts:
+        raise ConfigError(f"evaluation.prompts is {config.evaluation.prompts} but there are {len(held_out)} held-out prompts; add some or lower it")
+    if len(prompts) < config.sampling.prompts_per_round:
+        raise ConfigError(f"sampling.prompts_per_round is {config.sampling.prompts_per_round} but there are {len(prompts)} prompts; add some or lower it")
+    write_atomically(path / "prompts.txt", "\n".join(prompts) + "\n")
+    write_atomically(path / "held_out.txt", "\n".join(held_out) + "\n")
+    write_atomically(folder.config_path, dump_config(config))
+    return folder
+
+
+def _decisive(config: RunConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude=CHANGEABLE)
+
+
+def _require_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    old, new = _flat(before), _flat(now)
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            raise ConfigError(f"{path}: {key} is {new.get(key)!r}, but this run was made with {old.get(key)!r}; set it back, or start a new run folder")
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        f"{table}.{key}" if isinstance(values, dict) else table: value
+        for table, values in settings.items()
+        for key, value in (values.items() if isinstance(values, dict) else [("", values)])
+    }

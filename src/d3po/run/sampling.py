@@ -1,0 +1,131 @@
+"""The sampling phase: a round's rollouts, and evaluation pictures."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from d3po.diffusion.noise import NoiseStreams, seeded
+from d3po.diffusion.rollout import rollout
+from d3po.errors import CorruptFileError
+from d3po.models.base import AbstractPolicy
+from d3po.run.prompts import prompts_of_round
+from d3po.run.workbench import Workbench
+from d3po.storage.files import sha256, write_atomically
+from d3po.storage.shards import writing_shard
+
+
+def sample_round(bench: Workbench, round: int, *, repair: bool = False) -> None:
+    """Sample the round's images and record them; shards that exist are kept, and with `repair` checked and remade if damaged."""
+    sampling = bench.config.sampling
+    prompts = prompts_of_round(bench.folder.prompts(), sampling.prompts_per_round, seed=bench.config.seed, round=round)
+    shards = [prompts[i : i + sampling.prompts_per_shard] for i in range(0, len(prompts), sampling.prompts_per_shard)]
+    done = {record.number: record for record in bench.store.shards(round)}
+    missing = [number for number in range(len(shards)) if number not in done]
+    damaged = [n for n, record in done.items() if repair and not _is_whole(bench, record.path, record.checksum)]
+    if not missing and not damaged:
+        return
+    bench.stand_at(round)
+    with bench.narrator.bar(f"round {round}: sampling", total=(len(missing) + len(damaged)) * len(bench.replay.grid)) as bar:
+        for number in sorted([*missing, *damaged]):
+            checksum = _sample_shard(bench, round, number, shards[number], on_step=bar.advance)
+            if number in done and checksum != done[number].checksum:
+                raise CorruptFileError(
+                    f"shard {number} of round {round} was made again but differs from the recorded one (other torch version or machine?); "
+                    "start a new run folder"
+                )
+            if number not in done:
+                _record(bench, round, number, shards[number], checksum)
+
+
+def sample_pictures(bench: Workbench, prompts: Sequence[str], per_prompt: int, *, stream: str, title: str) -> NDArray[np.uint8]:
+    """Pictures of the policy as it stands: (P, n, height, width, 3).
+
+    Image i of a prompt has noise of its own, x_T included, that depends on the seed, `stream`, the prompt and i alone: two
+    policies sampled from one stream give pictures that can be looked at side by side.
+    """
+    seed, chunk = bench.config.seed, bench.config.sampling.prompts_per_shard
+    pictures: list[NDArray[np.uint8]] = []
+    with bench.narrator.bar(title, total=-(-len(prompts) // chunk) * len(bench.replay.grid)) as bar:
+        for start in range(0, len(prompts), chunk):
+            part = prompts[start : start + chunk]
+            identities = [(seed, stream, prompt, image) for prompt in part for image in range(per_prompt)]
+            starts = torch.stack([torch.randn(bench.policy.latent_shape, generator=seeded("start", *who)) for who in identities])
+            latents = starts
+            for latents, _ in _denoise(bench.policy, bench, part, per_prompt, starts, [("step", *who) for who in identities]):
+                bar.advance()
+            pictures.append(to_uint8(bench.policy.decode(latents)))
+    return np.concatenate(pictures).reshape(len(prompts), per_prompt, *pictures[0].shape[1:])
+
+
+def to_uint8(pictures: Float[Tensor, "B 3 H W"]) -> NDArray[np.uint8]:
+    """(B, H, W, 3), as a PNG stores them."""
+    return (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
+    """A picture as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _sample_shard(bench: Workbench, round: int, number: int, prompts: Sequence[str], on_step) -> str:
+    config, policy = bench.config, bench.policy
+    per_prompt = config.sampling.images_per_prompt
+    identities = [(round, prompt, image) for prompt in prompts for image in range(per_prompt)]
+    starts = torch.stack(
+        [
+            torch.randn(policy.latent_shape, generator=seeded(config.seed, "start", *(who[:2] if config.sampling.shared_start else who)))
+            for who in identities
+        ]
+    )
+    streams = [(config.seed, "step", *who) for who in identities]
+    path = bench.folder.shard(round, number)
+    with writing_shard(
+        path, num_steps=len(bench.replay.grid), batch=len(identities), latent_shape=policy.latent_shape, dtype=config.sampling.stored
+    ) as shard:
+        shard.append(starts)
+        latents = starts
+        for latents, log_probs in _denoise(policy, bench, prompts, per_prompt, starts, streams):
+            shard.append(latents, log_probs)
+            on_step()
+        checksum = shard.finish()
+    for name, pixels in zip(_picture_names(bench, round, number, len(identities)), to_uint8(policy.decode(latents)), strict=True):
+        write_atomically(bench.folder.path / name, png_bytes(pixels))
+    return checksum
+
+
+def _denoise(policy: AbstractPolicy, bench: Workbench, prompts: Sequence[str], per_prompt: int, starts: Tensor, streams):
+    condition = policy.encode_prompts(prompts).rows(torch.arange(len(prompts)).repeat_interleave(per_prompt))
+    replay = bench.replay
+
+    def predict(x_t: Tensor, timesteps: Tensor) -> Tensor:
+        return policy.predict(x_t, timesteps, condition, replay.guidance).float()
+
+    for step in rollout(predict, replay.transition, replay.grid, starts.to(policy.device), NoiseStreams(streams).draw, reduce=replay.reduce):
+        yield step.latents, step.log_probs
+
+
+def _record(bench: Workbench, round: int, number: int, prompts: Sequence[str], checksum: str) -> None:
+    per_prompt = bench.config.sampling.images_per_prompt
+    names = _picture_names(bench, round, number, len(prompts) * per_prompt)
+    ids = bench.store.add_prompts(prompts)
+    images = [(ids[i // per_prompt], i % per_prompt, name) for i, name in enumerate(names)]
+    path = bench.folder.relative(bench.folder.shard(round, number))
+    bench.store.add_shard(round=round, number=number, path=path, checksum=checksum, images=images)
+
+
+def _picture_names(bench: Workbench, round: int, number: int, count: int) -> list[str]:
+    directory = bench.folder.relative(bench.folder.images(f"round-{round:03}"))
+    return [f"{directory}/{number:03}-{row:03}.png" for row in range(count)]
+
+
+def _is_whole(bench: Workbench, path: str, checksum: str) -> bool:
+    file = bench.folder.path / path
+    return file.exists() and sha256(file) == checksum

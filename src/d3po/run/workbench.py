@@ -1,0 +1,103 @@
+"""An opened run: the folder, its store, and the policy as it stands at any round."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from d3po.config import RunConfig
+from d3po.diffusion.schedule import step_grid
+from d3po.diffusion.transition import DDIM
+from d3po.models.base import AbstractPolicy
+from d3po.models.load import load_policy
+from d3po.preferences.store import Store
+from d3po.run.folder import RunFolder
+from d3po.run.progress import Narrator
+from d3po.storage.checkpoints import CheckpointFile, list_checkpoints
+from d3po.training.replay import Replay
+from d3po.training.trainer import Trainer
+
+BASE = "base"
+"""Label of the policy before any training."""
+
+
+@dataclass(kw_only=True)
+class Workbench:
+    """Everything a phase needs; the policy is loaded when first used."""
+
+    folder: RunFolder
+    config: RunConfig
+    narrator: Narrator
+    _standing: int | None = field(default=None, init=False)
+
+    @cached_property
+    def store(self) -> Store:
+        """The run's database."""
+        return Store.in_folder(self.folder.path)
+
+    @cached_property
+    def policy(self) -> AbstractPolicy:
+        """The run's model with its adapter."""
+        adapter = self.config.adapter
+        lora = None if adapter.method == "full" else {"rank": adapter.rank, "alpha": adapter.alpha, "targets": adapter.targets}
+        policy = load_policy(self.config.model, lora=lora, seed=self.config.seed)
+        if torch.cuda.is_available():
+            policy.network.to("cuda")
+        return policy
+
+    @cached_property
+    def replay(self) -> Replay:
+        """How the run samples, and so how it replays."""
+        return make_replay(self.policy, self.config)
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The run's trainer, optimizer state not yet loaded."""
+        return Trainer(self.policy, self.replay, self.config)
+
+    def finals(self) -> list[CheckpointFile]:
+        """The final checkpoint of every trained round, in order."""
+        return [checkpoint for checkpoint in list_checkpoints(self.folder.checkpoints) if checkpoint.final]
+
+    def trained_rounds(self) -> int:
+        """How many rounds have been trained to their end."""
+        return len(self.finals())
+
+    def stand_at(self, rounds: int) -> None:
+        """Give the trainer and its policy the state after `rounds` rounds of training."""
+        if self._standing == rounds:
+            return
+        if rounds > 0:
+            tensors, _ = self.finals()[rounds - 1].load()
+            self.trainer.load_state(tensors)
+        elif self._standing is not None:
+            raise RuntimeError("a trained policy cannot go back to the base; open the run anew")
+        self._standing = rounds
+
+    def moved(self, rounds: int | None) -> None:
+        """Say that training has changed the state: to the end of `rounds` rounds, or (None) to somewhere in between."""
+        self._standing = rounds
+
+
+def make_replay(policy: AbstractPolicy, config: RunConfig) -> Replay:
+    """The sampler that a configuration asks for, on a model's own schedule."""
+    facts, sampling = policy.facts, config.sampling
+    return Replay(
+        transition=DDIM(
+            schedule=facts.schedule,
+            prediction_type=facts.prediction_type,
+            eta=sampling.eta,
+            clip_range=facts.clip_range,
+            threshold_ratio=facts.threshold_ratio,
+            threshold_max=facts.threshold_max,
+        ),
+        grid=step_grid(
+            facts.num_train_timesteps,
+            sampling.steps,
+            spacing=facts.spacing if sampling.spacing == "model" else sampling.spacing,
+            steps_offset=facts.steps_offset,
+            clamp_previous=sampling.last_step == "clamped",
+        ),
+        guidance=sampling.guidance,
+        reduce=config.objective.log_prob,
+    )
