@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -51,12 +52,16 @@ def step_grid(
         raise ValueError(f"num_steps is {num_steps}; it must lie between 1 and the model's {num_train_timesteps} training timesteps")
     stride = num_train_timesteps // num_steps
     if spacing == "leading":
-        ascending = torch.arange(num_steps) * stride + steps_offset
+        ascending = np.arange(num_steps) * stride + steps_offset
     elif spacing == "linspace":
-        ascending = torch.linspace(0, num_train_timesteps - 1, num_steps, dtype=torch.float64).round().long()
+        ascending = np.linspace(0, num_train_timesteps - 1, num_steps).round()
     else:
-        ratio = num_train_timesteps / num_steps
-        ascending = torch.round(num_train_timesteps - ratio * torch.arange(num_steps, dtype=torch.float64)).long().flip(0) - 1
-    timesteps = ascending.flip(0)
+        ascending = np.arange(num_train_timesteps, 0, -num_train_timesteps / num_steps)[:num_steps].round()[::-1] - 1
+    timesteps = torch.from_numpy(ascending[::-1].astype(np.int64))
+    if timesteps[0] >= num_train_timesteps:
+        raise ValueError(
+            f"{num_steps} steps with steps_offset = {steps_offset} would start at timestep {int(timesteps[0])}, but the model's last is "
+            f"{num_train_timesteps - 1}; take fewer steps"
+        )
     previous = timesteps - stride
     return StepGrid(timesteps=timesteps, previous=previous.clamp(min=0) if clamp_previous else previous)
