@@ -11,7 +11,7 @@ from d3po.diffusion.schedule import StepGrid
 from d3po.diffusion.transition import DDIM
 from d3po.options import LogProbReduce
 
-Predict = Callable[[Float[Tensor, "B *latent"], Int[Tensor, " B"]], Float[Tensor, "B *latent"]]
+Predict = Callable[[Float[Tensor, " B *latent"], Int[Tensor, " B"]], Float[Tensor, " B *latent"]]
 """(x_t, timesteps) -> the network's prediction, guidance included."""
 
 
@@ -19,19 +19,18 @@ Predict = Callable[[Float[Tensor, "B *latent"], Int[Tensor, " B"]], Float[Tensor
 class RolloutStep:
     """The outcome of one reverse step for B images."""
 
-    latents: Float[Tensor, "B *latent"]
+    latents: Float[Tensor, " B *latent"]
     """x_{t-1}; the last step's is x_0."""
     log_probs: Float[Tensor, " B"]
     """log pi(x_{t-1} | x_t) under the sampling policy, in nats; nan where the step is deterministic."""
 
 
-@torch.no_grad()
 def rollout(
     predict: Predict,
     transition: DDIM,
     grid: StepGrid,
-    start: Float[Tensor, "B *latent"],
-    draw_noise: Callable[[tuple[int, ...]], Float[Tensor, "B *latent"]],
+    start: Float[Tensor, " B *latent"],
+    draw_noise: Callable[[tuple[int, ...]], Float[Tensor, " B *latent"]],
     *,
     reduce: LogProbReduce,
 ) -> Iterator[RolloutStep]:
@@ -42,12 +41,13 @@ def rollout(
     x = start
     stochastic = transition.stochastic(grid).tolist()
     for i in range(len(grid)):
-        t = grid.timesteps[i].to(x.device).expand(len(x))
-        previous = grid.previous[i].to(x.device).expand(len(x))
-        step = transition.step(predict(x, t), x, t, previous)
-        if stochastic[i]:
-            x = step.draw(draw_noise(tuple(x.shape[1:])).to(x))
-            log_probs = step.log_prob(x, reduce=reduce)
-        else:
-            x, log_probs = step.mean, torch.full((len(x),), torch.nan, device=x.device)
+        with torch.no_grad():
+            t = grid.timesteps[i].to(x.device).expand(len(x))
+            previous = grid.previous[i].to(x.device).expand(len(x))
+            step = transition.step(predict(x, t), x, t, previous)
+            if stochastic[i]:
+                x = step.draw(draw_noise(tuple(x.shape[1:])).to(x))
+                log_probs = step.log_prob(x, reduce=reduce)
+            else:
+                x, log_probs = step.mean, torch.full((len(x),), torch.nan, device=x.device)
         yield RolloutStep(latents=x, log_probs=log_probs)

@@ -78,6 +78,7 @@ def test_sampling_keeps_no_graph(ddim: DDIM, grid: StepGrid, predict: Predict) -
     step = next(rollout(lambda x, t: weight * predict(x, t), ddim, grid, start(range(1)), NoiseStreams([(0,)]).draw, reduce="mean"))
     assert not step.latents.requires_grad
     assert not step.log_probs.requires_grad
+    assert torch.is_grad_enabled()
 
 
 def most_tensors_alive(steps: int, ddim: DDIM, predict: Predict) -> int:
