@@ -24,99 +24,99 @@ class Section(BaseModel):
 class Sampling(Section):
     """How pictures are made."""
 
-    steps: Count = Field(20, description="denoising steps T")
-    eta: float = Field(1.0, ge=0, description="DDIM noise; 1 is ancestral sampling, 0 has no density to train on")
-    guidance: float = Field(5.0, ge=0, description="classifier-free guidance, in sampling and in training; 1 is none")
-    spacing: Spacing | Literal["model"] = Field("model", description="timestep spacing: leading, trailing, linspace, or the model's own")
-    last_step: LastStep = Field("model", description="where the last step ends: the model's scheduler decides, or clamped at timestep 0 as published")
-    images_per_prompt: int = Field(4, ge=2, description="K images of a prompt, compared with each other")
-    shared_start: bool = Field(True, description="all images of a prompt start from one x_T")
-    prompts_per_round: Count = Field(16, description="prompts drawn for each round")
-    prompts_per_shard: Count = Field(8, description="prompts sampled in one batched call and stored in one file")
-    stored: Literal["float32", "float16"] = Field("float32", description="precision of stored latents")
+    steps: Count = Field(default=20, description="denoising steps T")
+    eta: float = Field(default=1.0, ge=0, description="DDIM noise; 1 is ancestral sampling, 0 has no density to train on")
+    guidance: float = Field(default=5.0, ge=0, description="classifier-free guidance, in sampling and in training; 1 is none")
+    spacing: Spacing | Literal["model"] = Field(default="model", description="timestep spacing: leading, trailing, linspace, or the model's own")
+    last_step: LastStep = Field(default="model", description="where the last step ends: the model's scheduler decides, or clamped at timestep 0 as published")
+    images_per_prompt: int = Field(default=4, ge=2, description="K images of a prompt, compared with each other")
+    shared_start: bool = Field(default=True, description="all images of a prompt start from one x_T")
+    prompts_per_round: Count = Field(default=16, description="prompts drawn for each round")
+    prompts_per_shard: Count = Field(default=8, description="prompts sampled in one batched call and stored in one file")
+    stored: Literal["float32", "float16"] = Field(default="float32", description="precision of stored latents")
 
 
 class Feedback(Section):
     """Who says which picture is better."""
 
-    reward: str = Field("colourfulness", description="a built-in reward, closeness:#rrggbb, or module:function")
-    temperature: float = Field(0.0, ge=0, description="Bradley-Terry noise of the simulated annotator, in units of the reward")
-    tie_band: float = Field(0.0, ge=0, description="differences up to this are ties, in units of the reward")
-    pairs_per_prompt: int = Field(0, ge=0, description="pairs asked about, chosen at random; 0 asks about all of them")
+    reward: str = Field(default="colourfulness", description="a built-in reward, closeness:#rrggbb, or module:function")
+    temperature: float = Field(default=0.0, ge=0, description="Bradley-Terry noise of the simulated annotator, in units of the reward")
+    tie_band: float = Field(default=0.0, ge=0, description="differences up to this are ties, in units of the reward")
+    pairs_per_prompt: int = Field(default=0, ge=0, description="pairs asked about, chosen at random; 0 asks about all of them")
 
 
 class Adapter(Section):
     """What is trained."""
 
-    method: Literal["lora", "full"] = Field("lora", description="a low-rank adapter, or every weight of the denoiser")
-    rank: Count = Field(4, description="LoRA rank")
-    alpha: float = Field(4.0, gt=0, description="LoRA scale is alpha / rank")
-    targets: Literal["attention", "attention+conv"] = Field("attention", description="layers that get an adapter")
+    method: Literal["lora", "full"] = Field(default="lora", description="a low-rank adapter, or every weight of the denoiser")
+    rank: Count = Field(default=4, description="LoRA rank")
+    alpha: float = Field(default=4.0, gt=0, description="LoRA scale is alpha / rank")
+    targets: Literal["attention", "attention+conv"] = Field(default="attention", description="layers that get an adapter")
 
 
 class Objective(Section):
     """The loss on preferences."""
 
-    name: Literal["d3po"] = Field("d3po", description="the objective")
-    beta: float = Field(0.1, gt=0, description="steepness in the log-ratio margin")
-    clip: Clip = Field("two_sided", description="none, two_sided (published) or one_sided")
-    clip_range: float = Field(0.1, gt=0, lt=1, description="eps: ratios are clipped to [1-eps, 1+eps]")
-    targets: Targets = Field("signed", description="signed (published) or cross_entropy")
-    log_prob: LogProbReduce = Field("mean", description="log-prob of a step: mean over latent dimensions (published) or their sum")
-    step_weighting: StepWeighting = Field("uniform", description="uniform, or balanced: no step's gradient drowns the others")
-    reference: ReferenceRefresh = Field("per_round", description="fixed: the pretrained model; per_round: the round's start; ema: a moving average")
-    reference_decay: float = Field(0.5, ge=0, lt=1, description="ema reference: how much of the old reference each round keeps")
+    name: Literal["d3po"] = Field(default="d3po", description="the objective")
+    beta: float = Field(default=0.1, gt=0, description="steepness in the log-ratio margin")
+    clip: Clip = Field(default="two_sided", description="none, two_sided (published) or one_sided")
+    clip_range: float = Field(default=0.1, gt=0, lt=1, description="eps: ratios are clipped to [1-eps, 1+eps]")
+    targets: Targets = Field(default="signed", description="signed (published) or cross_entropy")
+    log_prob: LogProbReduce = Field(default="mean", description="log-prob of a step: mean over latent dimensions (published) or their sum")
+    step_weighting: StepWeighting = Field(default="uniform", description="uniform, or balanced: no step's gradient drowns the others")
+    reference: ReferenceRefresh = Field(default="per_round", description="fixed: the pretrained model; per_round: the round's start; ema: a moving average")
+    reference_decay: float = Field(default=0.5, ge=0, lt=1, description="ema reference: how much of the old reference each round keeps")
 
 
 class Training(Section):
     """How the policy is moved."""
 
-    learning_rate: float = Field(3e-5, gt=0, description="AdamW learning rate")
-    weight_decay: float = Field(1e-4, ge=0, description="AdamW weight decay")
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), strict=False, description="AdamW betas")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    epochs: Count = Field(1, description="passes over each round's comparisons")
-    prompts_per_update: Count = Field(1, description="prompts whose pairs make one optimizer step")
-    timestep_fraction: Fraction = Field(1.0, description="share of the denoising steps trained in each update, drawn anew each time")
-    timestep_range: tuple[int, int] = Field((0, 1000), strict=False, description="only steps whose timestep lies in this range, ends included, are trained")
-    max_rows: Count = Field(64, description="images times timesteps in one network call; lower it when memory runs out, results do not change")
-    mixed_precision: Literal["no", "fp16", "bf16"] = Field("no", description="autocast of the network")
-    gradient_checkpointing: bool = Field(False, description="less memory, more time, same result")
-    policy_ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights used for evaluation and export; 0 is off")
-    checkpoint_every: Count = Field(8, description="updates between checkpoints")
+    learning_rate: float = Field(default=3e-5, gt=0, description="AdamW learning rate")
+    weight_decay: float = Field(default=1e-4, ge=0, description="AdamW weight decay")
+    adam_betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False, description="AdamW betas")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
+    epochs: Count = Field(default=1, description="passes over each round's comparisons")
+    prompts_per_update: Count = Field(default=1, description="prompts whose pairs make one optimizer step")
+    timestep_fraction: Fraction = Field(default=1.0, description="share of the denoising steps trained in each update, drawn anew each time")
+    timestep_range: tuple[int, int] = Field(default=(0, 1000), strict=False, description="only steps whose timestep lies in this range, ends included, are trained")
+    max_rows: Count = Field(default=64, description="images times timesteps in one network call; lower it when memory runs out, results do not change")
+    mixed_precision: Literal["no", "fp16", "bf16"] = Field(default="no", description="autocast of the network")
+    gradient_checkpointing: bool = Field(default=False, description="less memory, more time, same result")
+    policy_ema: float = Field(default=0.0, ge=0, lt=1, description="decay of averaged weights used for evaluation and export; 0 is off")
+    checkpoint_every: Count = Field(default=8, description="updates between checkpoints")
 
 
 class Evaluation(Section):
     """How progress is measured, on held-out prompts."""
 
-    prompts: Count = Field(16, description="held-out prompts")
-    images_per_prompt: int = Field(4, ge=2, description="images of each held-out prompt and policy")
-    every_round: bool = Field(True, description="measure after every round, not only at the end")
+    prompts: Count = Field(default=16, description="held-out prompts")
+    images_per_prompt: int = Field(default=4, ge=2, description="images of each held-out prompt and policy")
+    every_round: bool = Field(default=True, description="measure after every round, not only at the end")
 
 
 class Guards(Section):
     """What stops a run that goes wrong."""
 
-    max_kl: float = Field(0.5, gt=0, description="stop when a step's KL to the reference passes this, in nats per latent dimension")
-    min_diversity: float = Field(0.6, ge=0, le=1, description="stop when diversity falls below this share of the base model's")
-    max_checkerboard: float = Field(1.6, gt=0, description="stop when 2x2 checkerboard energy rises above this multiple of the base model's")
-    action: Literal["warn", "stop"] = Field("stop", description="warn only, or stop at the last good checkpoint")
+    max_kl: float = Field(default=0.5, gt=0, description="stop when a step's KL to the reference passes this, in nats per latent dimension")
+    min_diversity: float = Field(default=0.6, ge=0, le=1, description="stop when diversity falls below this share of the base model's")
+    max_checkerboard: float = Field(default=1.6, gt=0, description="stop when 2x2 checkerboard energy rises above this multiple of the base model's")
+    action: Literal["warn", "stop"] = Field(default="stop", description="warn only, or stop at the last good checkpoint")
 
 
 class Tracking(Section):
     """Where metrics go, besides metrics.jsonl."""
 
-    tensorboard: bool = Field(True, description="write TensorBoard events")
-    wandb: bool = Field(False, description="also log to Weights & Biases (needs d3po[wandb])")
+    tensorboard: bool = Field(default=True, description="write TensorBoard events")
+    wandb: bool = Field(default=False, description="also log to Weights & Biases (needs d3po[wandb])")
 
 
 class RunConfig(Section):
     """A whole run."""
 
-    model: str = Field("emoji", description="emoji (embedded), a folder in diffusers' layout, or a hub id")
-    recipe: str = Field("default", description="the recipe this file was made from")
-    seed: int = Field(0, ge=0, description="everything random follows from it")
-    rounds: Count = Field(5, description="sample, compare, train: how many times")
+    model: str = Field(default="emoji", description="emoji (embedded), a folder in diffusers' layout, or a hub id")
+    recipe: str = Field(default="default", description="the recipe this file was made from")
+    seed: int = Field(default=0, ge=0, description="everything random follows from it")
+    rounds: Count = Field(default=5, description="sample, compare, train: how many times")
     sampling: Sampling = Sampling()
     feedback: Feedback = Feedback()
     adapter: Adapter = Adapter()

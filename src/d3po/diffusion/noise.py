@@ -20,6 +20,6 @@ class NoiseStreams:
     def __init__(self, identities: Sequence[tuple[int | str, ...]]) -> None:
         self._generators = [seeded(*identity) for identity in identities]
 
-    def draw(self, shape: tuple[int, ...]) -> Float[Tensor, "B *latent"]:
+    def draw(self, shape: tuple[int, ...]) -> Float[Tensor, " B *latent"]:
         """The next standard normal of every image, shape (B, *shape)."""
         return torch.stack([torch.randn(shape, generator=generator) for generator in self._generators])

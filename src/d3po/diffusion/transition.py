@@ -19,14 +19,14 @@ from d3po.options import LogProbReduce, PredictionType
 class GaussianStep:
     """The distribution Normal(mean, std^2 I) of x_{t-1} given x_t."""
 
-    mean: Float[Tensor, "B *latent"]
+    mean: Float[Tensor, " B *latent"]
     std: Float[Tensor, " B"]
 
-    def draw(self, noise: Float[Tensor, "B *latent"]) -> Float[Tensor, "B *latent"]:
+    def draw(self, noise: Float[Tensor, " B *latent"]) -> Float[Tensor, " B *latent"]:
         """mean + std * noise."""
         return self.mean + _over_latent(self.std, self.mean) * noise
 
-    def log_prob(self, x_next: Float[Tensor, "B *latent"], *, reduce: LogProbReduce) -> Float[Tensor, " B"]:
+    def log_prob(self, x_next: Float[Tensor, " B *latent"], *, reduce: LogProbReduce) -> Float[Tensor, " B"]:
         """Log density of `x_next` in nats, with no gradient into `x_next`.
 
         `reduce="sum"` is the joint density; `"mean"` divides it by the number of latent dimensions, as the published
@@ -68,8 +68,8 @@ class DDIM:
 
     def step(
         self,
-        prediction: Float[Tensor, "B *latent"],
-        x_t: Float[Tensor, "B *latent"],
+        prediction: Float[Tensor, " B *latent"],
+        x_t: Float[Tensor, " B *latent"],
         timesteps: Int[Tensor, " B"],
         previous: Int[Tensor, " B"],
     ) -> GaussianStep:
@@ -132,12 +132,12 @@ def split_prediction(
     return signal * x_t - noise * prediction, signal * prediction + noise * x_t
 
 
-def dynamic_threshold(x0: Float[Tensor, "B *latent"], ratio: float, maximum: float) -> Float[Tensor, "B *latent"]:
+def dynamic_threshold(x0: Float[Tensor, " B *latent"], ratio: float, maximum: float) -> Float[Tensor, " B *latent"]:
     """Clip each sample to its own quantile of |x0| (kept within [1, maximum]) and rescale it to [-1, 1]."""
     bound = torch.quantile(x0.flatten(1).abs().float(), ratio, dim=1).clamp(min=1.0, max=maximum)
     bound = _over_latent(bound.to(x0.dtype), x0)
     return x0.clamp(-bound, bound) / bound
 
 
-def _over_latent(values: Float[Tensor, " B"], latents: Float[Tensor, "B *latent"]) -> Float[Tensor, "B *ones"]:
+def _over_latent(values: Float[Tensor, " B"], latents: Float[Tensor, " B *latent"]) -> Float[Tensor, " B *ones"]:
     return values.to(latents).view(-1, *[1] * (latents.ndim - 1))

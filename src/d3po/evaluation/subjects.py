@@ -48,7 +48,7 @@ def load_classifier(path: Path | None = None) -> SubjectClassifier:
     """The shipped classifier, or one saved elsewhere."""
     with safe_open(path or Path(str(files("d3po") / WEIGHTS)), framework="pt") as file:
         classifier = SubjectClassifier(json.loads(file.metadata()["subjects"]))
-        classifier.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})
+        classifier.load_state_dict({name: file.get_tensor(name).float() for name in sorted(file.keys())})
     return classifier.eval()
 
 

@@ -22,7 +22,8 @@ def attach_lora(network: Any, *, rank: int, alpha: float, targets: str, seed: in
         ModelError: the network has no module of the kind asked for.
     """
     network.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS[targets], init_lora_weights=True)
+    # peft annotates lora_alpha as int, but only ever divides it by the rank.
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS[targets], init_lora_weights=True)  # pyright: ignore[reportArgumentType]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

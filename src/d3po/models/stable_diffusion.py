@@ -1,6 +1,6 @@
 """Stable Diffusion 1.x and 2.x, and the embedded emoji model, which is one in miniature."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,7 @@ class StableDiffusionPolicy(AbstractPolicy):
         return (pictures.float() / 2 + 0.5).clamp(0, 1)
 
     @contextmanager
-    def without_adapter(self) -> Iterator[None]:
+    def without_adapter(self) -> Generator[None, None, None]:
         if not self._has_adapter:
             raise ValueError("the whole network is trained, so there is no adapter to switch off")
         self.pipeline.unet.disable_adapters()

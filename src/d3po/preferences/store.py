@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Select, UniqueConstraint, create_engine, event, func, insert, select
+from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, create_engine, event, func, insert, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from d3po.preferences.records import Comparison, ImageRecord, ShardRecord
@@ -118,7 +118,7 @@ class Store:
 
     def images(self, round: int) -> list[ImageRecord]:
         """The round's images, ordered by shard and row."""
-        query: Select[Any] = (
+        query = (
             select(ImageRow, PromptRow.text)
             .join(PromptRow, PromptRow.id == ImageRow.prompt_id)
             .join(ShardRow, ShardRow.id == ImageRow.shard_id)

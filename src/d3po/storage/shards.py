@@ -7,7 +7,7 @@ lets training read one step without touching the others.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ class ShardWriter:
         header += b" " * (-len(header) % 8)
         self._write(len(header).to_bytes(8, "little") + header)
 
-    def append(self, latents: Float[Tensor, "B *latent"], log_probs: Float[Tensor, " B"] | None = None) -> None:
+    def append(self, latents: Float[Tensor, " B *latent"], log_probs: Float[Tensor, " B"] | None = None) -> None:
         """Add x_T (without log-probs), then every step's outcome with its log-probs, in sampling order."""
         self._write(latents.to("cpu", self._dtype).contiguous().numpy().tobytes())
         self._latents += 1
@@ -64,7 +64,7 @@ class ShardWriter:
 
 
 @contextmanager
-def writing_shard(path: Path, *, num_steps: int, batch: int, latent_shape: tuple[int, ...], dtype: StoredDtype) -> Iterator[ShardWriter]:
+def writing_shard(path: Path, *, num_steps: int, batch: int, latent_shape: tuple[int, ...], dtype: StoredDtype) -> Generator[ShardWriter, None, None]:
     """A writer whose file appears under `path` only when the block ends without an error."""
     with atomic_file(path) as file:
         yield ShardWriter(file, num_steps=num_steps, batch=batch, latent_shape=latent_shape, dtype=dtype)
@@ -76,7 +76,7 @@ class Shard:
 
     path: Path
 
-    def latents(self, step: int) -> Float[Tensor, "B *latent"]:
+    def latents(self, step: int) -> Float[Tensor, " B *latent"]:
         """x at position `step` of every image, 0 being x_T and T being x_0, as float32."""
         with safe_open(self.path, framework="pt") as file:
             return file.get_slice("latents")[step].float()

@@ -29,7 +29,7 @@ class PromptGroup:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def latents(self, positions: Sequence[int]) -> dict[int, Float[Tensor, "K *latent"]]:
+    def latents(self, positions: Sequence[int]) -> dict[int, Float[Tensor, " K *latent"]]:
         """x at the given positions of the trajectories (0 is x_T), each read from disk once."""
         return {position: self.shard.latents(position)[self.rows] for position in sorted(set(positions))}
 
