@@ -10,12 +10,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=(*STAGES, "all"))
     parser.add_argument("--work", type=Path, default=Path("build/base-model"), help="where drawings and checkpoints are kept")
+    parser.add_argument("--target", type=Path, default=Path("src/d3po/assets/emoji"), help="where publish writes")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
 
     import torch
 
-    from tools.base_model import autoencoder, classifier, denoiser, drawings
+    from tools.base_model import autoencoder, classifier, denoiser, drawings, publish
 
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -32,6 +33,9 @@ def main() -> None:
             denoiser.encode_poses(pictures, autoencoder.load(pictures, work / "autoencoder"), work / "poses.safetensors")
         elif stage == "denoiser":
             denoiser.train(work / "poses.safetensors", work / "denoiser")
+        elif stage == "publish":
+            pipeline = denoiser.load_pipeline(autoencoder.load(pictures, work / "autoencoder"), work / "denoiser")
+            publish.publish(pipeline, classifier.load(work / "classifier"), work, arguments.target)
         elif stage == "classifier":
             classifier.train(pictures, work / "classifier")
             accuracy, by_subject = classifier.held_out_accuracy(classifier.load(work / "classifier"), pictures)

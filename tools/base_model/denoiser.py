@@ -14,7 +14,7 @@ from tools.base_model import drawings as data
 from tools.base_model.autoencoder import random_pairs
 from tools.base_model.fitting import averaged, fit
 
-STEPS, BATCH, LEARNING_RATE = 13_000, 32, 1.2e-3
+STEPS, BATCH, LEARNING_RATE = 8_000, 32, 1.2e-3
 POSES = 40_000
 TOKENS = 16
 STYLE_SAID, BACKGROUND_SAID, CAPTION_DROPPED = 0.6, 0.7, 0.1
@@ -97,7 +97,7 @@ def train(poses: Path, directory: Path, *, on_checkpoint=lambda step: None) -> N
     tokenizer = build_tokenizer()
     pool = load_file(poses)
     scheduler = build_scheduler()
-    model = nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(len(tokenizer))})
+    model = nn.ModuleDict({"unet": build_unet().to(memory_format=torch.channels_last), "text_encoder": build_text_encoder(len(tokenizer))})
 
     def loss(generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(pool["latents"]), (BATCH,), generator=generator)

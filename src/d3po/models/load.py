@@ -28,6 +28,7 @@ def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int) -> Abstra
         ModelError: nothing is found there, or it is of another family.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import torch
     from diffusers import DiffusionPipeline, StableDiffusionPipeline
     from diffusers.utils import logging
 
@@ -40,7 +41,7 @@ def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int) -> Abstra
     if local and not (Path(source) / "model_index.json").exists():
         raise ModelError(f"{source} has no model_index.json; give the folder of a diffusers pipeline, or 'emoji' for the embedded model")
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local)
+        pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local, torch_dtype=torch.float32)
     except OSError as error:
         raise ModelError(f"model {model!r} cannot be loaded: {str(error).splitlines()[0]}; is the path or hub id right, and the hub in reach?") from error
     if not isinstance(pipeline, StableDiffusionPipeline):

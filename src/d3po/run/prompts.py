@@ -1,6 +1,7 @@
 """Prompt files: one prompt a line."""
 
 import random
+from importlib.resources import files
 from pathlib import Path
 
 from d3po.errors import PromptError
@@ -41,3 +42,17 @@ def prompts_of_round(prompts: list[str], count: int, *, seed: int, round: int) -
     if count > len(prompts):
         raise PromptError(f"sampling.prompts_per_round is {count} but there are only {len(prompts)} prompts; add prompts or lower it")
     return random.Random(f"{seed}/prompts/{round}").sample(prompts, count)
+
+
+def choose_prompts(prompts: Path | None, held_out: Path | None, *, skip_empty: bool) -> tuple[list[str], list[str]]:
+    """Training prompts and held-out prompts: from the given files, from the embedded model's lists where none is given.
+
+    With a prompt file and no held-out file, every fifth prompt is held out.
+    """
+    lists = Path(str(files("d3po") / "assets" / "emoji"))
+    trained = read_prompts(prompts or lists / "prompts.txt", skip_empty=skip_empty)
+    if held_out is not None:
+        return trained, read_prompts(held_out, skip_empty=skip_empty)
+    if prompts is None:
+        return trained, read_prompts(lists / "held_out.txt")
+    return [p for i, p in enumerate(trained) if i % 5 != 4], trained[4::5]

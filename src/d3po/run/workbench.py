@@ -55,6 +55,11 @@ class Workbench:
         """The run's trainer, optimizer state not yet loaded."""
         return Trainer(self.policy, self.replay, self.config)
 
+    def close(self) -> None:
+        """Give the database's connections back."""
+        if "store" in self.__dict__:
+            self.store.close()
+
     def finals(self) -> list[CheckpointFile]:
         """The final checkpoint of every trained round, in order."""
         return [checkpoint for checkpoint in list_checkpoints(self.folder.checkpoints) if checkpoint.final]

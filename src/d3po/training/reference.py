@@ -1,6 +1,7 @@
 """Reference log-probs: one number per image and step, never a second network."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float
@@ -42,3 +43,14 @@ def moving_average(old: dict[str, Tensor], new: dict[str, Tensor], decay: float)
     """decay * old + (1 - decay) * new, weight by weight (of a LoRA: factor by factor)."""
     assert old.keys() == new.keys()
     return {name: decay * old[name] + (1 - decay) * new[name] for name in old}
+
+
+@contextmanager
+def standing_in(policy: AbstractPolicy, weights: dict[str, Tensor]) -> Generator[None, None, None]:
+    """Within this context the policy has other trainable weights."""
+    own = policy.state()
+    policy.load_state(weights)
+    try:
+        yield
+    finally:
+        policy.load_state(own)

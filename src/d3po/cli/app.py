@@ -1,0 +1,205 @@
+"""The commands: each opens a run folder and does one phase of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from d3po import __version__
+
+if TYPE_CHECKING:
+    from d3po.run.workbench import Workbench
+
+app = typer.Typer(
+    name="d3po",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Fine-tune a diffusion model from comparisons, with no reward model. A run is a folder; **to resume, run the same command again.** "
+    "`--debug` on any command shows the traceback of an error.",
+)
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", show_default=False)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan (pairs, network rows, disk, memory, time) and do nothing.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+    if version:
+        typer.echo(f"d3po {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: `d3po init runs/vivid --recipe default --set feedback.reward=colourfulness`")
+def init(
+    run: RunArgument,
+    recipe: Annotated[str, typer.Option(help="The recipe to start from.")] = "default",
+    model: Annotated[str | None, typer.Option(help="emoji (embedded), a folder in diffusers' layout, or a hub id. Default: the recipe's.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Prompts to train on, one a line. Default for emoji: a list of its own.")] = None,
+    held_out: Annotated[Path | None, typer.Option(help="Prompts for evaluation only. Default: every fifth of --prompts.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.epochs=2. Repeatable.")] = None,
+    skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Pass over empty lines in prompt files.")] = False,
+) -> None:
+    """Make a run folder: run.toml with every setting, and the prompts."""
+    from d3po.config import override
+    from d3po.errors import ConfigError
+    from d3po.recipes import load_recipe
+    from d3po.run.folder import create_run
+    from d3po.run.prompts import choose_prompts
+
+    assignments = dict(_assignment(text) for text in set_ or [])
+    if model is not None:
+        assignments["model"] = model
+    config = override(load_recipe(recipe), assignments, where="--set")
+    if config.model != "emoji" and prompts is None:
+        raise ConfigError(f"model {config.model!r} needs prompts; give a file with one a line by --prompts")
+    trained, kept = choose_prompts(prompts, held_out, skip_empty=skip_empty)
+    create_run(run, config, prompts=trained, held_out=kept)
+    typer.echo(f"{run} is ready: settings in {run / 'run.toml'}, {len(trained)} prompts, {len(kept)} held out. Next: d3po run {run}")
+
+
+@app.command(epilog="Example: `d3po run runs/demo`")
+def run(run: RunArgument, dry_run: DryRun = False) -> None:
+    """Sample, compare, train and evaluate, round after round, to the end; then write the report."""
+    with _opened(run) as bench:
+        if dry_run:
+            return _print_plan(bench)
+        from d3po.run.loop import run_rounds
+
+        run_rounds(bench)
+
+
+@app.command(epilog="Example: `d3po sample runs/demo`")
+def sample(
+    run: RunArgument,
+    repair: Annotated[bool, typer.Option("--repair", help="Also check the round's shards and make damaged ones again.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Sample the pictures of the next round."""
+    with _opened(run) as bench:
+        if dry_run:
+            return _print_plan(bench)
+        from d3po.run.sampling import sample_round
+
+        round = _next_round(bench)
+        bench.folder.mark_started(bench.config)
+        sample_round(bench, round, repair=repair)
+        typer.echo(f"round {round}: {len(bench.store.images(round))} pictures in {bench.folder.images(f'round-{round:03}')}")
+
+
+@app.command(epilog="Example: `d3po train runs/demo`")
+def train(run: RunArgument, dry_run: DryRun = False) -> None:
+    """Train on the comparisons of the next round; asks the run's measured judge for them if there are none."""
+    with _opened(run) as bench:
+        if dry_run:
+            return _print_plan(bench)
+        from d3po.errors import RunFolderError
+        from d3po.run.feedback import compare_round
+        from d3po.run.training import train_round
+
+        round = _next_round(bench)
+        if not bench.store.shards(round):
+            raise RunFolderError(f"round {round} has no pictures yet; make them with `d3po sample {run}`")
+        compare_round(bench, round)
+        train_round(bench, round)
+        typer.echo(f"round {round}: trained, {bench.store.count_comparisons()} comparisons so far")
+
+
+@app.command("eval", epilog="Example: `d3po eval runs/demo`")
+def evaluate_(run: RunArgument) -> None:
+    """Measure the newest policy against the base model on held-out prompts."""
+    with _opened(run) as bench:
+        from d3po.run.evaluating import evaluate
+        from d3po.run.loop import result_rounds, summary
+
+        bench.folder.mark_started(bench.config)
+        rounds = result_rounds(bench)
+        base_first = evaluate(bench, 0)
+        result = evaluate(bench, rounds) if rounds else base_first
+        typer.echo(summary(result))
+
+
+@app.command(epilog="Example: `d3po report runs/demo`")
+def report(run: RunArgument) -> None:
+    """Write report.html from what has been measured."""
+    with _opened(run) as bench:
+        from d3po.errors import RunFolderError
+        from d3po.run.evaluating import label_of
+        from d3po.run.loop import read_stop, result_rounds
+        from d3po.run.reporting import write_report
+
+        if not bench.folder.evaluation(label_of(0)).exists():
+            raise RunFolderError(f"{run} has not been evaluated yet; measure it with `d3po eval {run}`")
+        stop = read_stop(bench.folder)
+        typer.echo(f"report: {write_report(bench, result_rounds(bench), stop.reason if stop else None)}")
+
+
+@app.command(epilog="Example: `d3po export runs/demo --to my-style`")
+def export(
+    run: RunArgument,
+    to: Annotated[Path | None, typer.Option(help="Where to write. Default: `export` in the run folder.")] = None,
+) -> None:
+    """Write the result as a LoRA that a plain diffusers pipeline loads, and as a merged model."""
+    with _opened(run) as bench:
+        from d3po.run.exporting import export_result
+
+        for path in export_result(bench, to or run / "export"):
+            typer.echo(str(path))
+
+
+@app.command(epilog="Example: `d3po doctor`")
+def doctor() -> None:
+    """Print versions and the device, what is missing, and how to get it."""
+    from d3po.run.doctor import findings
+
+    for line in findings():
+        typer.echo(line)
+
+
+@contextmanager
+def _opened(path: Path) -> "Iterator[Workbench]":
+    from d3po.run.folder import RunFolder
+
+    folder = RunFolder(path=path)
+    config = folder.config()
+    with folder.locked():
+        from d3po.run.progress import Narrator
+        from d3po.run.workbench import Workbench
+
+        bench = Workbench(folder=folder, config=config, narrator=Narrator())
+        try:
+            yield bench
+        finally:
+            bench.close()
+
+
+def _next_round(bench: "Workbench") -> int:
+    from d3po.errors import RunFolderError
+    from d3po.run.loop import read_stop
+
+    round = bench.trained_rounds()
+    stop = read_stop(bench.folder)
+    if stop is not None:
+        raise RunFolderError(f"a guard stopped this run: {stop.reason}")
+    if round >= bench.config.rounds:
+        raise RunFolderError(f"all {bench.config.rounds} rounds are trained; raise `rounds` in {bench.folder.config_path} to go on")
+    return round
+
+
+def _print_plan(bench: "Workbench") -> None:
+    from d3po.run.plan import plan_run
+
+    for line in plan_run(bench).lines():
+        typer.echo(line)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    from d3po.errors import ConfigError
+
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text} has no value; write it as key=value")
+    return key.strip(), value.strip()

@@ -1,0 +1,163 @@
+"""One self-contained HTML page about a run: pictures before and after, curves with intervals, every figure explained."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jinja2 import Environment, PackageLoader, select_autoescape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from d3po.evaluation.win_rate import Interval
+
+matplotlib.use("Agg")
+matplotlib.rcParams["svg.hashsalt"] = "d3po"
+ENLARGED = 96
+INK, ACCENT, SECOND = "#3b3b46", "#c2410c", "#1d6fa5"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureRow:
+    """Pictures of one held-out prompt; before[i] and after[i] come from the same noise."""
+
+    prompt: str
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """The evaluation after some rounds (0: the base model)."""
+
+    rounds: int
+    comparisons: int
+    win_rate: Interval
+    mean_score: float
+    diversity_kept: float
+    checkerboard_ratio: float
+    subject_accuracy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All that the page shows."""
+
+    title: str
+    judge: str
+    points: Sequence[Point]
+    updates: Sequence[dict[str, Any]]
+    rows: Sequence[PictureRow]
+    stopped: str | None
+    config: str
+    versions: dict[str, str]
+    seed: int
+
+
+EXPLAINED = {
+    "Win rate": "the chance that the judge prefers a tuned picture to a base picture of the same held-out prompt drawn from other noise; "
+    "0.5 is no change. The interval holds 95 % of bootstrap resamples over prompts.",
+    "Score": "the judge's mean score of the held-out pictures, in the judge's own units.",
+    "Subject accuracy": "how often a small classifier, trained on real drawings only, reads the prompt's subject from the picture.",
+    "Diversity kept": "mean distance between pictures of one prompt, as a share of the base model's; a collapsing policy loses it.",
+    "Checkerboard": "energy of the 2x2 checkerboard pattern as a multiple of the base model's; over-optimised policies buy score with it.",
+    "Loss": "the objective, mean over pairs and denoising steps; log 2 = 0.693 says that the policy has not moved yet.",
+    "Margin": "the winner's log-ratio to the reference minus the loser's; training raises it.",
+    "Winner's and loser's log-ratio": "how much likelier the policy makes them than the reference does; the winner's should not fall.",
+    "KL": "distance from the reference in nats per latent dimension of one step, estimated on the reference's own samples.",
+    "Gradient norm": "length of the gradient before clipping; spikes announce instability.",
+}
+
+
+def render(report: Report) -> tuple[str, bytes]:
+    """The page, and its before/after grid as a PNG."""
+    grid = picture_grid(report.rows)
+    environment = Environment(loader=PackageLoader("d3po.evaluation"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template("report.html.j2").render(
+        report=report,
+        result=report.points[-1],
+        base=report.points[0],
+        explained=EXPLAINED,
+        progress_svg=_svg(progress_figure(report.points)),
+        training_svg=_svg(training_figure(report.updates)) if report.updates else "",
+        pictures=[(row.prompt, [_data_uri(p) for p in row.before], [_data_uri(p) for p in row.after]) for row in report.rows],
+    )
+    return page, grid
+
+
+def picture_grid(rows: Sequence[PictureRow]) -> bytes:
+    """A PNG with a row per prompt: before on the left, after on the right."""
+    gap = np.full((rows[0].before.shape[1], 6, 3), 255, dtype=np.uint8)
+    lines = [np.concatenate([*row.before, gap, *row.after], axis=1) for row in rows]
+    image = Image.fromarray(np.concatenate(lines))
+    scale = max(1, ENLARGED // rows[0].before.shape[1])
+    buffer = io.BytesIO()
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def progress_figure(points: Sequence[Point]) -> Figure:
+    """Win rate with its interval, and what it cost, by comparisons."""
+    figure = Figure(figsize=(9.5, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    x = [p.comparisons for p in points]
+    left.fill_between(x, [p.win_rate.low for p in points], [p.win_rate.high for p in points], color=ACCENT, alpha=0.18, lw=0)
+    left.plot(x, [p.win_rate.value for p in points], "o-", color=ACCENT)
+    left.axhline(0.5, color=INK, lw=0.8, ls=":")
+    left.set_ylim(0, 1.02)
+    _label(left, "Win rate over the base model (95 % interval)", "comparisons")
+    right.plot(x, [p.diversity_kept for p in points], "o-", color=SECOND, label="diversity kept")
+    right.plot(x, [p.checkerboard_ratio for p in points], "s-", color="#7a7a85", label="checkerboard")
+    if points[0].subject_accuracy is not None:
+        right.plot(x, [p.subject_accuracy for p in points], "^-", color="#2f8f4e", label="subject accuracy")
+    right.set_ylim(bottom=0)
+    right.legend(frameon=False, fontsize=8)
+    _label(right, "What it cost", "comparisons")
+    return figure
+
+
+def training_figure(updates: Sequence[dict[str, Any]]) -> Figure:
+    """Loss, margin, log-ratios and KL by update."""
+    figure = Figure(figsize=(9.5, 4.6), layout="constrained")
+    (loss, margin), (ratios, kl) = figure.subplots(2, 2)
+    x = range(len(updates))
+    panels: list[tuple[Axes, str, list[tuple[str, str]]]] = [
+        (loss, "Loss", [("loss", ACCENT)]),
+        (margin, "Margin", [("margin", ACCENT)]),
+        (ratios, "Log-ratio to the reference", [("winner_log_ratio", "#2f8f4e"), ("loser_log_ratio", SECOND)]),
+        (kl, "KL to the reference, nats per dimension", [("kl", INK)]),
+    ]
+    starts = [i for i in x if i == 0 or updates[i]["round"] != updates[i - 1]["round"]]
+    for axes, title, series in panels:
+        for key, colour in series:
+            axes.plot(x, [update[key] for update in updates], color=colour, lw=1.3, label=key.split("_")[0])
+        for start in starts:
+            axes.axvline(start, color="#d8d8de", lw=0.8, zorder=0)
+        if len(series) > 1:
+            axes.legend(frameon=False, fontsize=8)
+        _label(axes, title, "update (lines: rounds)")
+    return figure
+
+
+def _label(axes: Axes, title: str, x: str) -> None:
+    axes.set_title(title, fontsize=9.5, color=INK, loc="left")
+    axes.set_xlabel(x, fontsize=8, color=INK)
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue().split("?>", 1)[-1].split('.dtd">', 1)[-1]
+
+
+def _data_uri(pixels: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,115 @@
+"""The evaluation phase: held-out prompts, fixed noise, the base model and the policy after each round."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from d3po.evaluation.pictures import checkerboard_energy, diversity
+from d3po.evaluation.subjects import load_classifier
+from d3po.evaluation.win_rate import Interval, win_rate
+from d3po.feedback.rewards.registry import load_reward
+from d3po.models.load import EMBEDDED
+from d3po.run.sampling import png_bytes, sample_pictures
+from d3po.run.workbench import BASE, Workbench
+from d3po.storage.files import write_atomically
+from d3po.training.reference import standing_in
+
+STREAM = "held-out"
+"""Noise identity of evaluation pictures: the same for every policy, so that pictures can be compared by eye."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What the held-out pictures of one policy show, against the base model's."""
+
+    rounds: int
+    """Rounds of training behind the policy; 0 is the base model."""
+    comparisons: int
+    """Comparisons it had learnt from."""
+    win_rate: Interval
+    mean_score: float
+    """Mean reward of the pictures."""
+    diversity: float
+    diversity_kept: float
+    checkerboard_ratio: float
+    subject_accuracy: float | None
+    subject_change: float | None
+
+
+def label_of(rounds: int) -> str:
+    """The name under which a policy's evaluation is kept."""
+    return BASE if rounds == 0 else f"round-{rounds - 1:03}"
+
+
+def evaluate(bench: Workbench, rounds: int) -> Evaluation:
+    """Sample held-out pictures of the policy after `rounds` rounds and measure them; done once, then read back."""
+    path = bench.folder.evaluation(label_of(rounds))
+    if path.exists():
+        return read_evaluation(bench, rounds)
+    settings = bench.config.evaluation
+    prompts = bench.folder.held_out()[: settings.prompts]
+    bench.stand_at(rounds)
+    with _averaged(bench):
+        title = "base: evaluating" if rounds == 0 else f"round {rounds - 1}: evaluating"
+        pictures = sample_pictures(bench, prompts, settings.images_per_prompt, stream=STREAM, title=title)
+    directory = bench.folder.images(f"held-out/{label_of(rounds)}")
+    for p, row in enumerate(pictures):
+        for i, pixels in enumerate(row):
+            write_atomically(directory / f"{p:03}-{i}.png", png_bytes(pixels))
+    reward = load_reward(bench.config.feedback.reward)
+    scores = [[reward(Image.fromarray(pixels), prompt) for pixels in row] for prompt, row in zip(prompts, pictures, strict=True)]
+    accuracy = subject_accuracy(pictures, prompts) if bench.config.model == EMBEDDED else None
+    write_atomically(path, json.dumps({"rounds": rounds, "comparisons": bench.store.count_comparisons(), "prompts": prompts, "scores": scores, "subject_accuracy": accuracy}, indent=1))
+    return read_evaluation(bench, rounds)
+
+
+def read_evaluation(bench: Workbench, rounds: int) -> Evaluation:
+    """An evaluation that was made earlier, its statistics computed anew from the kept scores and pictures."""
+    record = json.loads(bench.folder.evaluation(label_of(rounds)).read_text())
+    base = json.loads(bench.folder.evaluation(BASE).read_text())
+    pictures, base_pictures = (held_out_pictures(bench, label) / 255 for label in (label_of(rounds), BASE))
+    tuned_scores, base_scores = np.array(record["scores"]), np.array(base["scores"])
+    accuracy, base_accuracy = record["subject_accuracy"], base["subject_accuracy"]
+    spread = diversity(base_pictures)
+    return Evaluation(
+        rounds=rounds,
+        comparisons=record["comparisons"],
+        win_rate=win_rate(tuned_scores, base_scores),
+        mean_score=float(tuned_scores.mean()),
+        diversity=diversity(pictures),
+        diversity_kept=diversity(pictures) / spread,
+        checkerboard_ratio=checkerboard_energy(pictures) / checkerboard_energy(base_pictures),
+        subject_accuracy=accuracy,
+        subject_change=None if accuracy is None else accuracy - base_accuracy,
+    )
+
+
+def held_out_pictures(bench: Workbench, label: str) -> NDArray[np.uint8]:
+    """The kept evaluation pictures, (P, n, height, width, 3)."""
+    settings = bench.config.evaluation
+    directory = bench.folder.images(f"held-out/{label}")
+    rows = [[np.asarray(Image.open(directory / f"{p:03}-{i}.png")) for i in range(settings.images_per_prompt)] for p in range(settings.prompts)]
+    return np.array(rows)
+
+
+def subject_accuracy(pictures: NDArray[np.uint8], prompts: list[str]) -> float | None:
+    """Share of pictures whose subject is read as the one their prompt names; None if no prompt names one."""
+    images = torch.from_numpy(pictures).flatten(0, 1).permute(0, 3, 1, 2).float() / 255
+    per_picture = load_classifier().accuracy(images, [prompt for prompt in prompts for _ in range(pictures.shape[1])])
+    read = [value for value in per_picture if value is not None]
+    return sum(read) / len(read) if read else None
+
+
+@contextmanager
+def _averaged(bench: Workbench) -> Iterator[None]:
+    if bench.config.training.policy_ema and bench.trained_rounds() and bench.trainer.average is not None:
+        with standing_in(bench.policy, bench.trainer.average):
+            yield
+    else:
+        yield

@@ -1,0 +1,103 @@
+"""The round loop: sample, compare, train, evaluate, repeat. Every phase does only what is not done yet."""
+
+import json
+from dataclasses import dataclass
+
+from d3po.errors import TrainingStoppedError
+from d3po.evaluation.win_rate import Interval
+from d3po.run.evaluating import Evaluation, evaluate, label_of
+from d3po.run.feedback import compare_round
+from d3po.run.folder import RunFolder
+from d3po.run.reporting import write_report
+from d3po.run.sampling import sample_round
+from d3po.run.training import train_round
+from d3po.run.workbench import Workbench
+from d3po.storage.files import write_atomically
+from d3po.training.guards import check_evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """A run that a guard ended before its last round."""
+
+    kept_rounds: int
+    """The result is the policy after this many rounds."""
+    reason: str
+
+
+def run_rounds(bench: Workbench) -> None:
+    """Bring the run to its end from wherever it is, and write the report."""
+    bench.folder.mark_started(bench.config)
+    announce(bench, evaluate(bench, 0))
+    for round in range(bench.config.rounds):
+        if read_stop(bench.folder):
+            break
+        try:
+            run_round(bench, round)
+        except TrainingStoppedError as stop:
+            stop_at(bench, kept_rounds=round, reason=str(stop))
+    stop = read_stop(bench.folder)
+    if stop:
+        bench.narrator.say(f"stopped by a guard after round {stop.kept_rounds - 1}, whose policy is the result: {stop.reason}")
+    bench.narrator.say(f"report: {write_report(bench, result_rounds(bench), stop.reason if stop else None)}")
+
+
+def run_round(bench: Workbench, round: int) -> None:
+    """One whole round.
+
+    Raises:
+        TrainingStoppedError: a guard fired that stops.
+    """
+    sample_round(bench, round)
+    compare_round(bench, round)
+    train_round(bench, round)
+    if bench.config.evaluation.every_round or round == bench.config.rounds - 1:
+        result = evaluate(bench, round + 1)
+        announce(bench, result)
+        for alarm in check_evaluation(result.diversity_kept, result.checkerboard_ratio, bench.config.guards):
+            if alarm.stops:
+                raise TrainingStoppedError(alarm.message)
+            bench.narrator.say(f"warning: {alarm.message}")
+
+
+def result_rounds(bench: Workbench) -> int:
+    """How many rounds are behind the run's result: all that were trained, or those before a guard stopped it."""
+    stop = read_stop(bench.folder)
+    return stop.kept_rounds if stop else bench.trained_rounds()
+
+
+def announce(bench: Workbench, result: Evaluation) -> None:
+    """One line of figures."""
+    if result.rounds == 0:
+        subject = "" if result.subject_accuracy is None else f", subject accuracy {result.subject_accuracy:.1%}"
+        bench.narrator.say(f"base model: score {result.mean_score:.4f}, diversity {result.diversity:.3f}{subject}")
+        return
+    bench.narrator.say(f"{label_of(result.rounds)}: {summary(result)}")
+
+
+def summary(result: Evaluation) -> str:
+    """The figures that decide whether a tuned policy is better, in one line."""
+    parts = [
+        f"win rate {_interval(result.win_rate)}",
+        f"score {result.mean_score:.4f}",
+        f"diversity kept {result.diversity_kept:.0%}",
+        f"checkerboard x{result.checkerboard_ratio:.2f}",
+    ]
+    if result.subject_accuracy is not None and result.subject_change is not None:
+        parts.append(f"subject accuracy {result.subject_accuracy:.1%} ({100 * result.subject_change:+.1f} points)")
+    return ", ".join(parts) + f", {result.comparisons} comparisons"
+
+
+def stop_at(bench: Workbench, *, kept_rounds: int, reason: str) -> None:
+    """Record that the run ends here."""
+    write_atomically(bench.folder.path / "stopped.json", json.dumps({"kept_rounds": kept_rounds, "reason": reason}))
+
+
+def read_stop(folder: RunFolder) -> Stop | None:
+    """The record of a guard that ended the run, if one did."""
+    path = folder.path / "stopped.json"
+    return Stop(**json.loads(path.read_text())) if path.exists() else None
+
+
+def _interval(value: Interval) -> str:
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"

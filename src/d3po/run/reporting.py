@@ -1,0 +1,53 @@
+"""Gathers a run's results into its report page."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from d3po import __version__
+from d3po.evaluation.report import PictureRow, Point, Report, render
+from d3po.run.evaluating import Evaluation, held_out_pictures, label_of, read_evaluation
+from d3po.run.workbench import BASE, Workbench
+from d3po.storage.files import write_atomically
+
+LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy")
+SHOWN_PROMPTS, SHOWN_IMAGES = 12, 4
+
+
+def write_report(bench: Workbench, rounds: int, stopped: str | None) -> Path:
+    """Write report.html for the policy after `rounds` rounds, and the before/after grid as a PNG beside it."""
+    evaluated = [read_evaluation(bench, r) for r in range(rounds + 1) if bench.folder.evaluation(label_of(r)).exists()]
+    result = evaluated[-1]
+    before, after = held_out_pictures(bench, BASE), held_out_pictures(bench, label_of(result.rounds))
+    rows = [
+        PictureRow(prompt=prompt, before=before[p][:SHOWN_IMAGES], after=after[p][:SHOWN_IMAGES])
+        for p, prompt in enumerate(bench.folder.held_out()[:SHOWN_PROMPTS])
+        if p < len(before)
+    ]
+    report = Report(
+        title=bench.folder.path.name,
+        judge=bench.config.feedback.reward,
+        points=[_point(evaluation) for evaluation in evaluated],
+        updates=bench.folder.read_metrics(),
+        rows=rows,
+        stopped=stopped,
+        config=bench.folder.config_path.read_text(),
+        versions={"d3po": __version__, **{name: version(name) for name in LIBRARIES}, "python": platform.python_version(), "platform": platform.platform()},
+        seed=bench.config.seed,
+    )
+    page, grid = render(report)
+    write_atomically(bench.folder.report, page)
+    write_atomically(bench.folder.path / "before-after.png", grid)
+    return bench.folder.report
+
+
+def _point(evaluation: Evaluation) -> Point:
+    return Point(
+        rounds=evaluation.rounds,
+        comparisons=evaluation.comparisons,
+        win_rate=evaluation.win_rate,
+        mean_score=evaluation.mean_score,
+        diversity_kept=evaluation.diversity_kept,
+        checkerboard_ratio=evaluation.checkerboard_ratio,
+        subject_accuracy=evaluation.subject_accuracy,
+    )

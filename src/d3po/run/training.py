@@ -1,0 +1,202 @@
+"""The training phase: a round's comparisons into updates, checkpointed so that a killed run continues where it was."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from d3po.errors import ConfigError, RunFolderError, TrainingStoppedError
+from d3po.models.base import Condition
+from d3po.preferences.records import Comparison, ImageRecord
+from d3po.run.workbench import Workbench
+from d3po.storage.checkpoints import list_checkpoints, save_checkpoint
+from d3po.storage.files import write_atomically
+from d3po.storage.shards import Shard, open_shard
+from d3po.training.data import PromptGroup
+from d3po.training.guards import check_round, check_update
+from d3po.training.reference import moving_average, reference_log_probs, standing_in
+from d3po.training.trainer import Metrics, Update
+
+REFERENCE = "reference."
+"""Prefix of the moving-average reference's weights in a checkpoint."""
+
+
+def train_round(bench: Workbench, round: int) -> None:
+    """Train on the round's comparisons up to the round's final checkpoint; a finished round is left as it is.
+
+    Raises:
+        TrainingStoppedError: a guard stopped it, or a loss was not finite; earlier rounds' checkpoints stand.
+    """
+    if bench.trained_rounds() > round:
+        return
+    first, reference = _restore(bench, round)
+    groups, condition = load_round(bench, round, reference)
+    updates = bench.trainer.plan(len(groups), round)
+    journal = Journal(bench, round, first)
+    settings = bench.config.training
+    bench.moved(None)
+    pairs = sum(len(group.targets) for group in groups)
+    with bench.narrator.bar(f"round {round}: training", total=len(updates)) as bar, journal:
+        bar.advance(first, f"{pairs} pairs")
+
+        def after_update(update: Update, metrics: Metrics) -> None:
+            journal.write(update, metrics)
+            bar.advance(1, f"{pairs} pairs  loss {metrics['loss']:.3f}  margin {metrics['margin']:+.4f}")
+            for alarm in check_update(metrics, bench.config.guards):
+                if alarm.stops:
+                    raise TrainingStoppedError(alarm.message)
+                bench.narrator.say(f"warning: {alarm.message}")
+            done = update.number + 1
+            if done % settings.checkpoint_every == 0 and done < len(updates):
+                _save(bench, round, done, final=False, reference=reference)
+
+        bench.trainer.run(groups, condition, updates[first:], after_update=after_update)
+    for alarm in check_round(journal.metrics):
+        bench.narrator.say(f"warning: {alarm.message}")
+    if reference is not None:
+        reference = moving_average(reference, bench.policy.state(), bench.config.objective.reference_decay)
+    _save(bench, round, len(updates), final=True, reference=reference)
+    bench.moved(round + 1)
+
+
+def load_round(bench: Workbench, round: int, reference: dict[str, Tensor] | None) -> tuple[list[PromptGroup], Condition]:
+    """The round's comparisons as prompt groups with their reference log-probs, and the condition of their prompts.
+
+    Raises:
+        RunFolderError: the round has no comparison that says which image is better.
+        CorruptFileError: a shard is damaged.
+    """
+    images = {image.id: image for image in bench.store.images(round)}
+    shards = {record.id: open_shard(bench.folder.path / record.path, record.checksum) for record in bench.store.shards(round)}
+    compared = [c for c in bench.store.comparisons(round) if c.weight > 0 and not (c.is_tie and bench.config.objective.targets == "signed")]
+    if not compared:
+        raise RunFolderError(f"round {round} has no comparison with a preference; nothing can be learnt from it (are all of them ties?)")
+    by_prompt: dict[int, list[Comparison]] = defaultdict(list)
+    for comparison in compared:
+        by_prompt[images[comparison.image_a].prompt_id].append(comparison)
+    prompts = {image.prompt_id: image.prompt for image in images.values()}
+    order = {prompt: row for row, prompt in enumerate(prompts)}
+    condition = bench.policy.encode_prompts(list(prompts.values()))
+    cache = {shard: _reference(bench, round, shards[shard], [i for i in images.values() if i.shard_id == shard], order, condition, reference) for shard in shards}
+    groups = [_group(order[prompt], by_prompt[prompt], images, shards, cache) for prompt in prompts if prompt in by_prompt]
+    return groups, condition
+
+
+class Journal:
+    """metrics.jsonl and TensorBoard: one entry per update, none twice."""
+
+    def __init__(self, bench: Workbench, round: int, first: int) -> None:
+        self._bench, self._round, self._path = bench, round, bench.folder.metrics
+        earlier = bench.folder.read_metrics()
+        kept = [line for line in earlier if (line["round"], line["update"]) < (round, first)]
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._step = len(kept)
+        self.metrics: list[Metrics] = [line for line in kept if line["round"] == round]
+
+    def __enter__(self) -> "Journal":
+        self._file = self._path.open("a")
+        tracking = self._bench.config.tracking
+        self._events = SummaryWriter(str(self._bench.folder.path / "tensorboard"), purge_step=self._step) if tracking.tensorboard else None
+        self._wandb = _start_wandb(self._bench) if tracking.wandb else None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._events:
+            self._events.close()
+        if self._wandb:
+            self._wandb.finish()
+
+    def write(self, update: Update, metrics: Metrics) -> None:
+        """Record one update."""
+        self._file.write(json.dumps({"round": self._round, "update": update.number, "epoch": update.epoch, **metrics}) + "\n")
+        self._file.flush()
+        self.metrics.append(metrics)
+        if self._events:
+            for name, value in metrics.items():
+                self._events.add_scalar(f"train/{name}", value, self._step)
+        if self._wandb:
+            self._wandb.log({f"train/{name}": value for name, value in metrics.items()}, step=self._step)
+        self._step += 1
+
+
+def _restore(bench: Workbench, round: int) -> tuple[int, dict[str, Tensor] | None]:
+    """Give the trainer the newest state of the round; returns the updates already done and the moving-average reference."""
+    moving = bench.config.objective.reference == "ema"
+    checkpoints = [c for c in list_checkpoints(bench.folder.checkpoints) if (c.round, c.final) in ((round, False), (round - 1, True))]
+    if not checkpoints:
+        bench.stand_at(round)
+        return 0, bench.policy.state() if moving else None
+    newest = checkpoints[-1]
+    tensors, _ = newest.load()
+    bench.trainer.load_state(tensors)
+    reference = {name.removeprefix(REFERENCE): value for name, value in tensors.items() if name.startswith(REFERENCE)}
+    return 0 if newest.final else newest.update, reference if moving else None
+
+
+def _save(bench: Workbench, round: int, update: int, *, final: bool, reference: dict[str, Tensor] | None) -> None:
+    tensors = bench.trainer.state() | {REFERENCE + name: value for name, value in (reference or {}).items()}
+    metadata: dict[str, object] = {"round": round, "update": update, "seed": bench.config.seed, "model": bench.config.model}
+    save_checkpoint(bench.folder.checkpoints, round=round, update=update, final=final, tensors=tensors, metadata=metadata)
+
+
+def _reference(
+    bench: Workbench,
+    round: int,
+    shard: Shard,
+    images: Sequence[ImageRecord],
+    order: dict[int, int],
+    condition: Condition,
+    reference: dict[str, Tensor] | None,
+) -> Tensor:
+    """(T, B) reference log-probs of a shard: the sampler's own where it was the reference, else computed once and kept."""
+    kind = bench.config.objective.reference
+    if kind == "per_round" or round == 0:
+        return shard.log_probs()
+    path = shard.path.with_suffix(".reference.safetensors")
+    cached = _cached_reference(path)
+    if cached is not None:
+        return cached
+    rows = condition.rows(torch.tensor([order[image.prompt_id] for image in sorted(images, key=lambda image: image.row)]))
+    within = bench.policy.without_adapter() if kind == "fixed" else standing_in(bench.policy, reference or {})
+    log_probs = reference_log_probs(bench.policy, bench.replay, shard, rows, max_rows=bench.config.training.max_rows, within=within)
+    write_atomically(path, save({"log_probs": log_probs}))
+    return log_probs
+
+
+def _cached_reference(path: Path) -> Tensor | None:
+    return load_file(path)["log_probs"] if path.exists() else None
+
+
+def _group(
+    prompt: int, comparisons: list[Comparison], images: dict[int, ImageRecord], shards: dict[int, Shard], reference: dict[int, Tensor]
+) -> PromptGroup:
+    """Only images that take part in a comparison are kept, so that no network row is spent on others."""
+    ids = sorted({i for c in comparisons for i in (c.image_a, c.image_b)})
+    position = {image: k for k, image in enumerate(ids)}
+    shard = images[ids[0]].shard_id
+    rows = torch.tensor([images[i].row for i in ids])
+    return PromptGroup(
+        prompt=prompt,
+        shard=shards[shard],
+        rows=rows,
+        pairs=torch.tensor([[position[c.image_a], position[c.image_b]] for c in comparisons]),
+        targets=torch.tensor([c.target for c in comparisons]),
+        weights=torch.tensor([c.weight for c in comparisons]),
+        reference=reference[shard][:, rows],
+    )
+
+
+def _start_wandb(bench: Workbench) -> Any:
+    try:
+        wandb = import_module("wandb")
+    except ImportError as error:
+        raise ConfigError("tracking.wandb is on but wandb is not installed; `pip install d3po[wandb]` or set it to false") from error
+    return wandb.init(project="d3po", name=bench.folder.path.name, config=bench.config.model_dump(mode="json"), resume="allow")
