@@ -23,6 +23,7 @@ CASES: list[Case] = GOLDEN["cases"]
 TOLERANCE = 1e-5
 """Of a number of size up to 1; where the largest recorded number of a field is bigger, of that largest number."""
 
+
 def cases(*, where: Callable[[Case], bool] = lambda case: True) -> pytest.MarkDecorator:
     chosen = [case for case in CASES if where(case)]
     return pytest.mark.parametrize("case", chosen, ids=[case["id"] for case in chosen])
@@ -56,7 +57,11 @@ def previous_of(case: Case, timesteps: Tensor) -> Tensor:
     """Where the sampler's own grid goes from each timestep."""
     facts = SCHEDULERS[case["scheduler"]]
     grid = step_grid(
-        facts["num_train_timesteps"], case["num_inference_steps"], spacing="leading", steps_offset=facts["steps_offset"], clamp_previous=True
+        facts["num_train_timesteps"],
+        case["num_inference_steps"],
+        spacing="leading",
+        steps_offset=facts["steps_offset"],
+        clamp_previous=True,
     )
     position = (grid.timesteps == timesteps[:, None]).float().argmax(dim=1)
     assert torch.equal(grid.timesteps[position], timesteps)

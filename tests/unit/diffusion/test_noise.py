@@ -15,7 +15,9 @@ def test_one_identity_has_one_stream() -> None:
     assert torch.equal(torch.randn(5, generator=first), torch.randn(5, generator=second))
 
 
-@pytest.mark.parametrize("other", [(4, "step", 0, "a cat", 1), (3, "start", 0, "a cat", 1), (3, "step", 0, "a cat", 2), (3, "step", 0, "a cat")])
+@pytest.mark.parametrize(
+    "other", [(4, "step", 0, "a cat", 1), (3, "start", 0, "a cat", 1), (3, "step", 0, "a cat", 2), (3, "step", 0, "a cat")]
+)
 def test_another_identity_has_another_stream(other: tuple[int | str, ...]) -> None:
     ours = torch.randn(5, generator=seeded(3, "step", 0, "a cat", 1))
     assert not torch.allclose(ours, torch.randn(5, generator=seeded(*other)))

@@ -140,7 +140,7 @@ def test_last_step_to_a_clean_picture_is_not_stochastic(schedule: NoiseSchedule)
 
 
 def test_negative_eta_is_refused(schedule: NoiseSchedule) -> None:
-    with pytest.raises(ValueError, match="eta is -0.1"):
+    with pytest.raises(ValueError, match=r"eta is -0\.1"):
         DDIM(schedule=schedule, prediction_type="epsilon", eta=-0.1)
 
 
@@ -151,7 +151,9 @@ def test_two_bounds_on_the_clean_latent_are_refused(schedule: NoiseSchedule) -> 
 
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize("position", [0, 10, 19])
-def test_expected_score_is_zero_and_its_square_the_sensitivity(schedule: NoiseSchedule, grid: StepGrid, prediction_type, position: int) -> None:
+def test_expected_score_is_zero_and_its_square_the_sensitivity(
+    schedule: NoiseSchedule, grid: StepGrid, prediction_type, position: int
+) -> None:
     """E[d log p / d prediction] = 0 under the step's own samples, and E[its square] is the Fisher information."""
     draws, shape = 4000, (2, 3)
     ddim = DDIM(schedule=schedule, prediction_type=prediction_type, eta=1.0)
