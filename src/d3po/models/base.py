@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,10 +15,11 @@ from d3po.diffusion.schedule import NoiseSchedule
 from d3po.options import PredictionType, Spacing
 
 
+@runtime_checkable
 class Condition(Protocol):
     """What a network is conditioned on, one row per prompt or image."""
 
-    def rows(self, indices: Int[Tensor, " B"]) -> Self:
+    def rows(self, indices: Int[Tensor, " B"]) -> "Condition":
         """The condition of the given rows, in that order, repeats allowed."""
         ...
 

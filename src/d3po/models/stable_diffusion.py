@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -25,8 +25,8 @@ class TextCondition:
     text: Float[Tensor, "B L D"]
     empty: Float[Tensor, "1 L D"]
 
-    def rows(self, indices: Int[Tensor, " N"]) -> Self:
-        return type(self)(text=self.text[indices.to(self.text.device)], empty=self.empty)
+    def rows(self, indices: Int[Tensor, " N"]) -> "TextCondition":
+        return TextCondition(text=self.text[indices.to(self.text.device)], empty=self.empty)
 
 
 class StableDiffusionPolicy(AbstractPolicy):
