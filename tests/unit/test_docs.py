@@ -1,0 +1,106 @@
+"""The documentation says what the code does: every setting, metric, error, recipe and command is in it."""
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from tools.docs import CONFIGURATION, configuration_page, main
+
+from d3po import errors
+from d3po.cli.app import app
+from d3po.config import RunConfig, Section
+from d3po.objectives.d3po import D3PO
+from d3po.objectives.metrics import pair_metrics
+from d3po.recipes import recipe_names
+from d3po.run.evaluating import Evaluation
+from d3po.training.trainer import BANDS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def logged_keys() -> list[str]:
+    objective = D3PO(beta=0.1, clip="two_sided", clip_range=0.1)
+    a, b, target = torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1)
+    return [*pair_metrics(objective, objective(a, b, target), a, b, target, 1.0), "gradient_norm"]
+
+
+def error_names() -> list[str]:
+    return [name for name, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.D3POError)]
+
+
+def command_names() -> list[str]:
+    return [command.name or command.callback.__name__ for command in app.registered_commands]
+
+
+def first_column(page: str) -> set[str]:
+    """What stands in backquotes in the first cell of a page's table rows."""
+    cells = (line.split("|")[1] for line in (DOCS / page).read_text().splitlines() if line.startswith("|"))
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_the_configuration_page_is_current() -> None:
+    assert CONFIGURATION.read_text() == configuration_page(), "run `python -m tools.docs` and commit docs/configuration.md"
+
+
+def test_the_configuration_page_names_every_setting() -> None:
+    tables = {name: type(value) for name, value in RunConfig() if isinstance(value, Section)}
+    settings = {name for section in (RunConfig, *tables.values()) for name in section.model_fields} - tables.keys()
+    assert settings <= first_column("configuration.md")
+    assert all(f"## `[{table}]`" in CONFIGURATION.read_text() for table in tables)
+
+
+def test_every_setting_says_what_it_means() -> None:
+    for row in CONFIGURATION.read_text().splitlines():
+        assert "None |" not in row, f"a setting without a description: {row}"
+
+
+def test_check_finds_a_stale_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "configuration.md"
+    page.write_text(configuration_page() + "a hand-made change\n")
+    monkeypatch.setattr("tools.docs.CONFIGURATION", page)
+    assert main(["--check"]) == 1
+    assert "python -m tools.docs" in capsys.readouterr().err
+    assert main([]) == 0
+    assert main(["--check"]) == 0
+
+
+@pytest.mark.parametrize("key", logged_keys())
+def test_every_logged_metric_is_explained(key: str) -> None:
+    assert key in first_column("metrics.md")
+
+
+@pytest.mark.parametrize("band", BANDS)
+def test_the_bands_of_metrics_are_explained(band: str) -> None:
+    assert f"NAME/{band}" in (DOCS / "metrics.md").read_text()
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Evaluation)])
+def test_every_evaluation_figure_is_explained(field: str) -> None:
+    assert field in first_column("metrics.md")
+
+
+@pytest.mark.parametrize("name", error_names())
+def test_every_error_is_documented(name: str) -> None:
+    assert name in first_column("architecture.md")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_documented(name: str) -> None:
+    assert name in first_column("recipes.md")
+
+
+@pytest.mark.parametrize("name", command_names())
+def test_every_command_has_an_example_in_the_readme(name: str) -> None:
+    assert re.search(rf"^d3po {name}\b", (ROOT / "README.md").read_text(), re.MULTILINE), f"README.md shows no line `d3po {name} ...`"
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")) + ["../README.md", "../CONTRIBUTING.md"])
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    path = DOCS / page
+    targets = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", path.read_text())
+    missing = [target for target in targets if not (path.parent / target).exists() and not target.endswith("demo.png")]
+    assert not missing
