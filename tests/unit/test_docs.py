@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tools.docs import CONFIGURATION, configuration_page, main
 
 from d3po import errors
 from d3po.cli.app import app
@@ -17,6 +16,7 @@ from d3po.objectives.metrics import pair_metrics
 from d3po.recipes import recipe_names
 from d3po.run.evaluating import Evaluation
 from d3po.training.trainer import BANDS
+from tools.docs import CONFIGURATION, configuration_page, main
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -98,7 +98,7 @@ def test_every_command_has_an_example_in_the_readme(name: str) -> None:
     assert re.search(rf"^d3po {name}\b", (ROOT / "README.md").read_text(), re.MULTILINE), f"README.md shows no line `d3po {name} ...`"
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")) + ["../README.md", "../CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", [*sorted(path.name for path in DOCS.glob("*.md")), "../README.md", "../CONTRIBUTING.md"])
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     path = DOCS / page
     targets = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", path.read_text())
