@@ -27,8 +27,12 @@ class Sampling(Section):
     steps: Count = Field(default=20, description="denoising steps T")
     eta: float = Field(default=1.0, ge=0, description="DDIM noise; 1 is ancestral sampling, 0 has no density to train on")
     guidance: float = Field(default=5.0, ge=0, description="classifier-free guidance, in sampling and in training; 1 is none")
-    spacing: Spacing | Literal["model"] = Field(default="model", description="timestep spacing: leading, trailing, linspace, or the model's own")
-    last_step: LastStep = Field(default="model", description="where the last step ends: the model's scheduler decides, or clamped at timestep 0 as published")
+    spacing: Spacing | Literal["model"] = Field(
+        default="model", description="timestep spacing: leading, trailing, linspace, or the model's own"
+    )
+    last_step: LastStep = Field(
+        default="model", description="where the last step ends: the model's scheduler decides, or clamped at timestep 0 as published"
+    )
     images_per_prompt: int = Field(default=4, ge=2, description="K images of a prompt, compared with each other")
     shared_start: bool = Field(default=True, description="all images of a prompt start from one x_T")
     prompts_per_round: Count = Field(default=16, description="prompts drawn for each round")
@@ -64,7 +68,9 @@ class Objective(Section):
     targets: Targets = Field(default="signed", description="signed (published) or cross_entropy")
     log_prob: LogProbReduce = Field(default="mean", description="log-prob of a step: mean over latent dimensions (published) or their sum")
     step_weighting: StepWeighting = Field(default="uniform", description="uniform, or balanced: no step's gradient drowns the others")
-    reference: ReferenceRefresh = Field(default="per_round", description="fixed: the pretrained model; per_round: the round's start; ema: a moving average")
+    reference: ReferenceRefresh = Field(
+        default="per_round", description="fixed: the pretrained model; per_round: the round's start; ema: a moving average"
+    )
     reference_decay: float = Field(default=0.5, ge=0, lt=1, description="ema reference: how much of the old reference each round keeps")
 
 
@@ -77,9 +83,15 @@ class Training(Section):
     max_grad_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
     epochs: Count = Field(default=1, description="passes over each round's comparisons")
     prompts_per_update: Count = Field(default=1, description="prompts whose pairs make one optimizer step")
-    timestep_fraction: Fraction = Field(default=1.0, description="share of the denoising steps trained in each update, drawn anew each time")
-    timestep_range: tuple[int, int] = Field(default=(0, 1000), strict=False, description="only steps whose timestep lies in this range, ends included, are trained")
-    max_rows: Count = Field(default=64, description="images times timesteps in one network call; lower it when memory runs out, results do not change")
+    timestep_fraction: Fraction = Field(
+        default=1.0, description="share of the denoising steps trained in each update, drawn anew each time"
+    )
+    timestep_range: tuple[int, int] = Field(
+        default=(0, 1000), strict=False, description="only steps whose timestep lies in this range, ends included, are trained"
+    )
+    max_rows: Count = Field(
+        default=64, description="images times timesteps in one network call; lower it when memory runs out, results do not change"
+    )
     mixed_precision: Literal["no", "fp16", "bf16"] = Field(default="no", description="autocast of the network")
     gradient_checkpointing: bool = Field(default=False, description="less memory, more time, same result")
     policy_ema: float = Field(default=0.0, ge=0, lt=1, description="decay of averaged weights used for evaluation and export; 0 is off")
@@ -99,7 +111,9 @@ class Guards(Section):
 
     max_kl: float = Field(default=0.5, gt=0, description="stop when a step's KL to the reference passes this, in nats per latent dimension")
     min_diversity: float = Field(default=0.6, ge=0, le=1, description="stop when diversity falls below this share of the base model's")
-    max_checkerboard: float = Field(default=1.6, gt=0, description="stop when 2x2 checkerboard energy rises above this multiple of the base model's")
+    max_checkerboard: float = Field(
+        default=1.6, gt=0, description="stop when 2x2 checkerboard energy rises above this multiple of the base model's"
+    )
     action: Literal["warn", "stop"] = Field(default="stop", description="warn only, or stop at the last good checkpoint")
 
 
@@ -204,7 +218,9 @@ def _explain(location: tuple[int | str, ...], kind: str, message: str, given: An
     key = ".".join(str(part) for part in location)
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1)
-        return f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known here are {', '.join(_known_keys(location[:-1]))}")
+        return f"unknown setting {key!r}" + (
+            f"; did you mean {near[0]!r}?" if near else f"; known here are {', '.join(_known_keys(location[:-1]))}"
+        )
     if not key:
         return message.removeprefix("Value error, ")
     return f"{key} is {given!r}: {message}"

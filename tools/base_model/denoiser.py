@@ -109,9 +109,7 @@ def train(poses: Path, directory: Path, *, on_checkpoint=lambda step: None) -> N
         text = model["text_encoder"](tokenize(tokenizer, captions))[0]
         return F.mse_loss(model["unet"](noised, timesteps, text).sample, scheduler.get_velocity(latents, noise, timesteps))
 
-    fit(
-        model, loss, directory=directory, steps=STEPS, learning_rate=LEARNING_RATE, on_checkpoint=on_checkpoint
-    )
+    fit(model, loss, directory=directory, steps=STEPS, learning_rate=LEARNING_RATE, on_checkpoint=on_checkpoint)
 
 
 def load_pipeline(autoencoder: AutoencoderKL, directory: Path) -> StableDiffusionPipeline:
@@ -141,9 +139,7 @@ def _drawn_caption(subject: int, style: int, background: int, generator: torch.G
     dropped, say_style, say_background = torch.rand(3, generator=generator).tolist()
     if dropped < CAPTION_DROPPED:
         return ""
-    return data.caption(
-        subject, style if say_style < STYLE_SAID else None, background if say_background < BACKGROUND_SAID else None
-    )
+    return data.caption(subject, style if say_style < STYLE_SAID else None, background if say_background < BACKGROUND_SAID else None)
 
 
 def _merges(tokenizer: Tokenizer) -> list[list[str]]:

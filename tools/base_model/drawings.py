@@ -112,9 +112,7 @@ def load_drawings(directory: Path) -> Tensor:
     return torch.stack(rows)
 
 
-def compose(
-    drawings: Tensor, subjects: Tensor, styles: Tensor, generator: torch.Generator, *, strength: float = 1.0
-) -> Batch:
+def compose(drawings: Tensor, subjects: Tensor, styles: Tensor, generator: torch.Generator, *, strength: float = 1.0) -> Batch:
     """Place drawings over plain backgrounds with a random pose; `strength` scales rotation, shift, zoom and colour jitter.
 
     drawings (S, V, 4, 128, 128); subjects and styles (B,) choose one of them each.
@@ -129,9 +127,7 @@ def compose(
     flip = torch.where(torch.rand(count, generator=generator) < 0.5, 1.0, -1.0)
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     shift_x, shift_y = uniform(-0.08, 0.08) * strength, uniform(-0.08, 0.08) * strength
-    pose = torch.stack(
-        [torch.stack([cos * flip, -sin, shift_x], dim=1), torch.stack([sin * flip, cos, shift_y], dim=1)], dim=1
-    )
+    pose = torch.stack([torch.stack([cos * flip, -sin, shift_x], dim=1), torch.stack([sin * flip, cos, shift_y], dim=1)], dim=1)
     grid = F.affine_grid(pose, [count, 4, RENDER_SIZE, RENDER_SIZE], align_corners=False)
     posed = F.grid_sample(drawings[subjects, styles], grid, align_corners=False)
     small = F.avg_pool2d(posed, RENDER_SIZE // IMAGE_SIZE)

@@ -22,8 +22,14 @@ def sample(pipeline: StableDiffusionPipeline, captions: list[str], *, seed: int,
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(captions))]
     return pipeline(
-        captions, num_inference_steps=STEPS, guidance_scale=GUIDANCE, eta=eta, generator=generators, height=data.IMAGE_SIZE,
-        width=data.IMAGE_SIZE, output_type="pt",
+        captions,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        eta=eta,
+        generator=generators,
+        height=data.IMAGE_SIZE,
+        width=data.IMAGE_SIZE,
+        output_type="pt",
     ).images
 
 
@@ -42,9 +48,7 @@ def random_caption(subject: int, generator: torch.Generator) -> str:
     """A caption of the subject, its style and background said or unsaid at random."""
     style = int(torch.randint(2 * len(data.STYLES), (), generator=generator))
     background = int(torch.randint(2 * len(data.BACKGROUNDS), (), generator=generator))
-    return data.caption(
-        subject, style if style < len(data.STYLES) else None, background if background < len(data.BACKGROUNDS) else None
-    )
+    return data.caption(subject, style if style < len(data.STYLES) else None, background if background < len(data.BACKGROUNDS) else None)
 
 
 def sheet(pictures: Tensor, columns: int, path: Path, *, scale: int = 2) -> None:

@@ -75,8 +75,8 @@ class DDIM:
     ) -> GaussianStep:
         """The distribution of x_{t-1}, from the network's (guided) prediction at x_t.
 
-            x0   = predicted clean latent
-            mean = sqrt(a_prev) x0 + sqrt(1 - a_prev - std^2) eps
+        x0   = predicted clean latent
+        mean = sqrt(a_prev) x0 + sqrt(1 - a_prev - std^2) eps
         """
         a_t = _over_latent(self.schedule.alpha_bar(timesteps), x_t)
         a_prev = _over_latent(self.schedule.alpha_bar(previous), x_t)

@@ -43,7 +43,11 @@ def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int) -> Abstra
     try:
         pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local, torch_dtype=torch.float32)
     except OSError as error:
-        raise ModelError(f"model {model!r} cannot be loaded: {str(error).splitlines()[0]}; is the path or hub id right, and the hub in reach?") from error
+        raise ModelError(
+            f"model {model!r} cannot be loaded: {str(error).splitlines()[0]}; is the path or hub id right, and the hub in reach?"
+        ) from error
     if not isinstance(pipeline, StableDiffusionPipeline):
-        raise ModelError(f"model {model!r} is a {type(pipeline).__name__}; supported: StableDiffusionPipeline (SD 1.x, SD 2.x, the embedded emoji model)")
+        raise ModelError(
+            f"model {model!r} is a {type(pipeline).__name__}; supported: StableDiffusionPipeline (SD 1.x, SD 2.x, the embedded emoji model)"
+        )
     return StableDiffusionPolicy(pipeline, lora=lora, seed=seed)

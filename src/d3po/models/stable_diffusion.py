@@ -110,7 +110,9 @@ def read_scheduler(scheduler: Any) -> SchedulerFacts:
         prediction_type=config.get("prediction_type", "epsilon"),
         spacing=config.get("timestep_spacing", "leading"),
         steps_offset=config.get("steps_offset", 0),
-        clip_range=config.get("clip_sample_range", 1.0) if config.get("clip_sample", False) and not config.get("thresholding", False) else None,
+        clip_range=config.get("clip_sample_range", 1.0)
+        if config.get("clip_sample", False) and not config.get("thresholding", False)
+        else None,
         threshold_ratio=config.get("dynamic_thresholding_ratio", 0.995) if config.get("thresholding", False) else None,
         threshold_max=config.get("sample_max_value", 1.0),
     )

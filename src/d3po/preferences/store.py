@@ -128,8 +128,14 @@ class Store:
         with Session(self._engine) as session:
             return [
                 ImageRecord(
-                    id=row.id, round=row.round, prompt_id=row.prompt_id, prompt=text, number=row.number,
-                    shard_id=row.shard_id, row=row.row, path=row.path,
+                    id=row.id,
+                    round=row.round,
+                    prompt_id=row.prompt_id,
+                    prompt=text,
+                    number=row.number,
+                    shard_id=row.shard_id,
+                    row=row.row,
+                    path=row.path,
                 )
                 for row, text in session.execute(query).tuples()
             ]

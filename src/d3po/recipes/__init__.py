@@ -24,6 +24,8 @@ def load_recipe(name: str) -> RunConfig:
     """
     if name not in recipe_names():
         near = difflib.get_close_matches(name, recipe_names(), n=1)
-        raise ConfigError(f"there is no recipe {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}recipes: {', '.join(recipe_names())}")
+        raise ConfigError(
+            f"there is no recipe {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}recipes: {', '.join(recipe_names())}"
+        )
     values = tomllib.loads((files(__name__) / f"{name}.toml").read_text())
     return parse_config({"recipe": name, **values}, where=f"recipe {name}")

@@ -55,7 +55,9 @@ def list_checkpoints(directory: Path) -> list[CheckpointFile]:
     return sorted(found)
 
 
-def save_checkpoint(directory: Path, *, round: int, update: int, final: bool, tensors: dict[str, Tensor], metadata: dict[str, object]) -> Path:
+def save_checkpoint(
+    directory: Path, *, round: int, update: int, final: bool, tensors: dict[str, Tensor], metadata: dict[str, object]
+) -> Path:
     """Write a checkpoint, then drop the round's older unfinished ones (a round's final checkpoint is kept for good)."""
     content = save(tensors, metadata={key: json.dumps(value) for key, value in metadata.items()})
     digest = hashlib.sha256(content).hexdigest()[:16]

@@ -30,7 +30,9 @@ def atomic_file(path: Path) -> Generator[BinaryIO, None, None]:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise StorageError(f"cannot write {path}: {error.strerror}; free some space or mend the permissions and run the same command again") from error
+            raise StorageError(
+                f"cannot write {path}: {error.strerror}; free some space or mend the permissions and run the same command again"
+            ) from error
         raise
 
 

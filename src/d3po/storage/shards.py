@@ -37,8 +37,16 @@ class ShardWriter:
         self._log_probs: list[Tensor] = []
         latent_bytes = (num_steps + 1) * batch * torch.Size(latent_shape).numel() * self._dtype.itemsize
         entries = {
-            "latents": {"dtype": _SAFETENSORS_DTYPE[dtype], "shape": [num_steps + 1, batch, *latent_shape], "data_offsets": [0, latent_bytes]},
-            "log_probs": {"dtype": "F32", "shape": [num_steps, batch], "data_offsets": [latent_bytes, latent_bytes + 4 * num_steps * batch]},
+            "latents": {
+                "dtype": _SAFETENSORS_DTYPE[dtype],
+                "shape": [num_steps + 1, batch, *latent_shape],
+                "data_offsets": [0, latent_bytes],
+            },
+            "log_probs": {
+                "dtype": "F32",
+                "shape": [num_steps, batch],
+                "data_offsets": [latent_bytes, latent_bytes + 4 * num_steps * batch],
+            },
         }
         header = json.dumps(entries, separators=(",", ":")).encode()
         header += b" " * (-len(header) % 8)
@@ -64,7 +72,9 @@ class ShardWriter:
 
 
 @contextmanager
-def writing_shard(path: Path, *, num_steps: int, batch: int, latent_shape: tuple[int, ...], dtype: StoredDtype) -> Generator[ShardWriter, None, None]:
+def writing_shard(
+    path: Path, *, num_steps: int, batch: int, latent_shape: tuple[int, ...], dtype: StoredDtype
+) -> Generator[ShardWriter, None, None]:
     """A writer whose file appears under `path` only when the block ends without an error."""
     with atomic_file(path) as file:
         yield ShardWriter(file, num_steps=num_steps, batch=batch, latent_shape=latent_shape, dtype=dtype)
@@ -99,4 +109,6 @@ def open_shard(path: Path, checksum: str) -> Shard:
             return Shard(path=path)
     except (OSError, SafetensorError) as error:
         raise CorruptFileError(f"rollout shard {path} cannot be read ({error}); {remedy}") from error
-    raise CorruptFileError(f"rollout shard {path} is damaged: its SHA-256 is not the {checksum[:12]}... recorded when it was written; {remedy}")
+    raise CorruptFileError(
+        f"rollout shard {path} is damaged: its SHA-256 is not the {checksum[:12]}... recorded when it was written; {remedy}"
+    )

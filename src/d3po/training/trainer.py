@@ -40,9 +40,7 @@ class Trainer:
     def __init__(self, policy: AbstractPolicy, replay: Replay, config: RunConfig) -> None:
         self.policy, self.replay, self.config = policy, replay, config
         objective = config.objective
-        self.objective = D3PO(
-            beta=objective.beta, clip=objective.clip, clip_range=objective.clip_range, targets=objective.targets
-        )
+        self.objective = D3PO(beta=objective.beta, clip=objective.clip, clip_range=objective.clip_range, targets=objective.targets)
         settings = config.training
         self.accelerator = Accelerator(mixed_precision=settings.mixed_precision)
         self.optimizer = torch.optim.AdamW(
@@ -136,9 +134,7 @@ class Trainer:
         if self.average is not None:
             self.average = _under("average.", tensors)
 
-    def _accumulate(
-        self, groups: Sequence[PromptGroup], condition: Condition, batch: StepBatch, total: float, sums: "MetricSums"
-    ) -> None:
+    def _accumulate(self, groups: Sequence[PromptGroup], condition: Condition, batch: StepBatch, total: float, sums: "MetricSums") -> None:
         prompts = torch.tensor([group.prompt for group in groups for _ in range(len(group))])
         with self.accelerator.autocast():
             log_probs = self.replay.log_probs(self.policy, batch.x_t, batch.x_next, batch.steps, condition.rows(prompts))

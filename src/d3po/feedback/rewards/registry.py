@@ -39,7 +39,9 @@ def load_reward(name: str) -> Reward:
         return _checked(name, _imported(head, tail))
     near = difflib.get_close_matches(name, REWARDS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise RewardError(f"there is no reward {name!r}; {hint}built in are {', '.join(REWARDS)}, closeness:#rrggbb, or your own module:function")
+    raise RewardError(
+        f"there is no reward {name!r}; {hint}built in are {', '.join(REWARDS)}, closeness:#rrggbb, or your own module:function"
+    )
 
 
 def score_file(reward: Reward, path: Path, prompt: str) -> float:
