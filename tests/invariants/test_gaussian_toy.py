@@ -1,7 +1,7 @@
 """D3PO on a problem whose answer is known: it must find pi_ref exp(Q / beta) / Z.
 
 One action a, pi_ref = N(0, 1), and judges who prefer a to b with probability sigmoid(Q(a) - Q(b)) (Bradley-Terry).
-The optimum of the KL-regularised problem is pi*(a) = pi_ref(a) exp(Q(a) / beta) / Z (arXiv 2311.13231, eq. 6).
+The optimum of the KL-regularised problem is pi*(a) = pi_ref(a) exp(Q(a) / beta) / Z (arXiv 2311.13231).
 
 For Q(a) = q a - c a^2 / 2 its exponent is
 
