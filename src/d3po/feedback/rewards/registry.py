@@ -55,7 +55,7 @@ def _imported(module: str, function: str) -> Reward:
         sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a user's module may raise anything
         raise RewardError(f"reward {module}:{function} cannot be imported: {error}; run from the folder that holds {module}.py") from error
 
 
