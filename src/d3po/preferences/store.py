@@ -137,7 +137,7 @@ class Store:
                     row=row.row,
                     path=row.path,
                 )
-                for row, text in session.execute(query).tuples()
+                for row, text in session.execute(query)
             ]
 
     def add_comparisons(self, comparisons: Iterable[Comparison]) -> None:
