@@ -126,5 +126,5 @@ def test_reward_that_cannot_be_imported_says_where_to_run(name: str) -> None:
 
 def test_module_that_does_not_parse_is_an_import_that_failed(own_rewards: str, tmp_path: Path) -> None:
     (tmp_path / "my_broken_module.py").write_text("def (:\n")
-    with pytest.raises(RewardError, match="my_broken_module:f cannot be imported: .*invalid syntax"):
+    with pytest.raises(RewardError, match=r"my_broken_module:f cannot be imported: .*invalid syntax"):
         load_reward("my_broken_module:f")
