@@ -12,7 +12,7 @@ from d3po.evaluation.subjects import SubjectClassifier
 from tools.base_model import drawings as data
 from tools.base_model.fitting import averaged, fit
 
-STEPS, BATCH, LEARNING_RATE = 1_500, 64, 2e-3
+STEPS, BATCH, LEARNING_RATE = 1_000, 64, 2e-3
 HELD_OUT_STYLE = "simple"
 """This vendor's drawings are by other artists than all the rest, and are never trained on."""
 

@@ -14,7 +14,7 @@ from tools.base_model import drawings as data
 from tools.base_model.autoencoder import random_pairs
 from tools.base_model.fitting import averaged, fit
 
-STEPS, BATCH, LEARNING_RATE = 8_000, 32, 1.2e-3
+STEPS, BATCH, LEARNING_RATE = 4_000, 32, 1.2e-3
 POSES = 40_000
 TOKENS = 16
 STYLE_SAID, BACKGROUND_SAID, CAPTION_DROPPED = 0.6, 0.7, 0.1

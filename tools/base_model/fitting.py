@@ -38,6 +38,7 @@ def fit(
     optimizer = torch.optim.AdamW(named.values(), lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     first = _restore(checkpoint, named, average, optimizer, schedule) if checkpoint.exists() else 0
+    _cut_log(log, first)
     saved_at, started, running = time.monotonic(), time.monotonic(), 0.0
     for step in range(first, steps):
         value = loss(torch.Generator().manual_seed(step))
@@ -100,6 +101,13 @@ def _restore(path: Path, named: dict, average: dict, optimizer: torch.optim.Opti
     schedule.last_epoch = step - 1
     schedule.step()
     return step
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop what a stopped run logged after the checkpoint that is continued from."""
+    if path.exists():
+        header, *lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([header, *(line for line in lines if int(line.split(",")[0]) <= step)]))
 
 
 def _log(path: Path, step: int, loss: float, seconds: float) -> None:

@@ -53,7 +53,7 @@ def random_caption(subject: int, generator: torch.Generator) -> str:
 
 def sheet(pictures: Tensor, columns: int, path: Path, *, scale: int = 2) -> None:
     """Write pictures (B, 3, h, w) in [0, 1] as one PNG."""
-    _, _, height, width = pictures.shape
+    width = pictures.shape[-1]
     grid = pictures.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2).reshape(-1, columns * width, 3)
     image = Image.fromarray((grid * 255).round().byte().numpy())
     image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)

@@ -1,6 +1,6 @@
 """The commands: each opens a run folder and does one phase of it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +28,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan (pairs, 
 
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+    """Options of d3po itself."""
     if version:
         typer.echo(f"d3po {__version__}")
         raise typer.Exit
@@ -37,10 +38,14 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def init(
     run: RunArgument,
     recipe: Annotated[str, typer.Option(help="The recipe to start from.")] = "default",
-    model: Annotated[str | None, typer.Option(help="emoji (embedded), a folder in diffusers' layout, or a hub id. Default: the recipe's.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="emoji (embedded), a folder in diffusers' layout, or a hub id. Default: the recipe's.")
+    ] = None,
     prompts: Annotated[Path | None, typer.Option(help="Prompts to train on, one a line. Default for emoji: a list of its own.")] = None,
     held_out: Annotated[Path | None, typer.Option(help="Prompts for evaluation only. Default: every fifth of --prompts.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.epochs=2. Repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.epochs=2. Repeatable.")
+    ] = None,
     skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Pass over empty lines in prompt files.")] = False,
 ) -> None:
     """Make a run folder: run.toml with every setting, and the prompts."""
@@ -160,7 +165,7 @@ def doctor() -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> "Iterator[Workbench]":
+def _opened(path: Path) -> "Generator[Workbench, None, None]":
     from d3po.run.folder import RunFolder
 
     folder = RunFolder(path=path)

@@ -78,6 +78,10 @@ class AbstractPolicy(ABC):
     def export(self, directory: Path) -> list[Path]:
         """Write the adapter as a LoRA that a plain diffusers pipeline loads, and the merged model; return what was written."""
 
+    @abstractmethod
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass: less memory, more time, same gradients."""
+
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device

@@ -29,7 +29,7 @@ def attach_lora(network: Any, *, rank: int, alpha: float, targets: str, seed: in
         try:
             network.add_adapter(config, adapter_name=ADAPTER)
         except ValueError as error:
-            raise ModelError(f"no layer of {type(network).__name__} fits lora.targets = {targets!r}: {error}") from error
+            raise ModelError(f"no layer of {type(network).__name__} fits adapter.targets = {targets!r}: {error}") from error
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     for parameter in parameters.values():
         parameter.data = parameter.data.float()

@@ -83,6 +83,9 @@ class StableDiffusionPolicy(AbstractPolicy):
         finally:
             self.pipeline.unet.enable_adapters()
 
+    def enable_gradient_checkpointing(self) -> None:
+        self.pipeline.unet.enable_gradient_checkpointing()
+
     def trainable(self) -> dict[str, nn.Parameter]:
         return self._trainable
 

@@ -15,17 +15,19 @@ def pair_metrics(
     log_ratio_b: Float[Tensor, "*pairs"],
     target: Float[Tensor, "*pairs"],
     nats_per_dimension: float,
+    step_scale: Float[Tensor, "*scale"] | float = 1.0,
 ) -> dict[str, Float[Tensor, "*pairs"]]:
     """Per-pair, per-step metrics, to be averaged by the caller.
 
     `kl` estimates KL(reference || policy) of a step as minus the log-ratio, which is unbiased where the reference sampled the
     images; `nats_per_dimension` converts a log-ratio to nats per latent dimension (1 where it is a mean already).
+    `step_scale` is what the loss multiplied the log-ratios by (step weighting), which decides where clipping cuts in.
     """
     lean = 2 * target - 1
     a_wins = target >= 0.5
     winner = torch.where(a_wins, log_ratio_a, log_ratio_b)
     loser = torch.where(a_wins, log_ratio_b, log_ratio_a)
-    clipped = objective.is_clipped(log_ratio_a, lean).float() + objective.is_clipped(log_ratio_b, -lean).float()
+    clipped = objective.is_clipped(step_scale * log_ratio_a, lean).float() + objective.is_clipped(step_scale * log_ratio_b, -lean).float()
     return {
         "loss": losses.detach(),
         "margin": winner - loser,

@@ -46,4 +46,6 @@ def _embedded() -> str:
     from d3po.models.load import EMBEDDED, model_directory
 
     whole = (Path(model_directory(EMBEDDED)) / "model_index.json").exists()
-    return "embedded model: ready, try `d3po init runs/first && d3po run runs/first`" if whole else "embedded model: missing; reinstall d3po"
+    return (
+        "embedded model: ready, try `d3po init runs/first && d3po run runs/first`" if whole else "embedded model: missing; reinstall d3po"
+    )

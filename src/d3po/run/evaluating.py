@@ -1,7 +1,7 @@
 """The evaluation phase: held-out prompts, fixed noise, the base model and the policy after each round."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -65,7 +65,14 @@ def evaluate(bench: Workbench, rounds: int) -> Evaluation:
     reward = load_reward(bench.config.feedback.reward)
     scores = [[reward(Image.fromarray(pixels), prompt) for pixels in row] for prompt, row in zip(prompts, pictures, strict=True)]
     accuracy = subject_accuracy(pictures, prompts) if bench.config.model == EMBEDDED else None
-    write_atomically(path, json.dumps({"rounds": rounds, "comparisons": bench.store.count_comparisons(), "prompts": prompts, "scores": scores, "subject_accuracy": accuracy}, indent=1))
+    record = {
+        "rounds": rounds,
+        "comparisons": bench.store.count_comparisons(),
+        "prompts": prompts,
+        "scores": scores,
+        "subject_accuracy": accuracy,
+    }
+    write_atomically(path, json.dumps(record, indent=1))
     return read_evaluation(bench, rounds)
 
 
@@ -94,7 +101,9 @@ def held_out_pictures(bench: Workbench, label: str) -> NDArray[np.uint8]:
     """The kept evaluation pictures, (P, n, height, width, 3)."""
     settings = bench.config.evaluation
     directory = bench.folder.images(f"held-out/{label}")
-    rows = [[np.asarray(Image.open(directory / f"{p:03}-{i}.png")) for i in range(settings.images_per_prompt)] for p in range(settings.prompts)]
+    rows = [
+        [np.asarray(Image.open(directory / f"{p:03}-{i}.png")) for i in range(settings.images_per_prompt)] for p in range(settings.prompts)
+    ]
     return np.array(rows)
 
 
@@ -107,7 +116,7 @@ def subject_accuracy(pictures: NDArray[np.uint8], prompts: list[str]) -> float |
 
 
 @contextmanager
-def _averaged(bench: Workbench) -> Iterator[None]:
+def _averaged(bench: Workbench) -> Generator[None, None, None]:
     if bench.config.training.policy_ema and bench.trained_rounds() and bench.trainer.average is not None:
         with standing_in(bench.policy, bench.trainer.average):
             yield

@@ -35,5 +35,7 @@ def _pairs(bench: Workbench, images: list[ImageRecord]) -> list[tuple[int, int]]
     if count == 0:
         return [pair for ids in by_prompt.values() for pair in all_pairs(ids)]
     return [
-        pair for prompt, ids in by_prompt.items() for pair in random_pairs(ids, count, seed=f"{bench.config.seed}/pairs/{images[0].round}/{prompt}")
+        pair
+        for prompt, ids in by_prompt.items()
+        for pair in random_pairs(ids, count, seed=f"{bench.config.seed}/pairs/{images[0].round}/{prompt}")
     ]

@@ -1,7 +1,7 @@
 """The run folder: where everything lies, and who may write there."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,7 @@ class RunFolder:
         return [json.loads(line) for line in complete]
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Generator[None, None, None]:
         """Hold the folder for this process; the lock goes with the process, however it ends.
 
         Raises:
@@ -118,11 +118,17 @@ def create_run(path: Path, config: RunConfig, *, prompts: list[str], held_out: l
         raise RunFolderError(f"{path} holds a run already; go on with `d3po run {path}` or choose another folder")
     shared = sorted(set(prompts) & set(held_out))
     if shared:
-        raise ConfigError(f"{len(shared)} held-out prompts are training prompts too, such as {shared[0]!r}; held-out prompts must be new to the policy")
+        raise ConfigError(
+            f"{len(shared)} held-out prompts are training prompts too, such as {shared[0]!r}; held-out prompts must be new to the policy"
+        )
     if len(held_out) < config.evaluation.prompts:
-        raise ConfigError(f"evaluation.prompts is {config.evaluation.prompts} but there are {len(held_out)} held-out prompts; add some or lower it")
+        raise ConfigError(
+            f"evaluation.prompts is {config.evaluation.prompts} but there are {len(held_out)} held-out prompts; add some or lower it"
+        )
     if len(prompts) < config.sampling.prompts_per_round:
-        raise ConfigError(f"sampling.prompts_per_round is {config.sampling.prompts_per_round} but there are {len(prompts)} prompts; add some or lower it")
+        raise ConfigError(
+            f"sampling.prompts_per_round is {config.sampling.prompts_per_round} but there are {len(prompts)} prompts; add some or lower it"
+        )
     write_atomically(path / "prompts.txt", "\n".join(prompts) + "\n")
     write_atomically(path / "held_out.txt", "\n".join(held_out) + "\n")
     write_atomically(folder.config_path, dump_config(config))
@@ -137,7 +143,9 @@ def _require_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> No
     old, new = _flat(before), _flat(now)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
-            raise ConfigError(f"{path}: {key} is {new.get(key)!r}, but this run was made with {old.get(key)!r}; set it back, or start a new run folder")
+            raise ConfigError(
+                f"{path}: {key} is {new.get(key)!r}, but this run was made with {old.get(key)!r}; set it back, or start a new run folder"
+            )
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def run_rounds(bench: Workbench) -> None:
             stop_at(bench, kept_rounds=round, reason=str(stop))
     stop = read_stop(bench.folder)
     if stop:
-        bench.narrator.say(f"stopped by a guard after round {stop.kept_rounds - 1}, whose policy is the result: {stop.reason}")
+        bench.narrator.say(f"stopped by a guard; the result is the policy after {stop.kept_rounds} rounds: {stop.reason}")
     bench.narrator.say(f"report: {write_report(bench, result_rounds(bench), stop.reason if stop else None)}")
 
 

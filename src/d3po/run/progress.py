@@ -1,10 +1,10 @@
 """What a user sees while a run works."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
 class Bar:
@@ -32,10 +32,13 @@ class Narrator:
         self.console.print(text, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Bar]:
+    def bar(self, title: str, total: int) -> Generator[Bar, None, None]:
         """A bar for `total` pieces of work; on a terminal it moves, elsewhere its last state is printed."""
         columns = (
-            TextColumn("{task.description:<26}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+            TextColumn("{task.description:<21}"),
+            BarColumn(10),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[remark]}"),
         )
         with Progress(*columns, console=self.console) as progress:

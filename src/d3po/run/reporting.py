@@ -32,7 +32,12 @@ def write_report(bench: Workbench, rounds: int, stopped: str | None) -> Path:
         rows=rows,
         stopped=stopped,
         config=bench.folder.config_path.read_text(),
-        versions={"d3po": __version__, **{name: version(name) for name in LIBRARIES}, "python": platform.python_version(), "platform": platform.platform()},
+        versions={
+            "d3po": __version__,
+            **{name: version(name) for name in LIBRARIES},
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
         seed=bench.config.seed,
     )
     page, grid = render(report)

@@ -1,7 +1,7 @@
 """The sampling phase: a round's rollouts, and evaluation pictures."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,9 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from d3po.diffusion.noise import NoiseStreams, seeded
-from d3po.diffusion.rollout import rollout
+from d3po.diffusion.rollout import RolloutStep, rollout
 from d3po.errors import CorruptFileError
-from d3po.models.base import AbstractPolicy
 from d3po.run.prompts import prompts_of_round
 from d3po.run.workbench import Workbench
 from d3po.storage.files import sha256, write_atomically
@@ -33,7 +32,7 @@ def sample_round(bench: Workbench, round: int, *, repair: bool = False) -> None:
     bench.stand_at(round)
     with bench.narrator.bar(f"round {round}: sampling", total=(len(missing) + len(damaged)) * len(bench.replay.grid)) as bar:
         for number in sorted([*missing, *damaged]):
-            checksum = _sample_shard(bench, round, number, shards[number], on_step=bar.advance)
+            checksum = _sample_shard(bench, round, number, shards[number], on_step=lambda: bar.advance())
             if number in done and checksum != done[number].checksum:
                 raise CorruptFileError(
                     f"shard {number} of round {round} was made again but differs from the recorded one (other torch version or machine?); "
@@ -57,7 +56,8 @@ def sample_pictures(bench: Workbench, prompts: Sequence[str], per_prompt: int, *
             identities = [(seed, stream, prompt, image) for prompt in part for image in range(per_prompt)]
             starts = torch.stack([torch.randn(bench.policy.latent_shape, generator=seeded("start", *who)) for who in identities])
             latents = starts
-            for latents, _ in _denoise(bench.policy, bench, part, per_prompt, starts, [("step", *who) for who in identities]):
+            for step in _denoise(bench, part, per_prompt, starts, [("step", *who) for who in identities]):
+                latents = step.latents
                 bar.advance()
             pictures.append(to_uint8(bench.policy.decode(latents)))
     return np.concatenate(pictures).reshape(len(prompts), per_prompt, *pictures[0].shape[1:])
@@ -75,7 +75,7 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _sample_shard(bench: Workbench, round: int, number: int, prompts: Sequence[str], on_step) -> str:
+def _sample_shard(bench: Workbench, round: int, number: int, prompts: Sequence[str], on_step: Callable[[], None]) -> str:
     config, policy = bench.config, bench.policy
     per_prompt = config.sampling.images_per_prompt
     identities = [(round, prompt, image) for prompt in prompts for image in range(per_prompt)]
@@ -92,8 +92,9 @@ def _sample_shard(bench: Workbench, round: int, number: int, prompts: Sequence[s
     ) as shard:
         shard.append(starts)
         latents = starts
-        for latents, log_probs in _denoise(policy, bench, prompts, per_prompt, starts, streams):
-            shard.append(latents, log_probs)
+        for step in _denoise(bench, prompts, per_prompt, starts, streams):
+            latents = step.latents
+            shard.append(latents, step.log_probs)
             on_step()
         checksum = shard.finish()
     for name, pixels in zip(_picture_names(bench, round, number, len(identities)), to_uint8(policy.decode(latents)), strict=True):
@@ -101,15 +102,18 @@ def _sample_shard(bench: Workbench, round: int, number: int, prompts: Sequence[s
     return checksum
 
 
-def _denoise(policy: AbstractPolicy, bench: Workbench, prompts: Sequence[str], per_prompt: int, starts: Tensor, streams):
+def _denoise(
+    bench: Workbench, prompts: Sequence[str], per_prompt: int, starts: Tensor, streams: Sequence[tuple[int | str, ...]]
+) -> Iterator[RolloutStep]:
+    """Denoise `per_prompt` images of each prompt, all in one batched call a step."""
+    policy, replay = bench.policy, bench.replay
     condition = policy.encode_prompts(prompts).rows(torch.arange(len(prompts)).repeat_interleave(per_prompt))
-    replay = bench.replay
 
     def predict(x_t: Tensor, timesteps: Tensor) -> Tensor:
         return policy.predict(x_t, timesteps, condition, replay.guidance).float()
 
-    for step in rollout(predict, replay.transition, replay.grid, starts.to(policy.device), NoiseStreams(streams).draw, reduce=replay.reduce):
-        yield step.latents, step.log_probs
+    start = starts.to(policy.device)
+    return rollout(predict, replay.transition, replay.grid, start, NoiseStreams(streams).draw, reduce=replay.reduce)
 
 
 def _record(bench: Workbench, round: int, number: int, prompts: Sequence[str], checksum: str) -> None:

@@ -41,6 +41,8 @@ class Workbench:
         adapter = self.config.adapter
         lora = None if adapter.method == "full" else {"rank": adapter.rank, "alpha": adapter.alpha, "targets": adapter.targets}
         policy = load_policy(self.config.model, lora=lora, seed=self.config.seed)
+        if self.config.training.gradient_checkpointing:
+            policy.enable_gradient_checkpointing()
         if torch.cuda.is_available():
             policy.network.to("cuda")
         return policy

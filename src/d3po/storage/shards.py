@@ -103,7 +103,7 @@ def open_shard(path: Path, checksum: str) -> Shard:
     Raises:
         CorruptFileError: the file is missing or not what was written.
     """
-    remedy = "restore it from a backup, or delete the round's images and rollouts with `d3po sample --redo`"
+    remedy = "make it again with `d3po sample RUN --repair`"
     try:
         if sha256(path) == checksum:
             return Shard(path=path)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from d3po.config import RunConfig
 from d3po.diffusion.noise import seeded
-from d3po.errors import NonFiniteError
+from d3po.errors import ConfigError, NonFiniteError
 from d3po.models.base import AbstractPolicy, Condition
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.metrics import pair_metrics
@@ -59,6 +59,11 @@ class Trainer:
         """The round's updates over `count` prompt groups: a function of the seed, the round and the settings alone."""
         settings = self.config.training
         trainable = trainable_steps(self.replay, settings.timestep_range)
+        if len(trainable) == 0:
+            raise ConfigError(
+                f"training.timestep_range is {list(settings.timestep_range)}, which holds none of the {len(self.replay.grid)} sampled "
+                f"timesteps that have a density ({self.replay.grid.timesteps.tolist()}); widen it"
+            )
         chosen = max(1, math.ceil(settings.timestep_fraction * len(trainable)))
         updates: list[Update] = []
         for epoch in range(settings.epochs):
@@ -152,7 +157,7 @@ class Trainer:
                 "the update was not made. Lower training.learning_rate or objective.beta"
             )
         self.accelerator.backward(loss)
-        sums.add(batch.steps, weights, pair_metrics(self.objective, losses, a, b, target, self._nats_per_dimension))
+        sums.add(batch.steps, weights, pair_metrics(self.objective, losses, a, b, target, self._nats_per_dimension, scale))
 
     @torch.no_grad()
     def _update_average(self, average: dict[str, Tensor]) -> None:
