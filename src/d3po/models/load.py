@@ -31,17 +31,19 @@ def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int) -> Abstra
     import torch
     from diffusers import DiffusionPipeline, StableDiffusionPipeline
     from diffusers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
     from d3po.models.stable_diffusion import StableDiffusionPolicy
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    disable_progress_bar()
     source = model_directory(model)
     local = Path(source).exists()
     if local and not (Path(source) / "model_index.json").exists():
         raise ModelError(f"{source} has no model_index.json; give the folder of a diffusers pipeline, or 'emoji' for the embedded model")
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local, torch_dtype=torch.float32)
+        pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local, dtype=torch.float32)
     except OSError as error:
         raise ModelError(
             f"model {model!r} cannot be loaded: {str(error).splitlines()[0]}; is the path or hub id right, and the hub in reach?"

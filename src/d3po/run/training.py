@@ -84,11 +84,14 @@ def load_round(bench: Workbench, round: int, reference: dict[str, Tensor] | None
     prompts = {image.prompt_id: image.prompt for image in images.values()}
     order = {prompt: row for row, prompt in enumerate(prompts)}
     condition = bench.policy.encode_prompts(list(prompts.values()))
-    cache = {
+    references = {
         shard: _reference(bench, round, shards[shard], [i for i in images.values() if i.shard_id == shard], order, condition, reference)
         for shard in shards
     }
-    groups = [_group(order[prompt], by_prompt[prompt], images, shards, cache) for prompt in prompts if prompt in by_prompt]
+        shard: _reference(bench, round, shards[shard], [i for i in images.values() if i.shard_id == shard], order, condition, reference)
+        for shard in shards
+    }
+    groups = [_group(order[prompt], by_prompt[prompt], images, shards, references) for prompt in prompts if prompt in by_prompt]
     return groups, condition
 
 

@@ -1,0 +1,69 @@
+"""Tiny real pipelines and runs on them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from d3po.config import RunConfig, override
+from d3po.run.folder import RunFolder, create_run
+from tests.tiny import save_tiny_pipeline
+
+PROMPTS = ["a cat", "a dog", "a bird", "a cow", "a pig", "a fox"]
+HELD_OUT = ["a bee", "an ant"]
+SETTINGS = {
+    "rounds": "2",
+    "seed": "3",
+    "sampling.steps": "5",
+    "sampling.prompts_per_round": "4",
+    "sampling.prompts_per_shard": "2",
+    "sampling.images_per_prompt": "3",
+    "feedback.reward": "brightness",
+    "adapter.targets": "attention+conv",
+    "objective.beta": "5",
+    "objective.clip": "none",
+    "training.learning_rate": "1e-2",
+    "training.epochs": "2",
+    "training.checkpoint_every": "2",
+    "evaluation.prompts": "2",
+    "evaluation.images_per_prompt": "2",
+    "guards.action": "warn",
+    "tracking.tensorboard": "false",
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved tiny pipeline."""
+    return save_tiny_pipeline(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def make_run(tiny_model: Path, tmp_path: Path) -> Callable[..., RunFolder]:
+    """Make a run folder on the tiny model; settings are dotted keys with TOML values."""
+
+    def make(name: str = "run", settings: dict[str, str] | None = None) -> RunFolder:
+        config = override(RunConfig(model=str(tiny_model)), SETTINGS | (settings or {}), where="test")
+        return create_run(tmp_path / name, config, prompts=PROMPTS, held_out=HELD_OUT)
+
+    return make
+
+
+def d3po(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own, with sockets to other hosts refused."""
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=timeout, check=False, env=environment()
+    )
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """The command line as a process is started with it."""
+    return [sys.executable, "-m", "d3po", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """An environment in which no hub is asked and one thread is used, so that sums are added in one order."""
+    return os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,170 @@
+"""What goes wrong gets one clear line, exit code 2, and damages nothing."""
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from d3po.run.folder import RunFolder
+from d3po.storage.checkpoints import list_checkpoints
+from tests.e2e.conftest import command, d3po, environment
+
+MakeRun = Callable[..., RunFolder]
+POINTS = ["rollouts/round-000/shard-000.safetensors", "d3po.db", "checkpoints/*update-000002*", "evaluations/round-000.json", "checkpoints/round-001-update-000004*"]
+
+
+def final_tensors(folder: RunFolder) -> dict[str, torch.Tensor]:
+    return [c for c in list_checkpoints(folder.checkpoints) if c.final][-1].load()[0]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_and_run_again_ends_with_the_same_bytes(make_run: MakeRun, straight: dict[str, torch.Tensor], point: str) -> None:
+    folder = make_run()
+    with subprocess.Popen(command("run", folder.path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()) as process:
+        deadline = time.monotonic() + 100
+        while not list(folder.path.glob(point)) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert list(folder.path.glob(point)), "the run never got to the point where it was to be killed"
+    again = d3po("run", folder.path)
+    assert again.returncode == 0, again.stderr
+    tensors = final_tensors(folder)
+    assert tensors.keys() == straight.keys()
+    for name, value in straight.items():
+        assert torch.equal(tensors[name], value), name
+    updates = [(m["round"], m["update"]) for m in folder.read_metrics()]
+    assert updates == [(r, u) for r in (0, 1) for u in range(8)]
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The final weights of a run that was never killed."""
+    from d3po.config import RunConfig, override
+    from d3po.run.folder import create_run
+    from tests.e2e.conftest import HELD_OUT, PROMPTS, SETTINGS
+
+    config = override(RunConfig(model=str(tiny_model)), SETTINGS, where="test")
+    folder = create_run(tmp_path_factory.mktemp("straight") / "run", config, prompts=PROMPTS, held_out=HELD_OUT)
+    done = d3po("run", folder.path)
+    assert done.returncode == 0, done.stderr
+    return final_tensors(folder)
+
+
+def assert_one_clear_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 2, (result.returncode, result.stderr)
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_a_second_process_on_one_folder_is_refused(make_run: MakeRun) -> None:
+    folder = make_run()
+    with folder.locked():
+        assert_one_clear_line(d3po("run", folder.path), "in use by another d3po process")
+
+
+def test_damaged_checkpoints_are_named_and_the_one_before_is_used_once_they_are_gone(make_run: MakeRun) -> None:
+    folder = make_run(settings={"rounds": "1"})
+    assert d3po("run", folder.path).returncode == 0
+    newest = list_checkpoints(folder.checkpoints)[-1].path
+    flip_byte(newest)
+    assert_one_clear_line(d3po("export", folder.path), newest.name, "delete the file")
+
+
+def test_damaged_shards_are_named_and_can_be_made_again(make_run: MakeRun) -> None:
+    folder = make_run()
+    assert d3po("sample", folder.path).returncode == 0
+    shard = folder.shard(0, 1)
+    whole = shard.read_bytes()
+    flip_byte(shard)
+    assert_one_clear_line(d3po("train", folder.path), "shard-001.safetensors", "--repair")
+    assert d3po("sample", folder.path, "--repair").returncode == 0
+    assert shard.read_bytes() == whole
+
+
+def test_a_changed_setting_is_refused_on_a_started_run(make_run: MakeRun) -> None:
+    folder = make_run()
+    assert d3po("sample", folder.path).returncode == 0
+    text = folder.config_path.read_text()
+    folder.config_path.write_text(text.replace("steps = 5", "steps = 6"))
+    assert_one_clear_line(d3po("sample", folder.path), "sampling.steps is 6", "made with 5")
+
+
+def test_an_unknown_setting_suggests_the_nearest(make_run: MakeRun) -> None:
+    folder = make_run()
+    folder.config_path.write_text(folder.config_path.read_text().replace("learning_rate", "learning_rat"))
+    assert_one_clear_line(d3po("run", folder.path), "training.learning_rat", "did you mean 'learning_rate'")
+
+
+def test_one_image_a_prompt_is_refused(tmp_path: Path) -> None:
+    result = d3po("init", tmp_path / "run", "--set", "sampling.images_per_prompt=1")
+    assert_one_clear_line(result, "sampling.images_per_prompt is 1")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("a cat\n\na dog\n", ["1 of 3 prompts", "lines 2", "--skip-empty"]), ("", ["holds no prompt"]), ("a cat\na cat\n", ["stand there twice"])],
+)
+def test_bad_prompt_files_are_explained(tmp_path: Path, content: str, words: list[str]) -> None:
+    (tmp_path / "prompts.txt").write_text(content)
+    assert_one_clear_line(d3po("init", tmp_path / "run", "--prompts", tmp_path / "prompts.txt"), *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_prompts_that_are_not_there_are_named(tmp_path: Path) -> None:
+    assert_one_clear_line(d3po("init", tmp_path / "run", "--prompts", tmp_path / "none.txt"), "none.txt cannot be read")
+
+
+def test_a_folder_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
+    assert_one_clear_line(d3po("run", tmp_path), "no run.toml", "d3po init")
+
+
+def test_a_model_that_is_not_there_is_named(make_run: MakeRun) -> None:
+    folder = make_run()
+    config = folder.config_path.read_text()
+    model = next(line for line in config.splitlines() if line.startswith("model = "))
+    folder.config_path.write_text(config.replace(model, 'model = "/nowhere/at/all"'))
+    assert_one_clear_line(d3po("run", folder.path), "/nowhere/at/all")
+
+
+def test_a_users_reward_that_gives_nan_is_one_line_and_keeps_the_pictures(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("def taste(image, prompt):\n    return float('nan')\n")
+    folder = make_run(settings={"feedback.reward": "mine:taste"})
+    monkeypatch.chdir(tmp_path)
+    assert_one_clear_line(d3po("run", folder.path), "mine:taste gave nan")
+    assert list(folder.images("held-out/base").iterdir())
+
+
+def test_loss_that_is_not_finite_stops_before_the_weights_are_touched(make_run: MakeRun) -> None:
+    folder = make_run(settings={"training.learning_rate": "1e30", "rounds": "1"})
+    result = d3po("run", folder.path)
+    assert result.returncode == 0, result.stderr
+    assert "not finite" in result.stdout or "gradient norm" in result.stdout
+    assert not [c for c in list_checkpoints(folder.checkpoints) if c.final]
+
+
+def test_every_command_teaches_by_an_example() -> None:
+    for name in ("init", "run", "sample", "train", "eval", "report", "export", "doctor"):
+        result = d3po(name, "--help")
+        assert result.returncode == 0
+        assert f"d3po {name}" in result.stdout and "Example" in result.stdout
+
+
+def test_doctor_and_version_answer() -> None:
+    assert "torch" in d3po("doctor").stdout
+    assert d3po("--version").stdout.startswith("d3po ")
+
+
+def flip_byte(path: Path) -> None:
+    copy = path.with_suffix(".copy")
+    shutil.copy(path, copy)
+    data = bytearray(copy.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    copy.unlink()

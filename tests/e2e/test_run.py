@@ -1,0 +1,209 @@
+"""A whole run on a tiny pipeline of diffusers' real classes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+from torch import Tensor
+
+from d3po.errors import RunFolderError
+from d3po.run.exporting import export_result
+from d3po.run.folder import RunFolder
+from d3po.run.loop import run_rounds
+from d3po.run.plan import plan_run
+from d3po.run.progress import Narrator
+from d3po.run.sampling import sample_round
+from d3po.run.training import load_round, train_round
+from d3po.run.workbench import Workbench
+
+MakeRun = Callable[..., RunFolder]
+
+
+def opened(folder: RunFolder) -> Workbench:
+    return Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+
+
+def finished(folder: RunFolder) -> Workbench:
+    bench = opened(folder)
+    run_rounds(bench)
+    return bench
+
+
+def final_weights(folder: RunFolder) -> dict[str, Tensor]:
+    tensors, _ = opened(folder).finals()[-1].load()
+    return tensors
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], *, atol: float = 0.0) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=atol, msg=name)
+
+
+def test_a_run_leaves_everything_a_reader_needs(make_run: MakeRun) -> None:
+    folder = make_run()
+    bench = finished(folder)
+    page = folder.report.read_text()
+    assert page.count("data:image/png") == 2 * 2 * 2
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
+    metrics = folder.read_metrics()
+    assert [(m["round"], m["update"]) for m in metrics] == [(r, u) for r in (0, 1) for u in range(8)]
+    assert metrics[0]["loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert bench.store.count_comparisons() == 2 * 4 * 3
+    assert bench.trained_rounds() == 2
+    assert not list(folder.path.rglob("*.pkl")) and not list(folder.path.rglob("*.pt"))
+
+
+def test_training_moves_the_trained_log_ratios_apart(make_run: MakeRun) -> None:
+    folder = make_run()
+    finished(folder)
+    first, last = folder.read_metrics()[0], folder.read_metrics()[7]
+    assert first["margin"] == pytest.approx(0, abs=1e-5)
+    assert last["margin"] > 1e-4
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(make_run: MakeRun) -> None:
+    a, b, c = make_run("a"), make_run("b"), make_run("c", {"seed": "4"})
+    for folder in (a, b, c):
+        finished(folder)
+    assert_same(final_weights(a), final_weights(b))
+    name = next(n for n in final_weights(a) if "lora_B" in n and n.startswith("policy."))
+    assert not torch.equal(final_weights(a)[name], final_weights(c)[name])
+
+
+@pytest.mark.parametrize("settings", [{"training.max_rows": "3"}, {"training.max_rows": "7"}, {"training.gradient_checkpointing": "true"}])
+def test_how_work_is_cut_does_not_change_the_result(make_run: MakeRun, settings: dict[str, str]) -> None:
+    whole, cut = make_run("whole"), make_run("cut", settings)
+    for folder in (whole, cut):
+        finished(folder)
+    assert_same(final_weights(whole), final_weights(cut), atol=2e-4)
+
+
+def test_adapter_off_reference_is_the_pretrained_model(make_run: MakeRun) -> None:
+    """The fixed reference's log-probs, computed with the adapter off, are those of an untrained policy."""
+    folder = make_run(settings={"objective.reference": '"fixed"'})
+    bench = finished(folder)
+    groups, condition = load_round(bench, 1, None)
+    fresh = opened(folder)
+    from d3po.training.reference import reference_log_probs
+
+    for group in groups:
+        rows = condition.rows(torch.full((6,), group.prompt))
+        expected = reference_log_probs(fresh.policy, fresh.replay, group.shard, rows, max_rows=64)
+        torch.testing.assert_close(group.reference, expected[:, group.rows], equal_nan=True, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("reference", ["fixed", "ema"])
+def test_other_references_run_and_resume(make_run: MakeRun, reference: str) -> None:
+    folder = make_run(settings={"objective.reference": f'"{reference}"'})
+    bench = finished(folder)
+    assert bench.trained_rounds() == 2
+    assert list(folder.path.glob("rollouts/round-001/*.reference.safetensors"))
+    assert folder.read_metrics()[-1]["kl"] != 0
+
+
+def test_full_fine_tuning_trains_every_weight(make_run: MakeRun) -> None:
+    folder = make_run(settings={"adapter.method": '"full"', "training.learning_rate": "1e-4", "rounds": "1"})
+    bench = finished(folder)
+    weights = final_weights(folder)
+    assert {n.removeprefix("policy.") for n in weights if n.startswith("policy.")} == set(dict(bench.policy.network.named_parameters()))
+
+
+def test_averaged_weights_are_kept_and_exported(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run(settings={"training.policy_ema": "0.5", "rounds": "1"})
+    finished(folder)
+    weights = final_weights(folder)
+    name = next(n for n in weights if n.startswith("policy.") and "lora_B" in n)
+    assert not torch.equal(weights[name], weights[name.replace("policy.", "average.")])
+    export_result(opened(folder), tmp_path / "out")
+
+
+def test_images_of_a_prompt_share_their_start_and_nothing_else(make_run: MakeRun) -> None:
+    folder = make_run()
+    bench = opened(folder)
+    sample_round(bench, 0)
+    shard = load_shard(bench)
+    start, end = shard["latents"][0].unflatten(0, (2, 3)), shard["latents"][-1].unflatten(0, (2, 3))
+    assert torch.equal(start[:, 0], start[:, 1]) and torch.equal(start[:, 0], start[:, 2])
+    assert not torch.equal(start[0], start[1])
+    assert not torch.allclose(end[:, 0], end[:, 1])
+
+
+def test_an_image_is_the_same_whatever_its_batch(make_run: MakeRun) -> None:
+    small, large = make_run("small", {"sampling.prompts_per_shard": "1"}), make_run("large", {"sampling.prompts_per_shard": "4"})
+    for folder in (small, large):
+        sample_round(opened(folder), 0)
+    ones = torch.cat([load_file(path)["latents"] for path in sorted((small.path / "rollouts/round-000").glob("*.safetensors"))], dim=1)
+    torch.testing.assert_close(load_shard(opened(large))["latents"], ones, rtol=0, atol=1e-4)
+
+
+def test_stored_latents_take_hardly_more_than_their_numbers(make_run: MakeRun) -> None:
+    folder = make_run(settings={"sampling.steps": "20"})
+    sample_round(opened(folder), 0)
+    stored = sum(path.stat().st_size for path in (folder.path / "rollouts").rglob("*.safetensors"))
+    assert stored <= 1.05 * 4 * 3 * 21 * (4 * 4 * 4) * 4
+
+
+def test_an_exported_lora_gives_the_same_pictures_in_plain_diffusers(make_run: MakeRun, tiny_model: Path, tmp_path: Path) -> None:
+    folder = make_run()
+    bench = finished(folder)
+    latents = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    condition = bench.policy.encode_prompts(["a cat"])
+    with torch.no_grad():
+        ours = bench.policy.predict(latents, torch.tensor([501]), condition, 1.0)
+        written = export_result(opened(folder), tmp_path / "out")
+        reloaded = StableDiffusionPipeline.from_pretrained(tiny_model, local_files_only=True)
+        text = reloaded.encode_prompt(["a cat"], "cpu", 1, False)[0]
+        untouched = reloaded.unet(latents, torch.tensor([501]), text).sample
+        reloaded.load_lora_weights(tmp_path / "out" / "lora")
+        theirs = reloaded.unet(latents, torch.tensor([501]), text).sample
+        merged = StableDiffusionPipeline.from_pretrained(tmp_path / "out" / "merged", local_files_only=True)
+        baked = merged.unet(latents, torch.tensor([501]), text).sample
+    assert [path.exists() for path in written] == [True, True]
+    assert (ours - untouched).abs().max() > 1e-3
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
+    torch.testing.assert_close(baked, ours, rtol=0, atol=1e-5)
+
+
+def test_the_plan_counts_what_the_run_then_does(make_run: MakeRun) -> None:
+    folder = make_run()
+    plan = plan_run(opened(folder))
+    bench = finished(folder)
+    assert plan.rounds * plan.pairs_per_round == bench.store.count_comparisons()
+    assert plan.rounds * plan.updates_per_round == len(folder.read_metrics())
+    stored = sum(path.stat().st_size for path in (folder.path / "rollouts").rglob("*.safetensors"))
+    assert plan.stored_bytes == pytest.approx(stored, rel=0.1)
+
+
+def test_a_guard_stops_at_the_last_good_round(make_run: MakeRun) -> None:
+    folder = make_run(settings={"guards.max_kl": "1e-9", "guards.action": '"stop"'})
+    bench = finished(folder)
+    stop = json.loads((folder.path / "stopped.json").read_text())
+    assert stop["kept_rounds"] == 0 and "guards.max_kl" in stop["reason"]
+    assert "A guard stopped this run" in folder.report.read_text()
+    assert bench.trained_rounds() == 0
+    with pytest.raises(RunFolderError, match="no trained round"):
+        export_result(opened(folder), folder.path / "out")
+
+
+def test_a_round_of_ties_alone_is_refused(make_run: MakeRun) -> None:
+    folder = make_run(settings={"feedback.tie_band": "10"})
+    with pytest.raises(RunFolderError, match="are all of them ties"):
+        finished(folder)
+
+
+def test_training_a_finished_round_again_does_nothing(make_run: MakeRun) -> None:
+    folder = make_run()
+    finished(folder)
+    before = folder.metrics.read_bytes()
+    train_round(opened(folder), 1)
+    assert folder.metrics.read_bytes() == before
+
+
+def load_shard(bench: Workbench) -> dict[str, Tensor]:
+    return load_file(bench.folder.shard(0, 0))
