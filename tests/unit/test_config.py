@@ -1,0 +1,197 @@
+"""run.toml: complete, explained, written back, and strict about what it does not know."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d3po.config import RunConfig, Section, dump_config, load_config, override, parse_config
+from d3po.errors import ConfigError
+
+
+def fields(section: type[Section], prefix: str = "") -> dict[str, Any]:
+    """Every setting by its dotted name."""
+    found: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found |= fields(field.annotation, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field
+    return found
+
+
+def sections() -> dict[str, type[Section]]:
+    return {
+        name: f.annotation
+        for name, f in RunConfig.model_fields.items()
+        if isinstance(f.annotation, type) and issubclass(f.annotation, Section)
+    }
+
+
+def parse(text: str) -> RunConfig:
+    return parse_config(tomllib.loads(text), where="run.toml")
+
+
+SETTINGS = fields(RunConfig)
+configs = st.builds(
+    RunConfig,
+    model=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20),
+    seed=st.integers(0, 2**31),
+    rounds=st.integers(1, 100),
+    sampling=st.builds(
+        RunConfig.model_fields["sampling"].annotation,
+        steps=st.integers(1, 50),
+        eta=st.floats(0.01, 1),
+        last_step=st.sampled_from(["model", "clamped"]),
+        shared_start=st.booleans(),
+    ),
+    training=st.builds(
+        RunConfig.model_fields["training"].annotation,
+        learning_rate=st.floats(1e-9, 1),
+        adam_betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.9999)),
+        timestep_range=st.tuples(st.integers(0, 500), st.integers(500, 1000)),
+    ),
+)
+
+
+def test_defaults_are_a_whole_run() -> None:
+    assert parse("") == RunConfig()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_has_a_description(name: str) -> None:
+    assert SETTINGS[name].description
+
+
+@pytest.mark.parametrize("name", sections())
+def test_every_table_has_a_docstring_of_its_own(name: str) -> None:
+    assert sections()[name].__doc__ != Section.__doc__
+    assert (sections()[name].__doc__ or "").strip().endswith(".")
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_written_file_shows_every_setting_with_its_description(name: str) -> None:
+    key = name.rpartition(".")[2]
+    lines = [line for line in dump_config(RunConfig()).splitlines() if line.startswith(f"{key} = ")]
+    assert any(line.endswith(f"# {SETTINGS[name].description}") for line in lines)
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs)
+def test_written_file_reads_back_as_the_same_run(config: RunConfig) -> None:
+    assert parse(dump_config(config)) == config
+
+
+def test_written_file_is_loaded_from_disk(tmp_path: Path) -> None:
+    config = RunConfig(seed=7, rounds=2)
+    (tmp_path / "run.toml").write_text(dump_config(config))
+    assert load_config(tmp_path / "run.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "nearest"),
+    [
+        ("sead = 1", "sead", "seed"),
+        ("[traning]", "traning", "training"),
+        ("[training]\nlerning_rate = 1.0", "training.lerning_rate", "learning_rate"),
+        ("[training]\ngradient_checkpoint = true", "training.gradient_checkpoint", "gradient_checkpointing"),
+    ],
+)
+def test_unknown_setting_suggests_the_nearest(text: str, key: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=rf"run.toml: unknown setting '{key}'; did you mean '{nearest}'\?"):
+        parse(text)
+
+
+def test_unknown_setting_like_no_other_lists_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting 'tracking\.zzz'; known here are tensorboard, wandb"):
+        parse("[tracking]\nzzz = 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "given_value"),
+    [
+        ("seed = -1", "seed", "-1"),
+        ('rounds = "five"', "rounds", "'five'"),
+        ("rounds = 2.5", "rounds", "2.5"),
+        ("[objective]\nbeta = 0", "objective.beta", "0"),
+        ("[objective]\nbeta = nan", "objective.beta", "nan"),
+        ('[objective]\nclip = "both"', "objective.clip", "'both'"),
+        ("[sampling]\nimages_per_prompt = 1", "sampling.images_per_prompt", "1"),
+        ("[training]\ngradient_checkpointing = 1", "training.gradient_checkpointing", "1"),
+        ("sampling = 3", "sampling", "3"),
+    ],
+)
+def test_value_out_of_range_names_the_key_and_the_value(text: str, key: str, given_value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^run.toml: {key} is {given_value}: "):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[sampling]\neta = 0.0", "sampling.eta is 0: deterministic steps have no log-prob"),
+        ('[adapter]\nmethod = "full"\n[objective]\nreference = "fixed"', "set it to 'per_round'"),
+        ("[training]\ntimestep_range = [800, 100]", r"training.timestep_range is \[800, 100\]"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(text)
+
+
+def test_config_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        RunConfig().seed = 1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("seed", "3", 3),
+        ("model", "some/model", "some/model"),
+        ("model", '"quoted"', "quoted"),
+        ("training.learning_rate", "1e-3", 1e-3),
+        ("training.adam_betas", "[0.5, 0.6]", (0.5, 0.6)),
+        ("tracking.tensorboard", "false", False),
+        ("feedback.reward", "closeness:#ff0000", "closeness:#ff0000"),
+        ("objective.clip", "none", "none"),
+    ],
+)
+def test_override_replaces_one_setting_and_leaves_the_others(key: str, text: str, value: Any) -> None:
+    before = RunConfig(rounds=9)
+    after = override(before, {key: text}, where="--set")
+    *parents, last = key.split(".")
+    changed: Any = after
+    for parent in parents:
+        changed = getattr(changed, parent)
+    assert getattr(changed, last) == value
+    undone = override(after, {key: dumped(before, key)}, where="--set")
+    assert undone == before
+
+
+def dumped(config: RunConfig, key: str) -> str:
+    """A setting's value as it stands in run.toml."""
+    document = tomllib.loads(dump_config(config))
+    for part in key.split("."):
+        document = document[part]
+    return repr(document).lower() if isinstance(document, bool) else repr(document)
+
+
+@pytest.mark.parametrize(("key", "nearest"), [("sede", "seed"), ("training.epoch", "epochs"), ("trainings.epochs", "training")])
+def test_override_of_an_unknown_setting_suggests_the_nearest(key: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=f"--set: unknown setting .*did you mean '{nearest}'"):
+        override(RunConfig(), {key: "1"}, where="--set")
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone.toml cannot be read: No such file"):
+        load_config(tmp_path / "gone.toml")
+
+
+def test_file_that_is_no_toml_is_named_with_the_place(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("seed = 1\nrounds = \n")
+    with pytest.raises(ConfigError, match=r"run.toml is not valid TOML: .*line 2"):
+        load_config(tmp_path / "run.toml")
