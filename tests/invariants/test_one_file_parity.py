@@ -126,8 +126,8 @@ def replay(one_file: ModuleType, policy: OneFilePolicy) -> Replay:
     )
 
 
-@pytest.fixture
-def config(one_file: ModuleType) -> RunConfig:
+@pytest.fixture(params=[4, 20, 64], ids="at most {} rows a call".format)
+def config(one_file: ModuleType, request: pytest.FixtureRequest) -> RunConfig:
     return RunConfig(
         objective=Objective(beta=one_file.BETA, clip="two_sided", clip_range=one_file.CLIP, targets="signed", log_prob="mean"),
         training=Training(
@@ -135,7 +135,7 @@ def config(one_file: ModuleType) -> RunConfig:
             weight_decay=one_file.WEIGHT_DECAY,
             max_grad_norm=one_file.MAX_GRAD_NORM,
             prompts_per_update=one_file.GROUPS_PER_UPDATE,
-            max_rows=13,
+            max_rows=request.param,
         ),
     )
 
