@@ -90,8 +90,11 @@ class OneFilePolicy(AbstractPolicy):
     def trainable(self) -> dict[str, nn.Parameter]:
         return dict(self._network.named_parameters())
 
+    def enable_gradient_checkpointing(self) -> None:
+        raise NotImplementedError
+
     def export(self, directory: Path) -> list[Path]:
-        return []
+        raise NotImplementedError
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_shard_cut_short_is_found(shard_file: tuple[Path, str]) -> None:
 
 
 def test_missing_shard_is_named_with_its_remedy(tmp_path: Path) -> None:
-    with pytest.raises(CorruptFileError, match=r"gone.safetensors cannot be read .*restore it from a backup"):
+    with pytest.raises(CorruptFileError, match=r"gone.safetensors cannot be read .*; make it again with `d3po sample RUN --repair`"):
         open_shard(tmp_path / "gone.safetensors", "0" * 64)
 
 
