@@ -109,7 +109,9 @@ class Evaluation(Section):
 class Guards(Section):
     """What stops a run that goes wrong."""
 
-    max_kl: float = Field(default=0.5, gt=0, description="stop when a step's KL to the reference passes this, in nats per latent dimension")
+    max_kl: float = Field(
+        default=0.05, gt=0, description="stop when a step's KL to the reference passes this, in nats per latent dimension"
+    )
     min_diversity: float = Field(default=0.6, ge=0, le=1, description="stop when diversity falls below this share of the base model's")
     max_checkerboard: float = Field(
         default=1.6, gt=0, description="stop when 2x2 checkerboard energy rises above this multiple of the base model's"
@@ -164,8 +166,8 @@ def load_config(path: Path) -> RunConfig:
         values = tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML in UTF-8: {error}") from error
     return parse_config(values, where=str(path))
 
 
@@ -186,6 +188,8 @@ def override(config: RunConfig, assignments: dict[str, str], *, where: str) -> R
         *parents, last = key.split(".")
         for parent in parents:
             table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{where}: {key} names a setting inside {parent!r}, which is a single value")
         try:
             table[last] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:

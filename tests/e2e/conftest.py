@@ -54,9 +54,7 @@ def make_run(tiny_model: Path, tmp_path: Path) -> Callable[..., RunFolder]:
 
 def d3po(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, with sockets to other hosts refused."""
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=timeout, check=False, env=environment()
-    )
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, check=False, env=environment())
 
 
 def command(*arguments: str | Path) -> list[str]:

@@ -15,7 +15,13 @@ from d3po.storage.checkpoints import list_checkpoints
 from tests.e2e.conftest import command, d3po, environment
 
 MakeRun = Callable[..., RunFolder]
-POINTS = ["rollouts/round-000/shard-000.safetensors", "d3po.db", "checkpoints/*update-000002*", "evaluations/round-000.json", "checkpoints/round-001-update-000004*"]
+POINTS = [
+    "rollouts/round-000/shard-000.safetensors",
+    "d3po.db",
+    "checkpoints/*update-000002*",
+    "evaluations/round-000.json",
+    "checkpoints/round-001-update-000004*",
+]
 
 
 def final_tensors(folder: RunFolder) -> dict[str, torch.Tensor]:
@@ -109,7 +115,11 @@ def test_one_image_a_prompt_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("a cat\n\na dog\n", ["1 of 3 prompts", "lines 2", "--skip-empty"]), ("", ["holds no prompt"]), ("a cat\na cat\n", ["stand there twice"])],
+    [
+        ("a cat\n\na dog\n", ["1 of 3 prompts", "lines 2", "--skip-empty"]),
+        ("", ["holds no prompt"]),
+        ("a cat\na cat\n", ["stand there twice"]),
+    ],
 )
 def test_bad_prompt_files_are_explained(tmp_path: Path, content: str, words: list[str]) -> None:
     (tmp_path / "prompts.txt").write_text(content)
@@ -133,7 +143,9 @@ def test_a_model_that_is_not_there_is_named(make_run: MakeRun) -> None:
     assert_one_clear_line(d3po("run", folder.path), "/nowhere/at/all")
 
 
-def test_a_users_reward_that_gives_nan_is_one_line_and_keeps_the_pictures(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_reward_that_gives_nan_is_one_line_and_keeps_the_pictures(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mine.py").write_text("def taste(image, prompt):\n    return float('nan')\n")
     folder = make_run(settings={"feedback.reward": "mine:taste"})
     monkeypatch.chdir(tmp_path)

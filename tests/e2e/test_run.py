@@ -207,3 +207,9 @@ def test_training_a_finished_round_again_does_nothing(make_run: MakeRun) -> None
 
 def load_shard(bench: Workbench) -> dict[str, Tensor]:
     return load_file(bench.folder.shard(0, 0))
+
+
+def test_half_precision_shards_replay_exactly_what_was_sampled(make_run: MakeRun) -> None:
+    folder = make_run(settings={"sampling.stored": '"float16"', "rounds": "1", "objective.log_prob": '"sum"'})
+    finished(folder)
+    assert folder.read_metrics()[0]["loss"] == pytest.approx(np.log(2), abs=1e-3)

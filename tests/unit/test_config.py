@@ -195,3 +195,15 @@ def test_file_that_is_no_toml_is_named_with_the_place(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("seed = 1\nrounds = \n")
     with pytest.raises(ConfigError, match=r"run.toml is not valid TOML: .*line 2"):
         load_config(tmp_path / "run.toml")
+
+
+def test_a_setting_inside_a_single_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match="which is a single value"):
+        override(RunConfig(), {"seed.x": "1"}, where="test")
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(b"model = '\xff'")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_config(path)

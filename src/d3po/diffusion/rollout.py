@@ -33,12 +33,14 @@ def rollout(
     draw_noise: Callable[[tuple[int, ...]], Float[Tensor, " B *latent"]],
     *,
     reduce: LogProbReduce,
+    stored: torch.dtype = torch.float32,
 ) -> Iterator[RolloutStep]:
     """Denoise `start` (x_T) to x_0 and yield every step.
 
-    All images move in one batched call per step. `draw_noise(latent shape)` is asked once per stochastic step.
+    All images move in one batched call per step. `draw_noise(latent shape)` is asked once per stochastic step. Every latent is
+    rounded to the precision it will be `stored` in before anything reads it, so a replay from disk sees the same numbers.
     """
-    x = start
+    x = start.to(stored).to(start.dtype)
     stochastic = transition.stochastic(grid).tolist()
     for i in range(len(grid)):
         with torch.no_grad():
@@ -46,8 +48,8 @@ def rollout(
             previous = grid.previous[i].to(x.device).expand(len(x))
             step = transition.step(predict(x, t), x, t, previous)
             if stochastic[i]:
-                x = step.draw(draw_noise(tuple(x.shape[1:])).to(x))
+                x = step.draw(draw_noise(tuple(x.shape[1:])).to(x)).to(stored).to(x.dtype)
                 log_probs = step.log_prob(x, reduce=reduce)
             else:
-                x, log_probs = step.mean, torch.full((len(x),), torch.nan, device=x.device)
+                x, log_probs = step.mean.to(stored).to(x.dtype), torch.full((len(x),), torch.nan, device=x.device)
         yield RolloutStep(latents=x, log_probs=log_probs)

@@ -113,7 +113,8 @@ def _denoise(
         return policy.predict(x_t, timesteps, condition, replay.guidance).float()
 
     start = starts.to(policy.device)
-    return rollout(predict, replay.transition, replay.grid, start, NoiseStreams(streams).draw, reduce=replay.reduce)
+    stored: torch.dtype = getattr(torch, bench.config.sampling.stored)
+    return rollout(predict, replay.transition, replay.grid, start, NoiseStreams(streams).draw, reduce=replay.reduce, stored=stored)
 
 
 def _record(bench: Workbench, round: int, number: int, prompts: Sequence[str], checksum: str) -> None:

@@ -88,9 +88,6 @@ def load_round(bench: Workbench, round: int, reference: dict[str, Tensor] | None
         shard: _reference(bench, round, shards[shard], [i for i in images.values() if i.shard_id == shard], order, condition, reference)
         for shard in shards
     }
-        shard: _reference(bench, round, shards[shard], [i for i in images.values() if i.shard_id == shard], order, condition, reference)
-        for shard in shards
-    }
     groups = [_group(order[prompt], by_prompt[prompt], images, shards, references) for prompt in prompts if prompt in by_prompt]
     return groups, condition
 

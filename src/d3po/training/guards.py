@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from d3po.config import Guards
 from d3po.training.trainer import Metrics
 
+NOTABLE = 1e-3
+"""Log-ratios smaller than this are noise, not a direction."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Alarm:
@@ -37,7 +40,7 @@ def check_round(updates: list[Metrics]) -> list[Alarm]:
         return []
     half = len(updates) // 2
     first, last = _mean(updates[:half]), _mean(updates[half:])
-    falling = last["winner_log_ratio"] < min(0.0, first["winner_log_ratio"])
+    falling = last["winner_log_ratio"] < min(-NOTABLE, first["winner_log_ratio"])
     if falling and last["margin"] > first["margin"] and -last["winner_log_ratio"] > last["margin"]:
         return [
             Alarm(

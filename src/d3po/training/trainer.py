@@ -153,7 +153,7 @@ class Trainer:
         if not torch.isfinite(loss):
             bad = int((~torch.isfinite(losses)).sum())
             raise NonFiniteError(
-                f"{bad} of {losses.numel()} pair losses are not finite (largest |log-ratio| {float(ratios.abs().max()):.3g}); "
+                f"{bad} of {losses.numel()} pair losses are not finite (largest |log-ratio| {float(ratios.detach().abs().max()):.3g}); "
                 "the update was not made. Lower training.learning_rate or objective.beta"
             )
         self.accelerator.backward(loss)
