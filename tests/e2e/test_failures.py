@@ -17,7 +17,6 @@ from tests.e2e.conftest import command, d3po, environment
 MakeRun = Callable[..., RunFolder]
 POINTS = [
     "rollouts/round-000/shard-000.safetensors",
-    "d3po.db",
     "checkpoints/*update-000002*",
     "evaluations/round-000.json",
     "checkpoints/round-001-update-000004*",
@@ -64,7 +63,8 @@ def straight(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 def assert_one_clear_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
     assert result.returncode == 2, (result.returncode, result.stderr)
     lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
     for word in words:
         assert word in lines[0]
 
@@ -165,7 +165,8 @@ def test_every_command_teaches_by_an_example() -> None:
     for name in ("init", "run", "sample", "train", "eval", "report", "export", "doctor"):
         result = d3po(name, "--help")
         assert result.returncode == 0
-        assert f"d3po {name}" in result.stdout and "Example" in result.stdout
+        assert f"d3po {name}" in result.stdout
+        assert "Example" in result.stdout
 
 
 def test_doctor_and_version_answer() -> None:

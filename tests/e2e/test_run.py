@@ -56,7 +56,8 @@ def test_a_run_leaves_everything_a_reader_needs(make_run: MakeRun) -> None:
     assert metrics[0]["loss"] == pytest.approx(np.log(2), abs=1e-5)
     assert bench.store.count_comparisons() == 2 * 4 * 3
     assert bench.trained_rounds() == 2
-    assert not list(folder.path.rglob("*.pkl")) and not list(folder.path.rglob("*.pt"))
+    assert not list(folder.path.rglob("*.pkl"))
+    assert not list(folder.path.rglob("*.pt"))
 
 
 def test_training_moves_the_trained_log_ratios_apart(make_run: MakeRun) -> None:
@@ -129,7 +130,8 @@ def test_images_of_a_prompt_share_their_start_and_nothing_else(make_run: MakeRun
     sample_round(bench, 0)
     shard = load_shard(bench)
     start, end = shard["latents"][0].unflatten(0, (2, 3)), shard["latents"][-1].unflatten(0, (2, 3))
-    assert torch.equal(start[:, 0], start[:, 1]) and torch.equal(start[:, 0], start[:, 2])
+    assert torch.equal(start[:, 0], start[:, 1])
+    assert torch.equal(start[:, 0], start[:, 2])
     assert not torch.equal(start[0], start[1])
     assert not torch.allclose(end[:, 0], end[:, 1])
 
@@ -184,7 +186,8 @@ def test_a_guard_stops_at_the_last_good_round(make_run: MakeRun) -> None:
     folder = make_run(settings={"guards.max_kl": "1e-9", "guards.action": '"stop"'})
     bench = finished(folder)
     stop = json.loads((folder.path / "stopped.json").read_text())
-    assert stop["kept_rounds"] == 0 and "guards.max_kl" in stop["reason"]
+    assert stop["kept_rounds"] == 0
+    assert "guards.max_kl" in stop["reason"]
     assert "A guard stopped this run" in folder.report.read_text()
     assert bench.trained_rounds() == 0
     with pytest.raises(RunFolderError, match="no trained round"):
