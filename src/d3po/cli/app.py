@@ -1,5 +1,6 @@
 """The commands: each opens a run folder and does one phase of it."""
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,8 +167,13 @@ def doctor() -> None:
 
 @contextmanager
 def _opened(path: Path) -> "Generator[Workbench, None, None]":
+    from d3po.errors import ConfigError
     from d3po.run.folder import RunFolder
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but a run trains in one process today; start `d3po` without a launcher"
+        )
     folder = RunFolder(path=path)
     config = folder.config()
     with folder.locked():

@@ -1,0 +1,83 @@
+"""The adapter of Stable Diffusion pipelines."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from d3po.errors import ModelError
+from d3po.models.base import AbstractPolicy
+from d3po.models.load import load_policy
+from tests.tiny import save_tiny_pipeline
+
+LORA = {"rank": 2, "alpha": 2.0, "targets": "attention+conv"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("sd"), prediction_type="v_prediction")
+
+
+@pytest.fixture
+def policy(folder: Path) -> AbstractPolicy:
+    return load_policy(str(folder), lora=LORA, seed=0)
+
+
+def predicted(policy: AbstractPolicy, guidance: float = 1.0) -> torch.Tensor:
+    x = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return policy.predict(x, torch.tensor([801, 1]), policy.encode_prompts(["a cat", "a dog"]), guidance)
+
+
+def shake(policy: AbstractPolicy) -> None:
+    policy.load_state({name: value + 0.3 for name, value in policy.state().items()})
+
+
+def test_a_fresh_adapter_changes_nothing(policy: AbstractPolicy) -> None:
+    with policy.without_adapter():
+        base = predicted(policy)
+    torch.testing.assert_close(predicted(policy), base, rtol=0, atol=1e-6)
+
+
+def test_without_the_adapter_a_trained_policy_is_the_base_again(policy: AbstractPolicy) -> None:
+    base = predicted(policy)
+    shake(policy)
+    assert (predicted(policy) - base).abs().max() > 1e-3
+    with policy.without_adapter():
+        torch.testing.assert_close(predicted(policy), base, rtol=0, atol=1e-6)
+    assert (predicted(policy) - base).abs().max() > 1e-3
+
+
+def test_the_adapter_depends_on_the_seed_alone(folder: Path) -> None:
+    torch.manual_seed(123)
+    one = load_policy(str(folder), lora=LORA, seed=5).state()
+    torch.manual_seed(321)
+    two, other = load_policy(str(folder), lora=LORA, seed=5).state(), load_policy(str(folder), lora=LORA, seed=6).state()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_guidance_moves_away_from_the_empty_prompt(policy: AbstractPolicy) -> None:
+    x = torch.randn(1, 4, 4, 4)
+    with torch.no_grad():
+        plain, empty = (policy.predict(x, torch.tensor([5]), policy.encode_prompts([text]), 1.0) for text in ("a cat", ""))
+        guided = policy.predict(x, torch.tensor([5]), policy.encode_prompts(["a cat"]), 4.0)
+    torch.testing.assert_close(guided, empty + 4 * (plain - empty), rtol=0, atol=1e-5)
+
+
+def test_state_of_another_policy_is_refused(policy: AbstractPolicy) -> None:
+    state = policy.state()
+    state.pop(next(iter(state)))
+    with pytest.raises(ValueError, match="do not match this policy"):
+        policy.load_state(state)
+
+
+def test_the_models_own_schedule_is_read(policy: AbstractPolicy) -> None:
+    facts = policy.facts
+    assert (facts.prediction_type, facts.spacing, facts.steps_offset, facts.clip_range) == ("v_prediction", "leading", 1, None)
+    assert facts.schedule.final_alpha_cumprod == pytest.approx(float(facts.schedule.alphas_cumprod[0]))
+
+
+def test_a_folder_without_a_pipeline_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no model_index\.json"):
+        load_policy(str(tmp_path), lora=LORA, seed=0)
