@@ -1,0 +1,78 @@
+"""What every benchmark uses: interleaved timing, a figure with its target, and a real run on the embedded model."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from d3po.config import RunConfig, override
+from d3po.run.folder import create_run
+from d3po.run.progress import Narrator
+from d3po.run.prompts import choose_prompts
+from d3po.run.workbench import Workbench
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured ratio, repeated, and what it should not exceed."""
+
+    name: str
+    what: str
+    values: list[float]
+    target: float
+    behind: str
+    """The medians that the ratio is made of."""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def met(self) -> bool:
+        return self.median <= self.target
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def interleaved(a: Callable[[], object], b: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds of a and of b, run in turn (a b a b ...) after one unmeasured call of each, so that a slow minute hits both."""
+    a(), b()
+    times = [(seconds(a), seconds(b)) for _ in range(repeats)]
+    return [first for first, _ in times], [second for _, second in times]
+
+
+def ratio_figure(
+    name: str, what: str, ours: list[float], other: list[float], *, target: float, labels: tuple[str, str], unit: str = "s"
+) -> Figure:
+    """Ours over the other, neighbour by neighbour."""
+    medians = zip(labels, (statistics.median(ours), statistics.median(other)), strict=True)
+    return Figure(
+        name=name,
+        what=what,
+        values=[a / b for a, b in zip(ours, other, strict=True)],
+        target=target,
+        behind=", ".join(f"{label} {median:.4g} {unit}" for label, median in medians),
+    )
+
+
+@contextmanager
+def opened_run(settings: dict[str, str]) -> Iterator[Workbench]:
+    """A run of its own in a temporary folder; settings are dotted keys with TOML values."""
+    prompts, held_out = choose_prompts(None, None, skip_empty=False)
+    config = override(RunConfig(), {"evaluation.prompts": "1", **settings}, where="benchmarks")
+    with tempfile.TemporaryDirectory(prefix="d3po-benchmark-") as directory:
+        folder = create_run(Path(directory) / "run", config, prompts=prompts, held_out=held_out)
+        bench = Workbench(folder=folder, config=config, narrator=Narrator(Console(quiet=True)))
+        try:
+            yield bench
+        finally:
+            bench.close()

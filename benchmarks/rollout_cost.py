@@ -1,0 +1,170 @@
+"""What sampling costs: a prompt's images together against one by one, memory against steps, and bytes on disk."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measuring import Figure, interleaved, opened_run, ratio_figure
+from d3po.diffusion.noise import NoiseStreams, seeded
+from d3po.diffusion.rollout import rollout
+from d3po.diffusion.schedule import NoiseSchedule
+from d3po.models.base import AbstractPolicy, SchedulerFacts
+from d3po.run.sampling import sample_round
+from d3po.run.workbench import Workbench
+
+STEPS = 5
+SETTINGS = {
+    "sampling.steps": str(STEPS),
+    "sampling.guidance": "3.0",
+    "sampling.images_per_prompt": "4",
+    "sampling.prompts_per_round": "1",
+    "adapter.rank": "8",
+    "adapter.alpha": "8.0",
+    "adapter.targets": "attention+conv",
+}
+FEW, MANY = 10, 50
+"""Denoising steps whose peak memory is compared."""
+SUBJECTS = {
+    "large": "no network, 64 latents of 4x64x64, 4 MiB a step",
+    "emoji": "the embedded model, 4 latents of 8x8x8, 8 KiB a step",
+}
+
+
+def figures() -> dict[str, Callable[[int], list[Figure]]]:
+    return {"batch": batch, "memory.large": partial(memory, "large"), "memory.emoji": partial(memory, "emoji"), "storage": storage}
+
+
+def batch(repeats: int) -> list[Figure]:
+    """K images of a prompt in one batched call a step, against one image at a time with the prompt encoded for each."""
+    with opened_run(SETTINGS) as bench:
+        return [_batch(bench, count, repeats) for count in (4, 7)]
+
+
+def memory(subject: str, repeats: int) -> list[Figure]:
+    """Peak memory of a sampling process with many steps over that of one with few."""
+    peaks = [(peak_of_child(subject, MANY), peak_of_child(subject, FEW)) for _ in range(repeats)]
+    many, few = [first for first, _ in peaks], [second for _, second in peaks]
+    what = f"peak memory, T={MANY} / T={FEW}: {SUBJECTS[subject]}"
+    return [ratio_figure(f"rollout_cost.memory.{subject}", what, many, few, target=1.05, labels=(f"T={MANY}", f"T={FEW}"), unit="MiB")]
+
+
+def storage(repeats: int) -> list[Figure]:  # noqa: ARG001
+    """Bytes of a shard over those of its K (T+1) latents; a count, so once is enough."""
+    with opened_run(SETTINGS) as bench:
+        sample_round(bench, 0)
+        stored = bench.folder.shard(0, 0).stat().st_size
+        latents = 4 * (STEPS + 1) * torch.Size(bench.policy.latent_shape).numel() * 4
+    what = f"bytes of a shard / bytes of its K(T+1) latents, K=4, T={STEPS}"
+    return [ratio_figure("rollout_cost.storage", what, [stored], [latents], target=1.05, labels=("shard", "latents"), unit="bytes")]
+
+
+def draw(bench: Workbench, prompt: str, images: Sequence[int]) -> Tensor:
+    """The final latents of some images of a prompt, in one batched call a step."""
+    policy, replay = bench.policy, bench.replay
+    condition = policy.encode_prompts([prompt]).rows(torch.zeros(len(images), dtype=torch.long))
+    latents = torch.stack([torch.randn(policy.latent_shape, generator=seeded("start", prompt, image)) for image in images])
+    noise = NoiseStreams([("step", prompt, image) for image in images])
+    steps = rollout(
+        lambda x_t, timesteps: policy.predict(x_t, timesteps, condition, replay.guidance).float(),
+        replay.transition,
+        replay.grid,
+        latents,
+        noise.draw,
+        reduce=replay.reduce,
+    )
+    for step in steps:
+        latents = step.latents
+    return latents
+
+
+def peak_of_child(subject: str, steps: int) -> float:
+    """Peak resident MiB of a process that samples a shard."""
+    command = [sys.executable, "-m", "benchmarks.rollout_cost", subject, str(steps)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout)
+
+
+class Still(AbstractPolicy):
+    """A policy without a network and with latents of Stable Diffusion's size, so that latents are what memory goes to."""
+
+    facts = SchedulerFacts(
+        schedule=NoiseSchedule(alphas_cumprod=torch.linspace(0.999, 0.001, 1000), final_alpha_cumprod=1.0),
+        prediction_type="epsilon",
+        spacing="trailing",
+        steps_offset=0,
+        clip_range=None,
+        threshold_ratio=None,
+        threshold_max=1.0,
+    )
+    latent_shape = (4, 64, 64)
+    network = nn.Linear(1, 1)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> "Still":  # noqa: ARG002
+        return self
+
+    def rows(self, indices: Tensor) -> "Still":  # noqa: ARG002
+        return self
+
+    def predict(self, x_t: Tensor, timesteps: Tensor, condition: object, guidance: float) -> Tensor:  # noqa: ARG002
+        return 0.1 * x_t
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.zeros(len(latents), 3, 8, 8)
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {}
+
+    def export(self, directory: Path) -> list[Path]:
+        raise NotImplementedError
+
+    def enable_gradient_checkpointing(self) -> None:
+        raise NotImplementedError
+
+
+def _batch(bench: Workbench, count: int, repeats: int) -> Figure:
+    prompt = bench.folder.prompts()[0]
+    difference = (draw(bench, prompt, range(count)) - torch.cat([draw(bench, prompt, [i]) for i in range(count)])).abs().max()
+    if not difference < 1e-2:
+        raise RuntimeError(f"batched and single images differ by up to {difference:.2g}")
+    together, alone = interleaved(
+        lambda: draw(bench, prompt, range(count)),
+        lambda: [draw(bench, prompt, [i]) for i in range(count)],
+        repeats,
+    )
+    what = f"time to sample K={count} images of a prompt together / one by one, T={STEPS}"
+    return ratio_figure(f"rollout_cost.batch.k{count}", what, together, alone, target=0.60, labels=("together", "one by one"))
+
+
+def _sample(subject: str, steps: int) -> None:
+    torch.set_num_threads(1)
+    settings = SETTINGS | {"sampling.steps": str(steps)}
+    if subject == "large":
+        settings |= {"sampling.prompts_per_round": "16", "sampling.prompts_per_shard": "16"}
+    with opened_run(settings) as bench:
+        if subject == "large":
+            bench.policy = Still()
+        sample_round(bench, 0)
+
+
+def _peak() -> float:
+    """Peak resident MiB of this process; Linux's getrusage would count the parent's from before exec too, /proc does not."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+
+
+if __name__ == "__main__":
+    _sample(sys.argv[1], int(sys.argv[2]))
+    print(_peak())

@@ -1,0 +1,228 @@
+"""What an update costs: ours, and the algorithm taken literally, on one network and the same recorded trajectories."""
+
+import copy
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.measuring import Figure, interleaved, opened_run, ratio_figure
+from d3po.models.base import AbstractPolicy, Condition
+from d3po.run.feedback import compare_round
+from d3po.run.sampling import sample_round
+from d3po.run.training import load_round
+from d3po.run.workbench import Workbench
+from d3po.training.data import PromptGroup
+from d3po.training.trainer import Trainer
+
+SETTINGS = {
+    "sampling.steps": "9",  # the last of them is deterministic, which leaves the 8 that an update of the default recipe trains
+    "sampling.guidance": "3.0",
+    "sampling.images_per_prompt": "7",
+    "sampling.prompts_per_round": "4",
+    "sampling.prompts_per_shard": "4",
+    "adapter.rank": "8",
+    "adapter.alpha": "8.0",
+    "adapter.targets": "attention+conv",
+    "objective.beta": "10",
+    "objective.clip": "none",
+    "training.learning_rate": "1e-12",  # the weights stay where they are, so every repeat does the same work
+    "training.weight_decay": "0.0",
+    "training.max_grad_norm": "1e9",
+    "training.max_rows": "64",
+}
+ALL_STEPS = torch.arange(8)
+ONE_STEP = torch.tensor([4])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A sampled and compared round, the policy a little away from its reference, and a frozen deep copy of that reference."""
+
+    bench: Workbench
+    groups: list[PromptGroup]
+    condition: Condition
+    reference: AbstractPolicy
+
+    @property
+    def trainer(self) -> Trainer:
+        return self.bench.trainer
+
+
+def figures() -> dict[str, Callable[[int], list[Figure]]]:
+    return {"pair": pair, "prompt": prompt, "overhead": overhead}
+
+
+def pair(repeats: int) -> list[Figure]:
+    """K=2: one pair, at 8 timesteps in one network call, and at one timestep alone."""
+    with prepared() as subject:
+        group = [first_images(subject.groups[0], 2)]
+        check_same_gradient(subject, group)
+        return [
+            _against_literal(subject, group, steps, repeats, f"step_cost.pair.{label}", what, target=0.60)
+            for steps, label, what in (
+                (ALL_STEPS, "stacked", "time per pair-timestep, K=2, 8 timesteps in one call / literal"),
+                (ONE_STEP, "alone", "the same with one timestep a call (max_rows = 2) / literal"),
+            )
+        ]
+
+
+def prompt(repeats: int) -> list[Figure]:
+    """K=7: all 21 pairs of a prompt at one timestep."""
+    with prepared() as subject:
+        group = [subject.groups[0]]
+        assert len(group[0].pairs) == 21, f"{21 - len(group[0].pairs)} of 21 pairs are ties"
+        what = "time per prompt, K=7, all 21 pairs, one timestep / literal"
+        return [_against_literal(subject, group, ONE_STEP, repeats, "step_cost.prompt", what, target=0.10)]
+
+
+def overhead(repeats: int) -> list[Figure]:
+    """What an update spends outside the network's forward and backward passes."""
+    with prepared() as subject:
+        cases = {
+            "default": ([first_images(group, 4) for group in subject.groups], "4 prompts, K=4, 8 timesteps (2 calls of 64 rows)"),
+            "pair": ([first_images(subject.groups[0], 2)], "1 prompt, K=2, 8 timesteps (1 call of 16 rows)"),
+        }
+        return [_overhead(subject, groups, repeats, f"step_cost.overhead.{name}", what) for name, (groups, what) in cases.items()]
+
+
+@contextmanager
+def prepared() -> Iterator[Subject]:
+    """Sample and compare a round of four prompts, seven images each."""
+    with opened_run(SETTINGS) as bench:
+        sample_round(bench, 0)
+        compare_round(bench, 0)
+        groups, condition = load_round(bench, 0, None)
+        reference = copy.deepcopy(bench.policy)
+        reference.network.requires_grad_(False)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in bench.policy.trainable().values():
+                parameter.add_(1e-3 * torch.randn(parameter.shape, generator=generator))
+        yield Subject(bench=bench, groups=groups, condition=condition, reference=reference)
+
+
+def first_images(group: PromptGroup, count: int) -> PromptGroup:
+    """The group as it would be, had only its first `count` images been sampled."""
+    kept = (group.pairs < count).all(dim=1)
+    return dataclasses.replace(
+        group,
+        rows=group.rows[:count],
+        pairs=group.pairs[kept],
+        targets=group.targets[kept],
+        weights=group.weights[kept],
+        reference=group.reference[:, :count],
+    )
+
+
+def literal_update(subject: Subject, groups: Sequence[PromptGroup], steps: Tensor, trajectories: dict[int, Tensor]) -> None:
+    """One optimizer step as the published training script does its work: pair by pair, timestep by timestep, each image in a
+    network call of its own, the reference's log-prob from a second network each time, and a backward pass at each timestep.
+
+    Two things are kinder to it than the script is: there is one optimizer step, not one a pair, and `trajectories` (by prompt,
+    (T+1, K, C, H, W)) are in memory.
+    """
+    bench, objective = subject.bench, subject.trainer.objective
+    subject.trainer.optimizer.zero_grad()
+    for group in groups:
+        latents, condition = trajectories[group.prompt], subject.condition.rows(torch.tensor([group.prompt]))
+        for (a, b), target in zip(group.pairs.tolist(), group.targets, strict=True):
+            for step in steps.split(1):
+                ratios = []
+                for image in (a, b):
+                    x_t, x_next = latents[step, image, None], latents[step + 1, image, None]
+                    ratios.append(
+                        bench.replay.log_probs(bench.policy, x_t, x_next, step, condition)
+                        - bench.replay.log_probs(subject.reference, x_t, x_next, step, condition)
+                    )
+                objective(ratios[0], ratios[1], target.expand(1, 1)).mean().backward()
+    torch.nn.utils.clip_grad_norm_(bench.policy.trainable().values(), bench.config.training.max_grad_norm)
+    subject.trainer.optimizer.step()
+
+
+def in_memory(subject: Subject, groups: Sequence[PromptGroup]) -> dict[int, Tensor]:
+    """Whole trajectories by prompt, (T+1, K, C, H, W)."""
+    positions = range(len(subject.bench.replay.grid) + 1)
+    return {group.prompt: torch.stack(list(group.latents(positions).values())) for group in groups}
+
+
+def check_same_gradient(subject: Subject, groups: Sequence[PromptGroup]) -> None:
+    """Both updates do the same work: literal gradients are ours times the number of pairs and timesteps they are averaged over."""
+    subject.trainer.update(groups, subject.condition, ONE_STEP)
+    ours = gradient(subject)
+    literal_update(subject, groups, ONE_STEP, in_memory(subject, groups))
+    literal = gradient(subject) / sum(len(group.pairs) for group in groups)
+    error = float((ours - literal).norm() / literal.norm())
+    if not error < 1e-3:
+        raise RuntimeError(
+            f"the two updates differ: relative error of the gradient {error:.2g}, norms {ours.norm():.3g}, {literal.norm():.3g}"
+        )
+
+
+def gradient(subject: Subject) -> Tensor:
+    return torch.cat([parameter.grad.flatten() for parameter in subject.bench.policy.trainable().values() if parameter.grad is not None])
+
+
+class Watch:
+    """Time spent in a trainer's network: forward by hooks, backward from the gradient's arrival at the output to its end."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.inside = 0.0
+        self._trainer, self._started = trainer, math.nan
+
+    def __enter__(self) -> "Watch":
+        network, accelerator = self._trainer.policy.network, self._trainer.accelerator
+        self._handles = [network.register_forward_pre_hook(self._start), network.register_forward_hook(self._after_forward)]
+        accelerator.backward, self._backward = self._watched_backward, accelerator.backward
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._trainer.accelerator.backward = self._backward
+
+    def _start(self, *_: object) -> None:
+        self._started = time.perf_counter()
+
+    def _stop(self) -> None:
+        self.inside += time.perf_counter() - self._started
+
+    def _after_forward(self, module: object, arguments: object, output: Any) -> None:  # noqa: ARG002
+        output.sample.register_hook(self._start)
+        self._stop()
+
+    def _watched_backward(self, loss: Tensor) -> None:
+        self._backward(loss)
+        self._stop()
+
+
+def _against_literal(
+    subject: Subject, groups: list[PromptGroup], steps: Tensor, repeats: int, name: str, what: str, *, target: float
+) -> Figure:
+    trajectories = in_memory(subject, groups)
+    ours, literal = interleaved(
+        lambda: subject.trainer.update(groups, subject.condition, steps),
+        lambda: literal_update(subject, groups, steps, trajectories),
+        repeats,
+    )
+    return ratio_figure(name, what, ours, literal, target=target, labels=("ours", "literal"))
+
+
+def _overhead(subject: Subject, groups: list[PromptGroup], repeats: int, name: str, what: str) -> Figure:
+    subject.trainer.update(groups, subject.condition, ONE_STEP)
+    totals, shares = [], []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        with Watch(subject.trainer) as watch:
+            subject.trainer.update(groups, subject.condition, ALL_STEPS)
+            totals.append(time.perf_counter() - start)
+        shares.append(1 - watch.inside / totals[-1])
+    total, outside = statistics.median(totals), statistics.median(t * s for t, s in zip(totals, shares, strict=True))
+    behind = f"update {total:.3g} s, outside {outside * 1000:.3g} ms"
+    return Figure(name=name, what=f"share of an update outside the network: {what}", values=shares, target=0.05, behind=behind)
