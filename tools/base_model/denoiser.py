@@ -1,5 +1,6 @@
 """The text-conditioned denoiser: a two-level U-Net on 8x8x8 latents and a two-layer CLIP text model, trained together on v-prediction."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from tools.base_model import drawings as data
 from tools.base_model.autoencoder import random_pairs
 from tools.base_model.fitting import averaged, fit
 
-STEPS, BATCH, LEARNING_RATE = 4_000, 32, 1.2e-3
+STEPS, BATCH, LEARNING_RATE = 5_200, 32, 1.2e-3
 POSES = 40_000
 TOKENS = 16
 STYLE_SAID, BACKGROUND_SAID, CAPTION_DROPPED = 0.6, 0.7, 0.1
@@ -36,14 +37,18 @@ def build_tokenizer() -> CLIPTokenizer:
     plain = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     plain.normalizer = normalizers.Lowercase()
     plain.pre_tokenizer = pre_tokenizers.Split(" ", behavior="removed")
-    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + list("0123456789")
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
+    alphabet = [*letters, *(letter + "</w>" for letter in letters)]
     trainer = trainers.BpeTrainer(
-        vocab_size=2_000, min_frequency=1, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
+        vocab_size=2_000,
+        min_frequency=1,
+        special_tokens=alphabet,  # numbered in this order before training, so that ties between pairs always break the same way
+        end_of_word_suffix="</w>",
+        show_progress=False,
     )
     plain.train_from_iterator(data.vocabulary(), trainer)
-    merges = [tuple(merge) for merge in _merges(plain)]
-    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
-    tokens += [token for pair in merges if (token := "".join(pair)) not in tokens]
+    merges = [(first, second) for first, second in json.loads(plain.to_str())["model"]["merges"]]
+    tokens = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(first + second for first, second in merges)]
     vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
 
@@ -88,6 +93,7 @@ def build_scheduler() -> DDIMScheduler:
         beta_schedule="squaredcos_cap_v2",
         prediction_type="v_prediction",
         timestep_spacing="trailing",
+        steps_offset=1,  # without effect on trailing steps; Stable Diffusion pipelines warn of any other value
         clip_sample=False,
     )
 
@@ -140,9 +146,3 @@ def _drawn_caption(subject: int, style: int, background: int, generator: torch.G
     if dropped < CAPTION_DROPPED:
         return ""
     return data.caption(subject, style if say_style < STYLE_SAID else None, background if say_background < BACKGROUND_SAID else None)
-
-
-def _merges(tokenizer: Tokenizer) -> list[list[str]]:
-    import json
-
-    return json.loads(tokenizer.to_str())["model"]["merges"]

@@ -20,6 +20,7 @@ MAXIMUM_BYTES = 12_000_000
 def sample(pipeline: StableDiffusionPipeline, captions: list[str], *, seed: int, eta: float = ETA) -> Tensor:
     """Pictures (B, 3, 32, 32) in [0, 1], by diffusers' own pipeline call."""
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(captions))]
     return pipeline(
         captions,

@@ -32,9 +32,9 @@ class ShardWriter:
         self._file = file
         self._hash = hashlib.sha256()
         self._dtype = getattr(torch, dtype)
-        self._expected = num_steps + 1
-        self._latents = 0
-        self._log_probs: list[Tensor] = []
+        # One table made in advance: a small tensor kept per step would lie between the freed large ones and pin the heap.
+        self._log_probs = torch.empty(num_steps, batch)
+        self._latents, self._steps = 0, 0
         latent_bytes = (num_steps + 1) * batch * torch.Size(latent_shape).numel() * self._dtype.itemsize
         entries = {
             "latents": {
@@ -57,13 +57,16 @@ class ShardWriter:
         self._write(latents.to("cpu", self._dtype).contiguous().numpy().tobytes())
         self._latents += 1
         if log_probs is not None:
-            self._log_probs.append(log_probs.float().cpu())
+            if self._steps < len(self._log_probs):
+                self._log_probs[self._steps] = log_probs
+            self._steps += 1
 
     def finish(self) -> str:
         """Write what is left and return the file's SHA-256."""
-        if self._latents != self._expected or len(self._log_probs) != self._expected - 1:
-            raise ValueError(f"a shard of {self._expected} latents got {self._latents} of them and {len(self._log_probs)} log-probs")
-        self._write(torch.stack(self._log_probs).numpy().tobytes())
+        expected = len(self._log_probs)
+        if (self._latents, self._steps) != (expected + 1, expected):
+            raise ValueError(f"a shard of {expected + 1} latents got {self._latents} of them and {self._steps} log-probs")
+        self._write(self._log_probs.numpy().tobytes())
         return self._hash.hexdigest()
 
     def _write(self, data: bytes) -> None:

@@ -36,6 +36,12 @@ def colourfulness(image: Image.Image, prompt: str) -> float:
     return float(np.hypot(*spread) + 0.3 * np.hypot(*mean))
 
 
+def warmth(image: Image.Image, prompt: str) -> float:
+    """Mean red minus mean blue, -1 (blue) to 1 (red): reds, oranges and yellows are warm."""
+    pixels = _pixels(image)
+    return float((pixels[..., 0] - pixels[..., 2]).mean())
+
+
 def closeness(image: Image.Image, prompt: str, colour: str) -> float:
     """Minus the mean distance of the pixels to a colour, in RGB with channels in [0, 1]; 0 where every pixel is that colour."""
     try:

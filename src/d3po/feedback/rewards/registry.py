@@ -20,6 +20,7 @@ REWARDS: dict[str, Reward] = {
     "jpeg_incompressibility": measured.jpeg_incompressibility,
     "brightness": measured.brightness,
     "colourfulness": measured.colourfulness,
+    "warmth": measured.warmth,
 }
 
 
