@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from d3po.errors import TrainingStoppedError
 from d3po.evaluation.win_rate import Interval
-from d3po.run.evaluating import Evaluation, evaluate, label_of
+from d3po.run.evaluating import Evaluation, evaluate, label_of, read_evaluation
 from d3po.run.feedback import compare_round
 from d3po.run.folder import RunFolder
 from d3po.run.reporting import write_report
@@ -39,7 +39,10 @@ def run_rounds(bench: Workbench) -> None:
     stop = read_stop(bench.folder)
     if stop:
         bench.narrator.say(f"stopped by a guard; the result is the policy after {stop.kept_rounds} rounds: {stop.reason}")
-    bench.narrator.say(f"report: {write_report(bench, result_rounds(bench), stop.reason if stop else None)}")
+    rounds = result_rounds(bench)
+    if bench.folder.evaluation(label_of(rounds)).exists():
+        bench.narrator.say(f"result after {rounds} rounds, held-out prompts: {summary(read_evaluation(bench, rounds))}")
+    bench.narrator.say(f"report: {write_report(bench, rounds, stop.reason if stop else None)}")
 
 
 def run_round(bench: Workbench, round: int) -> None:
