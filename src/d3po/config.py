@@ -200,7 +200,9 @@ def override(config: RunConfig, assignments: dict[str, str], *, where: str) -> R
 def dump_config(config: RunConfig) -> str:
     """run.toml, complete, a comment on each setting."""
     document = tomlkit.document()
-    document.add(tomlkit.comment("All settings of this run. Change rounds to go on; other changes need a new run folder."))
+    document.add(
+        tomlkit.comment("All settings of this run. rounds, [guards] and [tracking] may change; other changes need a new run folder.")
+    )
     _fill(document, config)
     return tomlkit.dumps(document)
 

@@ -102,6 +102,18 @@ def test_a_changed_setting_is_refused_on_a_started_run(make_run: MakeRun) -> Non
     assert_one_clear_line(d3po("sample", folder.path), "sampling.steps is 6", "made with 5")
 
 
+def test_changed_prompts_are_refused_on_a_started_run(make_run: MakeRun) -> None:
+    folder = make_run()
+    assert d3po("sample", folder.path).returncode == 0
+    with (folder.path / "prompts.txt").open("a") as file:
+        file.write("a whale\n")
+    assert_one_clear_line(d3po("train", folder.path), "files.prompts.txt")
+
+
+def test_a_round_that_is_not_sampled_to_its_end_is_not_trained(make_run: MakeRun) -> None:
+    assert_one_clear_line(d3po("train", make_run().path), "not sampled to its end")
+
+
 def test_an_unknown_setting_suggests_the_nearest(make_run: MakeRun) -> None:
     folder = make_run()
     folder.config_path.write_text(folder.config_path.read_text().replace("learning_rate", "learning_rat"))

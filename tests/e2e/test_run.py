@@ -152,7 +152,7 @@ def test_stored_latents_take_hardly_more_than_their_numbers(make_run: MakeRun) -
 
 
 def test_an_exported_lora_gives_the_same_pictures_in_plain_diffusers(make_run: MakeRun, tiny_model: Path, tmp_path: Path) -> None:
-    folder = make_run()
+    folder = make_run(settings={"adapter.rank": "2", "adapter.alpha": "6.0"})
     bench = finished(folder)
     latents = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     condition = bench.policy.encode_prompts(["a cat"])
@@ -192,6 +192,20 @@ def test_a_guard_stops_at_the_last_good_round(make_run: MakeRun) -> None:
     assert bench.trained_rounds() == 0
     with pytest.raises(RunFolderError, match="no trained round"):
         export_result(opened(folder), folder.path / "out")
+
+
+def test_a_stopped_run_goes_on_once_its_guards_are_changed(make_run: MakeRun) -> None:
+    folder = make_run(settings={"guards.max_kl": "1e-9", "guards.action": '"stop"', "rounds": "1"})
+    finished(folder)
+    folder.config_path.write_text(folder.config_path.read_text().replace('action = "stop"', 'action = "warn"'))
+    assert finished(folder).trained_rounds() == 1
+
+
+def test_sampling_and_training_share_one_precision(make_run: MakeRun) -> None:
+    """Under bf16 an untrained policy still scores log 2, because the sampler computes in bf16 too."""
+    folder = make_run(settings={"training.mixed_precision": '"bf16"', "rounds": "1"})
+    finished(folder)
+    assert folder.read_metrics()[0]["loss"] == pytest.approx(np.log(2), abs=2e-3)
 
 
 def test_a_round_of_ties_alone_is_refused(make_run: MakeRun) -> None:

@@ -102,15 +102,21 @@ def train(run: RunArgument, dry_run: DryRun = False) -> None:
     with _opened(run) as bench:
         if dry_run:
             return _print_plan(bench)
-        from d3po.errors import RunFolderError
+        from d3po.errors import RunFolderError, TrainingStoppedError
         from d3po.run.feedback import compare_round
+        from d3po.run.loop import stop_at
+        from d3po.run.sampling import is_sampled
         from d3po.run.training import train_round
 
         round = _next_round(bench)
-        if not bench.store.shards(round):
-            raise RunFolderError(f"round {round} has no pictures yet; make them with `d3po sample {run}`")
+        if not is_sampled(bench, round):
+            raise RunFolderError(f"round {round} is not sampled to its end; make its pictures with `d3po sample {run}`")
         compare_round(bench, round)
-        train_round(bench, round)
+        try:
+            train_round(bench, round)
+        except TrainingStoppedError as stop:
+            stop_at(bench, kept_rounds=round, reason=str(stop))
+            raise
         typer.echo(f"round {round}: trained, {bench.store.count_comparisons()} comparisons so far")
 
 
@@ -118,14 +124,19 @@ def train(run: RunArgument, dry_run: DryRun = False) -> None:
 def evaluate_(run: RunArgument) -> None:
     """Measure the newest policy against the base model on held-out prompts."""
     with _opened(run) as bench:
+        from d3po.errors import TrainingStoppedError
         from d3po.run.evaluating import evaluate
-        from d3po.run.loop import result_rounds, summary
+        from d3po.run.loop import announce, measure, result_rounds, stop_at
 
         bench.folder.mark_started(bench.config)
+        announce(bench, evaluate(bench, 0))
         rounds = result_rounds(bench)
-        base_first = evaluate(bench, 0)
-        result = evaluate(bench, rounds) if rounds else base_first
-        typer.echo(summary(result))
+        try:
+            if rounds:
+                measure(bench, rounds)
+        except TrainingStoppedError as stop:
+            stop_at(bench, kept_rounds=rounds - 1, reason=str(stop))
+            raise
 
 
 @app.command(epilog="Example: `d3po report runs/demo`")
@@ -139,7 +150,7 @@ def report(run: RunArgument) -> None:
 
         if not bench.folder.evaluation(label_of(0)).exists():
             raise RunFolderError(f"{run} has not been evaluated yet; measure it with `d3po eval {run}`")
-        stop = read_stop(bench.folder)
+        stop = read_stop(bench)
         typer.echo(f"report: {write_report(bench, result_rounds(bench), stop.reason if stop else None)}")
 
 
@@ -192,7 +203,7 @@ def _next_round(bench: "Workbench") -> int:
     from d3po.run.loop import read_stop
 
     round = bench.trained_rounds()
-    stop = read_stop(bench.folder)
+    stop = read_stop(bench)
     if stop is not None:
         raise RunFolderError(f"a guard stopped this run: {stop.reason}")
     if round >= bench.config.rounds:

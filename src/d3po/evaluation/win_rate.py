@@ -18,7 +18,7 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def win_rate(tuned: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:

@@ -46,6 +46,8 @@ class AbstractPolicy(ABC):
 
     facts: SchedulerFacts
     latent_shape: tuple[int, int, int]
+    autocast: torch.dtype | None = None
+    """Precision of the network's arithmetic, in sampling and in training alike; None is the weights' own."""
 
     @property
     @abstractmethod
@@ -81,6 +83,10 @@ class AbstractPolicy(ABC):
     @abstractmethod
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass: less memory, more time, same gradients."""
+
+    @abstractmethod
+    def to(self, device: str) -> None:
+        """Move every part of the model; its trainable parameters stay the same objects."""
 
     @property
     def device(self) -> torch.device:

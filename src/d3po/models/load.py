@@ -43,8 +43,8 @@ def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int) -> Abstra
     if local and not (Path(source) / "model_index.json").exists():
         raise ModelError(f"{source} has no model_index.json; give the folder of a diffusers pipeline, or 'emoji' for the embedded model")
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local, dtype=torch.float32)
-    except OSError as error:
+        pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local, dtype=torch.float32, use_safetensors=True)
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"model {model!r} cannot be loaded: {str(error).splitlines()[0]}; is the path or hub id right, and the hub in reach?"
         ) from error

@@ -61,11 +61,22 @@ class StableDiffusionPolicy(AbstractPolicy):
     ) -> Float[Tensor, "B C H W"]:
         assert isinstance(condition, TextCondition)
         if guidance == 1:
-            return self.network(x_t, timesteps, condition.text).sample
+            return self._network_output(x_t, timesteps, condition.text)
         text = torch.cat([condition.empty.expand_as(condition.text), condition.text])
-        output = self.network(torch.cat([x_t, x_t]), torch.cat([timesteps, timesteps]), text).sample
+        output = self._network_output(torch.cat([x_t, x_t]), torch.cat([timesteps, timesteps]), text)
         unconditional, conditional = output.chunk(2)
         return unconditional + guidance * (conditional - unconditional)
+
+    def _scaled_lora(self) -> dict[str, Tensor]:
+        """The LoRA with alpha / rank folded into its second factor, as loaders assume alpha = rank where nothing is said."""
+        config = self.pipeline.unet.peft_config[ADAPTER]
+        scale = config.lora_alpha / config.r
+        state = get_peft_model_state_dict(self.pipeline.unet, adapter_name=ADAPTER)
+        return {name: value * scale if "lora_B" in name else value for name, value in state.items()}
+
+    def _network_output(self, x_t: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            return self.network(x_t, timesteps, text).sample.float()
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 3 height width"]:
@@ -83,6 +94,9 @@ class StableDiffusionPolicy(AbstractPolicy):
         finally:
             self.pipeline.unet.enable_adapters()
 
+    def to(self, device: str) -> None:
+        self.pipeline.to(device)
+
     def enable_gradient_checkpointing(self) -> None:
         self.pipeline.unet.enable_gradient_checkpointing()
 
@@ -92,7 +106,7 @@ class StableDiffusionPolicy(AbstractPolicy):
     def export(self, directory: Path) -> list[Path]:
         written: list[Path] = []
         if self._has_adapter:
-            layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(self.pipeline.unet, adapter_name=ADAPTER))
+            layers = convert_state_dict_to_diffusers(self._scaled_lora())
             StableDiffusionPipeline.save_lora_weights(directory / "lora", unet_lora_layers=layers)
             written.append(directory / "lora" / "pytorch_lora_weights.safetensors")
             self.pipeline.unet.fuse_lora(adapter_names=[ADAPTER])

@@ -67,7 +67,7 @@ def evaluate(bench: Workbench, rounds: int) -> Evaluation:
     accuracy = subject_accuracy(pictures, prompts) if bench.config.model == EMBEDDED else None
     record = {
         "rounds": rounds,
-        "comparisons": bench.store.count_comparisons(),
+        "comparisons": sum(len(bench.store.comparisons(round)) for round in range(rounds)),
         "prompts": prompts,
         "scores": scores,
         "subject_accuracy": accuracy,
@@ -117,7 +117,7 @@ def subject_accuracy(pictures: NDArray[np.uint8], prompts: list[str]) -> float |
 
 @contextmanager
 def _averaged(bench: Workbench) -> Generator[None, None, None]:
-    if bench.config.training.policy_ema and bench.trained_rounds() and bench.trainer.average is not None:
+    if bench.trainer.average is not None:
         with standing_in(bench.policy, bench.trainer.average):
             yield
     else:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from d3po.config import RunConfig, dump_config, load_config
 from d3po.errors import ConfigError, RunFolderError
 from d3po.run.prompts import read_prompts
-from d3po.storage.files import write_atomically
+from d3po.storage.files import sha256, write_atomically
 
 CHANGEABLE = {"rounds", "tracking", "guards", "recipe"}
 """Settings that may change between two commands on one folder; all others decide what was already made."""
@@ -64,14 +64,18 @@ class RunFolder:
         config = load_config(self.config_path)
         frozen = self.path / "started.json"
         if frozen.exists():
-            _require_same(json.loads(frozen.read_text()), _decisive(config), self.config_path)
+            _require_same(json.loads(frozen.read_text()), self._decisive(config), self.path)
         return config
 
     def mark_started(self, config: RunConfig) -> None:
         """Remember the settings that everything made from here on depends on."""
         path = self.path / "started.json"
         if not path.exists():
-            write_atomically(path, json.dumps(_decisive(config), indent=1))
+            write_atomically(path, json.dumps(self._decisive(config), indent=1))
+
+    def _decisive(self, config: RunConfig) -> dict[str, Any]:
+        files = {"prompts.txt": sha256(self.path / "prompts.txt"), "held_out.txt": sha256(self.path / "held_out.txt")}
+        return config.model_dump(mode="json", exclude=CHANGEABLE) | {"files": files}
 
     def prompts(self) -> list[str]:
         """The prompts that rounds draw from."""
@@ -133,10 +137,6 @@ def create_run(path: Path, config: RunConfig, *, prompts: list[str], held_out: l
     write_atomically(path / "held_out.txt", "\n".join(held_out) + "\n")
     write_atomically(folder.config_path, dump_config(config))
     return folder
-
-
-def _decisive(config: RunConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude=CHANGEABLE)
 
 
 def _require_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:

@@ -2,12 +2,11 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from d3po.errors import TrainingStoppedError
-from d3po.evaluation.win_rate import Interval
-from d3po.run.evaluating import Evaluation, evaluate, label_of, read_evaluation
+from d3po.run.evaluating import Evaluation, evaluate, label_of
 from d3po.run.feedback import compare_round
-from d3po.run.folder import RunFolder
 from d3po.run.reporting import write_report
 from d3po.run.sampling import sample_round
 from d3po.run.training import train_round
@@ -30,18 +29,17 @@ def run_rounds(bench: Workbench) -> None:
     bench.folder.mark_started(bench.config)
     announce(bench, evaluate(bench, 0))
     for round in range(bench.config.rounds):
-        if read_stop(bench.folder):
+        if read_stop(bench):
             break
         try:
             run_round(bench, round)
         except TrainingStoppedError as stop:
             stop_at(bench, kept_rounds=round, reason=str(stop))
-    stop = read_stop(bench.folder)
+    stop = read_stop(bench)
     if stop:
         bench.narrator.say(f"stopped by a guard; the result is the policy after {stop.kept_rounds} rounds: {stop.reason}")
     rounds = result_rounds(bench)
-    if bench.folder.evaluation(label_of(rounds)).exists():
-        bench.narrator.say(f"result after {rounds} rounds, held-out prompts: {summary(read_evaluation(bench, rounds))}")
+    bench.narrator.say(f"result after {rounds} rounds, held-out prompts: {summary(evaluate(bench, rounds))}")
     bench.narrator.say(f"report: {write_report(bench, rounds, stop.reason if stop else None)}")
 
 
@@ -55,17 +53,27 @@ def run_round(bench: Workbench, round: int) -> None:
     compare_round(bench, round)
     train_round(bench, round)
     if bench.config.evaluation.every_round or round == bench.config.rounds - 1:
-        result = evaluate(bench, round + 1)
-        announce(bench, result)
-        for alarm in check_evaluation(result.diversity_kept, result.checkerboard_ratio, bench.config.guards):
-            if alarm.stops:
-                raise TrainingStoppedError(alarm.message)
-            bench.narrator.say(f"warning: {alarm.message}")
+        measure(bench, round + 1)
+
+
+def measure(bench: Workbench, rounds: int) -> Evaluation:
+    """Evaluate the policy after `rounds` rounds, say the figures, and let the guards look at them.
+
+    Raises:
+        TrainingStoppedError: a guard fired that stops.
+    """
+    result = evaluate(bench, rounds)
+    announce(bench, result)
+    for alarm in check_evaluation(result.diversity_kept, result.checkerboard_ratio, bench.config.guards):
+        if alarm.stops:
+            raise TrainingStoppedError(alarm.message)
+        bench.narrator.say(f"warning: {alarm.message}")
+    return result
 
 
 def result_rounds(bench: Workbench) -> int:
     """How many rounds are behind the run's result: all that were trained, or those before a guard stopped it."""
-    stop = read_stop(bench.folder)
+    stop = read_stop(bench)
     return stop.kept_rounds if stop else bench.trained_rounds()
 
 
@@ -81,7 +89,7 @@ def announce(bench: Workbench, result: Evaluation) -> None:
 def summary(result: Evaluation) -> str:
     """The figures that decide whether a tuned policy is better, in one line."""
     parts = [
-        f"win rate {_interval(result.win_rate)}",
+        f"win rate {result.win_rate}",
         f"score {result.mean_score:.4f}",
         f"diversity kept {result.diversity_kept:.0%}",
         f"checkerboard x{result.checkerboard_ratio:.2f}",
@@ -93,14 +101,19 @@ def summary(result: Evaluation) -> str:
 
 def stop_at(bench: Workbench, *, kept_rounds: int, reason: str) -> None:
     """Record that the run ends here."""
-    write_atomically(bench.folder.path / "stopped.json", json.dumps({"kept_rounds": kept_rounds, "reason": reason}))
+    write_atomically(
+        bench.folder.path / "stopped.json", json.dumps({"kept_rounds": kept_rounds, "reason": reason, "guards": _guards(bench)})
+    )
 
 
-def read_stop(folder: RunFolder) -> Stop | None:
-    """The record of a guard that ended the run, if one did."""
-    path = folder.path / "stopped.json"
-    return Stop(**json.loads(path.read_text())) if path.exists() else None
+def read_stop(bench: Workbench) -> Stop | None:
+    """The record of a guard that ended the run; with other settings in [guards] than then, the run may go on."""
+    path = bench.folder.path / "stopped.json"
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    return Stop(kept_rounds=record["kept_rounds"], reason=record["reason"]) if record["guards"] == _guards(bench) else None
 
 
-def _interval(value: Interval) -> str:
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+def _guards(bench: Workbench) -> dict[str, Any]:
+    return bench.config.guards.model_dump(mode="json")

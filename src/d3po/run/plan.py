@@ -49,7 +49,8 @@ def plan_run(bench: Workbench) -> Plan:
     prompts_of_round(bench.folder.prompts(), sampling.prompts_per_round, seed=config.seed, round=0)
     per_prompt, steps = sampling.images_per_prompt, len(bench.replay.grid)
     images = sampling.prompts_per_round * per_prompt
-    pairs = config.feedback.pairs_per_prompt or math.comb(per_prompt, 2)
+    every = math.comb(per_prompt, 2)
+    pairs = min(config.feedback.pairs_per_prompt or every, every)
     updates = training.epochs * math.ceil(sampling.prompts_per_round / training.prompts_per_update)
     trained_steps = math.ceil(training.timestep_fraction * len(trainable_steps(bench.replay, training.timestep_range)))
     guided = 1 if sampling.guidance == 1 else 2

@@ -42,6 +42,12 @@ def sample_round(bench: Workbench, round: int, *, repair: bool = False) -> None:
                 _record(bench, round, number, shards[number], checksum)
 
 
+def is_sampled(bench: Workbench, round: int) -> bool:
+    """Whether all of the round's shards are there."""
+    sampling = bench.config.sampling
+    return len(bench.store.shards(round)) == -(-sampling.prompts_per_round // sampling.prompts_per_shard)
+
+
 def sample_pictures(bench: Workbench, prompts: Sequence[str], per_prompt: int, *, stream: str, title: str) -> NDArray[np.uint8]:
     """Pictures of the policy as it stands: (P, n, height, width, 3).
 

@@ -1,5 +1,6 @@
 """The training phase: a round's comparisons into updates, checkpointed so that a killed run continues where it was."""
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -197,9 +198,16 @@ def _group(
     )
 
 
+def _run_id(bench: Workbench) -> str:
+    """The same for every command on one folder, so that W&B shows one run."""
+    return hashlib.sha256(str(bench.folder.path.resolve()).encode()).hexdigest()[:16]
+
+
 def _start_wandb(bench: Workbench) -> Any:
     try:
         wandb = import_module("wandb")
     except ImportError as error:
         raise ConfigError("tracking.wandb is on but wandb is not installed; `pip install d3po[wandb]` or set it to false") from error
-    return wandb.init(project="d3po", name=bench.folder.path.name, config=bench.config.model_dump(mode="json"), resume="allow")
+    return wandb.init(
+        project="d3po", name=bench.folder.path.name, config=bench.config.model_dump(mode="json"), resume="allow", id=_run_id(bench)
+    )

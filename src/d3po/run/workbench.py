@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count, takewhile
 
 import torch
 
 from d3po.config import RunConfig
 from d3po.diffusion.schedule import step_grid
 from d3po.diffusion.transition import DDIM
+from d3po.errors import ConfigError
 from d3po.models.base import AbstractPolicy
 from d3po.models.load import load_policy
 from d3po.preferences.store import Store
@@ -15,7 +17,7 @@ from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
 from d3po.storage.checkpoints import CheckpointFile, list_checkpoints
 from d3po.training.replay import Replay
-from d3po.training.trainer import Trainer
+from d3po.training.trainer import AUTOCAST, Trainer
 
 BASE = "base"
 """Label of the policy before any training."""
@@ -29,6 +31,8 @@ class Workbench:
     config: RunConfig
     narrator: Narrator
     _standing: int | None = field(default=None, init=False)
+    """After how many rounds the policy stands; None: as loaded, or in the middle of a round."""
+    _touched: bool = field(default=False, init=False)
 
     @cached_property
     def store(self) -> Store:
@@ -41,10 +45,11 @@ class Workbench:
         adapter = self.config.adapter
         lora = None if adapter.method == "full" else {"rank": adapter.rank, "alpha": adapter.alpha, "targets": adapter.targets}
         policy = load_policy(self.config.model, lora=lora, seed=self.config.seed)
+        policy.autocast = AUTOCAST[self.config.training.mixed_precision]
         if self.config.training.gradient_checkpointing:
             policy.enable_gradient_checkpointing()
         if torch.cuda.is_available():
-            policy.network.to("cuda")
+            policy.to("cuda")  # not run here: there was no GPU
         return policy
 
     @cached_property
@@ -64,7 +69,8 @@ class Workbench:
 
     def finals(self) -> list[CheckpointFile]:
         """The final checkpoint of every trained round, in order."""
-        return [checkpoint for checkpoint in list_checkpoints(self.folder.checkpoints) if checkpoint.final]
+        by_round = {checkpoint.round: checkpoint for checkpoint in list_checkpoints(self.folder.checkpoints) if checkpoint.final}
+        return [by_round[round] for round in takewhile(by_round.__contains__, count())]
 
     def trained_rounds(self) -> int:
         """How many rounds have been trained to their end."""
@@ -77,18 +83,23 @@ class Workbench:
         if rounds > 0:
             tensors, _ = self.finals()[rounds - 1].load()
             self.trainer.load_state(tensors)
-        elif self._standing is not None:
+        elif self._touched:
             raise RuntimeError("a trained policy cannot go back to the base; open the run anew")
         self._standing = rounds
+        self._touched = self._touched or rounds > 0
 
     def moved(self, rounds: int | None) -> None:
         """Say that training has changed the state: to the end of `rounds` rounds, or (None) to somewhere in between."""
-        self._standing = rounds
+        self._standing, self._touched = rounds, True
 
 
 def make_replay(policy: AbstractPolicy, config: RunConfig) -> Replay:
     """The sampler that a configuration asks for, on a model's own schedule."""
     facts, sampling = policy.facts, config.sampling
+    if sampling.steps > facts.num_train_timesteps:
+        raise ConfigError(
+            f"sampling.steps is {sampling.steps}, more than the {facts.num_train_timesteps} timesteps the model was trained on; lower it"
+        )
     return Replay(
         transition=DDIM(
             schedule=facts.schedule,

@@ -16,7 +16,7 @@ from torch import Tensor
 from d3po.errors import CorruptFileError
 from d3po.storage.files import sha256, write_atomically
 
-_NAME = re.compile(r"round-(\d{3})-update-(\d{6})(-final)?-([0-9a-f]{16})\.safetensors")
+_NAME = re.compile(r"round-(\d{3,})-update-(\d{6,})(-final)?-([0-9a-f]{16})\.safetensors")
 KEEP_PER_ROUND = 2
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from d3po.errors import CorruptFileError
@@ -110,7 +110,7 @@ def open_shard(path: Path, checksum: str) -> Shard:
     try:
         if sha256(path) == checksum:
             return Shard(path=path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise CorruptFileError(f"rollout shard {path} cannot be read ({error}); {remedy}") from error
     raise CorruptFileError(
         f"rollout shard {path} is damaged: its SHA-256 is not the {checksum[:12]}... recorded when it was written; {remedy}"

@@ -21,6 +21,8 @@ from d3po.training.replay import Replay
 BANDS = ("early", "middle", "late")
 """Thirds of the denoising steps, from noise to picture."""
 
+AUTOCAST = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
 Metrics = dict[str, float]
 
 
@@ -42,7 +44,7 @@ class Trainer:
         objective = config.objective
         self.objective = D3PO(beta=objective.beta, clip=objective.clip, clip_range=objective.clip_range, targets=objective.targets)
         settings = config.training
-        self.accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+        self.accelerator = _accelerator(settings.mixed_precision)
         self.optimizer = torch.optim.AdamW(
             policy.trainable().values(),
             lr=settings.learning_rate,
@@ -106,7 +108,7 @@ class Trainer:
             for part in steps.split(max(1, self.config.training.max_rows // images)):
                 self._accumulate(chunk, condition, step_batch(chunk, part), total, sums)
         norm = float(self.accelerator.clip_grad_norm_(self.policy.trainable().values(), self.config.training.max_grad_norm) or 0.0)
-        if not (math.isfinite(norm) or self.accelerator.scaler is not None):
+        if not math.isfinite(norm) and self.accelerator.scaler is None:
             raise NonFiniteError(
                 f"the gradient norm is {norm}; the update was not made. Lower training.learning_rate, or objective.beta where log_prob = 'sum'"
             )
@@ -141,8 +143,7 @@ class Trainer:
 
     def _accumulate(self, groups: Sequence[PromptGroup], condition: Condition, batch: StepBatch, total: float, sums: "MetricSums") -> None:
         prompts = torch.tensor([group.prompt for group in groups for _ in range(len(group))])
-        with self.accelerator.autocast():
-            log_probs = self.replay.log_probs(self.policy, batch.x_t, batch.x_next, batch.steps, condition.rows(prompts))
+        log_probs = self.replay.log_probs(self.policy, batch.x_t, batch.x_next, batch.steps, condition.rows(prompts))
         ratios = log_probs - batch.reference.to(log_probs)
         pairs, targets, weights = _pairs(groups)
         a, b = ratios[:, pairs[:, 0]], ratios[:, pairs[:, 1]]
@@ -185,6 +186,15 @@ class MetricSums:
     def means(self) -> Metrics:
         """Every metric's mean; a band that was not trained is absent."""
         return {key: self._sums[key] / self._weights[key] for key in sorted(self._sums)}
+
+
+def _accelerator(mixed_precision: str) -> Accelerator:
+    try:
+        return Accelerator(mixed_precision=mixed_precision)
+    except ValueError as error:
+        raise ConfigError(
+            f"training.mixed_precision is {mixed_precision!r}, which this device cannot do: {error}; set it to 'no' or 'bf16'"
+        ) from error
 
 
 def trainable_steps(replay: Replay, timestep_range: tuple[int, int]) -> Int[Tensor, " S"]:

@@ -89,4 +89,4 @@ def test_interval_is_the_same_whenever_it_is_computed() -> None:
 
 
 def test_interval_is_written_for_people() -> None:
-    assert str(Interval(value=0.612, low=0.5, high=0.7)) == "0.61 [0.50, 0.70]"
+    assert str(Interval(value=0.612, low=0.5, high=0.7)) == "0.612 [0.500, 0.700]"
