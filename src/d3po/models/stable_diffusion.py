@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
 from jaxtyping import Float, Int
 from peft import get_peft_model_state_dict
 from torch import Tensor, nn
@@ -106,8 +105,7 @@ class StableDiffusionPolicy(AbstractPolicy):
     def export(self, directory: Path) -> list[Path]:
         written: list[Path] = []
         if self._has_adapter:
-            layers = convert_state_dict_to_diffusers(self._scaled_lora())
-            StableDiffusionPipeline.save_lora_weights(directory / "lora", unet_lora_layers=layers)
+            StableDiffusionPipeline.save_lora_weights(directory / "lora", unet_lora_layers=self._scaled_lora())
             written.append(directory / "lora" / "pytorch_lora_weights.safetensors")
             self.pipeline.unet.fuse_lora(adapter_names=[ADAPTER])
             self.pipeline.unet.unload_lora()
