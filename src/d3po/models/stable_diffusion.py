@@ -66,7 +66,7 @@ class StableDiffusionPolicy(AbstractPolicy):
         unconditional, conditional = output.chunk(2)
         return unconditional + guidance * (conditional - unconditional)
 
-    def _scaled_lora(self) -> dict[str, Tensor]:
+    def _scaled_lora(self) -> dict[str, Any]:
         """The LoRA with alpha / rank folded into its second factor, as loaders assume alpha = rank where nothing is said."""
         config = self.pipeline.unet.peft_config[ADAPTER]
         scale = config.lora_alpha / config.r
