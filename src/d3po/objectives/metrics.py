@@ -16,11 +16,13 @@ def pair_metrics(
     target: Float[Tensor, "*pairs"],
     nats_per_dimension: float,
     step_scale: Float[Tensor, "*scale"] | float = 1.0,
+    sampled_by_reference: bool = True,
 ) -> dict[str, Float[Tensor, "*pairs"]]:
     """Per-pair, per-step metrics, to be averaged by the caller.
 
-    `kl` estimates KL(reference || policy) of a step as minus the log-ratio, which is unbiased where the reference sampled the
-    images; `nats_per_dimension` converts a log-ratio to nats per latent dimension (1 where it is a mean already).
+    `kl` is estimated without bias where the reference sampled the images, as KL(reference || policy): minus the log-ratio. Where
+    a policy close to today's sampled them, the log-ratio itself estimates KL(policy || reference), and that is given.
+    `nats_per_dimension` converts a log-ratio to nats per latent dimension (1 where it is a mean already).
     `step_scale` is what the loss multiplied the log-ratios by (step weighting), which decides where clipping cuts in.
     """
     lean = 2 * target - 1
@@ -35,5 +37,5 @@ def pair_metrics(
         "winner_log_ratio": winner,
         "loser_log_ratio": loser,
         "clip_fraction": clipped / 2,
-        "kl": -(winner + loser) / 2 * nats_per_dimension,
+        "kl": (winner + loser) / 2 * (-nats_per_dimension if sampled_by_reference else nats_per_dimension),
     }

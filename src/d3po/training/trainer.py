@@ -53,6 +53,8 @@ class Trainer:
         )
         self._stepper = self.accelerator.prepare(self.optimizer)
         self.average = policy.state() if settings.policy_ema else None
+        self.sampled_by_reference = True
+        """Whether the images trained on were drawn by the reference; decides which KL is estimated."""
         self._step_weights = step_weights(replay, balanced=objective.step_weighting == "balanced")
         dimensions = math.prod(policy.latent_shape)
         self._nats_per_dimension = 1.0 if objective.log_prob == "mean" else 1 / dimensions
@@ -158,7 +160,11 @@ class Trainer:
                 "the update was not made. Lower training.learning_rate or objective.beta"
             )
         self.accelerator.backward(loss)
-        sums.add(batch.steps, weights, pair_metrics(self.objective, losses, a, b, target, self._nats_per_dimension, scale))
+        sums.add(
+            batch.steps,
+            weights,
+            pair_metrics(self.objective, losses, a, b, target, self._nats_per_dimension, scale, self.sampled_by_reference),
+        )
 
     @torch.no_grad()
     def _update_average(self, average: dict[str, Tensor]) -> None:

@@ -59,3 +59,16 @@ def test_metrics_carry_no_gradient_and_keep_the_shape_of_pairs() -> None:
     metrics: dict[str, Tensor] = pair_metrics(OBJECTIVE, OBJECTIVE(a, -a, target), a, -a, target, 1.0)
     assert all(value.shape == (3, 2) and not value.requires_grad for value in metrics.values())
     torch.testing.assert_close(metrics["loss"], torch.full((3, 2), math.log(2)))
+
+
+def test_kl_is_read_in_the_direction_of_whoever_sampled() -> None:
+    """Images of the policy itself are likelier under it: their mean log-ratio is KL(policy || reference)."""
+    generator = torch.Generator().manual_seed(0)
+    mean, count = 0.3, 40_000
+    of_reference, of_policy = torch.randn(2, count, generator=generator), torch.randn(2, count, generator=generator) + mean
+    expected = mean**2 / 2  # KL between two unit Gaussians whose means are 0.3 apart, either way
+    for images, by_reference in ((of_reference, True), (of_policy, False)):
+        a, b = mean * images - mean**2 / 2
+        losses, target = torch.zeros(count), torch.ones(count)
+        kl = pair_metrics(OBJECTIVE, losses, a, b, target, 1.0, sampled_by_reference=by_reference)["kl"].mean()
+        assert float(kl) == pytest.approx(expected, abs=5 * mean / (2 * count) ** 0.5)
