@@ -110,7 +110,7 @@ class Guards(Section):
     """What stops a run that goes wrong."""
 
     max_kl: float = Field(
-        default=0.05, gt=0, description="stop when a step's KL to the reference passes this, in nats per latent dimension"
+        default=0.2, gt=0, description="stop when a step's KL to the reference passes this, in nats per latent dimension"
     )
     min_diversity: float = Field(default=0.6, ge=0, le=1, description="stop when diversity falls below this share of the base model's")
     max_checkerboard: float = Field(
