@@ -84,9 +84,9 @@ class AbstractPolicy(ABC):
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass: less memory, more time, same gradients."""
 
-    @abstractmethod
     def to(self, device: str) -> None:
-        """Move every part of the model; its trainable parameters stay the same objects."""
+        """Move every part of the model (here the denoiser alone); its trainable parameters stay the same objects."""
+        self.network.to(device)
 
     @property
     def device(self) -> torch.device:
