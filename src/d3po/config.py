@@ -109,9 +109,7 @@ class Evaluation(Section):
 class Guards(Section):
     """What stops a run that goes wrong."""
 
-    max_kl: float = Field(
-        default=0.2, gt=0, description="stop when a step's KL to the reference passes this, in nats per latent dimension"
-    )
+    max_kl: float = Field(default=0.2, gt=0, description="stop when a step's KL to the reference passes this, in nats per latent dimension")
     min_diversity: float = Field(default=0.6, ge=0, le=1, description="stop when diversity falls below this share of the base model's")
     max_checkerboard: float = Field(
         default=1.6, gt=0, description="stop when 2x2 checkerboard energy rises above this multiple of the base model's"

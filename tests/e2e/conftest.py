@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from d3po.config import RunConfig, override
 from d3po.run.folder import RunFolder, create_run
@@ -39,6 +40,12 @@ SETTINGS = {
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved tiny pipeline."""
     return save_tiny_pipeline(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> None:
+    """accelerate keeps one precision per process; each test may choose its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
