@@ -94,6 +94,11 @@ class Training(Section):
     )
     mixed_precision: Literal["no", "fp16", "bf16"] = Field(default="no", description="autocast of the network")
     gradient_checkpointing: bool = Field(default=False, description="less memory, more time, same result")
+    target_kl: float = Field(
+        default=0.0,
+        ge=0,
+        description="brake: the learning rate falls as the KL to the reference nears this, in nats per latent dimension; 0 is off",
+    )
     policy_ema: float = Field(default=0.0, ge=0, lt=1, description="decay of averaged weights used for evaluation and export; 0 is off")
     checkpoint_every: Count = Field(default=8, description="updates between checkpoints")
 

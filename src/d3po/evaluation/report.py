@@ -69,7 +69,7 @@ EXPLAINED = {
     "Loss": "the objective, mean over pairs and denoising steps; log 2 = 0.693 says that the policy has not moved yet.",
     "Margin": "the winner's log-ratio to the reference minus the loser's; training raises it.",
     "Winner's and loser's log-ratio": "how much likelier the policy makes them than the reference does; the winner's should not fall.",
-    "KL": "distance from the reference in nats per latent dimension of one step, estimated on the reference's own samples.",
+    "KL": "distance from the reference in nats per latent dimension of one step; 0 is no change.",
     "Gradient norm": "length of the gradient before clipping; spikes announce instability.",
 }
 

@@ -1,5 +1,7 @@
 """What is measured of every pair and step, next to the loss. Each metric is defined in docs/metrics.md."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,15 +16,11 @@ def pair_metrics(
     log_ratio_a: Float[Tensor, "*pairs"],
     log_ratio_b: Float[Tensor, "*pairs"],
     target: Float[Tensor, "*pairs"],
-    nats_per_dimension: float,
     step_scale: Float[Tensor, "*scale"] | float = 1.0,
-    sampled_by_reference: bool = True,
 ) -> dict[str, Float[Tensor, "*pairs"]]:
     """Per-pair, per-step metrics, to be averaged by the caller.
 
-    `kl` is estimated without bias where the reference sampled the images, as KL(reference || policy): minus the log-ratio. Where
-    a policy close to today's sampled them, the log-ratio itself estimates KL(policy || reference), and that is given.
-    `nats_per_dimension` converts a log-ratio to nats per latent dimension (1 where it is a mean already).
+    `square_log_ratio` is the mean of both images' squared log-ratios; `gaussian_kl` makes a KL of its average.
     `step_scale` is what the loss multiplied the log-ratios by (step weighting), which decides where clipping cuts in.
     """
     lean = 2 * target - 1
@@ -37,5 +35,14 @@ def pair_metrics(
         "winner_log_ratio": winner,
         "loser_log_ratio": loser,
         "clip_fraction": clipped / 2,
-        "kl": (winner + loser) / 2 * (-nats_per_dimension if sampled_by_reference else nats_per_dimension),
+        "square_log_ratio": (winner.square() + loser.square()) / 2,
     }
+
+
+def gaussian_kl(mean_square: float) -> float:
+    """KL between two Gaussian steps of one std, in nats, from E[r^2] of their log-ratios r under samples of either.
+
+    With means d stds apart, r has mean +-d^2/2 and variance d^2, so E[r^2] = d^2 + d^4/4 and KL = d^2/2 = sqrt(1 + E[r^2]) - 1.
+    Unlike the mean of r it does not depend on which of the two sampled, and is never negative.
+    """
+    return math.sqrt(1 + mean_square) - 1

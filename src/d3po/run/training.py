@@ -39,7 +39,6 @@ def train_round(bench: Workbench, round: int) -> None:
         return
     first, reference = _restore(bench, round)
     groups, condition = load_round(bench, round, reference)
-    bench.trainer.sampled_by_reference = round == 0 or bench.config.objective.reference == "per_round"
     updates = bench.trainer.plan(len(groups), round)
     journal = Journal(bench, round, first)
     settings = bench.config.training

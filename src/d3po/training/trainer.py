@@ -14,7 +14,8 @@ from d3po.diffusion.noise import seeded
 from d3po.errors import ConfigError, NonFiniteError
 from d3po.models.base import AbstractPolicy, Condition
 from d3po.objectives.d3po import D3PO
-from d3po.objectives.metrics import pair_metrics
+from d3po.objectives.metrics import gaussian_kl, pair_metrics
+from d3po.training.brake import Brake
 from d3po.training.data import PromptGroup, StepBatch, chunk_groups, step_batch
 from d3po.training.replay import Replay
 
@@ -53,11 +54,9 @@ class Trainer:
         )
         self._stepper = self.accelerator.prepare(self.optimizer)
         self.average = policy.state() if settings.policy_ema else None
-        self.sampled_by_reference = True
-        """Whether the images trained on were drawn by the reference; decides which KL is estimated."""
         self._step_weights = step_weights(replay, balanced=objective.step_weighting == "balanced")
-        dimensions = math.prod(policy.latent_shape)
-        self._nats_per_dimension = 1.0 if objective.log_prob == "mean" else 1 / dimensions
+        self._dimensions = math.prod(policy.latent_shape)
+        self._brake = Brake(target=settings.target_kl)
 
     def plan(self, count: int, round: int) -> list[Update]:
         """The round's updates over `count` prompt groups: a function of the seed, the round and the settings alone."""
@@ -114,10 +113,12 @@ class Trainer:
             raise NonFiniteError(
                 f"the gradient norm is {norm}; the update was not made. Lower training.learning_rate, or objective.beta where log_prob = 'sum'"
             )
+        metrics = self._with_kl(sums.means()) | {"gradient_norm": norm}
+        metrics["learning_rate"] = self._set_learning_rate(self._brake.share(metrics["kl"]))
         self._stepper.step()
         if self.average is not None:
             self._update_average(self.average)
-        return {**sums.means(), "gradient_norm": norm}
+        return metrics
 
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed trainer needs, as flat tensors; random draws follow from the seed and need no state."""
@@ -129,11 +130,13 @@ class Trainer:
                 if key in moments:
                     tensors[f"adam.{key}.{name}"] = moments[key].cpu()
         tensors |= {f"average.{name}": value for name, value in (self.average or {}).items()}
+        tensors["brake.kl"] = torch.tensor(self._brake.kl, dtype=torch.float64)
         return {name: value.contiguous().clone() for name, value in tensors.items()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Continue from `state()` of an earlier process."""
         self.policy.load_state(_under("policy.", tensors))
+        self._brake.kl = float(tensors["brake.kl"])
         for name, parameter in self.policy.trainable().items():
             moments = {key: tensors[f"adam.{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step") if f"adam.{key}.{name}" in tensors}
             if moments:
@@ -163,8 +166,23 @@ class Trainer:
         sums.add(
             batch.steps,
             weights,
-            pair_metrics(self.objective, losses, a, b, target, self._nats_per_dimension, scale, self.sampled_by_reference),
+            pair_metrics(self.objective, losses, a, b, target, scale),
         )
+
+    def _with_kl(self, metrics: Metrics) -> Metrics:
+        """The metrics with squared log-ratios turned into KLs, in nats per latent dimension."""
+        unit = self._dimensions if self.config.objective.log_prob == "mean" else 1
+        square = "square_log_ratio"
+        return {
+            name.replace(square, "kl"): gaussian_kl(value * unit**2) / self._dimensions if name.startswith(square) else value
+            for name, value in metrics.items()
+        }
+
+    def _set_learning_rate(self, share: float) -> float:
+        rate = share * self.config.training.learning_rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
 
     @torch.no_grad()
     def _update_average(self, average: dict[str, Tensor]) -> None:
