@@ -23,7 +23,7 @@ demo: .venv/demo.stamp ## tune the embedded model on a CPU, in minutes, and writ
 	$(BIN)/d3po run $(DEMO)
 
 test: .venv/dev.stamp ## run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
 check: .venv/dev.stamp ## lint, formatting, types and import rules
 	$(BIN)/ruff check $(SOURCES)
