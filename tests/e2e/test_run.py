@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import Tensor
 
-from d3po.errors import RunFolderError
+from d3po.errors import ConfigError, RunFolderError
 from d3po.run.exporting import export_result
 from d3po.run.folder import RunFolder
 from d3po.run.loop import run_rounds
@@ -104,7 +104,7 @@ def test_other_references_run_and_resume(make_run: MakeRun, reference: str) -> N
     folder = make_run(settings={"objective.reference": f'"{reference}"'})
     bench = finished(folder)
     assert bench.trained_rounds() == 2
-    assert list(folder.path.glob("rollouts/round-001/*.reference.safetensors"))
+    assert list(folder.path.glob("rollouts/round-001/*.reference-*.safetensors"))
     assert folder.read_metrics()[-1]["kl"] != 0
 
 
@@ -230,3 +230,18 @@ def test_half_precision_shards_replay_exactly_what_was_sampled(make_run: MakeRun
     folder = make_run(settings={"sampling.stored": '"float16"', "rounds": "1", "objective.log_prob": '"sum"'})
     finished(folder)
     assert folder.read_metrics()[0]["loss"] == pytest.approx(np.log(2), abs=1e-3)
+
+
+def test_damaged_reference_log_probs_are_computed_anew(make_run: MakeRun) -> None:
+    folder = make_run(settings={"objective.reference": '"fixed"'})
+    bench = finished(folder)
+    (cache, *_) = sorted(folder.path.glob("rollouts/round-001/*.reference-*.safetensors"))
+    whole = cache.read_bytes()
+    cache.write_bytes(whole[:-1] + bytes([whole[-1] ^ 0xFF]))
+    load_round(bench, 1, None)
+    assert cache.read_bytes() == whole
+
+
+def test_missing_tracking_is_said_before_any_work(make_run: MakeRun) -> None:
+    with pytest.raises(ConfigError, match=r"tracking\.wandb"):
+        opened(make_run(settings={"tracking.wandb": "true"}))

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from d3po.errors import ConfigError, RunFolderError, TrainingStoppedError
+from d3po.errors import RunFolderError, TrainingStoppedError
 from d3po.models.base import Condition
 from d3po.preferences.records import Comparison, ImageRecord
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints, save_checkpoint
-from d3po.storage.files import write_atomically
+from d3po.storage.files import sha256, write_atomically
 from d3po.storage.shards import Shard, open_shard
 from d3po.training.data import PromptGroup
 from d3po.training.guards import check_round, check_update
@@ -56,6 +56,7 @@ def train_round(bench: Workbench, round: int) -> None:
                 bench.narrator.say(f"warning: {alarm.message}")
             done = update.number + 1
             if done % settings.checkpoint_every == 0 and done < len(updates):
+                journal.sync()
                 _save(bench, round, done, final=False, reference=reference)
 
         bench.trainer.run(groups, condition, updates[first:], after_update=after_update)
@@ -112,11 +113,17 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.sync()
         self._file.close()
         if self._events:
             self._events.close()
         if self._wandb:
             self._wandb.finish()
+
+    def sync(self) -> None:
+        """Bring the lines to disk, as must happen before a checkpoint that counts on them."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def write(self, update: Update, metrics: Metrics) -> None:
         """Record one update."""
@@ -164,19 +171,23 @@ def _reference(
     kind = bench.config.objective.reference
     if kind == "per_round" or round == 0:
         return shard.log_probs()
-    path = shard.path.with_suffix(".reference.safetensors")
-    cached = _cached_reference(path)
+    cached = _cached_reference(shard)
     if cached is not None:
         return cached
     rows = condition.rows(torch.tensor([order[image.prompt_id] for image in sorted(images, key=lambda image: image.row)]))
     within = bench.policy.without_adapter() if kind == "fixed" else standing_in(bench.policy, reference or {})
     log_probs = reference_log_probs(bench.policy, bench.replay, shard, rows, max_rows=bench.config.training.max_rows, within=within)
-    write_atomically(path, save({"log_probs": log_probs}))
+    content = save({"log_probs": log_probs})
+    write_atomically(shard.path.with_suffix(f".reference-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"), content)
     return log_probs
 
 
-def _cached_reference(path: Path) -> Tensor | None:
-    return load_file(path)["log_probs"] if path.exists() else None
+def _cached_reference(shard: Shard) -> Tensor | None:
+    """The kept reference log-probs, if their bytes are those whose hash the file's name carries; a damaged cache is made anew."""
+    for path in shard.path.parent.glob(f"{shard.path.stem}.reference-*.safetensors"):
+        if sha256(path).startswith(path.stem.rpartition("-")[2]):
+            return load_file(path)["log_probs"]
+    return None
 
 
 def _group(
@@ -204,10 +215,6 @@ def _run_id(bench: Workbench) -> str:
 
 
 def _start_wandb(bench: Workbench) -> Any:
-    try:
-        wandb = import_module("wandb")
-    except ImportError as error:
-        raise ConfigError("tracking.wandb is on but wandb is not installed; `pip install d3po[wandb]` or set it to false") from error
-    return wandb.init(
+    return import_module("wandb").init(
         project="d3po", name=bench.folder.path.name, config=bench.config.model_dump(mode="json"), resume="allow", id=_run_id(bench)
     )

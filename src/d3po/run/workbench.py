@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from itertools import count, takewhile
 
 import torch
@@ -33,6 +34,10 @@ class Workbench:
     _standing: int | None = field(default=None, init=False)
     """After how many rounds the policy stands; None: as loaded, or in the middle of a round."""
     _touched: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        if self.config.tracking.wandb and find_spec("wandb") is None:
+            raise ConfigError("tracking.wandb is on but wandb is not installed; `pip install 'd3po[wandb]'` or set it to false")
 
     @cached_property
     def store(self) -> Store:
