@@ -9,7 +9,7 @@ import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from d3po.errors import ConfigError
-from d3po.options import Clip, LastStep, LogProbReduce, ReferenceRefresh, Spacing, StepWeighting, Targets
+from d3po.options import Clip, LastStep, LogProbReduce, QuestionKind, ReferenceRefresh, Spacing, StepWeighting, Targets
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -43,10 +43,20 @@ class Sampling(Section):
 class Feedback(Section):
     """Who says which picture is better."""
 
-    reward: str = Field(default="colourfulness", description="a built-in reward, closeness:#rrggbb, or module:function")
+    source: Literal["reward", "human"] = Field(default="reward", description="the measured reward below, or people, through `d3po rate`")
+    reward: str = Field(
+        default="colourfulness", description="a built-in reward, closeness:#rrggbb, or module:function; with people, only what is plotted"
+    )
     temperature: float = Field(default=0.0, ge=0, description="Bradley-Terry noise of the simulated annotator, in units of the reward")
     tie_band: float = Field(default=0.0, ge=0, description="differences up to this are ties, in units of the reward")
     pairs_per_prompt: int = Field(default=0, ge=0, description="pairs asked about, chosen at random; 0 asks about all of them")
+    ask: QuestionKind = Field(
+        default="pair",
+        description="how people are asked: pair, best_worst or rank of the K images, grid (mark the bad ones), thumb, score (1 to 5)",
+    )
+    overlap: Count = Field(default=1, description="how many people answer each question")
+    quota: int = Field(default=0, ge=0, description="votes after which a round is trained; 0 waits for every question")
+    deadline_minutes: float = Field(default=0.0, ge=0, description="minutes after which a round is trained on the votes it has; 0 waits")
 
 
 class Adapter(Section):

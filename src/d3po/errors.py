@@ -10,6 +10,7 @@
     |  |- CorruptFileError           a shard or checkpoint whose bytes are not those that were written
     |  `- StorageError               the disk is full or not writable
     |- DegenerateStepError           a reverse step without a density (std = 0)
+    |- RunEndedError                 somebody ended the run from the dashboard
     `- TrainingStoppedError          a guard stopped training
        `- NonFiniteError             a loss or gradient that is not a number
 
@@ -25,6 +26,7 @@ __all__ = [
     "NonFiniteError",
     "PromptError",
     "RewardError",
+    "RunEndedError",
     "RunFolderError",
     "StorageError",
     "TrainingStoppedError",
@@ -74,6 +76,12 @@ class StorageError(UserError):
 
 class DegenerateStepError(D3POError):
     """A reverse step with std = 0: it is deterministic and has no density."""
+
+
+class RunEndedError(D3POError):
+    """Somebody ended the run from the dashboard; the same command goes on from there."""
+
+    exit_code = 0
 
 
 class TrainingStoppedError(D3POError):

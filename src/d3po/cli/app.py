@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +24,9 @@ app = typer.Typer(
 )
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", show_default=False)]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.epochs=2. Repeatable.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan (pairs, network rows, disk, memory, time) and do nothing.")]
 
 
@@ -44,9 +47,7 @@ def init(
     ] = None,
     prompts: Annotated[Path | None, typer.Option(help="Prompts to train on, one a line. Default for emoji: a list of its own.")] = None,
     held_out: Annotated[Path | None, typer.Option(help="Prompts for evaluation only. Default: every fifth of --prompts.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.epochs=2. Repeatable.")
-    ] = None,
+    set_: SetOption = None,
     skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Pass over empty lines in prompt files.")] = False,
 ) -> None:
     """Make a run folder: run.toml with every setting, and the prompts."""
@@ -67,15 +68,28 @@ def init(
     typer.echo(f"{run} is ready: settings in {run / 'run.toml'}, {len(trained)} prompts, {len(kept)} held out. Next: d3po run {run}")
 
 
-@app.command(epilog="Example: `d3po run runs/demo`")
-def run(run: RunArgument, dry_run: DryRun = False) -> None:
+@app.command(epilog="Example: `d3po run runs/demo` · with people: `d3po run runs/demo --feedback human --more 1 --serve`")
+def run(
+    run: RunArgument,
+    feedback: Annotated[str | None, typer.Option(help="Who compares from now on: reward (measured) or human.")] = None,
+    more: Annotated[int, typer.Option(min=0, help="Train this many rounds more than are trained; 0 keeps `rounds` of run.toml.")] = 0,
+    set_: SetOption = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Also serve the rating page, as `d3po rate` does, and open it.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the page of --serve.")] = 8000,
+    dry_run: DryRun = False,
+) -> None:
     """Sample, compare, train and evaluate, round after round, to the end; then write the report."""
-    with _opened(run) as bench:
+    changes = dict(_assignment(text) for text in set_ or [])
+    if feedback is not None:
+        changes["feedback.source"] = feedback
+    with _opened(run, changes, more=more) as bench:
         if dry_run:
             return _print_plan(bench)
         from d3po.run.loop import run_rounds
+        from d3po.run.serving import rating_page
 
-        run_rounds(bench)
+        with rating_page(run, port) if serve else nullcontext():
+            run_rounds(bench)
 
 
 @app.command(epilog="Example: `d3po sample runs/demo`")
@@ -177,7 +191,7 @@ def doctor() -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> "Generator[Workbench, None, None]":
+def _opened(path: Path, changes: dict[str, str] | None = None, *, more: int = 0) -> "Generator[Workbench, None, None]":
     from d3po.errors import ConfigError
     from d3po.run.folder import RunFolder
 
@@ -189,8 +203,12 @@ def _opened(path: Path) -> "Generator[Workbench, None, None]":
     config = folder.config()
     with folder.locked():
         from d3po.run.progress import Narrator
-        from d3po.run.workbench import Workbench
+        from d3po.run.workbench import Workbench, final_checkpoints
 
+        if more:
+            changes = {"rounds": str(len(final_checkpoints(folder)) + more)} | (changes or {})
+        if changes:
+            config = folder.change(changes)
         bench = Workbench(folder=folder, config=config, narrator=Narrator())
         try:
             yield bench

@@ -9,12 +9,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from d3po.config import RunConfig, dump_config, load_config
+from d3po.config import RunConfig, dump_config, load_config, override
 from d3po.errors import ConfigError, RunFolderError
 from d3po.run.prompts import read_prompts
 from d3po.storage.files import sha256, write_atomically
 
-CHANGEABLE = {"rounds", "tracking", "guards", "recipe"}
+CHANGEABLE: dict[str, bool | set[str]] = {
+    **dict.fromkeys(("rounds", "tracking", "guards", "recipe"), True),
+    "feedback": {"source", "ask", "pairs_per_prompt", "overlap", "quota", "deadline_minutes"},
+}
 """Settings that may change between two commands on one folder; all others decide what was already made."""
 
 
@@ -62,9 +65,23 @@ class RunFolder:
         if not self.config_path.exists():
             raise RunFolderError(f"{self.path} is not a run folder: it has no run.toml; make one with `d3po init {self.path}`")
         config = load_config(self.config_path)
+        self._require_unchanged(config)
+        return config
+
+    def _require_unchanged(self, config: RunConfig) -> None:
         frozen = self.path / "started.json"
         if frozen.exists():
             _require_same(json.loads(frozen.read_text()), self._decisive(config), self.path)
+
+    def change(self, assignments: dict[str, str]) -> RunConfig:
+        """Change settings in run.toml, given as dotted keys, and return the new config.
+
+        Raises:
+            ConfigError: unknown or out of range, or one that decided what was already made.
+        """
+        config = override(self.config(), assignments, where="--set")
+        self._require_unchanged(config)
+        write_atomically(self.config_path, dump_config(config))
         return config
 
     def mark_started(self, config: RunConfig) -> None:

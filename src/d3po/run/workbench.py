@@ -74,8 +74,7 @@ class Workbench:
 
     def finals(self) -> list[CheckpointFile]:
         """The final checkpoint of every trained round, in order."""
-        by_round = {checkpoint.round: checkpoint for checkpoint in list_checkpoints(self.folder.checkpoints) if checkpoint.final}
-        return [by_round[round] for round in takewhile(by_round.__contains__, count())]
+        return final_checkpoints(self.folder)
 
     def trained_rounds(self) -> int:
         """How many rounds have been trained to their end."""
@@ -96,6 +95,12 @@ class Workbench:
     def moved(self, rounds: int | None) -> None:
         """Say that training has changed the state: to the end of `rounds` rounds, or (None) to somewhere in between."""
         self._standing, self._touched = rounds, True
+
+
+def final_checkpoints(folder: RunFolder) -> list[CheckpointFile]:
+    """The final checkpoint of every trained round, in order."""
+    by_round = {checkpoint.round: checkpoint for checkpoint in list_checkpoints(folder.checkpoints) if checkpoint.final}
+    return [by_round[round] for round in takewhile(by_round.__contains__, count())]
 
 
 def make_replay(policy: AbstractPolicy, config: RunConfig) -> Replay:
