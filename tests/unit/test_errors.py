@@ -6,7 +6,7 @@ import re
 import pytest
 
 from d3po import errors
-from d3po.errors import D3POError, UserError
+from d3po.errors import D3POError, RunEndedError, UserError
 
 
 def drawn_tree() -> dict[str, str | None]:
@@ -35,14 +35,14 @@ def test_drawing_shows_exactly_the_classes() -> None:
 def test_public_names_are_pinned() -> None:
     assert errors.__all__ == [
         "ConfigError", "CorruptFileError", "D3POError", "DegenerateStepError", "ModelError", "NonFiniteError",
-        "PromptError", "RewardError", "RunFolderError", "StorageError", "TrainingStoppedError", "UserError",
+        "PromptError", "RewardError", "RunEndedError", "RunFolderError", "StorageError", "TrainingStoppedError", "UserError",
     ]  # fmt: skip
     assert set(errors.__all__) == set(defined_classes())
 
 
 @pytest.mark.parametrize("error", defined_classes().values(), ids=lambda error: error.__name__)
 def test_exit_code_says_whether_the_user_can_mend_it(error: type[D3POError]) -> None:
-    assert error("why").exit_code == (2 if issubclass(error, UserError) else 1)
+    assert error("why").exit_code == (2 if issubclass(error, UserError) else 0 if error is RunEndedError else 1)
 
 
 @pytest.mark.parametrize("error", defined_classes().values(), ids=lambda error: error.__name__)
