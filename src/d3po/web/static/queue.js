@@ -1,0 +1,150 @@
+/**
+ * @file The next questions, fetched and decoded before they are needed, so that a key press shows the next pictures at once.
+ */
+
+import { ApiError, call, clockSkew } from "./api.js";
+
+const DEPTH = 4;
+const MOST_AT_ONCE = 16;
+const FETCH_AGAIN_MS = [1000, 2000, 5000, 10_000];
+
+/**
+ * @typedef {object} Picture
+ * @property {number} position
+ * @property {string} url
+ * @property {number|null} width   pixels; null if the server cannot read the file
+ * @property {number|null} height
+ *
+ * @typedef {object} Item
+ * @property {string} assignment
+ * @property {"pair"|"best_worst"|"rank"|"grid"|"thumb"|"score"} kind
+ * @property {string} prompt
+ * @property {Picture[]} images
+ * @property {number} lease_expires_at
+ * @property {string} [instruction]
+ *
+ * @typedef {object} Ready
+ * @property {Item} item
+ * @property {HTMLImageElement[]} pictures  decoded, in the order shown
+ * @property {boolean} broken               a picture is gone from the server
+ */
+
+/** Fires `change` when a question became ready or the server said how things stand. */
+export class Queue extends EventTarget {
+  /** @type {Ready[]} */
+  ready = [];
+  /** @type {{done: number, left: number, phase: string}|null} */
+  standing = null;
+  /** @type {ApiError|null} why the last fetch failed */
+  trouble = null;
+  #loading = new Set();
+  #answered = new Set();
+  #fetching = false;
+  #failures = 0;
+  #pending;
+
+  /** @param {{has: (assignment: string) => boolean, count: () => number}} pending answers still on their way */
+  constructor(pending) {
+    super();
+    this.#pending = pending;
+  }
+
+  /** Whether nothing is ready, nothing is being loaded and the server had nothing to give. */
+  get dry() {
+    return this.ready.length === 0 && this.#loading.size === 0 && this.standing !== null && !this.trouble;
+  }
+
+  /** The next question, or nothing if none is ready. @returns {Ready|undefined} */
+  take() {
+    this.ready = this.ready.filter(({ item }) => !lapsed(item));
+    const next = this.ready.shift();
+    this.refill();
+    return next;
+  }
+
+  /** Puts a question back in front: it was on the table when another was undone. @param {Ready} ready */
+  putBack(ready) {
+    this.ready.unshift(ready);
+  }
+
+  /** Never hands this one out (again). @param {string} assignment */
+  drop(assignment) {
+    this.#answered.add(assignment);
+    this.ready = this.ready.filter(({ item }) => item.assignment !== assignment);
+  }
+
+  /** It may come again: its answer was withdrawn. @param {string} assignment */
+  allow(assignment) {
+    this.#answered.delete(assignment);
+  }
+
+  /** Fetches as many as are missing. @param {string} [shown] the assignment on the table */
+  async refill(shown = this.shown) {
+    this.shown = shown;
+    if (this.#fetching || this.ready.length + this.#loading.size >= DEPTH) return;
+    this.#fetching = true;
+    try {
+      const ask = Math.min(MOST_AT_ONCE, DEPTH + 1 + this.#pending.count());
+      const answer = await call("GET", `/v1/queue?n=${ask}`);
+      this.#failures = 0;
+      this.trouble = null;
+      this.standing = { done: answer.done, left: answer.left, phase: answer.phase };
+      for (const item of answer.items) this.#load(item);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.#failed(error);
+    } finally {
+      this.#fetching = false;
+    }
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #failed(error) {
+    this.trouble = error;
+    if (!error.passing) return;
+    const wait = FETCH_AGAIN_MS[Math.min(this.#failures++, FETCH_AGAIN_MS.length - 1)];
+    setTimeout(() => this.refill(), Math.max(wait, error.retryAfterMs));
+  }
+
+  /** @param {Item} item */
+  async #load(item) {
+    const id = item.assignment;
+    const known = id === this.shown || this.#loading.has(id) || this.ready.some((r) => r.item.assignment === id);
+    if (known || this.#answered.has(id) || this.#pending.has(id)) return;
+    this.#loading.add(id);
+    const ready = await decode(item);
+    this.#loading.delete(id);
+    if (ready && !this.#answered.has(id)) this.ready.push(ready);
+    if (!ready) setTimeout(() => this.refill(), FETCH_AGAIN_MS[1]);
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+/**
+ * Loads and decodes all pictures of a question; nothing of it is shown before all of it can be.
+ * @param {Item} item
+ * @returns {Promise<Ready|undefined>} nothing if the server cannot be reached
+ */
+export async function decode(item) {
+  const pictures = item.images.map(element);
+  const outcomes = await Promise.allSettled(pictures.map((picture) => picture.decode()));
+  if (outcomes.every((outcome) => outcome.status === "fulfilled")) return { item, pictures, broken: false };
+  const gone = await Promise.allSettled(item.images.map((image) => call("GET", image.url)));
+  const reached = gone.every((outcome) => outcome.status === "fulfilled" || !outcome.reason.passing);
+  return reached ? { item, pictures, broken: true } : undefined;
+}
+
+/** @param {Picture} image @param {number} index @param {Picture[]} all */
+function element(image, index, all) {
+  const picture = new Image();
+  picture.decoding = "sync";
+  picture.draggable = false;
+  picture.alt = all.length === 1 ? "The picture" : `Picture ${index + 1} of ${all.length}`;
+  picture.src = image.url;
+  return picture;
+}
+
+/** Whether its lease has run out, so that somebody else may have it now. @param {Item} item */
+function lapsed(item) {
+  return item.lease_expires_at < Date.now() + clockSkew;
+}

@@ -1,0 +1,64 @@
+/** @file The browser's own database, and its stand-in where a browser has none to give (some private windows). */
+
+const NAME = "d3po";
+const SHELF = "outbox";
+
+/**
+ * @typedef {object} Shelf
+ * @property {boolean} durable  whether it survives the tab
+ * @property {(entry: any) => Promise<number>} put   resolves once the entry is on disk, with its key `seq`
+ * @property {(seq: number) => Promise<void>} remove
+ * @property {() => Promise<any[]>} all  in the order in which they were put
+ */
+
+/** @returns {Promise<Shelf>} */
+export async function openShelf() {
+  try {
+    return onDisk(await open());
+  } catch {
+    return inMemory();
+  }
+}
+
+function open() {
+  return new Promise((resolve, reject) => {
+    const request = indexedDB.open(NAME, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore(SHELF, { keyPath: "seq", autoIncrement: true });
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+    request.onblocked = () => reject(new Error("blocked"));
+  });
+}
+
+/** @param {IDBDatabase} db @returns {Shelf} */
+function onDisk(db) {
+  const run = (mode, work) =>
+    new Promise((resolve, reject) => {
+      const transaction = db.transaction(SHELF, mode, { durability: "strict" });
+      const request = work(transaction.objectStore(SHELF));
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onabort = transaction.onerror = () => reject(transaction.error);
+    });
+  return {
+    durable: true,
+    put: (entry) => run("readwrite", (shelf) => shelf.put(entry)),
+    remove: (seq) => run("readwrite", (shelf) => shelf.delete(seq)),
+    all: () => run("readonly", (shelf) => shelf.getAll()),
+  };
+}
+
+/** @returns {Shelf} */
+export function inMemory() {
+  const entries = new Map();
+  let last = 0;
+  return {
+    durable: false,
+    put: async (entry) => {
+      entry.seq ??= ++last;
+      entries.set(entry.seq, entry);
+      return entry.seq;
+    },
+    remove: async (seq) => void entries.delete(seq),
+    all: async () => [...entries.values()],
+  };
+}
