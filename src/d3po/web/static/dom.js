@@ -43,7 +43,7 @@ export function byId(id) {
   return element;
 }
 
-/** The last word on what the page says about itself to tests and styles. @param {Record<string, string|number|boolean>} facts */
+/** What the page says about itself to tests and styles. @param {Record<string, string|number|boolean>} facts */
 export function expose(facts) {
   for (const [name, value] of Object.entries(facts)) document.body.dataset[name] = String(value);
 }
@@ -51,6 +51,11 @@ export function expose(facts) {
 /** Opens a dialog anew. @param {any} dialog */
 export function openDialog(dialog) {
   if (!dialog.open) dialog.showModal();
+}
+
+/** Makes the close button of every dialog work; without forms, which the page's security policy forbids to go anywhere. */
+export function letDialogsClose() {
+  for (const button of document.querySelectorAll("dialog [data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
 }
 
 /** "3 votes", "1 vote". @param {number} n @param {string} word */

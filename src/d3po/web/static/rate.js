@@ -1,7 +1,7 @@
 /** @file The page where pictures are rated: wires the queue, the outbox, the keys and the stage together. */
 
 import { call } from "./api.js";
-import { byId, count, expose, h, openDialog } from "./dom.js";
+import { byId, count, expose, h, letDialogsClose, openDialog } from "./dom.js";
 import { openHelp } from "./help.js";
 import { Keys, caption } from "./keys.js";
 import { MODES, picks } from "./modes/index.js";
@@ -78,8 +78,8 @@ function greetStranger(error) {
 function show() {
   const { current } = session;
   if (!current) return showNothing();
-  waiting.end();
   const { item, pictures, broken } = current;
+  if (waiting.end()) say(`Here is a question: ${item.prompt}`);
   const mode = MODES[item.kind];
   byId("prompt").textContent = item.prompt;
   byId("ask").textContent = item.instruction || mode.ask;
@@ -183,6 +183,7 @@ function listen() {
   addEventListener("beforeunload", (event) => outbox.waiting.length && event.preventDefault());
   for (const button of document.querySelectorAll("[data-act]")) listenTo(button);
   byId("flag-form").addEventListener("submit", sendFlag);
+  letDialogsClose();
 }
 
 /** A button with a name: pressed like its key; "compare" for as long as it is held. */
@@ -272,7 +273,9 @@ function openFlag() {
   openDialog(byId("flag"));
 }
 
-function sendFlag() {
+/** @param {SubmitEvent} event */
+function sendFlag(event) {
+  event.preventDefault();
   const form = new FormData(byId("flag-form"));
   const reason = [form.get("reason"), form.get("words")].map((part) => String(part ?? "").trim()).filter(Boolean).join(": ");
   byId("flag").close();

@@ -41,7 +41,7 @@ export class Stage {
     const focused = this.#frames.findIndex((frame) => frame.contains(document.activeElement));
     this.#pictures = pictures;
     this.#frames = frames;
-    this.#shelf = h("div", { class: "pictures" }, ...frames);
+    this.#shelf = h("div", { class: "pictures" }, h("div", { class: "sheet" }, ...frames));
     this.compare(false);
     this.reset();
     this.root.replaceChildren(this.#shelf, ...(below ? [below] : []));

@@ -4,15 +4,26 @@ import { call, sleep } from "./api.js";
 import { byId, expose, h } from "./dom.js";
 
 const POLL_MS = [1500, 2500, 4000, 6000, 10_000];
-const ENDED = new Set(["done", "stopped"]);
-const PHASES = {
-  sample: ["New pictures are being painted", "The model draws the next pictures from what it has learnt."],
-  train: ["The model is learning from your votes", "New pictures follow as soon as it is ready."],
-  evaluate: ["The model is being tested", "It draws pictures for prompts it has not practised."],
-  vote: ["Nothing to rate just now", "Others have the last questions. If one comes back, it appears here by itself."],
-  done: ["All done. Thank you!", "Every question has been answered; this run is complete."],
-  stopped: ["All done. Thank you!", "This run has been ended; all your votes are kept."],
+/** By how a phase's name begins: what it is called here, what it means for whoever waits, and whether it is the end. */
+const PHASES = [
+  { begins: ["sampl"], title: "New pictures are being painted", words: "The model draws the next pictures from what it has learnt." },
+  { begins: ["train"], title: "The model is learning from your votes", words: "New pictures follow as soon as it is ready." },
+  { begins: ["eval", "report"], title: "The model is being tested", words: "It draws pictures for prompts it has not practised." },
+  { begins: ["pause"], title: "A short pause", words: "The run has been paused; it goes on by itself." },
+  { begins: ["done", "finish", "end"], title: "All done. Thank you!", words: "This run is complete, and every answer counted.", end: true },
+  { begins: ["stop", "fail"], title: "That was it. Thank you!", words: "This run has been ended; all your votes are kept.", end: true },
+];
+const QUIET = {
+  begins: [],
+  title: "Nothing to rate just now",
+  words: "You have answered everything there is. If there is more, it appears here by itself.",
+  end: false,
 };
+
+/** @param {string} [phase] */
+export function describe(phase = "") {
+  return PHASES.find(({ begins }) => begins.some((start) => phase.startsWith(start))) ?? QUIET;
+}
 
 /** The state without a question. */
 export class Waiting {
@@ -34,10 +45,12 @@ export class Waiting {
     this.#poll();
   }
 
-  /** There is a question again. */
+  /** There is a question again. Returns whether there was none before. */
   end() {
+    const was = this.#on;
     this.#on = false;
     this.#card.remove();
+    return was;
   }
 
   /** Asks gently, and not at all while nobody looks. */
@@ -53,12 +66,11 @@ export class Waiting {
 
   #draw(phase, message, round) {
     if (this.#queue.trouble && !this.#queue.standing) return this.#tell("Just a moment", "The server cannot be reached; the page tries again by itself.", true);
-    const ended = ENDED.has(phase ?? "");
-    if (!this.#queue.dry && !ended) return this.#tell("Loading pictures", "", true);
-    const [title, words] = PHASES[phase ?? "vote"] ?? PHASES.vote;
-    const where = round === undefined || round === null || ended ? "" : `Round ${round + 1}`;
-    this.#tell(title, message || words, !ended, where);
-    expose({ state: ended ? "done" : "waiting", phase: phase ?? "" });
+    const { title, words, end } = describe(phase);
+    if (!this.#queue.dry && !end) return this.#tell("Loading pictures", "", true);
+    const where = round === undefined || round === null || end ? "" : `Round ${round}`;
+    this.#tell(title, message || words, !end, where);
+    expose({ state: end ? "done" : "waiting", phase: phase ?? "" });
   }
 
   #tell(title, words, busy, where = "") {

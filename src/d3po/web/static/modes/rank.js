@@ -120,6 +120,7 @@ class Ranking {
     this.#frames.forEach((f, i) => {
       const place = this.#places.indexOf(i);
       f.classList.toggle("placed", place >= 0);
+      f.dataset.place = place >= 0 ? `${place + 1}.` : "";
       f.setAttribute("aria-pressed", String(place >= 0));
       f.setAttribute("aria-label", place >= 0 ? `Picture ${i + 1}, number ${place + 1}` : `Picture ${i + 1}`);
     });

@@ -1,0 +1,173 @@
+/** @file The page of whoever runs the training: what happens, what it brought, who helped, and the few levers there are. */
+
+import { ApiError, call, sleep } from "./api.js";
+import { bars, curve, short } from "./charts.js";
+import { confirmed } from "./confirm.js";
+import { byId, count, expose, h, letDialogsClose } from "./dom.js";
+import { startInvitations } from "./invitations.js";
+import { ago, fill, people, rounds, samples } from "./tables.js";
+
+const REFRESH_MS = 4000;
+const CURVES = {
+  win_rate: { title: "Win rate over the base model", unit: true, middle: 0.5 },
+  agreement: { title: "Agreement of annotators", middle: 0 },
+};
+const QUESTIONS = {
+  stop: ["Stop the run?", "Everything done so far is kept. The run can be continued later from the command line.", "Stop the run"],
+  train_now: ["Train on what there is?", "No more votes are collected in this round; training begins with those there are.", "Train now"],
+};
+
+/** What is drawn, so that nothing is drawn anew without need: focus and scroll positions stay. */
+const drawn = new Map();
+
+async function start() {
+  letDialogsClose();
+  for (const button of document.querySelectorAll("[data-control]")) button.addEventListener("click", () => control(button.dataset.control));
+  byId("page").querySelector("details").addEventListener("toggle", showAudit);
+  startInvitations();
+  for (;;) {
+    if (!document.hidden && !(await refresh())) return;
+    await sleep(REFRESH_MS);
+  }
+}
+
+/** Fetches and shows everything. Returns whether it makes sense to try again. */
+async function refresh() {
+  try {
+    show(await call("GET", "/v1/dashboard"));
+    lamp("good", "Live");
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (error.passing) return lamp("away", "Not reached, trying again");
+    turnAway(error);
+    return false;
+  }
+  return true;
+}
+
+function lamp(mood, words) {
+  byId("link").dataset.mood = mood;
+  byId("link").textContent = words;
+  return true;
+}
+
+function turnAway(error) {
+  lamp("bad", "Closed");
+  byId("page").hidden = true;
+  byId("trouble").hidden = false;
+  const words = error.signedOut ? "Open your invitation link first." : "This page is for administrators. You can still rate pictures.";
+  byId("trouble").replaceChildren(h("h2", {}, "Not for you yet"), h("p", {}, words), h("a", { class: "answer", href: "/rate" }, "Rate pictures"));
+  expose({ state: "refused" });
+}
+
+function show(data) {
+  byId("page").hidden = false;
+  once("now", [data.phase, data.control, Math.floor(data.now / 60_000)], () => showNow(data));
+  once("tiles", [data.votes, data.votes_per_minute.at(-1), data.agreement, data.cost, data.curves], () => byId("tiles").replaceChildren(...tiles(data)));
+  once("alarms", data.alarms, () => showAlarms(data.alarms));
+  once("curves", [data.curves, data.votes_per_minute], () => byId("curves").replaceChildren(...curves(data)));
+  once("samples", data.samples, () => {
+    byId("samples-panel").hidden = data.samples.length === 0;
+    fill("samples", samples(data.samples));
+  });
+  once("rounds", data.rounds, () => fill("rounds", rounds(data.rounds)));
+  once("people", data.annotators, () => fill("people", people(data.annotators)));
+  expose({ state: "shown", votes: data.votes, phase: data.phase?.phase ?? "", paused: data.control.paused, stop: data.control.stop });
+}
+
+/** Draws only what has changed. */
+function once(name, data, draw) {
+  const key = JSON.stringify(data);
+  if (drawn.get(name) === key) return;
+  drawn.set(name, key);
+  draw();
+}
+
+function showNow({ phase, control: told, now }) {
+  const round = phase?.round ?? null;
+  const doing = phase?.phase ? `${phase.phase[0].toUpperCase()}${phase.phase.slice(1)}` : "Not begun";
+  byId("now-title").textContent = round === null ? doing : `${doing}, round ${round}`;
+  const since = phase?.since ? `since ${ago(now - phase.since)}` : "";
+  const orders = [told.stop && "told to stop", told.paused && "paused", told.train_now_round !== null && told.train_now_round === round && "told to train now"];
+  byId("now-words").textContent = [phase?.message, since, ...orders].filter(Boolean).join(" · ");
+  byId("page").querySelector(".now").classList.toggle("held", told.paused || told.stop);
+  lever("pause", !told.paused, told.stop);
+  lever("resume", told.paused, false);
+  lever("train_now", true, told.stop || round === null || told.train_now_round === round);
+  lever("stop", true, told.stop);
+}
+
+function lever(name, visible, off) {
+  const button = document.querySelector(`[data-control="${name}"]`);
+  button.hidden = !visible;
+  button.disabled = off;
+}
+
+async function control(action) {
+  const question = QUESTIONS[action];
+  if (question && !(await confirmed(...question))) return;
+  try {
+    await call("POST", "/v1/control", { action });
+    await refresh();
+  } catch (error) {
+    lamp("bad", error.message);
+  }
+}
+
+function tiles({ votes, votes_per_minute: minutes, agreement, curves: all, cost }) {
+  const recent = minutes.slice(-6, -1);
+  const speed = recent.reduce((sum, minute) => sum + minute.votes, 0) / Math.max(1, recent.length);
+  const wins = all.find(({ name }) => name === "win_rate")?.points.at(-1);
+  const alpha = agreement?.alpha ?? null;
+  return [
+    tile("Votes", short(votes), `${short(speed)} a minute`),
+    tile("Win rate", wins ? percent(wins.value) : "–", wins ? interval(wins, percent) : "after the first evaluation"),
+    tile("Agreement", alpha === null ? "–" : alpha.toFixed(2), alpha === null ? "needs two annotators" : interval(agreement, (v) => v.toFixed(2))),
+    tile("Cost so far", spent(cost.seconds), [`${count(cost.updates, "update")}`, `${short(cost.network_rows)} network rows`].join(", ")),
+  ];
+}
+
+function tile(name, value, note) {
+  return h("div", { class: "tile" }, h("p", { class: "quiet" }, name), h("p", { class: "figure" }, value), h("p", { class: "quiet" }, note));
+}
+
+const percent = (value) => `${Math.round(100 * value)} %`;
+const interval = ({ low, high }, words) => (low === null || high === null ? "" : `95 % interval ${words(low)} to ${words(high)}`);
+const spent = (seconds) => (seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`);
+
+function showAlarms(alarms) {
+  byId("alarms").hidden = alarms.length === 0;
+  const rows = alarms.slice(0, 8).map(({ at, round, message, stops }) =>
+    h("li", {}, h("strong", {}, stops ? "Stopped: " : "Warning: "), message, h("span", { class: "quiet" }, ` round ${round ?? "–"}, ${new Date(at).toLocaleString()}`)),
+  );
+  byId("alarms").replaceChildren(h("h2", {}, "Alarms"), h("ul", {}, ...rows));
+}
+
+function curves({ curves: all, votes_per_minute: minutes }) {
+  const order = Object.keys(CURVES);
+  const rank = ({ name }) => (order.indexOf(name) + order.length + 1) % (order.length + 1);
+  const drawings = all.filter(({ points }) => points.length).sort((a, b) => rank(a) - rank(b)).map(({ name, points }) => {
+    const how = CURVES[name] ?? { title: named(name) };
+    return curve(how.title, points.map(point), how);
+  });
+  return [...drawings.slice(0, 1), bars("Votes a minute", minutes), ...drawings.slice(1)];
+}
+
+function point({ rounds: after, round, value, low, high }, index) {
+  const x = after ?? (round === null ? index : round + 1);
+  return { x, label: x === 0 ? "base" : `round ${x - 1}`, value, low, high };
+}
+
+const named = (name) => `${name[0].toUpperCase()}${name.slice(1)}`.replaceAll("_", " ");
+
+async function showAudit(event) {
+  if (!event.target.open) return;
+  const { entries, intact } = await call("GET", "/v1/audit").catch(() => ({ entries: [], intact: null }));
+  const seal = intact === null ? "The log cannot be read just now." : intact ? "The chain of entries is whole." : "The chain is broken: somebody changed the log.";
+  const rows = entries.slice(0, 50).map(({ at, actor, action, detail }) => h("li", {}, `${new Date(at).toLocaleString()} · ${actor} · ${action} ${brief(detail)}`));
+  byId("audit").replaceChildren(h("p", { class: "quiet" }, seal), h("ul", {}, ...rows));
+}
+
+const brief = (detail) => Object.entries(detail).map(([name, value]) => `${name} ${value}`).join(", ");
+
+start();

@@ -1,0 +1,92 @@
+/** @file The dashboard's tables: rounds, annotators, pictures by round. */
+
+import { short } from "./charts.js";
+import { byId, h } from "./dom.js";
+
+/** Replaces what a part of the page holds. @param {string} id @param {Node} content */
+export function fill(id, content) {
+  byId(id).replaceChildren(content);
+}
+
+/**
+ * @param {string[]} heads
+ * @param {(Node|string)[][]} rows
+ * @param {string} empty  what to say when there are none
+ */
+export function table(heads, rows, empty) {
+  if (rows.length === 0) return h("p", { class: "quiet" }, empty);
+  const head = h("tr", {}, ...heads.map((name) => h("th", { scope: "col" }, name)));
+  const body = rows.map(([first, ...others]) => h("tr", {}, h("th", { scope: "row" }, first), ...others.map((cell) => h("td", {}, cell))));
+  return h("table", {}, h("thead", {}, head), h("tbody", {}, ...body));
+}
+
+/** @param {any[]} list */
+export function rounds(list) {
+  const rows = [...list].reverse().map((round) => [
+    `Round ${round.round}`,
+    round.phases.at(-1)?.phase ?? "",
+    meter(round.answered, round.wanted),
+    `${round.answered} of ${round.wanted}`,
+    String(round.questions),
+  ]);
+  return table(["Round", "Now", "Answers", "", "Questions"], rows, "No question has been asked yet.");
+}
+
+function meter(value, max) {
+  return h("progress", { value, max: Math.max(1, max), "aria-label": `${value} of ${max} answers` });
+}
+
+/** @param {any[]} list */
+export function people(list) {
+  const rows = list.map((one) => [
+    one.handle,
+    one.kind,
+    short(one.votes),
+    one.gold_asked ? `${one.gold_right} of ${one.gold_asked}${range(one.gold_low, one.gold_high)}` : "–",
+    one.left_share === null ? "–" : share(one.left_share),
+    one.median_rt_ms === null ? "–" : `${(one.median_rt_ms / 1000).toFixed(1)} s`,
+    one.fast_share === null ? "–" : share(one.fast_share),
+    String(one.intransitive),
+    one.suspicions.length ? h("span", { class: "warn" }, one.suspicions.join("; ")) : "",
+  ]);
+  const heads = ["Handle", "Kind", "Votes", "Gold right", "Left", "Median time", "Under 0.3 s", "Circles", "Look at"];
+  return table(heads, rows, "Nobody has voted yet.");
+}
+
+const share = (value) => `${Math.round(100 * value)} %`;
+const range = (low, high) => (low === null || high === null ? "" : ` (${share(low)}–${share(high)})`);
+
+/**
+ * Prompts down, rounds across.
+ * @param {{series: string, prompts: string[], images: number[][]}[]} grids
+ */
+export function samples(grids) {
+  const sorted = [...grids].sort((a, b) => order(a.series) - order(b.series));
+  const prompts = sorted[0]?.prompts ?? [];
+  const rows = prompts.map((prompt, i) => [prompt, ...sorted.map((grid) => pictures(grid, i))]);
+  return table(["Prompt", ...sorted.map(({ series }) => label(series))], rows, "No pictures yet.");
+}
+
+function pictures({ series, images, prompts }, row) {
+  const all = (images[row] ?? []).map((id, i) => {
+    const picture = h("img", { src: `/v1/images/${id}`, alt: `${label(series)}, ${prompts[row]}, ${i + 1}`, loading: "lazy", width: 72, height: 72 });
+    picture.addEventListener("load", () => picture.classList.toggle("pixels", picture.naturalWidth <= 72));
+    return picture;
+  });
+  return h("div", { class: "contact" }, ...all);
+}
+
+/** "held-out/round-000" is "round 0"; the base comes first. */
+function label(series) {
+  const name = series.split("/").at(-1) ?? series;
+  return name.replace(/round-0*(\d)/, "round $1");
+}
+
+const order = (series) => (/base$/.test(series) ? -1 : Number(/(\d+)\D*$/.exec(series)?.[1] ?? 0));
+
+/** "3 min", "2 h". @param {number} ms */
+export function ago(ms) {
+  const minutes = Math.floor(ms / 60_000);
+  if (minutes < 1) return "less than a minute";
+  return minutes < 120 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
+}
