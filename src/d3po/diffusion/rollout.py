@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from d3po.diffusion.schedule import StepGrid
-from d3po.diffusion.transition import DDIM
+from d3po.diffusion.transition import Transition
 from d3po.options import LogProbReduce
 
-Predict = Callable[[Float[Tensor, " B *latent"], Int[Tensor, " B"]], Float[Tensor, " B *latent"]]
+Predict = Callable[[Float[Tensor, " B *latent"], Num[Tensor, " B"]], Float[Tensor, " B *latent"]]
 """(x_t, timesteps) -> the network's prediction, guidance included."""
 
 
@@ -27,7 +27,7 @@ class RolloutStep:
 
 def rollout(
     predict: Predict,
-    transition: DDIM,
+    transition: Transition,
     grid: StepGrid,
     start: Float[Tensor, " B *latent"],
     draw_noise: Callable[[tuple[int, ...]], Float[Tensor, " B *latent"]],

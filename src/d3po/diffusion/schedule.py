@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from d3po.options import Spacing
@@ -18,21 +18,38 @@ class NoiseSchedule:
     final_alpha_cumprod: float
     """alpha_bar of the state after the last step, where the timestep is below 0 (1 means: exactly x_0)."""
 
-    def alpha_bar(self, timesteps: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """alpha_bar of each timestep; a negative timestep is the state after the last step."""
+    def alpha_bar(self, timesteps: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """alpha_bar of each whole timestep; a negative timestep is the state after the last step."""
         table = self.alphas_cumprod.to(timesteps.device)
-        return torch.where(timesteps >= 0, table[timesteps.clamp(min=0)], self.final_alpha_cumprod)
+        return torch.where(timesteps >= 0, table[timesteps.long().clamp(min=0)], self.final_alpha_cumprod)
+
+    def sigma(self, timesteps: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """sqrt((1 - alpha_bar) / alpha_bar): noise per unit of signal, between whole timesteps by straight lines; 0 below timestep 0.
+
+        An alpha_bar of 0 (zero terminal SNR) counts as 2**-24, as in diffusers' Euler schedulers.
+        """
+        alphas = self.alphas_cumprod.to(timesteps.device).clamp(min=2**-24)
+        table = ((1 - alphas) / alphas).sqrt()
+        at = timesteps.to(table).clamp(0, len(table) - 1)
+        below = at.floor().long()
+        sigma = torch.lerp(table[below], table[(below + 1).clamp(max=len(table) - 1)], at - below)
+        return torch.where(timesteps >= 0, sigma, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepGrid:
     """The T reverse steps of a sampler, from noise to picture: step i goes from timesteps[i] to previous[i]."""
 
-    timesteps: Int[Tensor, " T"]
-    previous: Int[Tensor, " T"]
+    timesteps: Num[Tensor, " T"]
+    previous: Num[Tensor, " T"]
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+
+def chained_grid(timesteps: Num[Tensor, " T"], *, end: float) -> StepGrid:
+    """A grid each of whose steps ends where the next begins, and the last one at `end`."""
+    return StepGrid(timesteps=timesteps, previous=torch.cat([timesteps[1:], timesteps.new_tensor([end])]))
 
 
 def step_grid(

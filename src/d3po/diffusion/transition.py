@@ -1,13 +1,15 @@
 """One Gaussian reverse step x_t -> x_{t-1}: its mean, its standard deviation, its log-prob.
 
-Sampling and replay both call `DDIM.step`, so the density that is trained is the density that was sampled.
+Sampling and replay both call `Transition.step`, so the density that is trained is the density that was sampled. The ancestral Euler step is
+in `ancestral.py`, the step of flow models in `flow.py`.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from d3po.diffusion.schedule import NoiseSchedule, StepGrid
@@ -24,7 +26,7 @@ class GaussianStep:
 
     def draw(self, noise: Float[Tensor, " B *latent"]) -> Float[Tensor, " B *latent"]:
         """mean + std * noise."""
-        return self.mean + _over_latent(self.std, self.mean) * noise
+        return self.mean + over_latent(self.std, self.mean) * noise
 
     def log_prob(self, x_next: Float[Tensor, " B *latent"], *, reduce: LogProbReduce) -> Float[Tensor, " B"]:
         """Log density of `x_next` in nats, with no gradient into `x_next`.
@@ -39,16 +41,55 @@ class GaussianStep:
         if degenerate:
             raise DegenerateStepError(
                 f"{degenerate} of {len(self.std)} steps have std <= 0, where no density exists. "
-                "This happens at eta=0 and at the last step of some schedules; leave those steps out or set eta > 0."
+                "This happens at eta=0 and at the last step of some schedules; leave those steps out or set eta > 0 (noise_level > 0 of a flow)."
             )
-        std = _over_latent(self.std, self.mean)
+        std = over_latent(self.std, self.mean)
         elements = -((x_next.detach() - self.mean) ** 2) / (2 * std**2) - std.log() - 0.5 * math.log(2 * math.pi)
         flat = elements.flatten(1)
         return flat.sum(dim=1) if reduce == "sum" else flat.mean(dim=1)
 
 
+class Transition(ABC):
+    """How a sampler goes from x_t to x_{t-1}, whatever the model: one family of Gaussians, and what a replay must know of it.
+
+    Timesteps are numbers of the model's own kind: whole ones of a discrete-time model, 1000 sigma of a flow.
+    """
+
+    @abstractmethod
+    def step(
+        self,
+        prediction: Float[Tensor, " B *latent"],
+        x_t: Float[Tensor, " B *latent"],
+        timesteps: Num[Tensor, " B"],
+        previous: Num[Tensor, " B"],
+    ) -> GaussianStep:
+        """The distribution of x_{t-1}, from the network's (guided) prediction at x_t."""
+
+    @abstractmethod
+    def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """The spread of x_{t-1} given x_t: 0 where the step is deterministic."""
+
+    @abstractmethod
+    def slope(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """d mean / d prediction, every bound on the predicted x_0 left aside."""
+
+    def stochastic(self, grid: StepGrid) -> Bool[Tensor, " T"]:
+        """Which steps of the grid have a density, and so can be trained."""
+        return self.std(grid.timesteps, grid.previous) > 0
+
+    def sensitivity(self, grid: StepGrid) -> Float[Tensor, " T"]:
+        """|d mean / d prediction| / std of every stochastic step, 0 elsewhere.
+
+        Its square is the Fisher information that the step's log-prob carries about the network's output: with SD 1.5's
+        schedule and 20 steps, the step at t=51 alone holds 73 % of it. `step_weighting="balanced"` divides by it.
+        """
+        std = self.std(grid.timesteps, grid.previous)
+        slope = self.slope(grid.timesteps, grid.previous).abs()
+        return torch.where(std > 0, slope / std.clamp(min=1e-12), 0.0)
+
+
 @dataclass(frozen=True, kw_only=True)
-class DDIM:
+class DDIM(Transition):
     """The DDIM step of any eta (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16); eta=1 is ancestral DDPM sampling."""
 
     schedule: NoiseSchedule
@@ -70,48 +111,36 @@ class DDIM:
         self,
         prediction: Float[Tensor, " B *latent"],
         x_t: Float[Tensor, " B *latent"],
-        timesteps: Int[Tensor, " B"],
-        previous: Int[Tensor, " B"],
+        timesteps: Num[Tensor, " B"],
+        previous: Num[Tensor, " B"],
     ) -> GaussianStep:
-        """The distribution of x_{t-1}, from the network's (guided) prediction at x_t.
+        """The distribution of x_{t-1}.
 
         x0   = predicted clean latent
         mean = sqrt(a_prev) x0 + sqrt(1 - a_prev - std^2) eps
         """
-        a_t = _over_latent(self.schedule.alpha_bar(timesteps), x_t)
-        a_prev = _over_latent(self.schedule.alpha_bar(previous), x_t)
+        a_t = over_latent(self.schedule.alpha_bar(timesteps), x_t)
+        a_prev = over_latent(self.schedule.alpha_bar(previous), x_t)
         x0, epsilon = split_prediction(prediction, x_t, a_t, self.prediction_type)
         if self.threshold_ratio is not None:
             x0 = dynamic_threshold(x0, self.threshold_ratio, self.threshold_max)
         elif self.clip_range is not None:
             x0 = x0.clamp(-self.clip_range, self.clip_range)
         std = self.std(timesteps, previous)
-        direction = (1 - a_prev - _over_latent(std, x_t) ** 2).clamp(min=0).sqrt()
+        direction = (1 - a_prev - over_latent(std, x_t) ** 2).clamp(min=0).sqrt()
         return GaussianStep(mean=a_prev.sqrt() * x0 + direction * epsilon, std=std)
 
-    def std(self, timesteps: Int[Tensor, " B"], previous: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
         """eta * sqrt((1 - a_prev) / (1 - a_t) * (1 - a_t / a_prev)): 0 where the step is deterministic."""
         a_t, a_prev = self.schedule.alpha_bar(timesteps), self.schedule.alpha_bar(previous)
         variance = (1 - a_prev) / (1 - a_t) * (1 - a_t / a_prev)
         return self.eta * variance.clamp(min=0).sqrt()
 
-    def stochastic(self, grid: StepGrid) -> Bool[Tensor, " T"]:
-        """Which steps of the grid have a density, and so can be trained."""
-        return self.std(grid.timesteps, grid.previous) > 0
-
-    def sensitivity(self, grid: StepGrid) -> Float[Tensor, " T"]:
-        """|d mean / d prediction| / std of every stochastic step, 0 elsewhere.
-
-        Its square is the Fisher information that the step's log-prob carries about the network's output: with SD 1.5's
-        schedule and 20 steps, the step at t=51 alone holds 73 % of it. `step_weighting="balanced"` divides by it.
-        """
-        a_t, a_prev = self.schedule.alpha_bar(grid.timesteps), self.schedule.alpha_bar(grid.previous)
-        std = self.std(grid.timesteps, grid.previous)
-        direction = (1 - a_prev - std**2).clamp(min=0).sqrt()
-        ones, zeros = torch.ones_like(a_t), torch.zeros_like(a_t)
-        x0, epsilon = split_prediction(ones, zeros, a_t, self.prediction_type)
-        slope = (a_prev.sqrt() * x0 + direction * epsilon).abs()
-        return torch.where(std > 0, slope / std.clamp(min=1e-12), 0.0)
+    def slope(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
+        a_t, a_prev = self.schedule.alpha_bar(timesteps), self.schedule.alpha_bar(previous)
+        direction = (1 - a_prev - self.std(timesteps, previous) ** 2).clamp(min=0).sqrt()
+        x0, epsilon = split_prediction(torch.ones_like(a_t), torch.zeros_like(a_t), a_t, self.prediction_type)
+        return a_prev.sqrt() * x0 + direction * epsilon
 
 
 def split_prediction(
@@ -135,9 +164,10 @@ def split_prediction(
 def dynamic_threshold(x0: Float[Tensor, " B *latent"], ratio: float, maximum: float) -> Float[Tensor, " B *latent"]:
     """Clip each sample to its own quantile of |x0| (kept within [1, maximum]) and rescale it to [-1, 1]."""
     bound = torch.quantile(x0.flatten(1).abs().float(), ratio, dim=1).clamp(min=1.0, max=maximum)
-    bound = _over_latent(bound.to(x0.dtype), x0)
+    bound = over_latent(bound.to(x0.dtype), x0)
     return x0.clamp(-bound, bound) / bound
 
 
-def _over_latent(values: Float[Tensor, " B"], latents: Float[Tensor, " B *latent"]) -> Float[Tensor, " B *ones"]:
+def over_latent(values: Float[Tensor, " B"], latents: Float[Tensor, " B *latent"]) -> Float[Tensor, " B *ones"]:
+    """One number an image, in a shape that multiplies its latent."""
     return values.to(latents).view(-1, *[1] * (latents.ndim - 1))

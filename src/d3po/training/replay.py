@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from d3po.diffusion.schedule import StepGrid
-from d3po.diffusion.transition import DDIM
+from d3po.diffusion.transition import Transition
 from d3po.models.base import AbstractPolicy, Condition
 from d3po.options import LogProbReduce
 
@@ -16,7 +16,7 @@ from d3po.options import LogProbReduce
 class Replay:
     """How trajectories were sampled, and so how they are replayed."""
 
-    transition: DDIM
+    transition: Transition
     grid: StepGrid
     guidance: float
     reduce: LogProbReduce

@@ -1,0 +1,58 @@
+"""Ancestral Euler steps: down the probability flow, then a little noise up again."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+
+from d3po.diffusion.schedule import NoiseSchedule
+from d3po.diffusion.transition import GaussianStep, Transition, over_latent, split_prediction
+from d3po.options import PredictionType
+
+
+@dataclass(frozen=True, kw_only=True)
+class EulerAncestral(Transition):
+    """The ancestral Euler step (Karras et al. 2022, arXiv 2206.00364, with the noise of Ho et al. 2020), as `k-diffusion` and diffusers take it.
+
+    They keep y = x0 + sigma eps, whose size grows with sigma. Here latents are x = y / sqrt(1 + sigma^2), of size 1 at every step, so
+    that they go into the network and into storage as they are. A log-ratio of two policies is the same in both units. At whole timesteps
+    the step is that of DDIM with the same eta; between them sigma runs in straight lines.
+    """
+
+    schedule: NoiseSchedule
+    prediction_type: PredictionType
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.eta < 0:
+            raise ValueError(f"eta is {self.eta}; it must be 0 (deterministic) or more")
+
+    def step(
+        self,
+        prediction: Float[Tensor, " B *latent"],
+        x_t: Float[Tensor, " B *latent"],
+        timesteps: Num[Tensor, " B"],
+        previous: Num[Tensor, " B"],
+    ) -> GaussianStep:
+        """The distribution of x_{t-1}.
+
+        up     = eta sigma_prev sqrt(1 - sigma_prev^2 / sigma^2),   down = sqrt(sigma_prev^2 - up^2)
+        mean y = y + (down - sigma) (y - x0) / sigma = x0 + down eps,   std y = up
+        """
+        sigma, end = self.schedule.sigma(timesteps), self.schedule.sigma(previous)
+        x0, epsilon = split_prediction(prediction, x_t, over_latent(1 / (1 + sigma**2), x_t), self.prediction_type)
+        size = (1 + end**2).sqrt()
+        down = (end**2 - self._up(sigma, end) ** 2).clamp(min=0).sqrt()
+        return GaussianStep(mean=(x0 + over_latent(down, x_t) * epsilon) / over_latent(size, x_t), std=self._up(sigma, end) / size)
+
+    def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
+        sigma, end = self.schedule.sigma(timesteps), self.schedule.sigma(previous)
+        return self._up(sigma, end) / (1 + end**2).sqrt()
+
+    def slope(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
+        sigma = self.schedule.sigma(timesteps)
+        return self.step(torch.ones_like(sigma), torch.zeros_like(sigma), timesteps, previous).mean
+
+    def _up(self, sigma: Float[Tensor, " B"], end: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        return torch.minimum(end, self.eta * end * (1 - end**2 / sigma**2).clamp(min=0).sqrt())
