@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from d3po import __version__
+from d3po.cli.arguments import RunArgument
+from d3po.cli.rating import invite, rate
 
 if TYPE_CHECKING:
     from d3po.run.workbench import Workbench
@@ -23,7 +25,6 @@ app = typer.Typer(
     "`--debug` on any command shows the traceback of an error.",
 )
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", show_default=False)]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.epochs=2. Repeatable.")
 ]
@@ -151,6 +152,10 @@ def evaluate_(run: RunArgument) -> None:
         except TrainingStoppedError as stop:
             stop_at(bench, kept_rounds=rounds - 1, reason=str(stop))
             raise
+
+
+app.command(epilog="Example: `d3po rate runs/demo`")(rate)
+app.command(epilog="Example: `d3po invite runs/demo ada --host 192.168.1.20`")(invite)
 
 
 @app.command(epilog="Example: `d3po report runs/demo`")

@@ -18,8 +18,10 @@ DAY_MS = 24 * 60 * 60 * 1000
 Position = Annotated[StrictInt, Field(ge=0, lt=MOST_PICTURES)]
 PositionKey = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,2}$")]
 Value = Annotated[StrictInt | StrictFloat, Field(ge=-1000, le=1000, allow_inf_nan=False)]
-Handle = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
+HANDLE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
 """A name to be known by; not an e-mail address, which has an @."""
+
+Handle = Annotated[str, StringConstraints(pattern=HANDLE)]
 
 
 class Request(BaseModel):

@@ -1,0 +1,97 @@
+"""The commands around the rating page: serve it, and invite people to it."""
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from d3po.cli.arguments import RunArgument
+
+if TYPE_CHECKING:
+    from d3po.preferences.store import Store
+    from d3po.web.settings import WebSettings
+
+HostOption = Annotated[
+    str, typer.Option(help="Address to listen on. 127.0.0.1: this machine only; on others everybody needs an invitation.")
+]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any that is free.")]
+UrlOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="The address people type, where a proxy stands in front, such as https://rate.example.org."),
+]
+StoreOption = Annotated[
+    str | None, typer.Option(metavar="URL", help="The run's database, such as postgresql://user@host/name. Default: d3po.db in RUN.")
+]
+
+
+def rate(
+    run: RunArgument,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in this machine's browser.")] = True,
+    url: UrlOption = None,
+    store: StoreOption = None,
+    images: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where the pictures lie: a folder, or a URL that fsspec knows, such as s3://... Default: RUN."),
+    ] = None,
+) -> None:
+    """Serve the page where people compare a run's pictures, and its dashboard, until Ctrl-C; training may go on beside it."""
+    from d3po.web.server import serve
+    from d3po.web.settings import WebSettings
+
+    with _opened(run, store) as opened:
+        settings = WebSettings(run=run.resolve().name, images=images or str(run.resolve()), host=host, port=port, public_url=url)
+        serve(opened, settings, announce=lambda ready: _announce(run, ready), browser=browser)
+
+
+def invite(
+    run: RunArgument,
+    handle: Annotated[str, typer.Argument(metavar="NAME", help="Whom to invite: a short name, not an e-mail address.", show_default=False)],
+    admin: Annotated[bool, typer.Option("--admin", help="Also let them see the dashboard, steer the run and invite others.")] = False,
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long the invitation is good for.")] = 30,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    url: UrlOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Print a link that lets somebody rate. It is shown this once; whoever has it is let in, so send it to nobody else."""
+    from d3po.errors import ConfigError
+    from d3po.web.api_admin import invite_somebody
+    from d3po.web.messages import HANDLE
+    from d3po.web.settings import WebSettings
+
+    if not re.fullmatch(HANDLE, handle):
+        raise ConfigError(f"NAME {handle!r} has something other than letters, digits, '.', '_' and '-', or more than 40 of them")
+    settings = WebSettings(run=run.resolve().name, images="", host=host, port=port, public_url=url)
+    with _opened(run, store) as opened:
+        made = invite_somebody(opened, "command line", handle, "admin" if admin else "annotator", days)
+    typer.echo(settings.link(f"/join#{made.token}"))
+
+
+@contextmanager
+def _opened(run: Path, url: str | None) -> "Generator[Store, None, None]":
+    """The run's store. With a URL the folder may be another machine's, or new: it then holds only the key of the invitations."""
+    from d3po.preferences.store import Store
+    from d3po.run.folder import RunFolder
+
+    if url is None:
+        RunFolder(path=run).config()
+        opened = Store.in_folder(run)
+    else:
+        run.mkdir(parents=True, exist_ok=True)
+        opened = Store(url, key_file=run / "d3po.key")
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _announce(run: Path, ready: "WebSettings") -> None:
+    typer.echo(f"rate at {ready.link()}, dashboard at {ready.link('/dashboard')}; Ctrl-C ends")
+    if not ready.owner_needs_no_token:
+        where = f"--url {ready.public_url}" if ready.public_url else f"--host {ready.host} --port {ready.port}"
+        typer.echo(f"other machines can reach this address, so everybody needs an invitation: d3po invite {run} NAME {where}")

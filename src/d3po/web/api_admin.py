@@ -1,0 +1,108 @@
+"""What administrators use: the dashboard, the trainer's controls, invitations, and the log of what administrators did."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Path, Request
+from starlette.concurrency import run_in_threadpool
+
+from d3po.preferences.records import Role
+from d3po.preferences.store import ControlState, NewInvitation, Store
+from d3po.preferences.store.journal import Action
+from d3po.web.api_label import REFUSED
+from d3po.web.desk import Administrator, TheDesk
+from d3po.web.messages import (
+    Audit,
+    AuditEntry,
+    Control,
+    ControlRequest,
+    Dashboard,
+    Invitation,
+    InvitationMade,
+    InvitationRequest,
+    Invitations,
+)
+from d3po.web.sessions import Caller
+
+DAY_SECONDS = 24 * 3600
+SHOWN_ENTRIES = 500
+
+router = APIRouter(prefix="/v1", tags=["admin"], responses=REFUSED)
+
+
+@router.get("/dashboard")
+async def dashboard(desk: TheDesk, _: Administrator) -> Dashboard:
+    """Everything the dashboard shows."""
+    return await run_in_threadpool(desk.overview.gather)
+
+
+@router.post("/control")
+async def control(body: ControlRequest, desk: TheDesk, caller: Administrator) -> Control:
+    """Tell the trainer to pause, resume, stop, or train on what there is; it acts on that within seconds."""
+    round = None
+    if body.action == "train_now":
+        round = body.round if body.round is not None else await run_in_threadpool(desk.journal.round)
+        if round is None:
+            raise HTTPException(422, "round: no round has begun yet, so none can be closed")
+    state = await desk.writer.run(lambda: _control(desk.store, caller, body.action, round))
+    return Control(paused=state.paused, stop=state.stop, train_now_round=state.train_now_round)
+
+
+@router.get("/invitations")
+async def invitations(desk: TheDesk, _: Administrator) -> Invitations:
+    """All invitations, newest first, without their secrets."""
+    return Invitations(invitations=[Invitation(**asdict(one)) for one in await run_in_threadpool(desk.store.people.invitations)])
+
+
+@router.post("/invitations", status_code=201)
+async def invite(body: InvitationRequest, desk: TheDesk, caller: Administrator) -> InvitationMade:
+    """Invite somebody. The link is in this answer and nowhere else."""
+    made = await desk.writer.run(lambda: invite_somebody(desk.store, caller.handle, body.handle, body.role, body.days))
+    return InvitationMade(id=made.id, handle=body.handle, link=desk.settings.link(f"/join#{made.token}"), expires_at=made.expires_at)
+
+
+@router.delete("/invitations/{invitation_id}", status_code=204)
+async def revoke(invitation_id: Annotated[int, Path(ge=1, lt=2**31)], desk: TheDesk, caller: Administrator) -> None:
+    """Withdraw an invitation; the sessions opened with it end at once."""
+    found = await desk.writer.run(lambda: _revoke(desk.store, caller, invitation_id))
+    desk.sessions.forget()
+    if not found:
+        raise HTTPException(404, "there is no such invitation")
+
+
+@router.get("/audit")
+async def audit(desk: TheDesk, _: Administrator) -> Audit:
+    """What administrators did, newest first."""
+    entries = await run_in_threadpool(desk.store.audit.newest, SHOWN_ENTRIES)
+    intact = await run_in_threadpool(desk.store.audit.verify)
+    shown = [AuditEntry(at=entry.at, actor=entry.actor, action=entry.action, detail=dict(entry.detail)) for entry in entries]
+    return Audit(entries=shown, intact=intact)
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request, _: Administrator) -> dict[str, Any]:
+    """The API's own description, for programs."""
+    return request.app.openapi()
+
+
+def _control(store: Store, caller: Caller, action: Action, round: int | None) -> ControlState:
+    store.audit.append(caller.handle, action, {} if round is None else {"round": round})
+    store.journal.control(action, caller.id, round)
+    return store.journal.standing_control()
+
+
+def invite_somebody(store: Store, actor: str, handle: str, role: Role, days: int) -> NewInvitation:
+    """Invite, and note who did.
+
+    Raises:
+        VoteError: the handle is not a person's, or is that of a person in another role.
+        StorageError: the store or the key file is away.
+    """
+    made = store.people.invite(handle, role, lifetime=days * DAY_SECONDS)
+    store.audit.append(actor, "invite", {"invitation": made.id, "handle": handle, "role": role, "days": days})
+    return made
+
+
+def _revoke(store: Store, caller: Caller, invitation: int) -> bool:
+    store.audit.append(caller.handle, "revoke", {"invitation": invitation})
+    return store.people.revoke(invitation)

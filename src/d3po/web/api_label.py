@@ -1,0 +1,153 @@
+"""What annotators use: who am I, questions, votes, pictures."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from d3po.errors import VoteConflictError, VoteError
+from d3po.preferences.records import Answer, Assigned, Cast, Kind
+from d3po.preferences.store import Retract
+from d3po.web import security
+from d3po.web.desk import Desk, Somebody, TheDesk
+from d3po.web.messages import MOST_AT_ONCE, Acknowledged, Ballot, Item, Join, Me, Picture, Problem, Queue, Retracted, Withdrawal
+from d3po.web.pictures import PictureFile
+from d3po.web.sessions import Caller
+
+RATE_MINUTES = 5
+INSTRUCTIONS: dict[Kind, str] = {
+    "pair": "Which picture is better?",
+    "best_worst": "Choose the best picture, then the worst.",
+    "rank": "Put the pictures in order, best first.",
+    "grid": "Mark the pictures that are bad.",
+    "thumb": "Is this picture good?",
+    "score": "How good is this picture, from 1 to 5?",
+}
+REFUSED: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem} for code in (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
+}  # what any route may answer; schemathesis holds the app to it
+
+router = APIRouter(prefix="/v1", tags=["label"], responses=REFUSED)
+
+
+@router.post("/session", status_code=204)
+async def join(body: Join, desk: TheDesk) -> Response:
+    """Exchange an invitation for a session, kept in a cookie that scripts cannot read."""
+    lifetime = desk.settings.session_days * 24 * 3600
+    secret = await desk.writer.run(lambda: desk.store.people.exchange(body.token, lifetime=lifetime))
+    if secret is None:
+        raise HTTPException(403, "this invitation is not valid: it was used up, has expired or was withdrawn")
+    return Response(status_code=204, headers={"set-cookie": security.set_cookie(desk.settings, secret, lifetime)})
+
+
+@router.delete("/session", status_code=204)
+async def leave(request: Request, desk: TheDesk, _: Somebody) -> Response:
+    """End the session."""
+    secret = security.read_cookie(desk.settings, request.headers)
+    if secret is not None:
+        await desk.writer.run(lambda: desk.store.people.leave(secret))
+        desk.sessions.forget()
+    return Response(status_code=204, headers={"set-cookie": security.set_cookie(desk.settings, "", 0)})
+
+
+@router.get("/me")
+async def me(desk: TheDesk, caller: Somebody) -> Me:
+    """Who asks, and how things stand for them."""
+    progress = await run_in_threadpool(desk.store.questions.progress, annotator=caller.id)
+    rate = await run_in_threadpool(desk.figures.rate_of, caller.id, RATE_MINUTES)
+    phase = await run_in_threadpool(desk.journal.phase)
+    return Me(
+        handle=caller.handle, role=caller.role, done=progress.done, left=progress.left, rate_per_minute=rate,
+        round=phase.round, phase=phase.phase, message=phase.message,
+    )  # fmt: skip
+
+
+@router.get("/queue")
+async def queue(desk: TheDesk, caller: Somebody, n: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 4) -> Queue:
+    """Lease questions; asking again brings the same ones until they are answered."""
+    settings = desk.settings
+    assigned = await desk.writer.run(
+        lambda: desk.store.questions.lease(caller.id, n, lease_seconds=settings.lease_seconds, gold_rate=settings.gold_rate)
+    )
+    progress = await run_in_threadpool(desk.store.questions.progress, annotator=caller.id)
+    phase = await run_in_threadpool(desk.journal.phase)
+    items = await run_in_threadpool(lambda: [_item(desk, one) for one in assigned])
+    return Queue(items=items, done=progress.done, left=progress.left, phase=phase.phase)
+
+
+@router.post("/votes", status_code=201, responses={200: {"model": Acknowledged}})
+async def vote(body: Ballot, response: Response, desk: TheDesk, caller: Somebody) -> Acknowledged:
+    """Store a vote: 201 when it is on disk, 200 when it was there already."""
+    assigned = await run_in_threadpool(desk.store.questions.assigned, str(body.assignment), caller.id)
+    if assigned is None:
+        raise HTTPException(404, "there is no such assignment of yours")
+    cast = Cast(
+        id=str(body.id), assignment=assigned.assignment, annotator=caller.id,
+        answer=answer_of(body, assigned.shown), rt_ms=body.rt_ms, client=body.client,
+    )  # fmt: skip
+    receipt = await desk.writer.record(cast)
+    response.status_code = 201 if receipt.status == "new" else 200
+    return Acknowledged(vote=receipt.vote, status=receipt.status)
+
+
+@router.post("/votes/{vote_id}/retract")
+async def retract(vote_id: UUID, body: Withdrawal, desk: TheDesk, caller: Somebody) -> Retracted:
+    """Take a vote back; its question is asked again, in the same order."""
+    try:
+        receipt = await desk.writer.record(Retract(id=str(body.id), vote=str(vote_id), annotator=caller.id))
+    except VoteConflictError:
+        raise
+    except VoteError as error:
+        raise HTTPException(404, "there is no such vote of yours") from error
+    return Retracted(item=await run_in_threadpool(_question, desk, caller, receipt.assignment))
+
+
+@router.get("/images/{image_id}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
+async def image(image_id: Annotated[int, Path(ge=1, lt=2**31)], request: Request, desk: TheDesk, _: Somebody) -> Response:
+    """A picture's bytes. An id's picture never changes, so browsers may keep it for good."""
+    picture = await run_in_threadpool(desk.pictures.read, image_id)
+    if picture is None:
+        raise HTTPException(404, "there is no such picture")
+    headers = {"etag": f'"{picture.sha256}"', "cache-control": "private, max-age=31536000, immutable"}
+    if headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(picture.content, media_type=picture.media_type, headers=headers)
+
+
+def answer_of(ballot: Ballot, shown: Sequence[int]) -> Answer:
+    """The ballot by image ids instead of positions.
+
+    Raises:
+        HTTPException: a position is none of those shown.
+    """
+    values = {_at(shown, int(position)): float(value) for position, value in (ballot.positions or {}).items()}
+    if len(values) != len(ballot.positions or {}):
+        raise HTTPException(422, "positions: one of them is given twice")
+    winner = None if ballot.position is None else _at(shown, ballot.position)
+    return Answer(outcome=ballot.outcome, winner=winner, values=values, reason=ballot.reason)
+
+
+def _at(shown: Sequence[int], position: int) -> int:
+    if position >= len(shown):
+        raise HTTPException(422, f"position {position}: only positions 0 to {len(shown) - 1} were shown")
+    return shown[position]
+
+
+def _question(desk: Desk, caller: Caller, assignment: str) -> Item | None:
+    assigned = desk.store.questions.assigned(assignment, caller.id)
+    return None if assigned is None else _item(desk, assigned)
+
+
+def _item(desk: Desk, assigned: Assigned) -> Item:
+    return Item(
+        assignment=assigned.assignment, kind=assigned.kind, prompt=assigned.prompt, lease_expires_at=assigned.lease_expires_at,
+        images=[_picture(position, image_id, desk.pictures.read(image_id)) for position, image_id in enumerate(assigned.shown)],
+        instruction=INSTRUCTIONS[assigned.kind],
+    )  # fmt: skip
+
+
+def _picture(position: int, image_id: int, file: PictureFile | None) -> Picture:
+    size = (None, None) if file is None else (file.width, file.height)
+    return Picture(position=position, url=f"/v1/images/{image_id}", width=size[0], height=size[1])

@@ -1,0 +1,93 @@
+"""The rating app, put together."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from d3po import __version__
+from d3po.errors import StorageError, VoteConflictError, VoteError
+from d3po.preferences.store import Store
+from d3po.web import api_admin, api_label
+from d3po.web.dashboard import Overview
+from d3po.web.desk import Desk
+from d3po.web.figures import Figures
+from d3po.web.gate import RETRY_AFTER, Gate
+from d3po.web.journal import JournalView
+from d3po.web.pages import add_pages
+from d3po.web.pictures import PictureFiles
+from d3po.web.sessions import Caller, Sessions
+from d3po.web.settings import WebSettings
+from d3po.web.writer import Writer
+
+
+def create_app(store: Store, settings: WebSettings) -> FastAPI:
+    """The app on a store. The store stays the caller's, to be closed after the app has ended.
+
+    Raises:
+        ConfigError: the place of the pictures cannot be opened.
+        StorageError: the store is away.
+    """
+    desk = _desk(store, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        yield
+        desk.writer.close()
+
+    # No pages of documentation: theirs would load scripts from elsewhere. The description itself is at /v1/openapi.json, for administrators.
+    app = FastAPI(title="d3po", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.state.desk = desk
+    app.include_router(api_label.router)
+    app.include_router(api_admin.router)
+    add_pages(app, run=settings.run)
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(StorageError, _store_away)
+    app.add_exception_handler(VoteConflictError, _conflict)
+    app.add_exception_handler(VoteError, _unfit)
+    app.add_middleware(Gate, settings=settings, sessions=desk.sessions)
+    return app
+
+
+def _desk(store: Store, settings: WebSettings) -> Desk:
+    owner = None
+    if settings.owner_needs_no_token:
+        row = store.people.owner()
+        owner = Caller(id=row.id, handle=row.handle, role=row.role)
+    figures, journal = Figures(store.database), JournalView(store.journal)
+    return Desk(
+        settings=settings,
+        store=store,
+        writer=Writer(store.votes, patience=settings.store_patience, lease_seconds=settings.lease_seconds),
+        pictures=PictureFiles(store.pictures, settings.images),
+        sessions=Sessions(store.people, owner=owner),
+        journal=journal,
+        figures=figures,
+        overview=Overview(store, journal, figures, run=settings.run),
+    )
+
+
+def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status_code=status, headers=headers)
+
+
+def _not_valid(_: Request, error: Exception) -> JSONResponse:
+    """What is wrong with the first field that is; what was sent is not repeated, it may be a secret or not even text."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    return _problem(422, f"{field}: {first['msg']}".encode("ascii", "replace").decode())
+
+
+def _store_away(_: Request, error: Exception) -> JSONResponse:
+    return _problem(503, str(error), {"retry-after": str(RETRY_AFTER)})
+
+
+def _conflict(_: Request, error: Exception) -> JSONResponse:
+    return _problem(409, str(error))
+
+
+def _unfit(_: Request, error: Exception) -> JSONResponse:
+    return _problem(422, str(error))

@@ -1,0 +1,54 @@
+"""What the views share: the store, its writer, the pictures, who is who."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, HTTPException, Request
+
+from d3po.preferences.store import Store
+from d3po.web.dashboard import Overview
+from d3po.web.figures import Figures
+from d3po.web.journal import JournalView
+from d3po.web.pictures import PictureFiles
+from d3po.web.sessions import Caller, Sessions
+from d3po.web.settings import WebSettings
+from d3po.web.writer import Writer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """One server's parts."""
+
+    settings: WebSettings
+    store: Store
+    writer: Writer
+    pictures: PictureFiles
+    sessions: Sessions
+    journal: JournalView
+    figures: Figures
+    overview: Overview
+
+
+def desk_of(request: Request) -> Desk:
+    """The parts of the server that a request reached."""
+    return request.app.state.desk
+
+
+def somebody(request: Request) -> Caller:
+    """Whoever asks, by session or as the owner of this machine."""
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is None:
+        raise HTTPException(401, "open your invitation link first")
+    return caller
+
+
+def administrator(caller: Annotated[Caller, Depends(somebody)]) -> Caller:
+    """Whoever asks, if an administrator."""
+    if caller.role != "admin":
+        raise HTTPException(403, "this is for administrators")
+    return caller
+
+
+TheDesk = Annotated[Desk, Depends(desk_of)]
+Somebody = Annotated[Caller, Depends(somebody)]
+Administrator = Annotated[Caller, Depends(administrator)]

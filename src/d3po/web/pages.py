@@ -1,0 +1,81 @@
+"""The pages and what they are made of. They hold no data: everything that is somebody's comes through the API."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import PurePosixPath
+
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from d3po import __version__
+
+PAGES = {"/rate": "rate.html.j2", "/join": "join.html.j2", "/dashboard": "dashboard.html.j2"}
+MEDIA_TYPES = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webmanifest": "application/manifest+json",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticFile:
+    """A file of the pages, read when the server starts."""
+
+    content: bytes
+    media_type: str
+    etag: str
+
+
+def add_pages(app: FastAPI, *, run: str) -> None:
+    """Add the pages and their files. Which files there are is fixed at the start, so a path from a client is only ever looked up by name."""
+    environment = Environment(loader=PackageLoader("d3po.web"), autoescape=True, undefined=StrictUndefined)
+    router = APIRouter(include_in_schema=False)
+    for path, template in PAGES.items():
+        html = environment.get_template(template).render(run=run, version=__version__)
+        router.add_api_route(path, _page(html), methods=["GET"], response_class=HTMLResponse)
+    router.add_api_route("/", lambda: RedirectResponse("/rate"), methods=["GET"])
+    router.add_api_route("/static/{name:path}", _static(static_files()), methods=["GET"])
+    router.add_api_route("/healthz", lambda: {"status": "ok", "version": __version__}, methods=["GET"])
+    app.include_router(router)
+
+
+def static_files() -> dict[str, StaticFile]:
+    """All files of the pages, by their name below /static/."""
+    found: dict[str, StaticFile] = {}
+    pending: list[tuple[str, Traversable]] = [("", files("d3po.web") / "static")]
+    while pending:
+        prefix, folder = pending.pop()
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                pending.append((f"{prefix}{entry.name}/", entry))
+            elif media_type := MEDIA_TYPES.get(PurePosixPath(entry.name).suffix):
+                content = entry.read_bytes()
+                etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+                found[prefix + entry.name] = StaticFile(content=content, media_type=media_type, etag=etag)
+    return found
+
+
+def _page(html: str) -> Callable[[], HTMLResponse]:
+    def page() -> HTMLResponse:
+        return HTMLResponse(html, headers={"cache-control": "no-cache"})
+
+    return page
+
+
+def _static(known: Mapping[str, StaticFile]) -> Callable[[str, Request], Response]:
+    def static(name: str, request: Request) -> Response:
+        file = known.get(name)
+        if file is None:
+            raise HTTPException(404, "there is no such file")
+        headers = {"etag": file.etag, "cache-control": "no-cache"}  # asked again each time, answered in a few bytes while unchanged
+        if file.etag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(file.content, media_type=file.media_type, headers=headers)
+
+    return static

@@ -1,0 +1,112 @@
+"""The pictures' bytes: by id through the database, from a folder or anything fsspec knows; never by a path from a client."""
+
+import hashlib
+import io
+import logging
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import fsspec
+from PIL import Image, UnidentifiedImageError
+
+from d3po.errors import ConfigError, StorageError
+from d3po.preferences.store import Pictures
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
+"""What is served, by what the bytes are, whatever the file is called: never anything a browser could run."""
+CACHE_BYTES = 128 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFile:
+    """A picture as it is sent."""
+
+    content: bytes
+    media_type: str
+    sha256: str
+    width: int
+    height: int
+
+
+class PictureFiles:
+    """Reads pictures and checks that they are the bytes that were recorded; the newest ones stay in memory."""
+
+    def __init__(self, pictures: Pictures, url: str) -> None:
+        """Args:
+            pictures: where ids become paths.
+            url: folder or fsspec URL that the paths are relative to.
+
+        Raises:
+            ConfigError: fsspec does not know such a URL.
+        """
+        self._pictures = pictures
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[int, PictureFile] = OrderedDict()
+        self._held = 0
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"--images {url} cannot be opened: {error}") from error
+
+    def read(self, image_id: int) -> PictureFile | None:
+        """A picture; None if there is none, or none that may be shown. Blocks.
+
+        Raises:
+            StorageError: the database or the place of the files is away.
+        """
+        with self._lock:
+            if found := self._cache.get(image_id):
+                self._cache.move_to_end(image_id)
+                return found
+        record = self._pictures.picture(image_id)
+        if record is None:
+            return None
+        path, sha256 = record
+        picture = self._load(path, sha256)
+        if picture is not None:
+            self._keep(image_id, picture)
+        return picture
+
+    def _load(self, path: str, sha256: str) -> PictureFile | None:
+        if not is_inside(path):
+            log.error("the recorded path %r leaves the picture folder; it is not served", path)
+            return None
+        try:
+            content = self._files.cat_file(f"{self._root.rstrip('/')}/{path}")
+        except FileNotFoundError:
+            log.error("picture %r is missing under %s", path, self._root)
+            return None
+        except OSError as error:
+            raise StorageError(f"the pictures cannot be read: {error.strerror or type(error).__name__}; try again shortly") from error
+        if hashlib.sha256(content).hexdigest() != sha256:
+            log.error("picture %r is not the one that was recorded; it is not served", path)
+            return None
+        return _described(content, sha256)
+
+    def _keep(self, image_id: int, picture: PictureFile) -> None:
+        with self._lock:
+            if image_id not in self._cache:
+                self._held += len(picture.content)
+            self._cache[image_id] = picture
+            while self._held > CACHE_BYTES and len(self._cache) > 1:
+                self._held -= len(self._cache.popitem(last=False)[1].content)
+
+
+def is_inside(path: str) -> bool:
+    """Whether a recorded path stays below the folder it is relative to."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path and "\0" not in path and "://" not in path
+
+
+def _described(content: bytes, sha256: str) -> PictureFile | None:
+    try:
+        with Image.open(io.BytesIO(content), formats=list(MEDIA_TYPES)) as image:
+            width, height = image.size
+            media_type = MEDIA_TYPES[image.format or ""]
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, KeyError):
+        return None
+    return PictureFile(content=content, media_type=media_type, sha256=sha256, width=width, height=height)
