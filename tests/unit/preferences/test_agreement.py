@@ -3,9 +3,21 @@
 from dataclasses import replace
 from random import Random
 
+import numpy as np
 import pytest
 
-from d3po.preferences.agreement import Proportion, Thresholds, agreement, answered_right, report_annotators
+from d3po.preferences.agreement import (
+    Proportion,
+    Thresholds,
+    _alpha,
+    _resampled,
+    _verdict_counts,
+    agreement,
+    answered_right,
+    report_annotators,
+    verdicts_by_annotator,
+)
+from d3po.preferences.conversion import pair_judgements
 from d3po.preferences.records import Answer, Vote
 from tests.unit.preferences.votes import best_worst, marked, ranked, scored, thumb, tied, vote, won
 
@@ -65,6 +77,19 @@ def test_alpha_estimates_the_shared_signal() -> None:
     assert measured.low is not None
     assert measured.high is not None
     assert measured.low < 0.64 < measured.high
+
+
+def test_bootstrap_is_that_of_the_package() -> None:
+    votes = [*coin_judges(3, 40, 0.8), *[tied(a, a + 1, annotator=4) for a in range(10, 40, 2)]]
+    counts = _verdict_counts(verdicts_by_annotator(pair_judgements(votes)))[0]
+    rng = np.random.default_rng(0)
+    plain = [_alpha(counts[rng.integers(len(counts), size=len(counts))]) for _ in range(2000)]
+    assert np.percentile(_resampled(counts, 0), [2.5, 50, 97.5]) == pytest.approx(np.percentile(plain, [2.5, 50, 97.5]), abs=0.03)
+
+
+def test_a_draw_of_all_pairs_has_the_alpha_of_all_pairs() -> None:
+    counts = np.array([[0, 1, 2]] * 5)
+    assert _resampled(counts, 0) == pytest.approx(_alpha(counts))
 
 
 def test_where_pictures_stood_plays_no_part() -> None:
