@@ -152,7 +152,7 @@ function act(name) {
     "zoom.in": () => stage.zoomBy(ZOOM_STEP),
     "zoom.out": () => stage.zoomBy(1 / ZOOM_STEP),
     "zoom.reset": () => (stage.zoom > 1 ? stage.reset() : stage.zoomBy(2)),
-    help: () => openHelp(keys, helpGroups(), () => void ((barOf = ""), session.current && show())),
+    help: () => openHelp(keys, helpGroups(), relabel),
   };
   (common[name] ?? moves[name])?.();
 }
@@ -223,6 +223,14 @@ function drawBar(kind, actions) {
   byId("answers").replaceChildren(...buttons);
   byId("answers").dataset.kind = kind;
   for (const hint of document.querySelectorAll("[data-act] kbd")) hint.textContent = cap(hint.closest("[data-act]").dataset.act);
+}
+
+/** Keys have changed: new caps, same question. */
+function relabel() {
+  barOf = "";
+  const kind = session.current?.item.kind;
+  if (kind) drawBar(kind, MODES[kind].actions);
+  document.querySelectorAll("#stage .badge").forEach((badge, i) => (badge.textContent = cap(`pick.${i + 1}`)));
 }
 
 function bigButton(choice) {

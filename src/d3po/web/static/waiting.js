@@ -65,7 +65,8 @@ export class Waiting {
   }
 
   #draw(phase, message, round) {
-    if (this.#queue.trouble && !this.#queue.standing) return this.#tell("Just a moment", "The server cannot be reached; the page tries again by itself.", true);
+    expose({ state: "waiting" });
+    if (this.#queue.trouble) return this.#tell("The server cannot be reached", "Your votes are kept. The page goes on by itself.", true);
     const { title, words, end } = describe(phase);
     if (!this.#queue.dry && !end) return this.#tell("Loading pictures", "", true);
     const where = round === undefined || round === null || end ? "" : `Round ${round}`;

@@ -29,6 +29,7 @@ export function draggable(handle, { targets, may, drop }) {
       const dragged = ghost !== null;
       end();
       if (!dragged) return;
+      handle.blur(); // after a drag, keys go to the page again
       swallowClick();
       if (event.type === "pointerup" && at >= 0) drop(at);
     };

@@ -1,0 +1,87 @@
+"""Chromium, rooms to rate in, and a place for pictures of the pages: D3PO_SCREENSHOTS, or a temporary folder."""
+
+import os
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
+
+from d3po.preferences.store import Store
+from tests.web.browser.rater import Rater
+from tests.web.browser.rooms import Room
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync",
+]  # fmt: skip
+
+OpenContext = Callable[..., BrowserContext]
+OpenRater = Callable[..., Rater]
+
+
+def chromium_path() -> str | None:
+    """A Chromium of this machine, if it has one: D3PO_CHROMIUM, or what is on the path."""
+    named = os.environ.get("D3PO_CHROMIUM")
+    return named or next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Generator[Browser, None, None]:
+    """One browser for all tests."""
+    path = chromium_path()
+    if path is None:
+        pytest.skip("no Chromium here; install one (`python -m tools.chromium` does on Debian, as root) or name it in D3PO_CHROMIUM")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pictures of the pages are kept."""
+    named = os.environ.get("D3PO_SCREENSHOTS")
+    folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Generator[Room, None, None]:
+    """An empty room, whose trainer waits for votes in round 0."""
+    with closing(Store.in_folder(tmp_path)) as store:
+        store.journal.write("phase", 0, {"phase": "rating", "message": ""})
+        yield Room(folder=tmp_path, store=store)
+
+
+@pytest.fixture
+def context(chromium: Browser) -> Generator[OpenContext, None, None]:
+    """Opens browser profiles that know nothing of each other."""
+    with ExitStack() as stack:
+
+        def open_context(**options: Any) -> BrowserContext:
+            made = chromium.new_context(**({"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"} | options))
+            stack.callback(made.close)
+            return made
+
+        yield open_context
+
+
+@pytest.fixture
+def rater(room: Room, context: OpenContext) -> Generator[OpenRater, None, None]:
+    """Opens the rating page of the room, each time as another browser; every page must have run without an error."""
+    opened: list[Rater] = []
+    with room.served() as url:
+
+        def open_rater(**options: Any) -> Rater:
+            opened.append(Rater(context(**options), url).open())
+            return opened[-1]
+
+        yield open_rater
+        for one in opened:
+            assert one.complaints == []

@@ -1,0 +1,88 @@
+"""A served run: a folder with a store, pictures and questions, and clients of its app."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from d3po.preferences.records import Role
+from d3po.preferences.store import Store
+from d3po.web.app import create_app
+from d3po.web.desk import Desk
+from d3po.web.settings import WebSettings
+from tests.web.world import add_pictures
+
+HERE = "http://127.0.0.1:8000"
+ELSEWHERE = "https://rate.example.org"
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    """A run folder and its store."""
+
+    folder: Path
+    store: Store
+    pictures: dict[int, list[int]]
+    """Image ids by prompt id."""
+
+    def settings(self, **changes: object) -> WebSettings:
+        return replace(WebSettings(run="run", images=str(self.folder)), **changes)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Generator[House, None, None]:
+    """A run with pictures and no questions yet."""
+    store = Store.in_folder(tmp_path)
+    yield House(folder=tmp_path, store=store, pictures=add_pictures(store, tmp_path))
+    store.close()
+
+
+Serve = Callable[..., TestClient]
+
+
+@pytest.fixture
+def serve(house: House) -> Generator[Serve, None, None]:
+    """Start an app on the house; settings may be changed. The client is the owner's, as long as the address is this machine's only."""
+    started: list[TestClient] = []
+
+    def start(**changes: object) -> TestClient:
+        settings = house.settings(**changes)
+        client = TestClient(create_app(house.store, settings), base_url=settings.public_url or HERE)
+        client.__enter__()
+        started.append(client)
+        return client
+
+    yield start
+    for client in started:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def owner(serve: Serve) -> TestClient:
+    """The owner's client on 127.0.0.1."""
+    return serve()
+
+
+@pytest.fixture
+def public(serve: Serve) -> TestClient:
+    """A stranger's client on a public address, where everybody needs an invitation."""
+    return serve(public_url=ELSEWHERE)
+
+
+def desk_of(client: TestClient) -> Desk:
+    return client.app.state.desk
+
+
+def newcomer(client: TestClient) -> TestClient:
+    """Another browser at the same server, without cookies."""
+    return TestClient(client.app, base_url=str(client.base_url))
+
+
+def join(client: TestClient, house: House, handle: str = "ada", role: Role = "annotator") -> TestClient:
+    """A new browser that has used an invitation."""
+    token = house.store.people.invite(handle, role).token
+    browser = newcomer(client)
+    assert browser.post("/v1/session", json={"token": token}).status_code == 204
+    return browser
