@@ -8,7 +8,10 @@
     |  |- RewardError                a reward that cannot be found or that failed
     |  |- RunFolderError             a run folder that is missing, taken, or of another run
     |  |- CorruptFileError           a shard or checkpoint whose bytes are not those that were written
-    |  `- StorageError               the disk is full or not writable
+    |  |- FormatError                a file of votes that is not what its format asks for
+    |  |- StorageError               the disk is full or not writable, or the database is locked or away
+    |  `- VoteError                  a question or an answer that makes no sense
+    |     `- VoteConflictError       a vote's id that was used for another vote
     |- DegenerateStepError           a reverse step without a density (std = 0)
     |- RunEndedError                 somebody ended the run from the dashboard
     `- TrainingStoppedError          a guard stopped training
@@ -22,6 +25,7 @@ __all__ = [
     "CorruptFileError",
     "D3POError",
     "DegenerateStepError",
+    "FormatError",
     "ModelError",
     "NonFiniteError",
     "PromptError",
@@ -31,6 +35,8 @@ __all__ = [
     "StorageError",
     "TrainingStoppedError",
     "UserError",
+    "VoteConflictError",
+    "VoteError",
 ]
 
 
@@ -70,8 +76,20 @@ class CorruptFileError(UserError):
     """A file whose checksum differs from the one recorded when it was written."""
 
 
+class FormatError(UserError):
+    """A file of votes or pictures that is not what its format asks for; the message names file, line and field."""
+
+
 class StorageError(UserError):
-    """The disk is full or not writable; what was saved before is whole."""
+    """The disk is full or not writable, or the database is locked or away; what was saved before is whole."""
+
+
+class VoteError(UserError):
+    """A question without the pictures it needs, or an answer that does not fit its question."""
+
+
+class VoteConflictError(VoteError):
+    """A vote's id that was used for another vote."""
 
 
 class DegenerateStepError(D3POError):

@@ -54,7 +54,7 @@ def test_a_run_leaves_everything_a_reader_needs(make_run: MakeRun) -> None:
     metrics = folder.read_metrics()
     assert [(m["round"], m["update"]) for m in metrics] == [(r, u) for r in (0, 1) for u in range(8)]
     assert metrics[0]["loss"] == pytest.approx(np.log(2), abs=1e-5)
-    assert bench.store.count_comparisons() == 2 * 4 * 3
+    assert bench.store.votes.count() == 2 * 4 * 3
     assert bench.trained_rounds() == 2
     assert not list(folder.path.rglob("*.pkl"))
     assert not list(folder.path.rglob("*.pt"))
@@ -176,7 +176,7 @@ def test_the_plan_counts_what_the_run_then_does(make_run: MakeRun) -> None:
     folder = make_run()
     plan = plan_run(opened(folder))
     bench = finished(folder)
-    assert plan.rounds * plan.pairs_per_round == bench.store.count_comparisons()
+    assert plan.rounds * plan.pairs_per_round == bench.store.votes.count()
     assert plan.rounds * plan.updates_per_round == len(folder.read_metrics())
     stored = sum(path.stat().st_size for path in (folder.path / "rollouts").rglob("*.safetensors"))
     assert plan.stored_bytes == pytest.approx(stored, rel=0.1)

@@ -34,8 +34,8 @@ def test_drawing_shows_exactly_the_classes() -> None:
 
 def test_public_names_are_pinned() -> None:
     assert errors.__all__ == [
-        "ConfigError", "CorruptFileError", "D3POError", "DegenerateStepError", "ModelError", "NonFiniteError",
-        "PromptError", "RewardError", "RunEndedError", "RunFolderError", "StorageError", "TrainingStoppedError", "UserError",
+        "ConfigError", "CorruptFileError", "D3POError", "DegenerateStepError", "FormatError", "ModelError", "NonFiniteError",
+        "PromptError", "RewardError", "RunEndedError", "RunFolderError", "StorageError", "TrainingStoppedError", "UserError", "VoteConflictError", "VoteError",
     ]  # fmt: skip
     assert set(errors.__all__) == set(defined_classes())
 

@@ -108,7 +108,7 @@ def sample(
         round = _next_round(bench)
         bench.folder.mark_started(bench.config)
         sample_round(bench, round, repair=repair)
-        typer.echo(f"round {round}: {len(bench.store.images(round))} pictures in {bench.folder.images(f'round-{round:03}')}")
+        typer.echo(f"round {round}: {len(bench.store.pictures.images(round))} pictures in {bench.folder.images(f'round-{round:03}')}")
 
 
 @app.command(epilog="Example: `d3po train runs/demo`")
@@ -132,7 +132,7 @@ def train(run: RunArgument, dry_run: DryRun = False) -> None:
         except TrainingStoppedError as stop:
             stop_at(bench, kept_rounds=round, reason=str(stop))
             raise
-        typer.echo(f"round {round}: trained, {bench.store.count_comparisons()} comparisons so far")
+        typer.echo(f"round {round}: trained, {bench.store.votes.count()} answers so far")
 
 
 @app.command("eval", epilog="Example: `d3po eval runs/demo`")

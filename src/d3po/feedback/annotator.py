@@ -5,7 +5,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from d3po.preferences.records import Comparison
+from d3po.preferences.records import Answer, NewQuestion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,21 +15,20 @@ class SimulatedAnnotator:
     Each answer is a function of the seed and the two image ids alone, so asking again, in any order, gives the same answer.
     """
 
-    name: str
     temperature: float
     """In units of the reward; 0 is a judge without noise."""
     tie_band: float
     """Differences up to this much, in units of the reward, are called a tie."""
     seed: int
 
-    def compare(self, image_a: int, image_b: int, scores: Mapping[int, float]) -> Comparison:
+    def judge(self, image_a: int, image_b: int, scores: Mapping[int, float]) -> Answer:
         """The verdict on two images, given their scores by image id."""
-        difference = scores[image_a] - scores[image_b]
-        return Comparison(image_a=image_a, image_b=image_b, target=self._target(image_a, image_b, difference), annotator=self.name)
+        target = self._target(image_a, image_b, scores[image_a] - scores[image_b])
+        return Answer(outcome="tie") if target == 0.5 else Answer(outcome="win", winner=image_a if target == 1 else image_b)
 
-    def compare_all(self, pairs: Sequence[tuple[int, int]], scores: Mapping[int, float]) -> list[Comparison]:
-        """The verdict on each pair."""
-        return [self.compare(a, b, scores) for a, b in pairs]
+    def judge_all(self, pairs: Sequence[tuple[int, int]], scores: Mapping[int, float], *, round: int) -> list[tuple[NewQuestion, Answer]]:
+        """Each pair as a question of the round, with the verdict."""
+        return [(NewQuestion(kind="pair", purpose="train", images=(a, b), round=round), self.judge(a, b, scores)) for a, b in pairs]
 
     def _target(self, image_a: int, image_b: int, difference: float) -> float:
         if abs(difference) <= self.tie_band:

@@ -1,6 +1,32 @@
-"""The one preference record that every source of feedback writes and every objective reads."""
+"""The records that cross the walls: pictures, questions, votes, and the one comparison that every objective reads."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from d3po.options import QuestionKind
+
+Kind = QuestionKind
+
+Purpose = Literal["train", "gold", "blind"]
+"""What an answer is for: training; checking the annotator; or before against after, never trained on."""
+
+Outcome = Literal["win", "tie", "both_bad", "skip", "flag", "rank", "best_worst", "marks", "up", "down", "score", "share"]
+"""What an answer says. `share` is a soft preference between two pictures, as imported data may hold."""
+
+AnnotatorKind = Literal["human", "model", "rule"]
+Role = Literal["admin", "annotator"]
+Origin = Literal["sampled", "evaluation", "imported"]
+
+OUTCOMES: Mapping[Kind, frozenset[Outcome]] = {
+    "pair": frozenset({"win", "tie", "both_bad", "skip", "flag", "share"}),
+    "best_worst": frozenset({"best_worst", "tie", "both_bad", "skip", "flag"}),
+    "rank": frozenset({"rank", "tie", "both_bad", "skip", "flag"}),
+    "grid": frozenset({"marks", "skip", "flag"}),
+    "thumb": frozenset({"up", "down", "skip", "flag"}),
+    "score": frozenset({"score", "skip", "flag"}),
+}
+"""Which answers fit which question."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +59,85 @@ class ShardRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NewQuestion:
+    """A question about to be asked."""
+
+    kind: Kind
+    purpose: Purpose
+    images: tuple[int, ...]
+    """Image ids, all of one prompt: two for a pair, one for thumb and score, K otherwise."""
+    round: int | None
+    """The round whose training it serves."""
+    overlap: int = 1
+    priority: float = 0.0
+    gold_answer: "Answer | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What is said of a question's pictures, by image id, never by position."""
+
+    outcome: Outcome
+    winner: int | None = None
+    """The preferred image of a `win`."""
+    values: Mapping[int, float] = field(default_factory=dict[int, float])
+    """By image id. `rank`: place from 1, equal places allowed; `best_worst`: best 1 and worst -1; `marks`: 1 for each marked;
+    `score`: 1 to 5; `share`: the share of preference of each of the two, summing to 1."""
+    reason: str | None = None
+    """An annotator's words, with a `flag`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assigned:
+    """A question leased to an annotator."""
+
+    assignment: str
+    """UUID."""
+    question: int
+    kind: Kind
+    purpose: Purpose
+    prompt: str
+    shown: tuple[int, ...]
+    """Image ids in the order shown, left to right; drawn by the server, stored with the assignment."""
+    lease_expires_at: int
+    """Milliseconds since 1970."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cast:
+    """A vote as a client sends it. `id` is the client's own UUID: sending it twice is one vote."""
+
+    id: str
+    assignment: str
+    annotator: int
+    answer: Answer
+    rt_ms: int | None = None
+    client: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """A standing answer: cast, and neither replaced nor withdrawn."""
+
+    id: str
+    sequence: int
+    question: int
+    kind: Kind
+    purpose: Purpose
+    round: int | None
+    prompt: int
+    """Prompt id."""
+    images: tuple[int, ...]
+    """The question's image ids, sorted."""
+    shown: tuple[int, ...]
+    """The same in the order shown, left to right."""
+    annotator: int
+    answer: Answer
+    rt_ms: int | None
+    received_at: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """One judgement of two images of one prompt, by id, never by position."""
 
@@ -41,7 +146,6 @@ class Comparison:
     target: float
     """The share of preference that a holds: 1 a is preferred, 0 b is, 0.5 a tie."""
     weight: float = 1.0
-    annotator: str
 
     def __post_init__(self) -> None:
         if self.image_a == self.image_b:

@@ -15,6 +15,7 @@ from d3po.evaluation.subjects import load_classifier
 from d3po.evaluation.win_rate import Interval, win_rate
 from d3po.feedback.rewards.registry import load_reward
 from d3po.models.load import EMBEDDED
+from d3po.run.feedback import comparisons_learnt_from
 from d3po.run.sampling import png_bytes, sample_pictures
 from d3po.run.workbench import BASE, Workbench
 from d3po.storage.files import write_atomically
@@ -67,7 +68,7 @@ def evaluate(bench: Workbench, rounds: int) -> Evaluation:
     accuracy = subject_accuracy(pictures, prompts) if bench.config.model == EMBEDDED else None
     record = {
         "rounds": rounds,
-        "comparisons": sum(len(bench.store.comparisons(round)) for round in range(rounds)),
+        "comparisons": sum(len(comparisons_learnt_from(bench, round)) for round in range(rounds)),
         "prompts": prompts,
         "scores": scores,
         "subject_accuracy": accuracy,

@@ -1,30 +1,35 @@
-"""The feedback phase: comparisons of a round's images by the measured judge. (People write to the same store.)"""
+"""The feedback phase: a round's images judged by a measured reward. (People write to the same store.)"""
 
 from collections import defaultdict
 
 from d3po.feedback.annotator import SimulatedAnnotator
 from d3po.feedback.rewards.registry import load_reward, score_file
-from d3po.preferences.records import ImageRecord
+from d3po.preferences.conversion import comparisons_of
+from d3po.preferences.records import Comparison, ImageRecord
 from d3po.preferences.selection import all_pairs, random_pairs
 from d3po.run.workbench import Workbench
 
 
 def compare_round(bench: Workbench, round: int) -> None:
-    """Ask the simulated annotator about the round's pairs and record its answers, all in one transaction."""
-    if bench.store.comparisons(round):
+    """Let the simulated annotator judge the round's pairs and record its answers, all in one transaction."""
+    if bench.store.votes.count(round=round):
         return
     settings = bench.config.feedback
     reward = load_reward(settings.reward)
-    annotator = SimulatedAnnotator(
-        name=f"reward:{settings.reward}", temperature=settings.temperature, tie_band=settings.tie_band, seed=bench.config.seed
-    )
-    images = bench.store.images(round)
+    judge = SimulatedAnnotator(temperature=settings.temperature, tie_band=settings.tie_band, seed=bench.config.seed)
+    annotator = bench.store.people.annotator(f"reward:{settings.reward}", "rule")
+    images = bench.store.pictures.images(round)
     with bench.narrator.bar(f"round {round}: comparing", total=len(images)) as bar:
         scores: dict[int, float] = {}
         for image in images:
             scores[image.id] = score_file(reward, bench.folder.path / image.path, image.prompt)
             bar.advance()
-    bench.store.add_comparisons(annotator.compare_all(_pairs(bench, images), scores))
+    bench.store.votes.record_judgements(annotator.id, judge.judge_all(_pairs(bench, images), scores, round=round))
+
+
+def comparisons_learnt_from(bench: Workbench, round: int) -> list[Comparison]:
+    """The comparisons that the round's training used or will use: fixed when it first asks, the same whenever it asks again."""
+    return comparisons_of(bench.store.batches.claim(round))
 
 
 def _pairs(bench: Workbench, images: list[ImageRecord]) -> list[tuple[int, int]]:

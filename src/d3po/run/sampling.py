@@ -13,8 +13,9 @@ from torch import Tensor
 from d3po.diffusion.noise import NoiseStreams, seeded
 from d3po.diffusion.rollout import RolloutStep, rollout
 from d3po.errors import CorruptFileError
+from d3po.preferences.store import NewPicture
 from d3po.run.prompts import prompts_of_round
-from d3po.run.workbench import Workbench
+from d3po.run.workbench import BASE, Workbench
 from d3po.storage.files import sha256, write_atomically
 from d3po.storage.shards import writing_shard
 
@@ -24,7 +25,7 @@ def sample_round(bench: Workbench, round: int, *, repair: bool = False) -> None:
     sampling = bench.config.sampling
     prompts = prompts_of_round(bench.folder.prompts(), sampling.prompts_per_round, seed=bench.config.seed, round=round)
     shards = [prompts[i : i + sampling.prompts_per_shard] for i in range(0, len(prompts), sampling.prompts_per_shard)]
-    done = {record.number: record for record in bench.store.shards(round)}
+    done = {record.number: record for record in bench.store.pictures.shards(round)}
     missing = [number for number in range(len(shards)) if number not in done]
     damaged = [n for n, record in done.items() if repair and not _is_whole(bench, record.path, record.checksum)]
     if not missing and not damaged:
@@ -45,7 +46,7 @@ def sample_round(bench: Workbench, round: int, *, repair: bool = False) -> None:
 def is_sampled(bench: Workbench, round: int) -> bool:
     """Whether all of the round's shards are there."""
     sampling = bench.config.sampling
-    return len(bench.store.shards(round)) == -(-sampling.prompts_per_round // sampling.prompts_per_shard)
+    return len(bench.store.pictures.shards(round)) == -(-sampling.prompts_per_round // sampling.prompts_per_shard)
 
 
 def sample_pictures(bench: Workbench, prompts: Sequence[str], per_prompt: int, *, stream: str, title: str) -> NDArray[np.uint8]:
@@ -126,10 +127,21 @@ def _denoise(
 def _record(bench: Workbench, round: int, number: int, prompts: Sequence[str], checksum: str) -> None:
     per_prompt = bench.config.sampling.images_per_prompt
     names = _picture_names(bench, round, number, len(prompts) * per_prompt)
-    ids = bench.store.add_prompts(prompts)
-    images = [(ids[i // per_prompt], i % per_prompt, name) for i, name in enumerate(names)]
-    path = bench.folder.relative(bench.folder.shard(round, number))
-    bench.store.add_shard(round=round, number=number, path=path, checksum=checksum, images=images)
+    ids = bench.store.pictures.add_prompts(prompts)
+    images = [
+        NewPicture(prompt=ids[i // per_prompt], number=i % per_prompt, path=name, sha256=sha256(bench.folder.path / name))
+        for i, name in enumerate(names)
+    ]
+    bench.store.pictures.add_shard(
+        round=round,
+        number=number,
+        path=bench.folder.relative(bench.folder.shard(round, number)),
+        checksum=checksum,
+        images=images,
+        model=bench.config.model,
+        policy=BASE if round == 0 else f"round-{round - 1:03}",
+        seed=bench.config.seed,
+    )
 
 
 def _picture_names(bench: Workbench, round: int, number: int, count: int) -> list[str]:

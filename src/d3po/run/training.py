@@ -16,6 +16,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from d3po.errors import RunFolderError, TrainingStoppedError
 from d3po.models.base import Condition
 from d3po.preferences.records import Comparison, ImageRecord
+from d3po.run.feedback import comparisons_learnt_from
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints, save_checkpoint
 from d3po.storage.files import sha256, write_atomically
@@ -75,9 +76,11 @@ def load_round(bench: Workbench, round: int, reference: dict[str, Tensor] | None
         RunFolderError: the round has no comparison that says which image is better.
         CorruptFileError: a shard is damaged.
     """
-    images = {image.id: image for image in bench.store.images(round)}
-    shards = {record.id: open_shard(bench.folder.path / record.path, record.checksum) for record in bench.store.shards(round)}
-    compared = [c for c in bench.store.comparisons(round) if c.weight > 0 and not (c.is_tie and bench.config.objective.targets == "signed")]
+    images = {image.id: image for image in bench.store.pictures.images(round)}
+    shards = {record.id: open_shard(bench.folder.path / record.path, record.checksum) for record in bench.store.pictures.shards(round)}
+    compared = [
+        c for c in comparisons_learnt_from(bench, round) if c.weight > 0 and not (c.is_tie and bench.config.objective.targets == "signed")
+    ]
     if not compared:
         raise RunFolderError(f"round {round} has no comparison with a preference; nothing can be learnt from it (are all of them ties?)")
     by_prompt: dict[int, list[Comparison]] = defaultdict(list)

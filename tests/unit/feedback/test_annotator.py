@@ -11,13 +11,19 @@ from d3po.feedback.annotator import SimulatedAnnotator
 scores = st.floats(-1e3, 1e3)
 
 
+def share(judge: SimulatedAnnotator, a: int, b: int, known: dict[int, float]) -> float:
+    """The share of preference that a holds."""
+    answer = judge.judge(a, b, known)
+    return 0.5 if answer.outcome == "tie" else float(answer.winner == a)
+
+
 def annotator(*, temperature: float = 0.0, tie_band: float = 0.0, seed: int = 0) -> SimulatedAnnotator:
-    return SimulatedAnnotator(name="ruler", temperature=temperature, tie_band=tie_band, seed=seed)
+    return SimulatedAnnotator(temperature=temperature, tie_band=tie_band, seed=seed)
 
 
 @given(a=scores, b=scores)
 def test_judge_without_noise_prefers_the_higher_score(a: float, b: float) -> None:
-    target = annotator().compare(1, 2, {1: a, 2: b}).target
+    target = share(annotator(), 1, 2, {1: a, 2: b})
     assert target == (0.5 if a == b else float(a > b))
 
 
@@ -25,13 +31,13 @@ def test_judge_without_noise_prefers_the_higher_score(a: float, b: float) -> Non
 def test_asking_the_other_way_round_gives_the_same_answer(a: float, b: float, temperature: float, band: float, seed: int) -> None:
     judge = annotator(temperature=temperature, tie_band=band, seed=seed)
     known = {1: a, 2: b}
-    assert judge.compare(1, 2, known).target == 1 - judge.compare(2, 1, known).target
-    assert judge.compare(1, 2, known) == judge.compare(1, 2, known)
+    assert share(judge, 1, 2, known) == 1 - share(judge, 2, 1, known)
+    assert judge.judge(1, 2, known) == judge.judge(1, 2, known)
 
 
 @given(a=scores, b=scores, band=st.floats(0, 10), temperature=st.floats(0, 10))
 def test_differences_within_the_band_are_ties(a: float, b: float, band: float, temperature: float) -> None:
-    target = annotator(tie_band=band, temperature=temperature).compare(1, 2, {1: a, 2: b}).target
+    target = share(annotator(tie_band=band, temperature=temperature), 1, 2, {1: a, 2: b})
     assert (target == 0.5) == (abs(a - b) <= band)
 
 
@@ -39,7 +45,7 @@ def test_differences_within_the_band_are_ties(a: float, b: float, band: float, t
 def test_noisy_judge_follows_bradley_terry(difference: float, temperature: float) -> None:
     """Over 4000 pairs the share of wins lies within 4 standard errors of sigmoid(difference / temperature)."""
     judge, pairs = annotator(temperature=temperature), 4000
-    wins = sum(judge.compare(2 * i, 2 * i + 1, {2 * i: difference, 2 * i + 1: 0.0}).target for i in range(pairs)) / pairs
+    wins = sum(share(judge, 2 * i, 2 * i + 1, {2 * i: difference, 2 * i + 1: 0.0}) for i in range(pairs)) / pairs
     chance = 1 / (1 + math.exp(-difference / temperature))
     assert abs(wins - chance) < 4 * math.sqrt(chance * (1 - chance) / pairs)
 
@@ -47,26 +53,28 @@ def test_noisy_judge_follows_bradley_terry(difference: float, temperature: float
 def test_answers_do_not_depend_on_what_was_asked_before() -> None:
     judge, known = annotator(temperature=1.0), {i: 0.1 * i for i in range(10)}
     pairs = [(a, b) for a in range(10) for b in range(a)]
-    forward = {(c.image_a, c.image_b): c.target for c in judge.compare_all(pairs, known)}
-    backward = {(c.image_a, c.image_b): c.target for c in judge.compare_all(pairs[::-1], known)}
+    forward = {question.images: answer.winner for question, answer in judge.judge_all(pairs, known, round=0)}
+    backward = {question.images: answer.winner for question, answer in judge.judge_all(pairs[::-1], known, round=0)}
     assert forward == backward
-    assert {0.0, 1.0} == set(forward.values())
+    assert {True, False} == {winner == images[0] for images, winner in forward.items()}
 
 
 def test_another_seed_is_another_judge() -> None:
     pairs, known = [(2 * i, 2 * i + 1) for i in range(50)], dict.fromkeys(range(100), 0.0) | {2 * i: 0.01 for i in range(50)}
-    assert annotator(temperature=1.0, seed=0).compare_all(pairs, known) != annotator(temperature=1.0, seed=1).compare_all(pairs, known)
+    first, second = (annotator(temperature=1.0, seed=seed).judge_all(pairs, known, round=0) for seed in (0, 1))
+    assert first != second
 
 
 @given(difference=st.sampled_from([1e-300, 1e9, -1e9, 1e300]), temperature=st.sampled_from([1e-300, 1e-9, 1.0]))
 def test_extreme_differences_do_not_overflow(difference: float, temperature: float) -> None:
     assume(difference != 0)
-    target = annotator(temperature=temperature).compare(1, 2, {1: difference, 2: 0.0}).target
+    target = share(annotator(temperature=temperature), 1, 2, {1: difference, 2: 0.0})
     assert target in (0.0, 1.0)
     if abs(difference / temperature) > 700:
         assert target == float(difference > 0)
 
 
-def test_comparison_names_the_judge_and_the_images() -> None:
-    comparison = annotator().compare(5, 3, {3: 0.0, 5: 1.0})
-    assert (comparison.image_a, comparison.image_b, comparison.target, comparison.annotator) == (5, 3, 1.0, "ruler")
+def test_a_judgement_is_a_training_question_of_its_round_with_its_answer() -> None:
+    ((question, answer),) = annotator().judge_all([(5, 3)], {3: 0.0, 5: 1.0}, round=2)
+    assert (question.kind, question.purpose, question.images, question.round) == ("pair", "train", (5, 3), 2)
+    assert (answer.outcome, answer.winner) == ("win", 5)

@@ -1,0 +1,76 @@
+"""The store: everything a run knows about its pictures, the questions asked about them, and the answers (SQLite, or PostgreSQL by URL).
+
+The trainer and the rating server share this and nothing else. Each method of a part is one transaction; what must not happen is made impossible
+by the tables' constraints, so several processes may work at once.
+"""
+
+from pathlib import Path
+
+from d3po.preferences.store.batches import Batches
+from d3po.preferences.store.database import Database
+from d3po.preferences.store.journal import Audit, AuditEntry, ControlState, Journal, JournalEntry
+from d3po.preferences.store.people import Annotator, Invitation, NewInvitation, People
+from d3po.preferences.store.pictures import NewPicture, PictureFile, PictureRecord, Pictures
+from d3po.preferences.store.questions import Progress, Questions
+from d3po.preferences.store.votes import Receipt, Retract, Votes
+
+__all__ = [
+    "Annotator",
+    "Audit",
+    "AuditEntry",
+    "Batches",
+    "ControlState",
+    "Database",
+    "Invitation",
+    "Journal",
+    "JournalEntry",
+    "NewInvitation",
+    "NewPicture",
+    "People",
+    "PictureFile",
+    "PictureRecord",
+    "Pictures",
+    "Progress",
+    "Questions",
+    "Receipt",
+    "Retract",
+    "Store",
+    "Votes",
+]
+
+
+class Store:
+    """A run's database, by what is done with it.
+
+    Args:
+        url: as SQLAlchemy writes it: `sqlite:////path/to/d3po.db` or `postgresql://user@host/name`.
+        key_file: the key that signs invitations, made when first needed; it may stay away where nobody is invited.
+        patience: seconds to wait for another process's lock, or for a server to answer.
+
+    Raises:
+        StorageError: the database cannot be opened, lies on a network file system, or was written by a newer d3po.
+    """
+
+    def __init__(self, url: str, *, key_file: Path | None = None, patience: float = 5.0) -> None:
+        self.url = url
+        self.database = Database(url, patience=patience)
+        self.pictures = Pictures(self.database)
+        self.questions = Questions(self.database)
+        self.votes = Votes(self.database)
+        self.batches = Batches(self.database)
+        self.people = People(self.database, key_file)
+        self.journal = Journal(self.database)
+        self.audit = Audit(self.database)
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> "Store":
+        """The store of a run folder: `d3po.db` in it, and its key beside it in `d3po.key`."""
+        return cls(f"sqlite:///{folder / 'd3po.db'}", key_file=folder / "d3po.key")
+
+    def now(self) -> int:
+        """Milliseconds since 1970, by a clock that is never set back."""
+        return self.database.now()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.database.close()

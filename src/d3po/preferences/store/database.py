@@ -1,0 +1,247 @@
+"""A run's database: opened, brought to the newest schema, and worked on in short transactions.
+
+One database serves the trainer, the rating server and whoever looks: SQLite (a file, one machine) or PostgreSQL. What another process does at
+the same time is seen between transactions, never within one.
+"""
+
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import exc as sql
+from sqlalchemy.dialects import postgresql, sqlite
+
+from d3po.errors import StorageError
+from d3po.preferences import migrations
+from d3po.preferences.tables import Base
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+ATTEMPTS = 20
+"""How often a transaction that collided with another writer's is tried in all."""
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"9p", "afpfs", "afs", "beegfs", "ceph", "cifs", "davfs", "fuse.glusterfs", "fuse.sshfs", "glusterfs", "gpfs", "lustre"}
+    | {"ncpfs", "nfs", "nfs3", "nfs4", "orangefs", "smb2", "smb3", "smbfs", "webdav"}
+)
+"""File systems whose locks SQLite cannot trust; WAL needs memory shared between processes, which they do not have."""
+
+COLLISIONS = frozenset({"40001", "40P01"})
+"""PostgreSQL's codes for a serialization failure and a deadlock: the same transaction, tried again, goes through."""
+
+
+class CollisionError(StorageError):
+    """Two writers were in each other's way for longer than their transactions should last."""
+
+
+class Database:
+    """The connections to one database, and its clock.
+
+    Args:
+        url: as SQLAlchemy writes it: `sqlite:////path/to/d3po.db` or `postgresql://user@host/name`.
+        patience: seconds to wait for another process's lock, or for a server to answer.
+
+    Raises:
+        StorageError: it cannot be opened, lies on a network file system, or was written by a newer d3po.
+    """
+
+    def __init__(self, url: str, *, patience: float = 5.0) -> None:
+        address = _address(url)
+        self.is_postgresql = address.get_backend_name() == "postgresql"
+        self.name = str(address.database) if not self.is_postgresql else address.render_as_string(hide_password=True)
+        if not self.is_postgresql and address.database not in (None, "", ":memory:"):
+            refuse_network_file_system(Path(str(address.database)))
+        self.engine = _engine(address, patience)
+        self._turn = threading.RLock()
+        self._clock, self._latest = threading.Lock(), 0
+        try:
+            self._bring_to_head()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+    def now(self) -> int:
+        """Milliseconds since 1970; never less than what it said before, even when the machine's clock is set back."""
+        with self._clock:
+            self._latest = max(self._latest, time.time_ns() // 1_000_000)
+            return self._latest
+
+    @contextmanager
+    def transaction(self) -> Generator[Connection, None, None]:
+        """A transaction that writes: committed when the block ends, rolled back when it raises.
+
+        SQLite has one writer at a time: threads of this process wait in line, other processes are waited for with patience.
+
+        Raises:
+            StorageError: the disk is full or not writable, the database is locked by another process, or its server is away.
+        """
+        if self.is_postgresql:
+            with self._begin(writes=True) as connection:
+                yield connection
+        else:
+            with self._turn, self._begin(writes=True) as connection:
+                yield connection
+
+    @contextmanager
+    def reading(self) -> Generator[Connection, None, None]:
+        """A transaction that only reads; on SQLite it sees one state throughout and waits for nobody.
+
+        Raises:
+            StorageError: as `transaction`.
+        """
+        with self._begin(writes=False) as connection:
+            yield connection
+
+    def write(self, work: Callable[[Connection], Result]) -> Result:
+        """Do `work` in a transaction; where a concurrent writer came first, roll back and do it again from the start.
+
+        Raises:
+            StorageError: as `transaction`.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                with self.transaction() as connection:
+                    return work(connection)
+            except (sql.IntegrityError, CollisionError):
+                if not self.is_postgresql or attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(random.uniform(0, 0.005) * (attempt + 1))
+        raise AssertionError("the last attempt returns or raises")
+
+    @contextmanager
+    def _begin(self, *, writes: bool) -> Generator[Connection, None, None]:
+        with _one_line(self.name), self.engine.connect() as connection:
+            connection.execution_options(d3po_writes=writes)
+            with connection.begin():
+                yield connection
+
+    def _bring_to_head(self) -> None:
+        with self.reading() as connection:
+            if migrations.revision_of(connection) == migrations.HEAD:
+                return
+        with self.transaction() as connection:
+            migrations.upgrade(connection, name=self.name)
+
+
+def refuse_network_file_system(path: Path) -> None:
+    """Raise if the file lies, or would lie, where SQLite's locks do not hold.
+
+    Raises:
+        StorageError: the file system is one shared over a network.
+    """
+    place = path.absolute().resolve()
+    kinds = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
+    mount = next((parent for parent in (place, *place.parents) if parent in kinds), None)
+    if mount is not None and kinds[mount].lower() in NETWORK_FILE_SYSTEMS:
+        raise StorageError(
+            f"{path} lies on {mount}, a network file system ({kinds[mount]}), where SQLite's locks do not hold and votes could be lost; "
+            "use a local disk, or a postgresql:// database"
+        )
+
+
+def _address(url: str) -> URL:
+    try:
+        address = make_url(url)
+    except sql.ArgumentError as error:
+        raise StorageError(f"{url!r} is not a database URL; write sqlite:////path/to/d3po.db or postgresql://user@host/name") from error
+    if address.get_backend_name() not in ("sqlite", "postgresql"):
+        raise StorageError(f"the database is {address.get_backend_name()!r}; d3po works with sqlite and postgresql")
+    return address.set(drivername="postgresql+psycopg") if address.get_backend_name() == "postgresql" else address
+
+
+def _engine(address: URL, patience: float) -> Engine:
+    if address.get_backend_name() == "postgresql":
+        waiting = {"connect_timeout": max(2, round(patience)), "options": f"-c lock_timeout={round(patience * 1000)}"}
+        try:
+            return create_engine(address, pool_size=10, max_overflow=30, pool_pre_ping=True, connect_args=waiting)
+        except ModuleNotFoundError as error:
+            raise StorageError("a postgresql:// database needs psycopg; `pip install d3po[postgres]`") from error
+    engine = create_engine(address, connect_args={"timeout": patience})
+    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_pragmas(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver begins nothing on its own; _begin_sqlite does
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes the lock at once: one that first reads and then writes could not wait for another's lock."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options()["d3po_writes"] else "BEGIN")
+
+
+@contextmanager
+def _one_line(name: str) -> Generator[None, None, None]:
+    """Say in one line what is wrong with the disk, the lock or the server; constraint violations and mistakes in SQL pass."""
+    try:
+        yield
+    except sql.TimeoutError as error:
+        raise StorageError(f"{name} is busy: no connection became free; nothing was changed, try again") from error
+    except sql.DBAPIError as error:
+        explained = _explained(name, error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _explained(name: str, error: sql.DBAPIError) -> StorageError | None:
+    code = getattr(error.orig, "sqlstate", None)
+    if isinstance(error.orig, sqlite3.Error):
+        return _explained_sqlite(name, error, error.orig)
+    if code in COLLISIONS:
+        return CollisionError(f"{name}: two writers were in each other's way and both gave up; try again")
+    if code in ("53100", "53200"):
+        return StorageError(f"{name}: the server's disk or memory is full; what was saved before is whole; free some space and try again")
+    if code == "55P03":
+        return StorageError(f"{name} is locked by another connection; nothing was changed, try again")
+    if isinstance(error, sql.OperationalError):
+        return StorageError(f"{name} cannot be reached ({_first_line(error)}); see that the server runs and try again")
+    return None
+
+
+def _explained_sqlite(name: str, error: sql.DBAPIError, orig: sqlite3.Error) -> StorageError | None:
+    primary = getattr(orig, "sqlite_errorcode", 0) & 0xFF
+    match primary:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StorageError(f"{name} is locked by another process; nothing was changed, try again when it is done")
+        case sqlite3.SQLITE_FULL:
+            return StorageError(f"cannot write {name}: the disk is full; what was saved before is whole; free some space and try again")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return StorageError(f"cannot open or write {name}: {_first_line(error)}; see that the folder is there and writable")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return StorageError(f"{name} is damaged or not a database: {_first_line(error)}; restore it from a copy")
+        case _:
+            return None
+
+
+def _first_line(error: sql.DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0]
+
+
+def insert_new(connection: Connection, table: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
+    """Insert the rows that violate no unique constraint, and leave those that do."""
+    if not rows:
+        return
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    connection.execute(insert(table).on_conflict_do_nothing(), list(rows))
+
+
+def chunks(items: Sequence[Item], size: int = 500) -> Iterator[Sequence[Item]]:
+    """The items in parts that fit one statement's list of values."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,270 @@
+"""The tables of a run's database. What must not happen is made impossible here, by constraints, not by the code that writes.
+
+One database is one run. Times are milliseconds since 1970 (UTC) by the server's clock; ids of votes and assignments are UUIDs as
+text, so that a client can name its vote before the server has seen it.
+"""
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import JSON
+
+Milliseconds = BigInteger
+"""A point in time."""
+
+
+class Base(DeclarativeBase):
+    """Declarative base of the run's tables."""
+
+
+class PromptRow(Base):
+    """A text that pictures are made from."""
+
+    __tablename__ = "prompt"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    text_hash: Mapped[str] = mapped_column(unique=True, comment="SHA-256 of the text; long texts cannot be indexed everywhere")
+
+
+class ShardRow(Base):
+    """A finished file of trajectories; its presence here says that the sampler is done with it."""
+
+    __tablename__ = "shard"
+    __table_args__ = (UniqueConstraint("round", "number"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    round: Mapped[int]
+    number: Mapped[int]
+    path: Mapped[str] = mapped_column(unique=True, comment="relative to the run folder")
+    checksum: Mapped[str] = mapped_column(comment="SHA-256 of the file")
+
+
+class ImageRow(Base):
+    """A picture. Unique by series, prompt and number, so a resumed sampler cannot double it; a sampled one has a trajectory, others have none."""
+
+    __tablename__ = "image"
+    __table_args__ = (
+        UniqueConstraint("series", "prompt_id", "number"),
+        UniqueConstraint("shard_id", "row"),
+        CheckConstraint("(shard_id IS NULL) = (row IS NULL)", name="trajectory_is_whole"),
+        CheckConstraint("(origin = 'sampled') = (shard_id IS NOT NULL AND round IS NOT NULL)", name="only_sampled_has_trajectory"),
+        CheckConstraint("origin IN ('sampled', 'evaluation', 'imported')", name="origin_known"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"))
+    origin: Mapped[str] = mapped_column(comment="sampled (a round's, with trajectory), evaluation (held out) or imported")
+    series: Mapped[str] = mapped_column(comment="which batch of pictures: round-000, held-out/base, import/NAME")
+    number: Mapped[int] = mapped_column(comment="place among the prompt's pictures of the series, from 0")
+    round: Mapped[int | None] = mapped_column(index=True)
+    shard_id: Mapped[int | None] = mapped_column(ForeignKey("shard.id"))
+    row: Mapped[int | None] = mapped_column(comment="row in the shard's batch dimension")
+    path: Mapped[str] = mapped_column(unique=True, comment="the file, relative to the picture store")
+    sha256: Mapped[str] = mapped_column(index=True, comment="hash of the file's bytes")
+    model: Mapped[str] = mapped_column(comment="the base model, or where an imported picture came from")
+    policy: Mapped[str] = mapped_column(comment="adapter version that drew it: base, round-000, ...; empty for imported pictures")
+    seed: Mapped[int | None] = mapped_column(
+        BigInteger, comment="the run's seed; noise follows from it, the round, the prompt and the number"
+    )
+
+
+class AnnotatorRow(Base):
+    """Somebody, or something, that judges: known by a handle, never by an e-mail address."""
+
+    __tablename__ = "annotator"
+    __table_args__ = (
+        CheckConstraint("kind IN ('human', 'model', 'rule')", name="kind_known"),
+        CheckConstraint("role IN ('admin', 'annotator')", name="role_known"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    handle: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str]
+    role: Mapped[str] = mapped_column(default="annotator")
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+
+
+class TokenRow(Base):
+    """An invitation or a browser's session. Only the hash of the secret is kept."""
+
+    __tablename__ = "token"
+    __table_args__ = (CheckConstraint("scope IN ('invitation', 'session')", name="scope_known"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"), index=True)
+    scope: Mapped[str]
+    secret_hash: Mapped[str] = mapped_column(unique=True)
+    parent_id: Mapped[int | None] = mapped_column(
+        ForeignKey("token.id"), comment="the invitation a session came from; revoking it ends both"
+    )
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+    expires_at: Mapped[int] = mapped_column(Milliseconds)
+    revoked_at: Mapped[int | None] = mapped_column(Milliseconds)
+
+
+class QuestionRow(Base):
+    """Something to ask: K pictures of one prompt and how to judge them. Asking again the same pictures the same way is the same question."""
+
+    __tablename__ = "question"
+    __table_args__ = (
+        CheckConstraint("kind IN ('pair', 'best_worst', 'rank', 'grid', 'thumb', 'score')", name="kind_known"),
+        CheckConstraint("purpose IN ('train', 'gold', 'blind')", name="purpose_known"),
+        CheckConstraint("overlap >= 1", name="asked_at_least_once"),
+        CheckConstraint("open_slots >= 0 AND open_slots <= overlap", name="never_over_assigned"),
+        CheckConstraint("(purpose = 'gold') = (gold_answer IS NOT NULL)", name="gold_has_answer"),
+        Index("question_queue", "priority", "id", sqlite_where=text("open_slots > 0"), postgresql_where=text("open_slots > 0")),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    purpose: Mapped[str]
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"))
+    round: Mapped[int | None] = mapped_column(index=True, comment="the round whose training it serves")
+    dedup_key: Mapped[str] = mapped_column(unique=True, comment="hash of purpose, kind and the sorted image ids, so that (a, b) is (b, a)")
+    overlap: Mapped[int] = mapped_column(comment="answers wanted, each from another annotator")
+    open_slots: Mapped[int] = mapped_column(comment="answers neither given nor leased; 0 once the question is closed")
+    priority: Mapped[float] = mapped_column(comment="smaller is asked earlier")
+    gold_answer: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True), comment="what a gold question's answer must be")
+
+
+class QuestionImageRow(Base):
+    """A picture of a question."""
+
+    __tablename__ = "question_image"
+    __table_args__ = (UniqueConstraint("question_id", "image_id"),)
+    question_id: Mapped[int] = mapped_column(ForeignKey("question.id"), primary_key=True)
+    slot: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"))
+
+
+class AssignmentRow(Base):
+    """One annotator's turn at one question, with the order in which the server shows the pictures and the lease that reserves it."""
+
+    __tablename__ = "assignment"
+    __table_args__ = (
+        UniqueConstraint("question_id", "overlap_slot"),
+        UniqueConstraint("question_id", "annotator_id"),
+        UniqueConstraint("id", "question_id", "annotator_id"),
+        CheckConstraint("state IN ('leased', 'answered', 'lost')", name="state_known"),
+        CheckConstraint("(state = 'leased') <= (overlap_slot IS NOT NULL)", name="a_lease_holds_a_slot"),
+        Index("assignment_leases", "lease_expires_at", sqlite_where=text("state = 'leased'"), postgresql_where=text("state = 'leased'")),
+        Index("assignment_of_annotator", "annotator_id", "state"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True, comment="UUID")
+    question_id: Mapped[int] = mapped_column(ForeignKey("question.id"))
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"))
+    overlap_slot: Mapped[int | None] = mapped_column(comment="which of the wanted answers it is; given up when the lease is lost")
+    shown: Mapped[list[int]] = mapped_column(JSON, comment="image ids in the order shown, left to right")
+    state: Mapped[str]
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+    lease_expires_at: Mapped[int] = mapped_column(Milliseconds)
+
+
+class VoteRow(Base):
+    """An answer, or its withdrawal: an event that is never changed. A later event of the same annotator supersedes an earlier one."""
+
+    __tablename__ = "vote"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["assignment_id", "question_id", "annotator_id"], ["assignment.id", "assignment.question_id", "assignment.annotator_id"]
+        ),
+        ForeignKeyConstraint(["question_id", "winner_id"], ["question_image.question_id", "question_image.image_id"]),
+        UniqueConstraint("id", "question_id"),
+        CheckConstraint("action IN ('cast', 'retract')", name="action_known"),
+        CheckConstraint("(action = 'retract') = (outcome IS NULL)", name="a_cast_has_an_outcome"),
+        CheckConstraint("(action = 'retract') <= (supersedes IS NOT NULL)", name="a_retract_supersedes"),
+        CheckConstraint(
+            "outcome IN ('win', 'tie', 'both_bad', 'skip', 'flag', 'rank', 'best_worst', 'marks', 'up', 'down', 'score', 'share')",
+            name="outcome_known",
+        ),
+        CheckConstraint("(outcome IS NOT NULL AND outcome = 'win') = (winner_id IS NOT NULL)", name="a_win_has_a_winner"),
+        CheckConstraint("rt_ms IS NULL OR rt_ms >= 0", name="time_taken_is_positive"),
+        Index(
+            "vote_first",
+            "question_id",
+            "annotator_id",
+            unique=True,
+            sqlite_where=text("supersedes IS NULL"),
+            postgresql_where=text("supersedes IS NULL"),
+        ),
+        Index("vote_of_question", "question_id", "annotator_id"),
+        Index("vote_of_annotator", "annotator_id", "received_at"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True, comment="UUID made by the client; sending it twice is one vote")
+    sequence: Mapped[int] = mapped_column(
+        BigInteger, unique=True, comment="order of arrival at the writer; for paging and exports, not for claiming"
+    )
+    assignment_id: Mapped[str]
+    question_id: Mapped[int]
+    annotator_id: Mapped[int]
+    action: Mapped[str]
+    outcome: Mapped[str | None]
+    winner_id: Mapped[int | None] = mapped_column(comment="the preferred image of a win")
+    reason: Mapped[str | None] = mapped_column(comment="an annotator's words, with a flag")
+    supersedes: Mapped[str | None] = mapped_column(ForeignKey("vote.id"), unique=True, comment="the event this one replaces")
+    rt_ms: Mapped[int | None] = mapped_column(comment="milliseconds between seeing and answering")
+    client: Mapped[str | None] = mapped_column(comment="the browser tab or program that sent it")
+    payload_hash: Mapped[str] = mapped_column(comment="of what was sent; the same id with another payload is refused")
+    received_at: Mapped[int] = mapped_column(Milliseconds)
+
+
+class VoteItemRow(Base):
+    """What a vote says of one picture: its rank from 1, best 1 and worst -1, marked 1, a score, or a share of preference."""
+
+    __tablename__ = "vote_item"
+    __table_args__ = (
+        ForeignKeyConstraint(["vote_id", "question_id"], ["vote.id", "vote.question_id"]),
+        ForeignKeyConstraint(["question_id", "image_id"], ["question_image.question_id", "question_image.image_id"]),
+    )
+    vote_id: Mapped[str] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(primary_key=True)
+    question_id: Mapped[int]
+    value: Mapped[float]
+
+
+class FeedbackBatchRow(Base):
+    """The votes that one round's training used, fixed once: a resumed training sees what it saw before."""
+
+    __tablename__ = "feedback_batch"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    round: Mapped[int] = mapped_column(unique=True)
+    created_at: Mapped[int] = mapped_column(Milliseconds)
+
+
+class FeedbackBatchVoteRow(Base):
+    """A vote in a batch; no vote is in two."""
+
+    __tablename__ = "feedback_batch_vote"
+    vote_id: Mapped[str] = mapped_column(ForeignKey("vote.id"), primary_key=True)
+    batch_id: Mapped[int] = mapped_column(ForeignKey("feedback_batch.id"), index=True)
+
+
+class JournalRow(Base):
+    """What the trainer tells the dashboard: phases, evaluations, alarms. Server and trainer share nothing but this database."""
+
+    __tablename__ = "journal"
+    __table_args__ = (CheckConstraint("kind IN ('phase', 'evaluation', 'update', 'alarm')", name="kind_known"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[int] = mapped_column(Milliseconds)
+    kind: Mapped[str] = mapped_column(index=True)
+    round: Mapped[int | None]
+    body: Mapped[dict[str, object]] = mapped_column(JSON)
+
+
+class ControlRow(Base):
+    """What the dashboard tells the trainer: pause, resume, stop, train now. The trainer acts on the newest."""
+
+    __tablename__ = "control"
+    __table_args__ = (CheckConstraint("action IN ('pause', 'resume', 'stop', 'train_now')", name="action_known"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[int] = mapped_column(Milliseconds)
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"))
+    action: Mapped[str]
+    round: Mapped[int | None] = mapped_column(comment="the round that train_now closes")
+
+
+class AuditRow(Base):
+    """Who did what as an administrator, chained by hashes: a changed or missing entry breaks the chain."""
+
+    __tablename__ = "audit_log"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[int] = mapped_column(Milliseconds)
+    actor: Mapped[str]
+    action: Mapped[str]
+    detail: Mapped[dict[str, object]] = mapped_column(JSON)
+    previous_hash: Mapped[str]
+    hash: Mapped[str] = mapped_column(unique=True)
