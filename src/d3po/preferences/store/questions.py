@@ -116,14 +116,14 @@ class Questions:
             .group_by(AssignmentRow.state)
         )
         with self._database.reading() as connection:
-            states = dict(connection.execute(by_state).tuples().all())
+            states = dict(connection.execute(by_state).all())
             done, leased = states.get("answered", 0), states.get("leased", 0)
             if annotator is not None:
                 count = select(func.count()).select_from(_still_open(annotator).where(within).subquery())
                 left = connection.execute(count).scalar_one()
                 return Progress(wanted=done + leased + left, done=done, leased=leased, open=left)
             sums = select(func.coalesce(func.sum(QuestionRow.overlap), 0), func.coalesce(func.sum(QuestionRow.open_slots), 0))
-            wanted, left = connection.execute(sums.where(within, QuestionRow.purpose == "train")).tuples().one()
+            wanted, left = connection.execute(sums.where(within, QuestionRow.purpose == "train")).one()
         return Progress(wanted=wanted, done=done, leased=leased, open=left)
 
     def _assign(self, connection: Connection, annotator: int, chosen: Sequence[Any], now: int, expires: int) -> list[Assigned]:
@@ -214,6 +214,6 @@ def _images(connection: Connection, questions: Sequence[int]) -> dict[int, list[
         .order_by(QuestionImageRow.question_id, QuestionImageRow.slot)
     )
     found: dict[int, list[int]] = {question: [] for question in questions}
-    for question, image in connection.execute(query).tuples():
+    for question, image in connection.execute(query):
         found[question].append(image)
     return found

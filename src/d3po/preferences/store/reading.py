@@ -76,7 +76,7 @@ def _values(connection: Connection, votes: Ordered[str]) -> dict[str, dict[int, 
     found: dict[str, dict[int, float]] = defaultdict(dict)
     for part in chunks(votes):
         query = select(VoteItemRow.vote_id, VoteItemRow.image_id, VoteItemRow.value).where(VoteItemRow.vote_id.in_(part))
-        for vote, image, value in connection.execute(query.order_by(VoteItemRow.vote_id, VoteItemRow.image_id)).tuples():
+        for vote, image, value in connection.execute(query.order_by(VoteItemRow.vote_id, VoteItemRow.image_id)):
             found[vote][image] = value
     return found
 

@@ -25,7 +25,7 @@ def free_slots(connection: Connection, questions: Sequence[int]) -> dict[int, in
     query = select(AssignmentRow.question_id, AssignmentRow.overlap_slot).where(
         AssignmentRow.question_id.in_(questions), AssignmentRow.overlap_slot.is_not(None)
     )
-    for question, slot in connection.execute(query).tuples():
+    for question, slot in connection.execute(query):
         held[question].add(slot or 0)
     return {question: next(slot for slot in count() if slot not in held[question]) for question in questions}
 
