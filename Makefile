@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format base-model bench clean
+.PHONY: help demo rate test check format base-model bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ help: ## list these targets
 demo: .venv/demo.stamp ## tune the embedded model on a CPU, in minutes, and write runs/demo/report.html
 	@test -f $(DEMO)/run.toml || $(BIN)/d3po init $(DEMO) --recipe demo
 	$(BIN)/d3po run $(DEMO)
+
+rate: .venv/demo.stamp ## rate the demo's pictures in your browser; the next round trains from your clicks
+	@test -f $(DEMO)/run.toml || $(BIN)/d3po init $(DEMO) --recipe demo
+	$(BIN)/d3po run $(DEMO) --feedback human --set feedback.ask=best_worst --more 1 --serve
 
 test: .venv/dev.stamp ## run the whole test suite
 	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal

@@ -145,6 +145,7 @@ class RunConfig(Section):
     model: str = Field(default="emoji", description="emoji (embedded), a folder in diffusers' layout, or a hub id")
     recipe: str = Field(default="default", description="the recipe this file was made from")
     seed: int = Field(default=0, ge=0, description="everything random follows from it")
+    database: str = Field(default="", description="where votes are kept: empty for d3po.db in the run folder, or postgresql://user@host/name")
     rounds: Count = Field(default=5, description="sample, compare, train: how many times")
     sampling: Sampling = Sampling()
     feedback: Feedback = Feedback()

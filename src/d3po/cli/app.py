@@ -113,20 +113,19 @@ def sample(
 
 @app.command(epilog="Example: `d3po train runs/demo`")
 def train(run: RunArgument, dry_run: DryRun = False) -> None:
-    """Train on the comparisons of the next round; asks the run's measured judge for them if there are none."""
+    """Train on the comparisons of the next round; asks the run's judge, or waits for people, where there are none."""
     with _opened(run) as bench:
         if dry_run:
             return _print_plan(bench)
         from d3po.errors import RunFolderError, TrainingStoppedError
-        from d3po.run.feedback import compare_round
-        from d3po.run.loop import stop_at
+        from d3po.run.loop import collect_feedback, stop_at
         from d3po.run.sampling import is_sampled
         from d3po.run.training import train_round
 
         round = _next_round(bench)
         if not is_sampled(bench, round):
             raise RunFolderError(f"round {round} is not sampled to its end; make its pictures with `d3po sample {run}`")
-        compare_round(bench, round)
+        collect_feedback(bench, round)
         try:
             train_round(bench, round)
         except TrainingStoppedError as stop:

@@ -1,5 +1,6 @@
 """The evaluation phase: held-out prompts, fixed noise, the base model and the policy after each round."""
 
+import hashlib
 import json
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from d3po.evaluation.subjects import load_classifier
 from d3po.evaluation.win_rate import Interval, win_rate
 from d3po.feedback.rewards.registry import load_reward
 from d3po.models.load import EMBEDDED
+from d3po.preferences.store import NewPicture
 from d3po.run.feedback import comparisons_learnt_from
 from d3po.run.sampling import png_bytes, sample_pictures
 from d3po.run.workbench import BASE, Workbench
@@ -59,10 +61,7 @@ def evaluate(bench: Workbench, rounds: int) -> Evaluation:
     with _averaged(bench):
         title = "base: evaluating" if rounds == 0 else f"round {rounds - 1}: evaluating"
         pictures = sample_pictures(bench, prompts, settings.images_per_prompt, stream=STREAM, title=title)
-    directory = bench.folder.images(f"held-out/{label_of(rounds)}")
-    for p, row in enumerate(pictures):
-        for i, pixels in enumerate(row):
-            write_atomically(directory / f"{p:03}-{i}.png", png_bytes(pixels))
+    _keep_pictures(bench, label_of(rounds), prompts, pictures)
     reward = load_reward(bench.config.feedback.reward)
     scores = [[reward(Image.fromarray(pixels), prompt) for pixels in row] for prompt, row in zip(prompts, pictures, strict=True)]
     accuracy = subject_accuracy(pictures, prompts) if bench.config.model == EMBEDDED else None
@@ -75,6 +74,26 @@ def evaluate(bench: Workbench, rounds: int) -> Evaluation:
     }
     write_atomically(path, json.dumps(record, indent=1))
     return read_evaluation(bench, rounds)
+
+
+def series_of(label: str) -> str:
+    """The name under which the store knows the pictures of an evaluation."""
+    return f"held-out/{label}"
+
+
+def _keep_pictures(bench: Workbench, label: str, prompts: list[str], pictures: NDArray[np.uint8]) -> None:
+    """Write the pictures, and record them so that people can be shown them."""
+    directory = bench.folder.images(series_of(label))
+    new: list[NewPicture] = []
+    for p, prompt in enumerate(bench.store.pictures.add_prompts(prompts)):
+        for i, pixels in enumerate(pictures[p]):
+            path, content = directory / f"{p:03}-{i}.png", png_bytes(pixels)
+            write_atomically(path, content)
+            digest = hashlib.sha256(content).hexdigest()
+            new.append(NewPicture(prompt=prompt, number=i, path=bench.folder.relative(path), sha256=digest))
+    bench.store.pictures.add_pictures(
+        series=series_of(label), origin="evaluation", model=bench.config.model, policy=label, seed=bench.config.seed, pictures=new
+    )
 
 
 def read_evaluation(bench: Workbench, rounds: int) -> Evaluation:
@@ -101,7 +120,7 @@ def read_evaluation(bench: Workbench, rounds: int) -> Evaluation:
 def held_out_pictures(bench: Workbench, label: str) -> NDArray[np.uint8]:
     """The kept evaluation pictures, (P, n, height, width, 3)."""
     settings = bench.config.evaluation
-    directory = bench.folder.images(f"held-out/{label}")
+    directory = bench.folder.images(series_of(label))
     rows = [
         [np.asarray(Image.open(directory / f"{p:03}-{i}.png")) for i in range(settings.images_per_prompt)] for p in range(settings.prompts)
     ]

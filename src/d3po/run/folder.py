@@ -11,11 +11,12 @@ from filelock import FileLock, Timeout
 
 from d3po.config import RunConfig, dump_config, load_config, override
 from d3po.errors import ConfigError, RunFolderError
+from d3po.preferences.store import Store
 from d3po.run.prompts import read_prompts
 from d3po.storage.files import sha256, write_atomically
 
 CHANGEABLE: dict[str, bool | set[str]] = {
-    **dict.fromkeys(("rounds", "tracking", "guards", "recipe"), True),
+    **dict.fromkeys(("database", "rounds", "tracking", "guards", "recipe"), True),
     "feedback": {"source", "ask", "pairs_per_prompt", "overlap", "quota", "deadline_minutes"},
 }
 """Settings that may change between two commands on one folder; all others decide what was already made."""
@@ -93,6 +94,10 @@ class RunFolder:
     def _decisive(self, config: RunConfig) -> dict[str, Any]:
         files = {"prompts.txt": sha256(self.path / "prompts.txt"), "held_out.txt": sha256(self.path / "held_out.txt")}
         return config.model_dump(mode="json", exclude=CHANGEABLE) | {"files": files}
+
+    def store(self, url: str = "") -> Store:
+        """The run's database: `d3po.db` in the folder, or one elsewhere by its URL."""
+        return Store(url, key_file=self.path / "d3po.key") if url else Store.in_folder(self.path)
 
     def prompts(self) -> list[str]:
         """The prompts that rounds draw from."""

@@ -1,10 +1,12 @@
 """The round loop: sample, compare, train, evaluate, repeat. Every phase does only what is not done yet."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from d3po.errors import TrainingStoppedError
+from d3po.run.asking import ask_people
+from d3po.run.control import heed
 from d3po.run.evaluating import Evaluation, evaluate, label_of
 from d3po.run.feedback import compare_round
 from d3po.run.reporting import write_report
@@ -27,6 +29,8 @@ class Stop:
 def run_rounds(bench: Workbench) -> None:
     """Bring the run to its end from wherever it is, and write the report."""
     bench.folder.mark_started(bench.config)
+    bench.store.journal.control("resume", bench.store.people.owner().id)
+    bench.journal.phase("evaluating", None, "the base model")
     announce(bench, evaluate(bench, 0))
     for round in range(bench.config.rounds):
         if read_stop(bench):
@@ -36,6 +40,7 @@ def run_rounds(bench: Workbench) -> None:
         except TrainingStoppedError as stop:
             stop_at(bench, kept_rounds=round, reason=str(stop))
     stop = read_stop(bench)
+    bench.journal.phase("stopped" if stop else "done", None, stop.reason if stop else "")
     if stop:
         bench.narrator.say(f"stopped by a guard; the result is the policy after {stop.kept_rounds} rounds: {stop.reason}")
     rounds = result_rounds(bench)
@@ -48,12 +53,26 @@ def run_round(bench: Workbench, round: int) -> None:
 
     Raises:
         TrainingStoppedError: a guard fired that stops.
+        RunEndedError: somebody ended the run from the dashboard.
     """
+    heed(bench)
+    bench.journal.phase("sampling", round)
     sample_round(bench, round)
-    compare_round(bench, round)
+    collect_feedback(bench, round)
+    heed(bench)
+    bench.journal.phase("training", round)
     train_round(bench, round)
     if bench.config.evaluation.every_round or round == bench.config.rounds - 1:
+        bench.journal.phase("evaluating", round)
         measure(bench, round + 1)
+
+
+def collect_feedback(bench: Workbench, round: int) -> None:
+    """Have the round's pictures compared, by people or by the measured judge, whichever the settings say."""
+    if bench.config.feedback.source == "human":
+        ask_people(bench, round)
+    else:
+        compare_round(bench, round)
 
 
 def measure(bench: Workbench, rounds: int) -> Evaluation:
@@ -65,9 +84,7 @@ def measure(bench: Workbench, rounds: int) -> Evaluation:
     result = evaluate(bench, rounds)
     announce(bench, result)
     for alarm in check_evaluation(result.diversity_kept, result.checkerboard_ratio, bench.config.guards):
-        if alarm.stops:
-            raise TrainingStoppedError(alarm.message)
-        bench.narrator.say(f"warning: {alarm.message}")
+        bench.raise_alarm(alarm, rounds - 1)
     return result
 
 
@@ -78,7 +95,8 @@ def result_rounds(bench: Workbench) -> int:
 
 
 def announce(bench: Workbench, result: Evaluation) -> None:
-    """One line of figures."""
+    """One line of figures, and the same for the dashboard."""
+    bench.journal.write("evaluation", result.rounds - 1 if result.rounds else None, **asdict(result))
     if result.rounds == 0:
         subject = "" if result.subject_accuracy is None else f", subject accuracy {result.subject_accuracy:.1%}"
         bench.narrator.say(f"base model: score {result.mean_score:.4f}, diversity {result.diversity:.3f}{subject}")

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from d3po.errors import RunFolderError, TrainingStoppedError
+from d3po.errors import RunFolderError
 from d3po.models.base import Condition
 from d3po.preferences.records import Comparison, ImageRecord
+from d3po.run.control import heed
 from d3po.run.feedback import comparisons_learnt_from
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints, save_checkpoint
@@ -35,34 +36,35 @@ def train_round(bench: Workbench, round: int) -> None:
 
     Raises:
         TrainingStoppedError: a guard stopped it, or a loss was not finite; earlier rounds' checkpoints stand.
+        RunEndedError: somebody ended the run from the dashboard.
     """
     if bench.trained_rounds() > round:
         return
     first, reference = _restore(bench, round)
     groups, condition = load_round(bench, round, reference)
     updates = bench.trainer.plan(len(groups), round)
-    journal = Journal(bench, round, first)
+    log = MetricsLog(bench, round, first)
     settings = bench.config.training
     bench.moved(None)
     pairs = sum(len(group.targets) for group in groups)
-    with bench.narrator.bar(f"round {round}: training", total=len(updates)) as bar, journal:
+    with bench.narrator.bar(f"round {round}: training", total=len(updates)) as bar, log:
         bar.advance(first, f"{pairs} pairs")
 
         def after_update(update: Update, metrics: Metrics) -> None:
-            journal.write(update, metrics)
+            log.write(update, metrics)
             bar.advance(1, f"{pairs} pairs  loss {metrics['loss']:.3f}  margin {metrics['margin']:+.4f}")
+            bench.journal.write("update", round, number=update.number, of=len(updates), loss=metrics["loss"], margin=metrics["margin"])
+            heed(bench)
             for alarm in check_update(metrics, bench.config.guards):
-                if alarm.stops:
-                    raise TrainingStoppedError(alarm.message)
-                bench.narrator.say(f"warning: {alarm.message}")
+                bench.raise_alarm(alarm, round)
             done = update.number + 1
             if done % settings.checkpoint_every == 0 and done < len(updates):
-                journal.sync()
+                log.sync()
                 _save(bench, round, done, final=False, reference=reference)
 
         bench.trainer.run(groups, condition, updates[first:], after_update=after_update)
-    for alarm in check_round(journal.metrics):
-        bench.narrator.say(f"warning: {alarm.message}")
+    for alarm in check_round(log.metrics):
+        bench.raise_alarm(alarm, round)
     if reference is not None:
         reference = moving_average(reference, bench.policy.state(), bench.config.objective.reference_decay)
     _save(bench, round, len(updates), final=True, reference=reference)
@@ -97,7 +99,7 @@ def load_round(bench: Workbench, round: int, reference: dict[str, Tensor] | None
     return groups, condition
 
 
-class Journal:
+class MetricsLog:
     """metrics.jsonl and TensorBoard: one entry per update, none twice."""
 
     def __init__(self, bench: Workbench, round: int, first: int) -> None:
@@ -108,7 +110,7 @@ class Journal:
         self._step = len(kept)
         self.metrics: list[Metrics] = [line for line in kept if line["round"] == round]
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "MetricsLog":
         self._file = self._path.open("a")
         tracking = self._bench.config.tracking
         self._events = SummaryWriter(str(self._bench.folder.path / "tensorboard"), purge_step=self._step) if tracking.tensorboard else None

@@ -10,13 +10,15 @@ import torch
 from d3po.config import RunConfig
 from d3po.diffusion.schedule import step_grid
 from d3po.diffusion.transition import DDIM
-from d3po.errors import ConfigError
+from d3po.errors import ConfigError, TrainingStoppedError
 from d3po.models.base import AbstractPolicy
 from d3po.models.load import load_policy
 from d3po.preferences.store import Store
 from d3po.run.folder import RunFolder
+from d3po.run.journal import RunJournal
 from d3po.run.progress import Narrator
 from d3po.storage.checkpoints import CheckpointFile, list_checkpoints
+from d3po.training.guards import Alarm
 from d3po.training.replay import Replay
 from d3po.training.trainer import AUTOCAST, Trainer
 
@@ -42,7 +44,12 @@ class Workbench:
     @cached_property
     def store(self) -> Store:
         """The run's database."""
-        return Store.in_folder(self.folder.path)
+        return self.folder.store(self.config.database)
+
+    @cached_property
+    def journal(self) -> RunJournal:
+        """What the run tells its dashboard."""
+        return RunJournal(self.store.journal)
 
     @cached_property
     def policy(self) -> AbstractPolicy:
@@ -55,6 +62,7 @@ class Workbench:
             policy.enable_gradient_checkpointing()
         if torch.cuda.is_available():
             policy.to("cuda")  # not run here: there was no GPU
+        self.journal.watch(policy.network)
         return policy
 
     @cached_property
@@ -66,6 +74,17 @@ class Workbench:
     def trainer(self) -> Trainer:
         """The run's trainer, optimizer state not yet loaded."""
         return Trainer(self.policy, self.replay, self.config)
+
+    def raise_alarm(self, alarm: Alarm, round: int) -> None:
+        """Say that a guard fired.
+
+        Raises:
+            TrainingStoppedError: it is one that stops.
+        """
+        self.journal.alarm(alarm, round)
+        if alarm.stops:
+            raise TrainingStoppedError(alarm.message)
+        self.narrator.say(f"warning: {alarm.message}")
 
     def close(self) -> None:
         """Give the database's connections back."""

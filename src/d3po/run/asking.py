@@ -1,0 +1,88 @@
+"""Asking people about a round: the questions, and the wait for their votes. Their page is served elsewhere; only the store is shared."""
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+
+from d3po.preferences.conversion import comparisons_of
+from d3po.preferences.records import ImageRecord, NewQuestion
+from d3po.preferences.selection import all_pairs, random_pairs
+from d3po.run.control import heed
+from d3po.run.progress import Bar
+from d3po.run.workbench import Workbench
+
+POLL_SECONDS = 1.0
+
+
+def ask_people(bench: Workbench, round: int) -> None:
+    """Put the round's questions, wait until there is enough to train on, and fix the votes that training will see.
+
+    Enough is: every question answered, or `feedback.quota` votes, or `feedback.deadline_minutes` past, or "train now" from the
+    dashboard; and in any case one vote that prefers something.
+    """
+    if bench.store.batches.votes(round) is not None:
+        return
+    questions = questions_of(bench, round)
+    bench.store.questions.ask(questions)
+    wanted = _wanted(bench, len(questions))
+    opened = bench.journal.phase_began("rating", round)
+    if opened is None:
+        bench.journal.phase("rating", round, f"{wanted} votes wanted")
+        opened = bench.store.database.now()
+    with bench.narrator.bar(f"round {round}: people voting", total=wanted) as bar:
+        seen = 0
+        while not _enough(bench, round, wanted, opened):
+            seen = _show(bench, round, wanted, seen, bar, f"answer at the page of `d3po rate {bench.folder.path}`")
+            time.sleep(POLL_SECONDS)
+        _show(bench, round, wanted, seen, bar, "")
+    bench.store.batches.claim(round)
+    bench.journal.forget()
+
+
+def questions_of(bench: Workbench, round: int) -> list[NewQuestion]:
+    """The round's questions: every prompt is asked about once before any is asked about twice."""
+    settings = bench.config.feedback
+    by_prompt: dict[int, list[ImageRecord]] = defaultdict(list)
+    for image in bench.store.pictures.images(round):
+        by_prompt[image.prompt_id].append(image)
+    order = random.Random(f"{bench.config.seed}/questions/{round}")
+    return [
+        NewQuestion(
+            kind=settings.ask, purpose="train", images=images, round=round, overlap=settings.overlap, priority=turn + order.random()
+        )
+        for prompt, group in by_prompt.items()
+        for turn, images in enumerate(_images_of_questions(bench, round, prompt, [image.id for image in group]))
+    ]
+
+
+def _images_of_questions(bench: Workbench, round: int, prompt: int, ids: list[int]) -> Iterator[tuple[int, ...]]:
+    settings = bench.config.feedback
+    if settings.ask == "pair":
+        count = settings.pairs_per_prompt or len(all_pairs(ids))
+        pairs = random_pairs(ids, count, seed=f"{bench.config.seed}/pairs/{round}/{prompt}")
+        yield from random.Random(f"{bench.config.seed}/pair order/{round}/{prompt}").sample(pairs, len(pairs))
+    elif settings.ask in ("thumb", "score"):
+        yield from ((image,) for image in ids)
+    else:
+        yield tuple(ids)
+
+
+def _wanted(bench: Workbench, questions: int) -> int:
+    every = questions * bench.config.feedback.overlap
+    return min(bench.config.feedback.quota or every, every)
+
+
+def _show(bench: Workbench, round: int, wanted: int, seen: int, bar: Bar, remark: str) -> int:
+    votes = min(bench.store.votes.count(round=round, purpose="train"), wanted)
+    bar.advance(votes - seen, remark)
+    return votes
+
+
+def _enough(bench: Workbench, round: int, wanted: int, opened: int) -> bool:
+    control = heed(bench)
+    minutes = bench.config.feedback.deadline_minutes
+    late = minutes > 0 and bench.store.database.now() - opened > minutes * 60_000
+    if not (late or control.train_now_round == round or bench.store.votes.count(round=round, purpose="train") >= wanted):
+        return False
+    return any(not comparison.is_tie for comparison in comparisons_of(bench.store.votes.standing(round=round, purpose="train")))

@@ -1,0 +1,63 @@
+"""The blind test: people compare the base model's pictures with the tuned ones, on held-out prompts, without knowing which is which."""
+
+from collections import defaultdict
+
+import numpy as np
+
+from d3po.errors import RunFolderError
+from d3po.evaluation.win_rate import Interval, mean_interval
+from d3po.preferences.records import Answer, NewQuestion
+from d3po.run.evaluating import label_of, series_of
+from d3po.run.workbench import BASE, Workbench
+
+CREDIT = {"tie": 0.5, "both_bad": 0.5}
+"""What an answer without a winner gives to the tuned picture; a skip or a flag says nothing."""
+
+
+def ask_blind(bench: Workbench, rounds: int, *, overlap: int) -> int:
+    """Put the test's questions: every tuned picture against a base picture of its prompt that was drawn from other noise.
+
+    Raises:
+        RunFolderError: the policy after `rounds` rounds has no evaluation, or it is the base model.
+    """
+    if rounds == 0 or not bench.folder.evaluation(label_of(rounds)).exists():
+        raise RunFolderError(f"{bench.folder.path} has no evaluated tuned model to test; make one with `d3po run {bench.folder.path}`")
+    base, tuned = (_by_prompt(bench, label) for label in (BASE, label_of(rounds)))
+    questions = [
+        NewQuestion(
+            kind="pair",
+            purpose="blind",
+            images=(base[prompt][(i + 1) % len(images)], image),
+            round=None,
+            overlap=overlap,
+            priority=float(i),
+        )
+        for prompt, images in tuned.items()
+        for i, image in enumerate(images)
+    ]
+    return len(bench.store.questions.ask(questions))
+
+
+def blind_result(bench: Workbench, rounds: int) -> tuple[Interval, int] | None:
+    """People's win rate of the policy after `rounds` rounds over the base model and the number of votes; None without votes."""
+    tuned = {image for images in _by_prompt(bench, label_of(rounds)).values() for image in images}
+    by_prompt: dict[int, list[float]] = defaultdict(list)
+    for vote in bench.store.votes.standing(purpose="blind"):
+        credit = _credit(vote.answer, tuned)
+        if credit is not None and tuned & set(vote.images):
+            by_prompt[vote.prompt].append(credit)
+    if not by_prompt:
+        return None
+    rates = np.array([sum(credits) / len(credits) for credits in by_prompt.values()])
+    return mean_interval(rates), sum(map(len, by_prompt.values()))
+
+
+def _credit(answer: Answer, tuned: set[int]) -> float | None:
+    return float(answer.winner in tuned) if answer.outcome == "win" else CREDIT.get(answer.outcome)
+
+
+def _by_prompt(bench: Workbench, label: str) -> dict[int, list[int]]:
+    images: dict[int, list[int]] = defaultdict(list)
+    for picture in bench.store.pictures.series(series_of(label)):
+        images[picture.prompt_id].append(picture.id)
+    return images

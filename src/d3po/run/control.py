@@ -1,0 +1,24 @@
+"""What people tell a running trainer from the dashboard: pause, resume, stop, train now."""
+
+import time
+
+from d3po.errors import RunEndedError
+from d3po.preferences.store import ControlState
+from d3po.run.workbench import Workbench
+
+POLL_SECONDS = 1.0
+
+
+def heed(bench: Workbench) -> ControlState:
+    """Wait while the run is paused, and return what is wanted.
+
+    Raises:
+        RunEndedError: the run is to stop here; everything done so far is saved.
+    """
+    state = bench.store.journal.standing_control()
+    while state.paused and not state.stop:
+        time.sleep(POLL_SECONDS)
+        state = bench.store.journal.standing_control()
+    if state.stop:
+        raise RunEndedError(f"stopped from the dashboard; `d3po run {bench.folder.path}` goes on from here")
+    return state

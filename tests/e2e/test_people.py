@@ -1,0 +1,176 @@
+"""A run that asks people: it waits for their votes, trains on them, and obeys the dashboard."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from d3po.errors import RunEndedError
+from d3po.preferences.records import Answer, Assigned, Cast
+from d3po.preferences.store import Store
+from d3po.run import asking, control
+from d3po.run.asking import ask_people, questions_of
+from d3po.run.blind import ask_blind, blind_result
+from d3po.run.folder import RunFolder
+from d3po.run.loop import run_rounds
+from d3po.run.progress import Narrator
+from d3po.run.sampling import sample_round
+from d3po.run.workbench import Workbench
+
+MakeRun = Callable[..., RunFolder]
+HUMAN = {"feedback.source": '"human"', "rounds": "1", "training.epochs": "1"}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (asking, control):
+        monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+
+
+def opened(folder: RunFolder) -> Workbench:
+    return Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+
+
+def sampled(make_run: MakeRun, settings: dict[str, str] | None = None) -> Workbench:
+    bench = opened(make_run(settings=HUMAN | (settings or {})))
+    sample_round(bench, 0)
+    return bench
+
+
+def prefer_larger_id(item: Assigned) -> Answer:
+    ids = sorted(item.shown)
+    if item.kind == "pair":
+        return Answer(outcome="win", winner=ids[-1])
+    if item.kind == "best_worst":
+        return Answer(outcome="best_worst", values={ids[-1]: 1.0, ids[0]: -1.0})
+    raise AssertionError(item.kind)
+
+
+def vote(store: Store, count: int, answer: Callable[[Assigned], Answer] = prefer_larger_id) -> int:
+    """A person who answers up to `count` questions; returns how many there were."""
+    who = store.people.annotator("ada", "human").id
+    done = 0
+    while done < count and (items := store.questions.lease(who, min(4, count - done))):
+        for item in items:
+            store.votes.cast(Cast(id=str(uuid.uuid4()), assignment=item.assignment, annotator=who, answer=answer(item), rt_ms=500))
+            done += 1
+    return done
+
+
+def waiting(bench: Workbench) -> threading.Thread:
+    thread = threading.Thread(target=ask_people, args=(bench, 0), daemon=True)
+    thread.start()
+    while bench.journal.phase_began("rating", 0) is None:
+        time.sleep(0.01)
+    return thread
+
+
+def test_a_run_waits_for_every_answer_and_trains_on_them(make_run: MakeRun) -> None:
+    folder = make_run(settings=HUMAN | {"feedback.ask": '"best_worst"'})
+    bench = opened(folder)
+    runner = threading.Thread(target=run_rounds, args=(bench,), daemon=True)
+    runner.start()
+    while bench.journal.phase_began("rating", 0) is None:
+        time.sleep(0.01)
+    assert vote(bench.store, 100) == 4
+    runner.join(60)
+    assert bench.trained_rounds() == 1
+    assert [len(v.images) for v in bench.store.batches.votes(0) or []] == [3] * 4
+    assert {e.body["phase"] for e in bench.store.journal.read(kind="phase")} >= {"sampling", "rating", "training", "evaluating", "done"}
+
+
+def test_every_prompt_is_asked_about_once_before_any_is_asked_about_twice(make_run: MakeRun) -> None:
+    bench = sampled(make_run)
+    prompts = {image.id: image.prompt_id for image in bench.store.pictures.images(0)}
+    questions = sorted(questions_of(bench, 0), key=lambda q: q.priority)
+    assert len(questions) == 4 * 3
+    assert all(len({prompts[q.images[0]] for q in questions[i : i + 4]}) == 4 for i in (0, 4, 8))
+
+
+def test_a_quota_ends_the_wait(make_run: MakeRun) -> None:
+    bench = sampled(make_run, {"feedback.quota": "3"})
+    thread = waiting(bench)
+    vote(bench.store, 3)
+    thread.join(20)
+    assert not thread.is_alive()
+    assert len(bench.store.batches.votes(0) or []) == 3
+    assert vote(bench.store, 5) == 0, "a closed round asks nothing more"
+
+
+def test_train_now_ends_the_wait_once_something_is_preferred(make_run: MakeRun) -> None:
+    bench = sampled(make_run)
+    thread = waiting(bench)
+    bench.store.journal.control("train_now", bench.store.people.owner().id, 0)
+    vote(bench.store, 1, lambda _: Answer(outcome="tie"))
+    thread.join(0.3)
+    assert thread.is_alive(), "ties alone teach nothing"
+    vote(bench.store, 1)
+    thread.join(20)
+    assert len(bench.store.batches.votes(0) or []) == 2
+
+
+def test_a_deadline_ends_the_wait(make_run: MakeRun) -> None:
+    bench = sampled(make_run, {"feedback.deadline_minutes": "0.002"})
+    thread = waiting(bench)
+    vote(bench.store, 1)
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_stop_ends_a_run_and_the_same_command_goes_on(make_run: MakeRun) -> None:
+    bench = sampled(make_run)
+    bench.store.journal.control("stop", bench.store.people.owner().id)
+    with pytest.raises(RunEndedError, match="goes on from here"):
+        ask_people(bench, 0)
+    bench.store.journal.control("resume", bench.store.people.owner().id)
+    thread = waiting(bench)
+    vote(bench.store, 100)
+    thread.join(20)
+    assert len(bench.store.batches.votes(0) or []) == 12
+
+
+def test_a_pause_holds_the_run(make_run: MakeRun) -> None:
+    bench = sampled(make_run, {"feedback.quota": "1"})
+    thread = waiting(bench)
+    owner = bench.store.people.owner().id
+    bench.store.journal.control("pause", owner)
+    time.sleep(0.1)
+    vote(bench.store, 1)
+    thread.join(0.3)
+    assert thread.is_alive()
+    bench.store.journal.control("resume", owner)
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_votes_after_the_claim_change_nothing_that_training_sees(make_run: MakeRun) -> None:
+    bench = sampled(make_run, {"feedback.quota": "2"})
+    who = bench.store.people.annotator("ada", "human").id
+    thread = waiting(bench)
+    late, *others = bench.store.questions.lease(who, 3)
+    for item in others:
+        bench.store.votes.cast(Cast(id=str(uuid.uuid4()), assignment=item.assignment, annotator=who, answer=prefer_larger_id(item)))
+    thread.join(20)
+    claimed = bench.store.batches.votes(0)
+    bench.store.votes.cast(Cast(id=str(uuid.uuid4()), assignment=late.assignment, annotator=who, answer=prefer_larger_id(late)))
+    ask_people(bench, 0)
+    assert bench.store.batches.votes(0) == claimed
+    assert bench.store.votes.count(round=0) == 3, "the late vote is kept all the same"
+
+
+def test_a_blind_test_counts_for_the_tuned_picture_whichever_side_it_was_on(make_run: MakeRun) -> None:
+    folder = make_run(settings={"rounds": "1"})
+    bench = opened(folder)
+    run_rounds(bench)
+    assert blind_result(bench, 1) is None
+    assert ask_blind(bench, 1, overlap=1) == 2 * 2
+    policies = {p.id: p.policy for name in ("held-out/base", "held-out/round-000") for p in bench.store.pictures.series(name)}
+    tuned = lambda item: next(i for i in item.shown if policies[i] != "base")  # noqa: E731
+    vote(bench.store, 3, lambda item: Answer(outcome="win", winner=tuned(item)))
+    vote(bench.store, 1, lambda _: Answer(outcome="tie"))
+    result = blind_result(bench, 1)
+    assert result is not None
+    assert result[1] == 4
+    assert result[0].value == pytest.approx(3.5 / 4)
