@@ -16,6 +16,7 @@ from d3po.run.blind import ask_blind, blind_result
 from d3po.run.folder import RunFolder
 from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator
+from d3po.run.reporting import write_report
 from d3po.run.sampling import sample_round
 from d3po.run.workbench import Workbench
 
@@ -174,3 +175,15 @@ def test_a_blind_test_counts_for_the_tuned_picture_whichever_side_it_was_on(make
     assert result is not None
     assert result[1] == 4
     assert result[0].value == pytest.approx(3.5 / 4)
+    page = write_report(bench, 1, None).read_text()
+    assert "blind win rate by people, 4 votes" in page
+
+
+def test_a_report_hides_the_databases_password(make_run: MakeRun) -> None:
+    folder = make_run(settings={"rounds": "1"})
+    bench = opened(folder)
+    run_rounds(bench)
+    folder.config_path.write_text(folder.config_path.read_text().replace('database = ""', 'database = "postgresql://ada:s3cret@host/name"'))
+    page = write_report(bench, 1, None).read_text()
+    assert "s3cret" not in page
+    assert "postgresql://ada:***@host/name" in page

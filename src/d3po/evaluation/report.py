@@ -54,6 +54,8 @@ class Report:
     updates: Sequence[dict[str, Any]]
     rows: Sequence[PictureRow]
     stopped: str | None
+    blind: tuple[Interval, int] | None
+    """People's blind win rate over the base model, and the votes behind it."""
     config: str
     versions: dict[str, str]
     seed: int
@@ -62,6 +64,8 @@ class Report:
 EXPLAINED = {
     "Win rate": "the chance that the judge prefers a tuned picture to a base picture of the same held-out prompt drawn from other noise; "
     "0.5 is no change. The interval holds 95 % of bootstrap resamples over prompts.",
+    "Blind win rate": "how often people, shown a base and a tuned picture of one held-out prompt side by side and not told which is which, prefer "
+    "the tuned one; a tie, or both bad, counts half. The interval is over prompts.",
     "Score": "the judge's mean score of the held-out pictures, in the judge's own units.",
     "Subject accuracy": "how often a small classifier, trained on real drawings only, reads the prompt's subject from the picture.",
     "Diversity kept": "mean distance between pictures of one prompt, as a share of the base model's; a collapsing policy loses it.",

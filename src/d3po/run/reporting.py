@@ -1,17 +1,21 @@
 """Gathers a run's results into its report page."""
 
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 
 from d3po import __version__
 from d3po.evaluation.report import PictureRow, Point, Report, render
+from d3po.run.blind import blind_result
 from d3po.run.evaluating import Evaluation, held_out_pictures, label_of, read_evaluation
 from d3po.run.workbench import BASE, Workbench
 from d3po.storage.files import write_atomically
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy")
 SHOWN_PROMPTS, SHOWN_IMAGES = 12, 4
+PASSWORD = re.compile(r"(://[^:/@\s]+):[^@\s]+@")
+"""In a database's URL; a report may be shown to anybody."""
 
 
 def write_report(bench: Workbench, rounds: int, stopped: str | None) -> Path:
@@ -31,7 +35,8 @@ def write_report(bench: Workbench, rounds: int, stopped: str | None) -> Path:
         updates=bench.folder.read_metrics(),
         rows=rows,
         stopped=stopped,
-        config=bench.folder.config_path.read_text(),
+        blind=blind_result(bench, result.rounds),
+        config=re.sub(PASSWORD, r"\1:***@", bench.folder.config_path.read_text()),
         versions={
             "d3po": __version__,
             **{name: version(name) for name in LIBRARIES},

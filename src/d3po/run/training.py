@@ -221,5 +221,9 @@ def _run_id(bench: Workbench) -> str:
 
 def _start_wandb(bench: Workbench) -> Any:
     return import_module("wandb").init(
-        project="d3po", name=bench.folder.path.name, config=bench.config.model_dump(mode="json"), resume="allow", id=_run_id(bench)
+        project="d3po",
+        name=bench.folder.path.name,
+        config=bench.config.model_dump(mode="json", exclude={"database"}),
+        resume="allow",
+        id=_run_id(bench),
     )
