@@ -1,5 +1,6 @@
 """A served run: a folder with a store, pictures and questions, and clients of its app."""
 
+import shutil
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,11 +32,22 @@ class House:
         return replace(WebSettings(run="run", images=str(self.folder)), **changes)
 
 
+@pytest.fixture(scope="session")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, list[int]]]:
+    """A run with pictures, to be copied: making a store takes longer than most tests."""
+    folder = tmp_path_factory.mktemp("furnished")
+    store = Store.in_folder(folder)
+    pictures = add_pictures(store, folder)
+    store.close()
+    return folder, pictures
+
+
 @pytest.fixture
-def house(tmp_path: Path) -> Generator[House, None, None]:
+def house(furnished: tuple[Path, dict[int, list[int]]], tmp_path: Path) -> Generator[House, None, None]:
     """A run with pictures and no questions yet."""
+    shutil.copytree(furnished[0], tmp_path, dirs_exist_ok=True)
     store = Store.in_folder(tmp_path)
-    yield House(folder=tmp_path, store=store, pictures=add_pictures(store, tmp_path))
+    yield House(folder=tmp_path, store=store, pictures=furnished[1])
     store.close()
 
 

@@ -1,5 +1,6 @@
 """Questions and votes over HTTP: the client names positions, the store keeps pictures."""
 
+import json
 from uuid import uuid4
 
 import pytest
@@ -131,8 +132,6 @@ def test_the_same_vote_twice_is_one_vote_and_another_under_its_id_is_refused(hou
 def test_an_answer_that_does_not_fit_is_refused_in_one_line(house: House, owner: TestClient, answer: dict[str, object]) -> None:
     ask(house.store, house.pictures)
     (item,) = questions(owner)
-    import json
-
     reply = owner.post("/v1/votes", content=json.dumps(ballot(item, **answer)), headers={"content-type": "application/json"})
     assert reply.status_code == 422
     detail = reply.json()["detail"]

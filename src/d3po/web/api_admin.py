@@ -24,7 +24,7 @@ from d3po.web.messages import (
 )
 from d3po.web.sessions import Caller
 
-DAY_SECONDS = 24 * 3600
+DAY_SECONDS = 86_400.0
 SHOWN_ENTRIES = 500
 
 router = APIRouter(prefix="/v1", tags=["admin"], responses=REFUSED)
@@ -104,5 +104,7 @@ def invite_somebody(store: Store, actor: str, handle: str, role: Role, days: int
 
 
 def _revoke(store: Store, caller: Caller, invitation: int) -> bool:
-    store.audit.append(caller.handle, "revoke", {"invitation": invitation})
-    return store.people.revoke(invitation)
+    found = store.people.revoke(invitation)
+    if found:
+        store.audit.append(caller.handle, "revoke", {"invitation": invitation})
+    return found

@@ -35,8 +35,8 @@ router = APIRouter(prefix="/v1", tags=["label"], responses=REFUSED)
 @router.post("/session", status_code=204)
 async def join(body: Join, desk: TheDesk) -> Response:
     """Exchange an invitation for a session, kept in a cookie that scripts cannot read."""
-    lifetime = desk.settings.session_days * 24 * 3600
-    secret = await desk.writer.run(lambda: desk.store.people.exchange(body.token, lifetime=lifetime))
+    lifetime = desk.settings.session_days * 86_400
+    secret = await desk.writer.run(lambda: desk.store.people.exchange(body.token, lifetime=float(lifetime)))
     if secret is None:
         raise HTTPException(403, "this invitation is not valid: it was used up, has expired or was withdrawn")
     return Response(status_code=204, headers={"set-cookie": security.set_cookie(desk.settings, secret, lifetime)})
@@ -57,7 +57,7 @@ async def me(desk: TheDesk, caller: Somebody) -> Me:
     """Who asks, and how things stand for them."""
     progress = await run_in_threadpool(desk.store.questions.progress, annotator=caller.id)
     rate = await run_in_threadpool(desk.figures.rate_of, caller.id, RATE_MINUTES)
-    phase = await run_in_threadpool(desk.journal.phase)
+    phase = await run_in_threadpool(desk.journal.mood)
     return Me(
         handle=caller.handle, role=caller.role, done=progress.done, left=progress.left, rate_per_minute=rate,
         round=phase.round, phase=phase.phase, message=phase.message,
@@ -72,7 +72,7 @@ async def queue(desk: TheDesk, caller: Somebody, n: Annotated[int, Query(ge=1, l
         lambda: desk.store.questions.lease(caller.id, n, lease_seconds=settings.lease_seconds, gold_rate=settings.gold_rate)
     )
     progress = await run_in_threadpool(desk.store.questions.progress, annotator=caller.id)
-    phase = await run_in_threadpool(desk.journal.phase)
+    phase = await run_in_threadpool(desk.journal.mood)
     items = await run_in_threadpool(lambda: [_item(desk, one) for one in assigned])
     return Queue(items=items, done=progress.done, left=progress.left, phase=phase.phase)
 

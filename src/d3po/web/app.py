@@ -12,9 +12,9 @@ from d3po.errors import StorageError, VoteConflictError, VoteError
 from d3po.preferences.store import Store
 from d3po.web import api_admin, api_label
 from d3po.web.dashboard import Overview
-from d3po.web.desk import Desk
+from d3po.web.desk import Desk, TheDesk
 from d3po.web.figures import Figures
-from d3po.web.gate import RETRY_AFTER, Gate
+from d3po.web.gate import Gate, store_away
 from d3po.web.journal import JournalView
 from d3po.web.pages import add_pages
 from d3po.web.pictures import PictureFiles
@@ -43,6 +43,7 @@ def create_app(store: Store, settings: WebSettings) -> FastAPI:
     app.include_router(api_label.router)
     app.include_router(api_admin.router)
     add_pages(app, run=settings.run)
+    app.add_api_route("/healthz", _healthz, methods=["GET"], include_in_schema=False)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(StorageError, _store_away)
     app.add_exception_handler(VoteConflictError, _conflict)
@@ -69,6 +70,12 @@ def _desk(store: Store, settings: WebSettings) -> Desk:
     )
 
 
+def _healthz(desk: TheDesk) -> dict[str, str]:
+    """Whether votes could be taken: the store answers."""
+    desk.figures.newest_vote()
+    return {"status": "ok", "version": __version__}
+
+
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"detail": detail}, status_code=status, headers=headers)
 
@@ -82,7 +89,9 @@ def _not_valid(_: Request, error: Exception) -> JSONResponse:
 
 
 def _store_away(_: Request, error: Exception) -> JSONResponse:
-    return _problem(503, str(error), {"retry-after": str(RETRY_AFTER)})
+    assert isinstance(error, StorageError)
+    refusal = store_away(error)
+    return _problem(refusal.status, refusal.detail, {"retry-after": str(refusal.retry_after)})
 
 
 def _conflict(_: Request, error: Exception) -> JSONResponse:

@@ -65,10 +65,10 @@ class Figures:
             .group_by(QuestionRow.round)
         )
         with self._database.reading() as connection:
-            given = dict(connection.execute(answered).tuples().all())
+            given = dict(connection.execute(answered).all())
             return [
                 RoundCount(round=round, questions=questions, wanted=wanted, open=open_, answered=given.get(round, 0))
-                for round, questions, wanted, open_ in sorted(connection.execute(asked).tuples())
+                for round, questions, wanted, open_ in sorted(connection.execute(asked))
                 if round is not None
             ]
 
@@ -87,7 +87,7 @@ class Figures:
         )
         grids: dict[str, dict[int, list[int]]] = defaultdict(lambda: {prompt: [] for prompt in prompts})
         with self._database.reading() as connection:
-            for series, prompt, image in connection.execute(query).tuples():
+            for series, prompt, image in connection.execute(query):
                 grids[series][prompt].append(image)
         return [SampleGrid(series=series, prompts=list(prompts.values()), images=list(rows.values())) for series, rows in grids.items()]
 
@@ -97,4 +97,4 @@ class Figures:
         )
         with self._database.reading() as connection:
             rows = connection.execute(select(PromptRow.id, PromptRow.text).where(PromptRow.id.in_(held_out)).order_by(PromptRow.id))
-            return dict(rows.tuples().all())
+            return dict(rows.all())

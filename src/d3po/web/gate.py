@@ -41,7 +41,7 @@ class Gate:
         try:
             await self._app(scope, self._measured(receive), answer.send)
         except Exception:
-            log.exception("%s %s failed", scope["method"], scope["path"])
+            log.exception("%s %r failed", scope["method"], scope["path"])
             if not answer.begun:
                 await answer.refuse(Refusal(status=500, detail="something went wrong here; the server's log says what"))
 
@@ -113,8 +113,11 @@ class Answer:
 
 
 def store_away(error: StorageError) -> Refusal:
-    """The answer while the store cannot be used: nothing is lost, come back."""
-    return Refusal(status=503, detail=str(error), retry_after=RETRY_AFTER)
+    """The answer while the store cannot be used: nothing is lost, come back. Why is for the log: it names paths and hosts."""
+    log.warning("%s", error)
+    return Refusal(
+        status=503, detail="the store cannot be used just now; keep what you have and try again shortly", retry_after=RETRY_AFTER
+    )
 
 
 def _slow_down(seconds: float) -> Refusal:

@@ -12,7 +12,7 @@ FRESH_SECONDS = 1.0
 """How old what is shown may be: everybody who waits asks every few seconds."""
 MOST_ALARMS = 100
 NOT_FIGURES = frozenset({"rounds", "comparisons", "round", "seconds", "network_rows"})
-UNKNOWN = Phase(phase="vote", round=None, since=0, message="")
+UNKNOWN = Phase(phase="rating", round=None, since=0, message="")
 """Before the trainer has said anything."""
 
 
@@ -23,6 +23,7 @@ class JournalView:
         self._journal = journal
         self._lock = threading.Lock()
         self._read_at, self._last = 0.0, 0
+        self._paused = False
         self._phases: list[Phase] = []
         self._curves: dict[str, dict[object, CurvePoint]] = {}
         self._alarms: list[Alarm] = []
@@ -32,6 +33,11 @@ class JournalView:
         """What the trainer is doing. Blocks."""
         self._catch_up()
         return self._phases[-1] if self._phases else UNKNOWN
+
+    def mood(self) -> Phase:
+        """What whoever waits for questions is told: what the trainer is doing, or that it was told to pause. Blocks."""
+        phase = self.phase()
+        return phase.model_copy(update={"phase": "paused", "message": ""}) if self._paused else phase
 
     def round(self) -> int | None:
         """The newest round that has begun. Blocks."""
@@ -65,6 +71,7 @@ class JournalView:
             for entry in self._journal.read(after=self._last):
                 self._fold(entry)
                 self._last = entry.id
+            self._paused = self._journal.standing_control().paused
             self._read_at = time.monotonic()
 
     def _fold(self, entry: JournalEntry) -> None:

@@ -41,7 +41,6 @@ def add_pages(app: FastAPI, *, run: str) -> None:
         router.add_api_route(path, _page(html), methods=["GET"], response_class=HTMLResponse)
     router.add_api_route("/", lambda: RedirectResponse("/rate"), methods=["GET"])
     router.add_api_route("/static/{name:path}", _static(static_files()), methods=["GET"])
-    router.add_api_route("/healthz", lambda: {"status": "ok", "version": __version__}, methods=["GET"])
     app.include_router(router)
 
 

@@ -20,7 +20,7 @@ class WebSettings:
     port: int = 8000
     public_url: str | None = None
     """The address people type, where a proxy stands in front."""
-    lease_seconds: int = 600
+    lease_seconds: float = 600.0
     gold_rate: float = 0.08
     """Share of questions that check the annotator, where there are such."""
     body_limit: int = 64 * 1024
@@ -28,10 +28,10 @@ class WebSettings:
     session_days: int = 30
     requests_per_second: float = 40.0
     """Sustained requests of one annotator; a queue of four grids is some thirty pictures."""
-    request_burst: int = 400
-    strangers_per_second: float = 20.0
+    request_burst: float = 400.0
+    strangers_per_second: float = 50.0
     """Sustained requests from one address without a session, pages and scripts included."""
-    stranger_burst: int = 200
+    stranger_burst: float = 400.0
     joins_per_minute: float = 12.0
     """Sustained attempts to exchange a token, from one address."""
     store_patience: float = 10.0

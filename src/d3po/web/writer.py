@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from d3po.errors import D3POError, StorageError, VoteError
 from d3po.preferences.records import Cast
@@ -26,6 +26,7 @@ MOST_TOGETHER = 256
 """Votes and withdrawals in one commit."""
 
 
+@runtime_checkable
 class VoteSink(Protocol):
     """What the writer needs of the store: a receipt for each event, or why it was refused, after one commit of all."""
 
