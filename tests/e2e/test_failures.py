@@ -94,6 +94,17 @@ def test_damaged_shards_are_named_and_can_be_made_again(make_run: MakeRun) -> No
     assert shard.read_bytes() == whole
 
 
+def test_a_deleted_picture_is_named_and_can_be_made_again(make_run: MakeRun) -> None:
+    folder = make_run()
+    assert d3po("sample", folder.path).returncode == 0
+    picture = folder.images("round-000") / "001-002.png"
+    whole = picture.read_bytes()
+    picture.unlink()
+    assert_one_clear_line(d3po("train", folder.path), "001-002.png", "--repair")
+    assert d3po("sample", folder.path, "--repair").returncode == 0
+    assert picture.read_bytes() == whole
+
+
 def test_a_changed_setting_is_refused_on_a_started_run(make_run: MakeRun) -> None:
     folder = make_run()
     assert d3po("sample", folder.path).returncode == 0

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,13 +22,13 @@ from d3po.storage.shards import writing_shard
 
 
 def sample_round(bench: Workbench, round: int, *, repair: bool = False) -> None:
-    """Sample the round's images and record them; shards that exist are kept, and with `repair` checked and remade if damaged."""
+    """Sample the round's images and record them; what exists is kept, and with `repair` checked and made again where damaged or gone."""
     sampling = bench.config.sampling
     prompts = prompts_of_round(bench.folder.prompts(), sampling.prompts_per_round, seed=bench.config.seed, round=round)
     shards = [prompts[i : i + sampling.prompts_per_shard] for i in range(0, len(prompts), sampling.prompts_per_shard)]
     done = {record.number: record for record in bench.store.pictures.shards(round)}
     missing = [number for number in range(len(shards)) if number not in done]
-    damaged = [n for n, record in done.items() if repair and not _is_whole(bench, record.path, record.checksum)]
+    damaged = _damaged(bench, round) if repair else []
     if not missing and not damaged:
         return
     bench.stand_at(round)
@@ -149,6 +150,18 @@ def _picture_names(bench: Workbench, round: int, number: int, count: int) -> lis
     return [f"{directory}/{number:03}-{row:03}.png" for row in range(count)]
 
 
-def _is_whole(bench: Workbench, path: str, checksum: str) -> bool:
-    file = bench.folder.path / path
-    return file.exists() and sha256(file) == checksum
+def _damaged(bench: Workbench, round: int) -> list[int]:
+    """Numbers of the round's shards whose file, or one of whose pictures, is not what was written."""
+    files = {record.id: [(record.path, record.checksum)] for record in bench.store.pictures.shards(round)}
+    for image in bench.store.pictures.images(round):
+        picture = bench.store.pictures.picture(image.id)
+        files[image.shard_id].append((image.path, picture.sha256 if picture else ""))
+    return [
+        record.number
+        for record in bench.store.pictures.shards(round)
+        if not all(_is_whole(bench.folder.path / path, checksum) for path, checksum in files[record.id])
+    ]
+
+
+def _is_whole(path: Path, checksum: str) -> bool:
+    return path.exists() and sha256(path) == checksum

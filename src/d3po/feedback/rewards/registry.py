@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from d3po.errors import RewardError
+from d3po.errors import CorruptFileError, RewardError
 from d3po.feedback.rewards import measured
 
 Reward = Callable[[Image.Image, str], float]
@@ -46,9 +46,17 @@ def load_reward(name: str) -> Reward:
 
 
 def score_file(reward: Reward, path: Path, prompt: str) -> float:
-    """The reward of a picture on disk."""
-    with Image.open(path) as image:
-        return reward(image, prompt)
+    """The reward of a picture on disk.
+
+    Raises:
+        CorruptFileError: the file is gone or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return reward(image, prompt)
+    except OSError as error:
+        raise CorruptFileError(f"picture {path} cannot be read ({error}); make it again with `d3po sample RUN --repair`") from error
 
 
 def _imported(module: str, function: str) -> Reward:
