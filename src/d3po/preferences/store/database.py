@@ -193,10 +193,18 @@ def _one_line(name: str) -> Generator[None, None, None]:
     except sql.TimeoutError as error:
         raise StorageError(f"{name} is busy: no connection became free; nothing was changed, try again") from error
     except sql.DBAPIError as error:
-        explained = _explained(name, error)
+        explained = next(filter(None, (_explained(name, each) for each in _led_to(error))), None)
         if explained is None:
             raise
         raise explained from error
+
+
+def _led_to(error: BaseException | None) -> Iterator[sql.DBAPIError]:
+    """The error, and those it came up under: a full disk makes SQLite roll back everything, and then going back to a savepoint fails too."""
+    while error is not None:
+        if isinstance(error, sql.DBAPIError):
+            yield error
+        error = error.__context__
 
 
 def _explained(name: str, error: sql.DBAPIError) -> StorageError | None:

@@ -1,0 +1,40 @@
+"""A real server: `d3po rate` in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+COMMAND = (sys.executable, "-m", "d3po")
+
+
+class Server:
+    """A running `d3po rate` and its address."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process, self.url = process, url
+
+    def stop(self, by: int = signal.SIGTERM) -> tuple[int, str]:
+        """Send a signal; the exit code and what stood on stderr."""
+        self.process.send_signal(by)
+        _, errors = self.process.communicate(timeout=30)
+        return self.process.returncode, errors
+
+
+@contextmanager
+def serving(run: Path, *options: str) -> Generator[Server, None, None]:
+    """Serve a run on a free port of this machine."""
+    command = [*COMMAND, "rate", str(run), "--no-browser", "--port", "0", *options]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            if not line.startswith("rate at "):
+                raise RuntimeError(f"the server did not start: {line}{process.communicate(timeout=30)[1]}")
+            yield Server(process, line.split()[2].rstrip("/,"))
+        finally:
+            if process.poll() is None:
+                process.kill()

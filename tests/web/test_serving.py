@@ -1,0 +1,167 @@
+"""`d3po rate` and `d3po invite` as processes: addresses, locks, signals, and what survives a kill."""
+
+import io
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from uuid import uuid4
+
+import httpx2 as httpx
+import psutil
+import pytest
+
+from d3po.cli import main
+from d3po.errors import ConfigError
+from d3po.preferences.store import Store
+from d3po.web.server import listen
+from tests.web.conftest import House
+from tests.web.serving import serving
+from tests.web.world import ask
+
+
+@pytest.fixture
+def run(house: House) -> Path:
+    """A run folder whose store nobody else has open."""
+    (house.folder / "run.toml").write_text("")
+    house.store.close()
+    return house.folder
+
+
+def d3po(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line as `main` does, in this process."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    words = list(map(str, arguments))
+    with redirect_stdout(stdout), redirect_stderr(stderr), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["d3po", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+    return subprocess.CompletedProcess(words, int(end.value.code or 0), stdout.getvalue(), stderr.getvalue())
+
+
+def assert_one_clear_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM], ids=lambda by: by.name)
+def test_a_signal_ends_the_server_in_order(run: Path, by: int) -> None:
+    with serving(run) as server:
+        assert httpx.get(f"{server.url}/healthz").json()["status"] == "ok"
+        assert server.stop(by) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_taken_port_gets_one_clear_line(run: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_one_clear_line(d3po("rate", run, "--no-browser", "--port", port), f"port {port}", "--port")
+
+
+@pytest.mark.slow
+def test_a_second_server_at_the_same_database_is_refused(run: Path) -> None:
+    with serving(run):
+        assert_one_clear_line(d3po("rate", run, "--no-browser", "--port", 0), "another `d3po rate`")
+
+
+@pytest.mark.slow
+def test_what_is_no_run_is_said_in_one_line(tmp_path: Path) -> None:
+    assert_one_clear_line(d3po("rate", tmp_path / "nothing", "--no-browser"), "is not a run folder")
+    (tmp_path / "run.toml").write_text("")
+    assert_one_clear_line(d3po("rate", tmp_path, "--images", "nonsense://x", "--no-browser", "--port", 0), "--images nonsense://x")
+    assert_one_clear_line(d3po("rate", tmp_path, "--url", "rate.example.org/x"), "--url rate.example.org/x")
+    assert_one_clear_line(d3po("rate", tmp_path, "--store", "mysql://x/y"), "sqlite and postgresql")
+    assert_one_clear_line(d3po("invite", tmp_path, "ada@example.org"), "ada@example.org")
+
+
+def test_an_address_of_another_machine_is_said_in_one_line() -> None:
+    with pytest.raises(ConfigError, match="must be an address of this machine"):
+        listen("203.0.113.1", 0)
+    with pytest.raises(ConfigError, match="is no address"):
+        listen("no such host", 0)
+
+
+@pytest.mark.slow
+def test_on_a_public_address_the_printed_link_leads_in(run: Path) -> None:
+    with serving(run, "--url", "https://rate.example.org") as server:
+        said = server.process.stdout.readline()
+        assert "everybody needs an invitation" in said
+        link = d3po("invite", run, "ada", "--url", "https://rate.example.org")
+        assert link.returncode == 0, link.stderr
+        address, _, token = link.stdout.strip().partition("#")
+        assert address == "https://rate.example.org/join"
+        local = f"http://127.0.0.1:{port_of(server.process.pid)}"
+        assert httpx.get(f"{local}/v1/me").status_code == 401
+        reply = httpx.post(f"{local}/v1/session", json={"token": token})
+        assert reply.status_code == 204
+        cookie = reply.headers["set-cookie"].partition(";")[0]
+        assert httpx.get(f"{local}/v1/me", headers={"cookie": cookie}).json()["handle"] == "ada"
+        code, errors = server.stop()
+    assert (code, token in errors) == (0, False)
+
+
+@pytest.mark.slow
+def test_pictures_and_store_may_lie_elsewhere(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    office = tmp_path_factory.mktemp("office") / "run"
+    with serving(office, "--store", f"sqlite:///{run / 'd3po.db'}", "--images", f"file://{run}") as server:
+        reply = httpx.get(f"{server.url}/v1/images/1")
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "image/png")
+    assert [path.name for path in office.iterdir()] == []
+
+
+@pytest.mark.slow
+def test_a_server_killed_under_load_loses_no_acknowledged_vote(house: House, run: Path) -> None:
+    store = Store.in_folder(run)
+    for kind in ("pair", "best_worst", "rank", "grid", "thumb", "score"):
+        ask(store, house.pictures, kind)
+    store.close()
+    acknowledged: dict[str, str] = {}
+    for _ in range(3):
+        with serving(run) as server:
+            voters = [threading.Thread(target=vote_until_it_dies, args=(server.url, acknowledged)) for _ in range(4)]
+            for voter in voters:
+                voter.start()
+            deadline, before = time.monotonic() + 30, len(acknowledged)
+            while len(acknowledged) < before + 40 and time.monotonic() < deadline:
+                time.sleep(0.005)
+            server.process.kill()
+            for voter in voters:
+                voter.join()
+    assert len(acknowledged) >= 100
+    store = Store.in_folder(run)
+    with store.database.reading() as connection:
+        stored = dict(connection.exec_driver_sql("SELECT id, assignment_id FROM vote").all())
+        standing = connection.exec_driver_sql(
+            "SELECT question_id, annotator_id, count(*) FROM vote v WHERE action = 'cast'"
+            " AND NOT EXISTS (SELECT 1 FROM vote w WHERE w.supersedes = v.id) GROUP BY 1, 2 HAVING count(*) > 1"
+        ).all()
+    store.close()
+    assert {vote: stored.get(vote) for vote in acknowledged} == acknowledged
+    assert standing == []
+
+
+def vote_until_it_dies(url: str, acknowledged: dict[str, str]) -> None:
+    """Answer, and answer again (a replaced vote is one more), noting what the server said it has."""
+    with httpx.Client(base_url=url) as client:
+        try:
+            while True:
+                for item in client.get("/v1/queue", params={"n": 4}).json()["items"]:
+                    vote = {"id": str(uuid4()), "assignment": item["assignment"], "outcome": "skip"}
+                    if client.post("/v1/votes", json=vote).status_code == 201:
+                        acknowledged[vote["id"]] = vote["assignment"]
+                    if client.post(f"/v1/votes/{vote['id']}/retract", json={"id": str(uuid4())}).status_code == 200:
+                        client.post("/v1/votes", json=vote | {"id": str(uuid4())})
+        except (httpx.HTTPError, ValueError):
+            return
+
+
+def port_of(process: int) -> int:
+    """The port a process listens on."""
+    return next(c.laddr.port for c in psutil.Process(process).net_connections("tcp") if c.status == "LISTEN")
