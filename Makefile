@@ -27,6 +27,7 @@ rate: .venv/demo.stamp ## rate the demo's pictures in your browser; the next rou
 	$(BIN)/d3po run $(DEMO) --feedback human --set feedback.ask=best_worst --more 1 --serve
 
 test: .venv/dev.stamp ## run the whole test suite
+	$(BIN)/python -m tools.postgresql
 	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
 check: .venv/dev.stamp ## lint, formatting, types and import rules
