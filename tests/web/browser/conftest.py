@@ -51,11 +51,20 @@ def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def room(tmp_path: Path) -> Generator[Room, None, None]:
-    """An empty room, whose trainer waits for votes in round 0."""
-    with closing(Store.in_folder(tmp_path)) as store:
+@pytest.fixture(scope="session")
+def empty_room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose trainer waits for votes in round 0, to be copied: making one takes a while."""
+    folder = tmp_path_factory.mktemp("empty")
+    with closing(Store.in_folder(folder)) as store:
         store.journal.write("phase", 0, {"phase": "rating", "message": ""})
+    return folder
+
+
+@pytest.fixture
+def room(empty_room: Path, tmp_path: Path) -> Generator[Room, None, None]:
+    """An empty room."""
+    shutil.copytree(empty_room, tmp_path, dirs_exist_ok=True)
+    with closing(Store.in_folder(tmp_path)) as store:
         yield Room(folder=tmp_path, store=store)
 
 

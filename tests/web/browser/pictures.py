@@ -16,8 +16,8 @@ SKIES = [
 ]
 
 
-def paint(path: Path, *, size: int, name: str) -> str:
-    """Draw a landscape into a file; returns the SHA-256 of the file."""
+def paint(path: Path, *, size: int, name: str, layers: int = 4) -> str:
+    """Draw a landscape of some layers of hills into a file; returns the SHA-256 of the file."""
     chance = random.Random(name)
     low, high = chance.choice(SKIES)
     picture = Image.new("RGB", (size, size))
@@ -25,7 +25,7 @@ def paint(path: Path, *, size: int, name: str) -> str:
     for y in range(size):
         draw.line(((0, y), (size, y)), fill=_mix(high, low, y / size))
     _sun(draw, size, chance)
-    for layer in range(4):
+    for layer in range(layers):
         _hills(draw, size, chance, depth=layer / 3, far=low)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)

@@ -42,7 +42,7 @@ class Room:
             [
                 NewQuestion(
                     kind=kind, purpose="train", images=self._pictures(f"{kind}-{round}-{i}", ids[i % len(ids)], PICTURES[kind], size),
-                    round=round, overlap=overlap, priority=i,
+                    round=round, overlap=overlap, priority=float(i),
                 )
                 for i in range(count)
             ]
@@ -60,10 +60,7 @@ class Room:
         """Record the held-out pictures after so many rounds, and what was measured on them."""
         label = "base" if rounds == 0 else f"round-{rounds - 1:03}"
         for prompt in self.store.pictures.add_prompts([f"held out: {text}" for text in PROMPTS]):
-            paths = [f"images/held-out/{label}/{prompt}-{k}.png" for k in range(4)]
-            made = [
-                NewPicture(prompt=prompt, number=k, path=p, sha256=paint(self.folder / p, size=size, name=p)) for k, p in enumerate(paths)
-            ]
+            made = [self._held_out(prompt, k, label, size, layers=1 + min(rounds, 3)) for k in range(4)]
             self.store.pictures.add_pictures(
                 series=f"held-out/{label}", origin="evaluation", model="drawn", policy=label, seed=0, pictures=made
             )
@@ -71,6 +68,12 @@ class Room:
             low, value, high = win_rate
             body = {"rounds": rounds, "comparisons": 160 * rounds, "win_rate": {"value": value, "low": low, "high": high}}
             self.store.journal.write("evaluation", rounds - 1 if rounds else None, {**body, "diversity_kept": 1 - 0.04 * rounds})
+
+    def _held_out(self, prompt: int, number: int, label: str, size: int, *, layers: int) -> NewPicture:
+        path = f"images/held-out/{label}/{prompt}-{number}.png"
+        return NewPicture(
+            prompt=prompt, number=number, path=path, sha256=paint(self.folder / path, size=size, name=f"{prompt}-{number}", layers=layers)
+        )
 
     def votes(self) -> list[Vote]:
         """The standing votes, in order of arrival."""

@@ -111,8 +111,8 @@ def test_a_killed_and_restarted_server_has_every_answer_once(room: Room, context
 
 def test_two_tabs_share_the_work_and_the_outbox(room: Room, rater: OpenRater) -> None:
     room.ask("pair", 6)
-    one = rater()
-    two = Rater(one.page.context, one.url).open()
+    one = rater().wait(queue=4)
+    two = Rater(one.page.context, one.url).open().wait(queue=4)
     assert one.fact("assignment") == two.fact("assignment")
     one.answer("ArrowLeft")
     two.wait(shown=2)

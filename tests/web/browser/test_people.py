@@ -14,7 +14,7 @@ def test_two_invited_annotators_rate_at_once_blind_to_each_other(room: Room, con
     with room.served() as url:
         tabs = []
         for handle in ("mia", "noor"):
-            token = room.store.people.invite(handle, "annotator", 3600).token
+            token = room.store.people.invite(handle).token
             tab = Rater(context(), url)
             tab.page.goto(f"{url}/join#{token}")
             tabs.append(tab.wait(state="rating").settle())
@@ -114,7 +114,7 @@ def test_an_invitation_from_the_dashboard_lets_somebody_in_until_it_is_withdrawn
 def test_an_annotator_is_turned_away_from_the_dashboard(room: Room, context: OpenContext) -> None:
     with room.served() as url:
         tab = Rater(context(), url)
-        tab.page.goto(f"{url}/join#{room.store.people.invite('mia', 'annotator', 3600).token}")
+        tab.page.goto(f"{url}/join#{room.store.people.invite('mia').token}")
         tab.wait(state="waiting")
         tab.page.goto(f"{url}/dashboard")
         tab.wait(state="refused")

@@ -4,7 +4,7 @@ import { h, svg } from "./dom.js";
 
 const WIDTH = 460;
 const HEIGHT = 190;
-const EDGE = { left: 44, right: 14, top: 12, bottom: 28 };
+const EDGE = { left: 44, right: 24, top: 12, bottom: 28 };
 
 /**
  * @typedef {{x: number, label: string, value: number, low: number|null, high: number|null}} Point

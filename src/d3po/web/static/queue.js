@@ -27,6 +27,7 @@ const FETCH_AGAIN_MS = [1000, 2000, 5000, 10_000];
  * @property {Item} item
  * @property {HTMLImageElement[]} pictures  decoded, in the order shown
  * @property {boolean} broken               a picture is gone from the server
+ * @property {number} [turn]                its place in the order in which the server gave them
  */
 
 /** Fires `change` when a question became ready or the server said how things stand. */
@@ -40,6 +41,7 @@ export class Queue extends EventTarget {
   #loading = new Set();
   #answered = new Set();
   #fetching = false;
+  #turns = 0;
   #failures = 0;
   #pending;
 
@@ -64,7 +66,7 @@ export class Queue extends EventTarget {
 
   /** Puts a question back in front: it was on the table when another was undone. @param {Ready} ready */
   putBack(ready) {
-    this.ready.unshift(ready);
+    this.ready.unshift({ ...ready, turn: 0 });
   }
 
   /** Never hands this one out (again). @param {string} assignment */
@@ -99,6 +101,12 @@ export class Queue extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
+  /** Puts a question where the server wants it, whichever was decoded first. @param {Ready} ready */
+  #line(ready) {
+    const behind = this.ready.findIndex(({ turn }) => turn > ready.turn);
+    this.ready.splice(behind < 0 ? this.ready.length : behind, 0, ready);
+  }
+
   #failed(error) {
     this.trouble = error;
     if (!error.passing) return;
@@ -111,10 +119,11 @@ export class Queue extends EventTarget {
     const id = item.assignment;
     const known = id === this.shown || this.#loading.has(id) || this.ready.some((r) => r.item.assignment === id);
     if (known || this.#answered.has(id) || this.#pending.has(id)) return;
+    const turn = ++this.#turns;
     this.#loading.add(id);
     const ready = await decode(item);
     this.#loading.delete(id);
-    if (ready && !this.#answered.has(id)) this.ready.push(ready);
+    if (ready && !this.#answered.has(id)) this.#line({ ...ready, turn });
     if (!ready) setTimeout(() => this.refill(), FETCH_AGAIN_MS[1]);
     this.dispatchEvent(new Event("change"));
   }

@@ -79,7 +79,7 @@ function show() {
   const { current } = session;
   if (!current) return showNothing();
   const { item, pictures, broken } = current;
-  if (waiting.end()) say(`Here is a question: ${item.prompt}`);
+  if (waiting.end()) say("", `Here is a question: ${item.prompt}`);
   const mode = MODES[item.kind];
   byId("prompt").textContent = item.prompt;
   byId("ask").textContent = item.instruction || mode.ask;
@@ -132,7 +132,7 @@ function answer(given, glyph, said) {
   pace.beat();
   session.answer(given, glyph, said, took);
   const next = session.current ? `Next: ${session.current.item.prompt}` : "";
-  say(pace.breakDue ? `${count(pace.given, "answer")} in one go, thank you. A good moment for a short break.` : `${said}. ${next}`);
+  say(pace.breakDue ? `${count(pace.given, "answer")} in one go, thank you. A good moment for a short break.` : `${said}.`, next);
 }
 
 async function undo() {
@@ -235,7 +235,7 @@ function relabel() {
 
 function bigButton(choice) {
   const words = choice.other ? [h("span", { class: "beside" }, choice.label), h("span", { class: "stacked" }, choice.other)] : [choice.label];
-  const button = h("button", { type: "button", class: "answer", "data-act": choice.name }, h("kbd", { "aria-hidden": "true" }, cap(choice.name)), h("span", {}, ...words));
+  const button = h("button", { type: "button", class: choice.strong ? "answer strong" : "answer", "data-act": choice.name }, h("kbd", { "aria-hidden": "true" }, cap(choice.name)), h("span", {}, ...words));
   listenTo(button);
   return button;
 }
@@ -250,8 +250,9 @@ function allow(name, possible) {
   button?.setAttribute("aria-disabled", String(!possible));
 }
 
-function say(words) {
-  byId("status").textContent = words;
+/** @param {string} words @param {string} [aside] for screen readers: what everybody else sees anyway */
+function say(words, aside = "") {
+  byId("status").replaceChildren(words, h("span", { class: "hidden" }, ` ${aside}`));
 }
 
 function showProgress() {

@@ -25,11 +25,10 @@ export function rounds(list) {
   const rows = [...list].reverse().map((round) => [
     `Round ${round.round}`,
     round.phases.at(-1)?.phase ?? "",
-    meter(round.answered, round.wanted),
-    `${round.answered} of ${round.wanted}`,
+    h("span", {}, meter(round.answered, round.wanted), ` ${round.answered} of ${round.wanted}`),
     String(round.questions),
   ]);
-  return table(["Round", "Now", "Answers", "", "Questions"], rows, "No question has been asked yet.");
+  return table(["Round", "Last phase", "Answers", "Questions"], rows, "No question has been asked yet.");
 }
 
 function meter(value, max) {

@@ -29,6 +29,9 @@ export function describe(phase = "") {
 export class Waiting {
   #queue;
   #on = false;
+  #spell = 0;
+  /** @type {{phase: string, message: string, round: number|null}|null} how things stood when last asked */
+  #me = null;
   #card = h("div", { class: "card" });
 
   /** @param {import("./queue.js").Queue} queue */
@@ -39,10 +42,11 @@ export class Waiting {
   /** @param {import("./view.js").Stage} stage */
   begin(stage) {
     if (!this.#card.isConnected) stage.say(this.#card);
-    this.#draw(this.#queue.standing?.phase, "");
+    if (!this.#on) this.#me = null;
+    this.#draw();
     if (this.#on) return;
     this.#on = true;
-    this.#poll();
+    this.#poll(++this.#spell);
   }
 
   /** There is a question again. Returns whether there was none before. */
@@ -54,24 +58,26 @@ export class Waiting {
   }
 
   /** Asks gently, and not at all while nobody looks. */
-  async #poll() {
-    for (let i = 0; this.#on; i++) {
+  async #poll(spell) {
+    const mine = () => this.#on && spell === this.#spell;
+    for (let i = 0; mine(); i++) {
       await sleep(POLL_MS[Math.min(i, POLL_MS.length - 1)] * (0.8 + 0.4 * Math.random()));
-      if (!this.#on || document.hidden) continue;
-      const me = await call("GET", "/v1/me").catch(() => null);
-      if (me && this.#on) this.#draw(me.phase, me.message, me.round);
+      if (!mine() || document.hidden) continue;
+      this.#me = await call("GET", "/v1/me").catch(() => this.#me);
+      if (mine()) this.#draw();
       await this.#queue.refill();
     }
   }
 
-  #draw(phase, message, round) {
-    expose({ state: "waiting" });
-    if (this.#queue.trouble) return this.#tell("The server cannot be reached", "Your votes are kept. The page goes on by itself.", true);
+  #draw() {
+    const phase = this.#me?.phase ?? this.#queue.standing?.phase ?? "";
+    const { message = "", round = null } = this.#me ?? {};
     const { title, words, end } = describe(phase);
+    const away = this.#queue.trouble !== null;
+    expose({ state: end && !away ? "done" : "waiting", phase });
+    if (away) return this.#tell("The server cannot be reached", "Your votes are kept. The page goes on by itself.", true);
     if (!this.#queue.dry && !end) return this.#tell("Loading pictures", "", true);
-    const where = round === undefined || round === null || end ? "" : `Round ${round}`;
-    this.#tell(title, message || words, !end, where);
-    expose({ state: end ? "done" : "waiting", phase: phase ?? "" });
+    this.#tell(title, message || words, !end, round === null || end ? "" : `Round ${round}`);
   }
 
   #tell(title, words, busy, where = "") {
@@ -79,6 +85,6 @@ export class Waiting {
     const parts = [dots, h("h2", {}, title), words ? h("p", {}, words) : null, where ? h("p", { class: "quiet" }, where) : null];
     if (this.#card.textContent === parts.map((part) => part?.textContent ?? "").join("")) return;
     this.#card.replaceChildren(...parts.filter((part) => part !== null));
-    byId("status").textContent = `${title}. ${words}`;
+    byId("status").replaceChildren(h("span", { class: "hidden" }, `${title}. ${words}`));
   }
 }

@@ -8,7 +8,7 @@ const modes = ["grid"];
 /** @type {import("./index.js").Mode} */
 export const grid = {
   ask: "Mark the distorted pictures.",
-  actions: [{ name: "grid.done", label: "Done", key: "Enter", modes, button: true }],
+  actions: [{ name: "grid.done", label: "Done", key: "Enter", modes, button: true, strong: true }],
   open({ item, pictures, stage, answer, say, cap }) {
     const marked = new Set();
     const frames = pictures.map((picture, i) =>

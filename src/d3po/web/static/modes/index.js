@@ -8,8 +8,8 @@ import { score } from "./score.js";
 import { thumb } from "./thumb.js";
 
 /**
- * @typedef {import("../keys.js").Action & {button?: boolean, other?: string}} Choice
- *   `button`: also a button; `other`: its label while the pictures stand below each other
+ * @typedef {import("../keys.js").Action & {button?: boolean, strong?: boolean, other?: string}} Choice
+ *   `button`: also a button; `strong`: the one that completes; `other`: its label while the pictures stand below each other
  *
  * @typedef {object} Turn
  * @property {import("../queue.js").Item} item

@@ -13,7 +13,7 @@ export const rank = {
     { name: "rank.tie", label: "All alike", key: "ArrowUp", modes, button: true },
     { name: "rank.both_bad", label: "All bad", key: "ArrowDown", modes, button: true },
     { name: "rank.equal", label: "Last two equal", key: "=", modes },
-    { name: "rank.done", label: "Done", key: "Enter", modes, button: true },
+    { name: "rank.done", label: "Done", key: "Enter", modes, button: true, strong: true },
   ],
   open(turn) {
     const ranking = new Ranking(turn);

@@ -3,7 +3,7 @@
 import { alone } from "./thumb.js";
 
 const modes = ["score"];
-const WORDS = ["bad", "poor", "fair", "good", "excellent"];
+const WORDS = ["bad", "poor", "fair", "good", "great"];
 
 /** @type {import("./index.js").Mode} */
 export const score = {

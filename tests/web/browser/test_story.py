@@ -1,0 +1,107 @@
+"""The whole story: somebody with a taste looks at the embedded model's pictures in a browser, clicks, and the model moves that way.
+
+D3PO_STORY=full runs it at the size that docs/experiments.md reports: 60 clicks in two rounds.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from d3po.config import override
+from d3po.feedback.rewards.measured import warmth
+from d3po.recipes import load_recipe
+from d3po.run.folder import RunFolder, create_run
+from d3po.run.prompts import choose_prompts
+from tests.web.browser.conftest import OpenContext
+from tests.web.browser.rater import Rater
+from tests.web.serving import serving
+
+FULL = os.environ.get("D3PO_STORY") == "full"
+ROUNDS = 2 if FULL else 1
+QUESTIONS = 15 if FULL else 12
+"""A question takes two clicks: the best of four pictures, and the worst."""
+SETTINGS = {
+    "seed": os.environ.get("D3PO_STORY_SEED", "4"),
+    "rounds": str(ROUNDS),
+    "sampling.prompts_per_round": str(QUESTIONS),
+    "feedback.source": "human",
+    "feedback.ask": "best_worst",
+    "feedback.reward": "warmth",
+    "training.learning_rate": "2e-3",
+    "training.policy_ema": "0.0",
+    "training.prompts_per_update": "2",
+    "training.epochs": "5",
+    "evaluation.prompts": "24" if FULL else "8",
+    "guards.action": "warn",
+    "tracking.tensorboard": "false",
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    prompts, held_out = choose_prompts(None, None, skip_empty=False)
+    config = override(load_recipe("demo"), SETTINGS, where="test")
+    return create_run(Path(os.environ.get("D3PO_STORY_RUN", tmp_path / "run")), config, prompts=prompts, held_out=held_out)
+
+
+@contextmanager
+def training(run: RunFolder) -> Generator["subprocess.Popen[str]", None, None]:
+    """`d3po run` in a process of its own; it knows the page only through the store."""
+    command = [sys.executable, "-m", "d3po", "run", str(run.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def warmest_and_coldest(tab: Rater) -> tuple[str, str]:
+    """The keys for the best and the worst picture, in the eyes of somebody who likes warm colours and sees only the page."""
+    sources = [tab.page.locator(".frame img").nth(i).get_attribute("src") or "" for i in range(4)]
+    pictures = [Image.open(io.BytesIO(tab.page.request.get(f"{tab.url}{source}").body())) for source in sources]
+    liking = [warmth(picture, "") for picture in pictures]
+    return str(liking.index(max(liking)) + 1), str(liking.index(min(liking)) + 1)
+
+
+def rate_until_done(tab: Rater, process: "subprocess.Popen[str]") -> int:
+    """Answer whatever the page asks until the run ends; returns the clicks."""
+    clicks, until = 0, time.monotonic() + 1200
+    while process.poll() is None and time.monotonic() < until:
+        if tab.fact("state") == "rating":
+            before = tab.settle().shown
+            tab.press(*warmest_and_coldest(tab))
+            clicks += 2
+            while tab.shown == before and tab.fact("state") == "rating":
+                time.sleep(0.05)
+        else:
+            time.sleep(0.2)
+    return clicks
+
+
+def test_somebody_with_a_taste_moves_the_model(run: RunFolder, context: OpenContext, screenshots: Path) -> None:
+    with training(run) as trainer, serving(run.path) as server:
+        tab = Rater(context(), server.url)
+        tab.page.goto(f"{server.url}/rate")
+        clicks = rate_until_done(tab, trainer)
+        said = trainer.communicate()[0]
+        assert trainer.returncode == 0, said
+        tab.wait(state="done")
+        tab.keep(screenshots, "story-end")
+        assert tab.complaints == []
+    result = json.loads((run.path / "evaluations" / f"round-{ROUNDS - 1:03}.json").read_text())
+    print(said)
+    assert clicks == 2 * QUESTIONS * ROUNDS
+    assert result["comparisons"] == 5 * QUESTIONS * ROUNDS, "best and worst of four tell five pairs apart"
+    assert f"after {ROUNDS} round" in said
+    won = float(said.split("result after")[1].split("win rate ")[1].split()[0])
+    assert won >= 0.7

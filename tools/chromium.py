@@ -1,0 +1,48 @@
+"""Install Debian's chromium for the browser tests, where that is possible; elsewhere say what to do, and fail nothing.
+
+python -m tools.chromium
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+PACKAGES = ("chromium", "fonts-dejavu-core")
+OS_RELEASE = Path("/etc/os-release")
+
+
+def main() -> None:
+    """Install it if it is missing, the machine is Debian and we are root."""
+    if os.environ.get("D3PO_CHROMIUM") or any(shutil.which(name) for name in NAMES):
+        return
+    if not is_debian() or os.geteuid() != 0 or shutil.which("apt-get") is None:
+        print("no Chromium here: browser tests are skipped; install one, or name it in D3PO_CHROMIUM")
+        return
+    try:
+        install()
+    except subprocess.CalledProcessError as error:
+        print(f"Chromium could not be installed ({error}); browser tests are skipped", file=sys.stderr)
+
+
+def is_debian() -> bool:
+    """Whether apt-get here offers Debian's own chromium package; Ubuntu's only points to a snap."""
+    return OS_RELEASE.is_file() and "ID=debian" in OS_RELEASE.read_text().splitlines()
+
+
+def install() -> None:
+    """Install the package and what it needs.
+
+    Raises:
+        subprocess.CalledProcessError: apt-get failed.
+    """
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    print(f"installing {' '.join(PACKAGES)} for the browser tests, once")
+    subprocess.run(["apt-get", "update", "--quiet=2"], check=True, env=quiet)
+    subprocess.run(["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", *PACKAGES], check=True, env=quiet)
+
+
+if __name__ == "__main__":
+    main()
