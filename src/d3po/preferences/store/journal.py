@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -119,14 +119,19 @@ class Audit:
 
     def verify(self) -> bool:
         """Whether every entry is as it was written and follows on the one before. That the newest were cut off does not show in the chain."""
-        previous = FIRST_HASH
-        with self._database.reading() as connection:
-            for row in connection.execute(_entries().order_by(AuditRow.id).execution_options(yield_per=500)).mappings():
-                columns = {name: row[name] for name in ("at", "actor", "action", "detail", "previous_hash")}
-                if row["previous_hash"] != previous or row["hash"] != _chained(columns):
-                    return False
-                previous = row["hash"]
-        return True
+        query = _entries().order_by(AuditRow.id).execution_options(yield_per=500)
+        with self._database.reading() as connection, connection.execute(query) as result:
+            return _is_chain(result.mappings())
+
+
+def _is_chain(entries: Iterable[Mapping[str, Any]]) -> bool:
+    previous = FIRST_HASH
+    for entry in entries:
+        columns = {name: entry[name] for name in ("at", "actor", "action", "detail", "previous_hash")}
+        if entry["previous_hash"] != previous or entry["hash"] != _chained(columns):
+            return False
+        previous = entry["hash"]
+    return True
 
 
 def _entries() -> Select[*tuple[Any, ...]]:

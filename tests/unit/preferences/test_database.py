@@ -1,0 +1,186 @@
+"""The database underneath: what goes wrong with the disk, the lock, the server or the clock is one line and loses nothing."""
+
+import threading
+import time
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event, text
+
+from d3po.errors import StorageError
+from d3po.preferences.records import Cast
+from d3po.preferences.store import Store
+from d3po.preferences.store.database import NETWORK_FILE_SYSTEMS, Database
+from tests.postgresql import Server, start
+from tests.unit.preferences.stores import cast, fill, human, pairs
+
+Partition = namedtuple("Partition", "mountpoint fstype")
+
+
+def test_the_clock_never_goes_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = store.now()
+    monkeypatch.setattr(time, "time_ns", lambda: (before - 3_600_000) * 1_000_000)
+    assert store.now() >= before
+    store.questions.ask(pairs(fill(store)))
+    ada = human(store, "ada")
+    assigned, *rest = store.questions.lease(ada, 3, lease_seconds=60.0)
+    assert assigned.lease_expires_at >= before + 60_000
+    assert store.questions.lease(human(store, "bob"), 9) != []
+    store.votes.cast(cast(assigned, ada))
+    (vote,) = store.votes.standing()
+    assert vote.received_at >= before
+    assert [one.assignment for one in store.questions.lease(ada, 2)] == [one.assignment for one in rest]
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    store = Store.in_folder(tmp_path)
+    store.questions.ask(pairs(fill(store, prompts=20)))
+    ada = human(store, "ada")
+    assigned = store.questions.lease(ada, 60)
+    kept = [store.votes.cast(cast(one, ada)).vote for one in assigned[:20]]
+    limit_size(store)
+    refused: list[Cast] = []
+    for one in assigned[20:]:
+        sent = cast(one, ada)
+        try:
+            kept.append(store.votes.cast(sent).vote)
+        except StorageError as error:
+            said = str(error)
+            refused.append(sent)
+    assert refused, "the disk was never full"
+    assert "the disk is full" in said
+    assert "\n" not in said
+    assert [one.id for one in store.votes.standing()] == kept
+    store.close()
+    again = Store.in_folder(tmp_path)  # with a limit lifted, as after making room
+    assert {again.votes.cast(sent).status for sent in refused} == {"new"}
+    assert again.votes.count() == 60
+    again.close()
+
+
+def limit_size(store: Store) -> None:
+    """Let the file grow by nothing any more: SQLite then says what it says when a disk is full."""
+
+    def limit(connection: object, _record: object) -> None:
+        connection.execute("PRAGMA max_page_count=1")  # type: ignore[attr-defined]
+
+    event.listen(store.database.engine, "connect", limit)
+    store.database.engine.dispose()
+
+
+def test_a_database_locked_by_another_process_is_one_line_and_nothing_is_changed(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'd3po.db'}", patience=0.1)
+    store.questions.ask(pairs(fill(store)))
+    ada = human(store, "ada")
+    (assigned,) = store.questions.lease(ada, 1)
+    sent = cast(assigned, ada)
+    other = Database(f"sqlite:///{tmp_path / 'd3po.db'}")
+    with other.transaction():
+        with pytest.raises(StorageError, match="locked by another process; nothing was changed"):
+            store.votes.cast(sent)
+        assert store.votes.count() == 0, "readers wait for no lock"
+    assert store.votes.cast(sent).status == "new"
+    other.close()
+    store.close()
+
+
+def test_threads_of_one_process_wait_in_line_for_longer_than_patience(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'd3po.db'}", patience=0.1)
+    begun = threading.Event()
+
+    def hold() -> None:
+        with store.database.transaction():
+            begun.set()
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    begun.wait()
+    assert store.pictures.add_prompts(["a cat"]) == [1]
+    thread.join()
+    store.close()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"nowhere/d3po\.db.*see that the folder is there"):
+        Store.in_folder(tmp_path / "nowhere")
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "d3po.db").write_bytes(b"no database at all, only words" * 100)
+    with pytest.raises(StorageError, match=r"d3po\.db is damaged or not a database"):
+        Store.in_folder(tmp_path)
+
+
+@pytest.mark.parametrize(("url", "message"), [("d3po.db", "not a database URL"), ("mysql://host/db", "works with sqlite and postgresql")])
+def test_a_url_that_cannot_be_used_is_explained(url: str, message: str) -> None:
+    with pytest.raises(StorageError, match=message):
+        Store(url)
+
+
+@pytest.mark.parametrize("kind", sorted(NETWORK_FILE_SYSTEMS))
+def test_sqlite_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    mounts = [Partition("/", "ext4"), Partition(str(shared), kind)]
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: mounts)
+    with pytest.raises(StorageError, match=rf"network file system \({kind}\).*postgresql://"):
+        Store.in_folder(shared)
+    assert not (shared / "d3po.db").exists()
+    Store.in_folder(tmp_path).close()
+
+
+def test_a_link_into_a_network_file_system_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "shared")
+    mounts = [Partition("/", "ext4"), Partition(str(tmp_path / "shared"), "nfs4")]
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: mounts)
+    with pytest.raises(StorageError, match="network file system"):
+        Store.in_folder(tmp_path / "link")
+
+
+def test_two_that_open_a_new_database_at_once_both_find_the_tables(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    server: Server = request.getfixturevalue("postgresql")
+    for url in (f"sqlite:///{tmp_path / 'd3po.db'}", server.database()):
+        with ThreadPoolExecutor(4) as pool:
+            stores = list(pool.map(lambda url: Store(url), [url] * 4))
+        assert [len(store.pictures.add_prompts(["a cat"])) for store in stores] == [1] * 4
+        for store in stores:
+            store.close()
+
+
+def test_a_transaction_that_fails_changes_nothing(store: Store) -> None:
+    def fail() -> None:
+        with store.database.transaction() as connection:
+            connection.execute(text("INSERT INTO prompt (text, text_hash) VALUES ('a cat', 'x')"))
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        fail()
+    assert store.pictures.prompts() == {}
+
+
+def test_a_server_that_goes_away_is_one_line_and_what_was_acknowledged_is_there_when_it_is_back() -> None:
+    server = start()
+    if server is None:
+        pytest.skip("no PostgreSQL server is installed; `python -m tools.postgresql` installs Debian's as root")
+    store = Store(server.database())
+    try:
+        store.questions.ask(pairs(fill(store)))
+        ada = human(store, "ada")
+        first, second = store.questions.lease(ada, 2)
+        kept, late = cast(first, ada), cast(second, ada)
+        store.votes.cast(kept)
+        server.stop("immediate")
+        with pytest.raises(StorageError, match="cannot be reached") as failure:
+            store.votes.cast(late)
+        assert "\n" not in str(failure.value)
+        server.start_again()
+        assert store.votes.cast(kept).status == "duplicate"
+        assert store.votes.cast(late).status == "new"
+        assert store.votes.count() == 2
+    finally:
+        store.close()
+        server.remove()

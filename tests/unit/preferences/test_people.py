@@ -1,0 +1,163 @@
+"""People in the store: who they are, how they are let in, and how they are kept out again."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from d3po.errors import StorageError, VoteError
+from d3po.preferences.store import Annotator, Store
+from d3po.preferences.store.people import DAY
+from d3po.preferences.tables import TokenRow
+from tests.unit.preferences.test_questions import let_time_pass
+
+
+def enter(store: Store, handle: str = "ada") -> str:
+    """Invite somebody and take up the invitation; the session's secret."""
+    secret = store.people.exchange(store.people.invite(handle).token)
+    assert secret is not None
+    return secret
+
+
+def test_an_annotator_is_made_once_and_found_again(store: Store) -> None:
+    ada = store.people.annotator("ada", "human")
+    assert store.people.annotator("ada", "human") == ada == Annotator(
+        id=ada.id, handle="ada", kind="human", role="annotator", created_at=ada.created_at
+    )  # fmt: skip
+    rule = store.people.annotator("reward:size", "rule")
+    assert store.people.annotators() == [ada, rule]
+
+
+def test_a_handle_belongs_to_one_kind_of_annotator(store: Store) -> None:
+    store.people.annotator("ada", "human")
+    with pytest.raises(VoteError, match="'ada' is of kind human, not model"):
+        store.people.annotator("ada", "model")
+
+
+@pytest.mark.parametrize("handle", ["", "x" * 65, "two\nlines", "nul\0"])
+def test_handles_are_short_and_printable(store: Store, handle: str) -> None:
+    with pytest.raises(VoteError, match="1 to 64 printable characters"):
+        store.people.annotator(handle, "human")
+
+
+def test_the_owner_is_an_administrator_and_one_person(store: Store) -> None:
+    assert store.people.owner() == store.people.owner()
+    assert (store.people.owner().role, store.people.owner().kind) == ("admin", "human")
+
+
+def test_an_invitation_lets_a_person_in(store: Store) -> None:
+    who = store.people.session(enter(store))
+    assert who == store.people.annotator("ada", "human")
+
+
+def test_an_invitation_may_be_used_on_several_devices(store: Store) -> None:
+    token = store.people.invite("ada").token
+    secrets = {store.people.exchange(token) for _ in range(3)}
+    assert len(secrets) == 3
+    assert {store.people.session(secret or "").handle for secret in secrets} == {"ada"}  # type: ignore[union-attr]
+    assert store.people.invitations()[0].sessions == 3
+
+
+def test_secrets_are_long_and_only_their_hashes_are_kept(store: Store, tmp_path: Path) -> None:
+    invitation = store.people.invite("ada")
+    secret = store.people.exchange(invitation.token) or ""
+    assert len(secret) >= 43  # 256 bits, six to a character
+    with store.database.reading() as connection:
+        kept = " ".join(map(str, connection.execute(select(*TokenRow.__table__.columns)).all()))
+    for word in (secret, invitation.token, invitation.token.rsplit(".", 1)[0]):
+        assert word not in kept
+
+
+def test_made_up_and_altered_tokens_admit_nobody(store: Store) -> None:
+    token = store.people.invite("ada").token
+    for wrong in ("", "x", token[:-1] + ("A" if token[-1] != "A" else "B"), "A" + token[1:], token.rsplit(".", 1)[0], token + ".x", "ä"):
+        assert store.people.exchange(wrong) is None
+    assert store.people.session("no such secret") is None
+    assert store.people.session(token) is None
+
+
+def test_a_token_of_another_key_admits_nobody(store: Store, url: str, tmp_path: Path) -> None:
+    token = store.people.invite("ada").token
+    other = Store(url, key_file=tmp_path / "other.key")
+    assert other.people.exchange(token) is None
+    other.close()
+
+
+def test_a_session_is_not_an_invitation(store: Store) -> None:
+    from itsdangerous import Signer  # as the store signs, with its own key
+
+    secret = enter(store)
+    signer: Signer = store.people._signer()
+    assert store.people.exchange(signer.sign(secret).decode()) is None
+
+
+def test_invitations_and_sessions_expire(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = store.people.invite("ada", lifetime=2 * DAY).token
+    short, long = store.people.exchange(token, lifetime=DAY) or "", store.people.exchange(token, lifetime=30 * DAY) or ""
+    let_time_pass(store, monkeypatch, 1.5 * DAY)
+    assert store.people.session(short) is None
+    assert store.people.session(long) is not None
+    let_time_pass(store, monkeypatch, DAY)
+    assert store.people.session(long) is None, "a session outlived its invitation"
+    assert store.people.exchange(token) is None
+
+
+def test_a_revoked_invitation_ends_its_sessions_and_no_others(store: Store) -> None:
+    ada, bob = store.people.invite("ada"), enter(store, "bob")
+    secret = store.people.exchange(ada.token) or ""
+    assert store.people.revoke(ada.id)
+    assert store.people.session(secret) is None
+    assert store.people.exchange(ada.token) is None
+    assert store.people.session(bob) is not None
+    assert store.people.revoke(ada.id), "revoking again is no mistake"
+    assert not store.people.revoke(999)
+
+
+def test_leaving_ends_one_session(store: Store) -> None:
+    token = store.people.invite("ada").token
+    first, second = store.people.exchange(token) or "", store.people.exchange(token) or ""
+    store.people.leave(first)
+    assert store.people.session(first) is None
+    assert store.people.session(second) is not None
+
+
+def test_invitations_are_listed_newest_first_without_their_tokens(store: Store) -> None:
+    first, second = store.people.invite("ada"), store.people.invite("eve", "admin")
+    store.people.exchange(first.token)
+    store.people.revoke(second.id)
+    newer, older = store.people.invitations()
+    assert (newer.id, newer.handle, newer.role, newer.sessions) == (second.id, "eve", "admin", 0)
+    assert newer.revoked_at is not None
+    assert (older.handle, older.role, older.sessions, older.revoked_at) == ("ada", "annotator", 1, None)
+    assert older.expires_at == first.expires_at
+
+
+def test_an_invitation_does_not_change_what_somebody_may_do(store: Store) -> None:
+    store.people.invite("ada")
+    with pytest.raises(VoteError, match="known as annotator, not as admin"):
+        store.people.invite("ada", "admin")
+    store.people.annotator("judge", "model")
+    with pytest.raises(VoteError, match="of kind model"):
+        store.people.invite("judge")
+
+
+def test_the_key_is_for_its_owners_eyes_and_made_once(store: Store, tmp_path: Path) -> None:
+    store.people.invite("ada")
+    key = tmp_path / "d3po.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    before = key.read_text()
+    store.people.invite("bob")
+    assert key.read_text() == before
+    assert [path.name for path in tmp_path.glob("*key*")] == ["d3po.key"]
+
+
+def test_without_a_key_nobody_is_invited(url: str, tmp_path: Path) -> None:
+    store = Store(url)
+    with pytest.raises(StorageError, match="no key file"):
+        store.people.invite("ada")
+    store.close()
+    store = Store(url, key_file=tmp_path / "nowhere" / "d3po.key")
+    with pytest.raises(StorageError, match="cannot be read or made"):
+        store.people.invite("ada")
+    store.close()
