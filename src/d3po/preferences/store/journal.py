@@ -124,7 +124,7 @@ class Audit:
             return _is_chain(result.mappings())
 
 
-def _is_chain(entries: Iterable[Mapping[str, Any]]) -> bool:
+def _is_chain(entries: Iterable[Any]) -> bool:
     previous = FIRST_HASH
     for entry in entries:
         columns = {name: entry[name] for name in ("at", "actor", "action", "detail", "previous_hash")}
