@@ -11,6 +11,7 @@ import typer
 from d3po import __version__
 from d3po.cli.arguments import RunArgument
 from d3po.cli.rating import invite, rate
+from d3po.cli.votes import votes
 
 if TYPE_CHECKING:
     from d3po.run.workbench import Workbench
@@ -24,6 +25,8 @@ app = typer.Typer(
     help="Fine-tune a diffusion model from comparisons, with no reward model. A run is a folder; **to resume, run the same command again.** "
     "`--debug` on any command shows the traceback of an error.",
 )
+
+app.add_typer(votes, name="votes")
 
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.epochs=2. Repeatable.")

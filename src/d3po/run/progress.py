@@ -32,8 +32,8 @@ class Narrator:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Generator[Bar, None, None]:
-        """A bar for `total` pieces of work; on a terminal it moves, elsewhere its last state is printed."""
+    def bar(self, title: str, total: int | None) -> Generator[Bar, None, None]:
+        """A bar for `total` pieces of work, or an unknown number (None); on a terminal it moves, elsewhere its last state is printed."""
         columns = (
             TextColumn("{task.description:<21}"),
             BarColumn(10),

@@ -1,0 +1,176 @@
+"""The commands around a run's votes: bring them in, send them out, look at them, take over another run's."""
+
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from d3po.cli.arguments import RunArgument
+
+if TYPE_CHECKING:
+    from d3po.preferences.agreement import Proportion
+    from d3po.preferences.importing import Imported
+    from d3po.preferences.store import Store
+    from d3po.run.folder import RunFolder
+    from d3po.run.votes import VoteStatistics
+
+votes = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Import, export, look at and merge votes. The formats are in docs/formats.md.",
+)
+
+FormatOption = Annotated[
+    str,
+    typer.Option("--format", help="jsonl (ours), pickapic, jsonl_pairs, folders, likes_csv, d3po_json, label_studio or argilla."),
+]
+KINDS = ("human", "model", "rule")
+PURPOSES = ("train", "gold", "blind", "all")
+
+
+@votes.command("import", epilog="Example: `d3po votes import runs/mine pairs.jsonl --format jsonl_pairs`")
+def import_(
+    run: RunArgument,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The file, or the folder, to read.", show_default=False)],
+    format: FormatOption = "jsonl",
+    images: Annotated[
+        Path | None, typer.Option(help="The folder that picture paths are relative to. Default: the one SOURCE lies in.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The import's own name, such as ours-2024; its pictures go to import/NAME. Default: SOURCE's.")
+    ] = None,
+    annotator: Annotated[
+        str | None,
+        typer.Option(help="Handle for judgements of nobody named; each further one of a pair becomes HANDLE#2. Default: import:NAME."),
+    ] = None,
+    kind: Annotated[str, typer.Option(help="Who judged, where the file does not say: human, model or rule.")] = "human",
+) -> None:
+    """Bring in pictures and votes. Pictures that the run has, with the same bytes and prompt, are recognised. Doing it again adds nothing."""
+    from d3po.errors import ConfigError
+    from d3po.run.progress import Narrator
+    from d3po.run.votes import Source, import_votes
+
+    if kind not in KINDS:
+        raise ConfigError(f"--kind {kind}: it is one of {', '.join(KINDS)}")
+    whence = Source(format=format, path=source, images=images, name=name, annotator=annotator, kind=kind)
+    with _opened(run) as (folder, store):
+        _say_imported(import_votes(folder, store, whence, Narrator()))
+
+
+@votes.command("export", epilog="Example: `d3po votes export runs/mine --to votes.jsonl`")
+def export(
+    run: RunArgument,
+    to: Annotated[Path, typer.Option(help="The file, or for folders and d3po_json the folder, to write.", show_default=False)],
+    format: FormatOption = "jsonl",
+    round: Annotated[int | None, typer.Option(min=0, help="Only votes of this round. Default: all rounds.")] = None,
+    purpose: Annotated[
+        str | None, typer.Option(help="Only votes for this purpose: train, gold, blind or all. Default: all for jsonl, train for others.")
+    ] = None,
+    pictures: Annotated[
+        bool,
+        typer.Option("--pictures/--no-pictures", help="Copy the pictures too; without them, jsonl and label_studio name them by hash."),
+    ] = True,
+) -> None:
+    """Write the run's votes to a file. What the format cannot hold is counted and said."""
+    from d3po.errors import ConfigError
+    from d3po.preferences.formats.base import say_left_out
+    from d3po.run.progress import Narrator
+    from d3po.run.votes import OWN, export_votes
+
+    wanted = purpose or ("all" if format == OWN else "train")
+    if wanted not in PURPOSES:
+        raise ConfigError(f"--purpose {wanted}: it is one of {', '.join(PURPOSES)}")
+    with _opened(run) as (folder, store):
+        written = export_votes(
+            folder,
+            store,
+            format=format,
+            target=to,
+            round=round,
+            purpose=None if wanted == "all" else wanted,
+            pictures=pictures,
+            narrator=Narrator(),
+        )
+    typer.echo(f"{to}: {written.judgements} judgements of {written.pictures} pictures")
+    if written.left_out:
+        typer.echo(f"{format} cannot hold {say_left_out(written.left_out)}; jsonl holds everything")
+
+
+@votes.command("stats", epilog="Example: `d3po votes stats runs/mine`")
+def stats(run: RunArgument) -> None:
+    """Count the votes that stand, and say how far people agree, whether one side is favoured, and whom to look at twice."""
+    from d3po.run.votes import vote_statistics
+
+    with _opened(run) as (_, store):
+        _say_statistics(vote_statistics(store))
+
+
+@votes.command("merge", epilog="Example: `d3po votes merge runs/mine runs/copy-on-the-laptop`")
+def merge(
+    run: RunArgument,
+    other: Annotated[
+        str, typer.Argument(metavar="OTHER", help="The other run's folder, or its database, such as postgresql://...", show_default=False)
+    ],
+) -> None:
+    """Take over another run's votes on pictures that both have. Doing it again adds nothing."""
+    from d3po.run.progress import Narrator
+    from d3po.run.votes import merge_votes
+
+    with _opened(run) as (folder, store):
+        _say_imported(merge_votes(folder, store, other, Narrator()))
+
+
+@contextmanager
+def _opened(run: Path) -> "Generator[tuple[RunFolder, Store], None, None]":
+    """The run and its store. The folder is not locked: votes may come and go while the run works."""
+    from d3po.run.folder import RunFolder
+
+    folder = RunFolder(path=run)
+    store = folder.store(folder.config().database)
+    try:
+        yield folder, store
+    finally:
+        store.close()
+
+
+def _say_imported(done: "Imported") -> None:
+    typer.echo(f"{done.new_votes} new votes, {done.known_votes} known before")
+    typer.echo(f"{done.new_pictures} new pictures, {done.known_pictures} known before")
+    for reason, count in sorted(done.left_out.items()):
+        typer.echo(f"{count} votes left out: {reason}")
+
+
+def _say_statistics(found: "VoteStatistics") -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160
+    typer.echo(f"{sum(found.outcomes.values())} votes: {_counts(found.outcomes) or 'none'}")
+    for who, measured in found.agreement.items():
+        typer.echo(f"agreement of {who}, Krippendorff's alpha: {measured}")
+    typer.echo(f"left picture chosen by people: {found.left}")
+    heads = ("kind", "votes", "weight", "gold", "with others", "left", "median ms", "< 300 ms", "circles")
+    table = Table(Column("annotator", no_wrap=True), *heads, box=SIMPLE, padding=(0, 1))
+    for annotator, report, trust in found.reports:
+        time = "-" if report.median_rt_ms is None else f"{report.median_rt_ms:.0f}"
+        shares = [_short(each) for each in (report.gold, report.others, report.left, report.fast, report.cycles)]
+        table.add_row(annotator.handle, annotator.kind, str(report.votes), f"{trust.weight:.2f}", *shares[:3], time, *shares[3:])
+    if found.reports:
+        console.print(table)
+    for annotator, report, _ in found.reports:
+        for suspicion in report.suspicions:
+            typer.echo(f"look at {annotator.handle}: {suspicion}")
+
+
+def _short(part: "Proportion") -> str:
+    return f"{part.share:.2f} of {part.total}" if part.total else "-"
+
+
+def _counts(outcomes: Counter[tuple[str, str, str]]) -> str:
+    return ", ".join(f"{count} {purpose}/{kind}/{outcome}" for (purpose, kind, outcome), count in sorted(outcomes.items()))

@@ -1,0 +1,159 @@
+"""A run's votes: brought in from files and other runs, sent out, and looked at."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from d3po.errors import FormatError, RunFolderError
+from d3po.preferences.agreement import Agreement, AnnotatorReport, Proportion, agreement, report_annotators
+from d3po.preferences.conversion import pair_judgements
+from d3po.preferences.exporting import export_items
+from d3po.preferences.formats import find_format
+from d3po.preferences.formats.base import Reading, Written
+from d3po.preferences.formats.neutral import ImportedJudgement, Item
+from d3po.preferences.importing import Destination, Imported, import_items, import_name
+from d3po.preferences.ranking import GoldRecord, Reliability, reliabilities
+from d3po.preferences.records import AnnotatorKind, Purpose, Vote
+from d3po.preferences.store import Annotator, Store
+from d3po.run.folder import RunFolder
+from d3po.run.progress import Bar, Narrator
+
+OWN = "jsonl"
+"""The format that keeps every event."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoteStatistics:
+    """What a run's standing votes look like."""
+
+    outcomes: Counter[tuple[str, str, str]]
+    """Votes by purpose, kind of question and outcome."""
+    agreement: dict[str, Agreement]
+    """Of people, and where others judge too, of everybody."""
+    left: Proportion
+    """Pairs that people gave to the picture shown on the left."""
+    reports: list[tuple[Annotator, AnnotatorReport, Reliability]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where votes come from."""
+
+    format: str
+    path: Path
+    images: Path | None = None
+    """The folder that picture paths are relative to; by default the one the file lies in."""
+    name: str | None = None
+    """The import's own name; by default the file's."""
+    annotator: str | None = None
+    """Handle for judgements of nobody named; by default import:NAME."""
+    kind: AnnotatorKind = "human"
+
+
+def import_votes(folder: RunFolder, store: Store, source: Source, narrator: Narrator) -> Imported:
+    """Bring in a file's pictures and votes.
+
+    Raises:
+        FormatError: the file is not what its format asks for.
+    """
+    kind, name = find_format(source.format), source.name or import_name(source.path)
+    if import_name(Path(f"{name}.x")) != name:
+        raise FormatError(f"the name {name!r} has something other than letters, digits, '.', '_' and '-', or more than 40 of them")
+    if not source.path.exists():
+        raise FormatError(f"{source.path} is not there")
+    anonymous = source.annotator or f"import:{name}"
+    images = source.images or (source.path if source.path.is_dir() else source.path.parent)
+    reading = Reading(source=source.path, images=images, annotator=anonymous)
+    to = Destination(store=store, root=folder.path, name=name, kind=source.kind, anonymous=anonymous)
+    return _take(kind.read(reading), to, narrator, f"importing {source.format}", kind.count(source.path))
+
+
+def export_votes(
+    folder: RunFolder,
+    store: Store,
+    *,
+    format: str,
+    target: Path,
+    round: int | None,
+    purpose: Purpose | None,
+    pictures: bool,
+    narrator: Narrator,
+) -> Written:
+    """Write the run's votes to a file; formats other than our own hold standing votes only.
+
+    Raises:
+        CorruptFileError: a picture is missing or not what was recorded.
+    """
+    kind, events = find_format(format), format == OWN
+    items = export_items(store, folder.path, events=events, pictures=pictures, round=round, purpose=purpose)
+    with narrator.bar(f"exporting {format}", None if events else store.votes.count(round=round, purpose=purpose)) as bar:
+        return kind.write(_counted(items, bar), target)
+
+
+def merge_votes(folder: RunFolder, store: Store, other: str, narrator: Narrator) -> Imported:
+    """Take over the votes of another run's database on pictures that both runs have. Doing it again adds nothing.
+
+    Args:
+        folder: of the run that takes.
+        store: of the run that takes.
+        other: a run folder, or a database's URL.
+        narrator: shows the progress.
+
+    Raises:
+        RunFolderError: there is no such run, or it is the same.
+    """
+    giver = _open_other(folder, store, other)
+    try:
+        items = export_items(giver, folder.path, events=True, pictures=False)
+        to = Destination(store=store, root=folder.path, name="merge", take_pictures=False)
+        return _take(items, to, narrator, "merging", None)
+    finally:
+        giver.close()
+
+
+def vote_statistics(store: Store) -> VoteStatistics:
+    """Counts, agreement, position bias and a report on each annotator, of the votes that stand."""
+    votes = list(store.votes.standing())
+    annotators = {each.id: each for each in store.people.annotators()}
+    people = [vote for vote in votes if annotators[vote.annotator].kind == "human"]
+    agreements = {"people": agreement(people)}
+    if len(people) < len(votes):
+        agreements["people and others"] = agreement(votes)
+    reports = report_annotators(votes, gold=store.questions.expected())
+    gold = {report.annotator: GoldRecord(right=report.gold.count, asked=report.gold.total) for report in reports}
+    trusted = reliabilities(pair_judgements(vote for vote in votes if vote.purpose != "gold"), gold=gold)
+    return VoteStatistics(
+        outcomes=Counter((vote.purpose, vote.kind, vote.answer.outcome) for vote in votes),
+        agreement=agreements,
+        left=_left(people),
+        reports=[(annotators[report.annotator], report, trusted[report.annotator]) for report in reports],
+    )
+
+
+def _left(votes: Iterable[Vote]) -> Proportion:
+    left = [vote.shown[0] == vote.answer.winner for vote in votes if vote.kind == "pair" and vote.answer.outcome == "win"]
+    return Proportion(count=sum(left), total=len(left))
+
+
+def _take(items: Iterator[Item], to: Destination, narrator: Narrator, title: str, total: int | None) -> Imported:
+    with narrator.bar(title, total) as bar:
+        return import_items(_counted(items, bar), to)
+
+
+def _counted(items: Iterable[Item], bar: Bar) -> Iterator[Item]:
+    for item in items:
+        yield item
+        if isinstance(item, ImportedJudgement):
+            bar.advance()
+
+
+def _open_other(folder: RunFolder, store: Store, other: str) -> Store:
+    if "://" in other:
+        if other == store.url:
+            raise RunFolderError(f"{other} is the run's own database")
+        return Store(other)
+    giver = RunFolder(path=Path(other))
+    if giver.path.resolve() == folder.path.resolve():
+        raise RunFolderError(f"{other} is the run itself; name another one")
+    return giver.store(giver.config().database)
