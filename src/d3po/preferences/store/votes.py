@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, func, insert, select, true, update
+from sqlalchemy import Connection, Insert, bindparam, func, insert, select, true, update
 from sqlalchemy import exc as sql
+from sqlalchemy.orm import aliased
 
 from d3po.errors import VoteConflictError, VoteError
 from d3po.preferences.records import Answer, Cast, NewQuestion, Purpose, Vote
@@ -39,6 +40,40 @@ class Receipt:
     """The event that is in the store: the one sent, or the one that had the same effect before."""
     status: Literal["new", "duplicate"]
     assignment: str
+
+
+# Statements of the way that every vote takes, built once: building them takes longer than running them.
+
+_later = aliased(VoteRow)
+
+_LOCKED = (
+    select(
+        AssignmentRow.id,
+        AssignmentRow.question_id,
+        AssignmentRow.annotator_id,
+        AssignmentRow.state,
+        AssignmentRow.overlap_slot,
+        AssignmentRow.shown,
+        QuestionRow.kind,
+    )
+    .join(QuestionRow, QuestionRow.id == AssignmentRow.question_id)
+    .where(AssignmentRow.id == bindparam("assignment"))
+    .with_for_update(key_share=True, of=AssignmentRow)
+)
+
+_SENT = select(VoteRow.payload_hash).where(VoteRow.id == bindparam("vote"))
+
+_NEWEST = select(VoteRow.id).where(
+    VoteRow.question_id == bindparam("question"),
+    VoteRow.annotator_id == bindparam("annotator"),
+    ~select(_later.id).where(_later.supersedes == VoteRow.id).exists(),
+)
+
+_SET = update(AssignmentRow).where(AssignmentRow.id == bindparam("assignment"))
+
+
+_INSERT: dict[str, Insert] = {}
+"""By dialect."""
 
 
 class Votes:
@@ -183,25 +218,11 @@ def _retract(connection: Connection, retract: Retract, now: int, expires: int) -
 
 def _locked(connection: Connection, assignment: str) -> Any:
     """The assignment with its question's kind; other transactions that want it wait."""
-    query = (
-        select(
-            AssignmentRow.id,
-            AssignmentRow.question_id,
-            AssignmentRow.annotator_id,
-            AssignmentRow.state,
-            AssignmentRow.overlap_slot,
-            AssignmentRow.shown,
-            QuestionRow.kind,
-        )
-        .join(QuestionRow, QuestionRow.id == AssignmentRow.question_id)
-        .where(AssignmentRow.id == assignment)
-        .with_for_update(key_share=True, of=AssignmentRow)
-    )
-    return connection.execute(query).one_or_none()
+    return connection.execute(_LOCKED, {"assignment": assignment}).one_or_none()
 
 
 def _came_before(connection: Connection, id: str, sent: str) -> bool:
-    known = connection.execute(select(VoteRow.payload_hash).where(VoteRow.id == id)).scalar_one_or_none()
+    known = connection.execute(_SENT, {"vote": id}).scalar_one_or_none()
     if known not in (None, sent):
         raise VoteConflictError(f"the id {id} was used for something else; make a new UUID for each vote")
     return known is not None
@@ -209,16 +230,15 @@ def _came_before(connection: Connection, id: str, sent: str) -> bool:
 
 def _newest_event(connection: Connection, question: int, annotator: int) -> str | None:
     """The last of the annotator's events on the question, a withdrawal or not."""
-    later = VoteRow.__table__.alias()
-    superseded = select(later.c.id).where(later.c.supersedes == VoteRow.id).exists()
-    query = select(VoteRow.id).where(VoteRow.question_id == question, VoteRow.annotator_id == annotator, ~superseded)
-    return connection.execute(query).scalar_one_or_none()
+    return connection.execute(_NEWEST, {"question": question, "annotator": annotator}).scalar_one_or_none()
 
 
 def _insert(connection: Connection, id: str, assignment: Any, now: int, sent: str, supersedes: str | None, cast: Cast | None) -> None:
     """Write an event: a vote, or without one a withdrawal."""
+    if connection.dialect.name not in _INSERT:
+        _INSERT[connection.dialect.name] = insert(VoteRow).values(sequence=next_sequence(connection))
     connection.execute(
-        insert(VoteRow).values(sequence=next_sequence(connection)),
+        _INSERT[connection.dialect.name],
         {
             "id": id,
             "assignment_id": assignment.id,
@@ -246,4 +266,4 @@ def _insert(connection: Connection, id: str, assignment: Any, now: int, sent: st
 
 
 def _set_assignment(connection: Connection, id: str, **columns: object) -> None:
-    connection.execute(update(AssignmentRow).where(AssignmentRow.id == id).values(**columns))
+    connection.execute(_SET, {"assignment": id, **columns})
