@@ -1,4 +1,5 @@
-"""`python -m tools.docs` writes docs/configuration.md from the settings in `d3po.config`; `--check` only says whether it is current."""
+"""`python -m tools.docs` writes docs/configuration.md from the settings in `d3po.config` and docs/store.md from the tables in
+`d3po.preferences.tables`; `--check` only says whether they are current."""
 
 import argparse
 import sys
@@ -9,10 +10,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
+from sqlalchemy import CheckConstraint, Column, Constraint, ForeignKeyConstraint, Index, Table, UniqueConstraint
 
 from d3po.config import RunConfig, Section
+from d3po.preferences.tables import Base
 
 CONFIGURATION = Path(__file__).parents[1] / "docs" / "configuration.md"
+STORE = Path(__file__).parents[1] / "docs" / "store.md"
 
 HEADING = """\
 # Configuration
@@ -23,6 +27,20 @@ A run's settings are in `run.toml` in its folder. `d3po init` writes it complete
 changes some of the defaults below. An unknown key is refused, and the nearest known one is suggested. Values are not coerced: `"4"` is not `4`.
 Once a run has begun, `rounds`, `recipe`, `[guards]` and `[tracking]` may still change; everything else decided what was already made and needs
 a new folder.
+"""
+
+STORE_HEADING = """\
+# The store
+
+<!-- Written by `python -m tools.docs` from src/d3po/preferences/tables.py; edit the descriptions there. -->
+
+A run's database, `d3po.db` in its folder or a `postgresql://` URL, holds everything known about its pictures, the questions asked about them and the
+answers. The trainer and the rating server share it and nothing else. What must not happen is made impossible by the constraints below, so that it
+does not depend on which process writes, or how many do. Times are milliseconds since 1970 (UTC); ids of votes and assignments are UUIDs as text.
+
+`vote`, `vote_item`, `feedback_batch_vote` and `audit_log` are append-only: triggers refuse to update or delete their rows. An answer that is changed or
+withdrawn is a new row of `vote` that supersedes the old one. Tables are made and changed by the migrations in `d3po/preferences/migrations`,
+when a database is opened. How the store is tested, and how fast it is, is in [reliability](reliability.md).
 """
 
 BOUNDS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
@@ -38,18 +56,75 @@ def configuration_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def store_page() -> str:
+    """The whole of docs/store.md."""
+    lines = [STORE_HEADING]
+    for mapper in sorted(Base.registry.mappers, key=lambda mapper: list(Base.metadata.tables).index(mapper.local_table.name)):
+        table = mapper.local_table
+        lines += [f"## `{table.name}`", "", " ".join((mapper.class_.__doc__ or "").split()), "", *_columns(table), "", *_rules(table), ""]
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Write the page, or with --check return 1 if it is stale."""
+    """Write the pages, or with --check return 1 if one is stale."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if docs/configuration.md is not current")
-    page = configuration_page()
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a page is not current")
+    pages = {CONFIGURATION: configuration_page(), STORE: store_page()}
     if not parser.parse_args(arguments).check:
-        CONFIGURATION.write_text(page, encoding="utf-8")
+        for path, page in pages.items():
+            path.write_text(page, encoding="utf-8")
         return 0
-    if CONFIGURATION.exists() and CONFIGURATION.read_text(encoding="utf-8") == page:
-        return 0
-    print("docs/configuration.md is not what src/d3po/config.py says; run `python -m tools.docs` and commit the result", file=sys.stderr)
-    return 1
+    stale = [path for path, page in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != page]
+    for path in stale:
+        print(f"docs/{path.name} is not what the code says; run `python -m tools.docs` and commit the result", file=sys.stderr)
+    return 1 if stale else 0
+
+
+def _columns(table: Table) -> Iterator[str]:
+    yield "| column | type | meaning |"
+    yield "|---|---|---|"
+    for column in table.columns:
+        yield f"| `{column.name}` | {_column_type(column)} | {_meaning(column)} |"
+
+
+def _column_type(column: Column[Any]) -> str:
+    names = {"INTEGER": "integer", "BIGINT": "integer, 64 bits", "VARCHAR": "text", "JSON": "JSON", "FLOAT": "number", "DOUBLE": "number"}
+    return names[str(column.type)] + (", or null" if column.nullable else "")
+
+
+def _meaning(column: Column[Any]) -> str:
+    keys = ", ".join(
+        f"of [`{key.column.table.name}`](#{key.column.table.name})" for key in column.foreign_keys if not _is_composite(key.constraint)
+    )
+    parts = ["primary key" if column.primary_key else "", keys, column.comment or ""]
+    return "; ".join(part for part in parts if part)
+
+
+def _rules(table: Table) -> Iterator[str]:
+    """What the database refuses."""
+    for rule in sorted(table.constraints, key=_order):
+        if isinstance(rule, UniqueConstraint):
+            yield f"* unique: {_names(rule)}"
+        elif isinstance(rule, CheckConstraint):
+            yield f"* {str(rule.name).replace('_', ' ')}: `{rule.sqltext}`"
+        elif isinstance(rule, ForeignKeyConstraint) and _is_composite(rule):
+            yield f"* {_names(rule)} together are a row of [`{rule.referred_table.name}`](#{rule.referred_table.name})"
+    for index in sorted(table.indexes, key=lambda index: str(index.name)):
+        where = index.dialect_options["sqlite"]["where"]
+        yield f"* {'unique' if index.unique else 'index'}: {_names(index)}" + (f" where `{where}`" if where is not None else "")
+
+
+def _order(rule: Constraint) -> tuple[str, ...]:
+    words = str(rule.sqltext) if isinstance(rule, CheckConstraint) else _names(rule)  # type: ignore[arg-type]
+    return type(rule).__name__, str(rule.name or ""), words
+
+
+def _names(rule: UniqueConstraint | ForeignKeyConstraint | Index) -> str:
+    return ", ".join(f"`{column.name}`" for column in rule.columns)
+
+
+def _is_composite(rule: Any) -> bool:
+    return rule is not None and len(rule.columns) > 1
 
 
 def _table(section: type[Section]) -> Iterator[str]:

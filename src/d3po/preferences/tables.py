@@ -21,7 +21,7 @@ class PromptRow(Base):
 
     __tablename__ = "prompt"
     id: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str]
+    text: Mapped[str] = mapped_column(comment="as the model was given it")
     text_hash: Mapped[str] = mapped_column(unique=True, comment="SHA-256 of the text; long texts cannot be indexed everywhere")
 
 
@@ -31,8 +31,8 @@ class ShardRow(Base):
     __tablename__ = "shard"
     __table_args__ = (UniqueConstraint("round", "number"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    round: Mapped[int]
-    number: Mapped[int]
+    round: Mapped[int] = mapped_column(comment="the round it was sampled for")
+    number: Mapped[int] = mapped_column(comment="place among the round's shards, from 0")
     path: Mapped[str] = mapped_column(unique=True, comment="relative to the run folder")
     checksum: Mapped[str] = mapped_column(comment="SHA-256 of the file")
 
@@ -49,12 +49,12 @@ class ImageRow(Base):
         CheckConstraint("origin IN ('sampled', 'evaluation', 'imported')", name="origin_known"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
-    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"))
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"), comment="what it was made from")
     origin: Mapped[str] = mapped_column(comment="sampled (a round's, with trajectory), evaluation (held out) or imported")
     series: Mapped[str] = mapped_column(comment="which batch of pictures: round-000, held-out/base, import/NAME")
     number: Mapped[int] = mapped_column(comment="place among the prompt's pictures of the series, from 0")
-    round: Mapped[int | None] = mapped_column(index=True)
-    shard_id: Mapped[int | None] = mapped_column(ForeignKey("shard.id"))
+    round: Mapped[int | None] = mapped_column(index=True, comment="the round it was sampled for")
+    shard_id: Mapped[int | None] = mapped_column(ForeignKey("shard.id"), comment="the file its trajectory is in")
     row: Mapped[int | None] = mapped_column(comment="row in the shard's batch dimension")
     path: Mapped[str] = mapped_column(unique=True, comment="the file, relative to the picture store")
     sha256: Mapped[str] = mapped_column(index=True, comment="hash of the file's bytes")
@@ -74,10 +74,10 @@ class AnnotatorRow(Base):
         CheckConstraint("role IN ('admin', 'annotator')", name="role_known"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
-    handle: Mapped[str] = mapped_column(unique=True)
-    kind: Mapped[str]
-    role: Mapped[str] = mapped_column(default="annotator")
-    created_at: Mapped[int] = mapped_column(Milliseconds)
+    handle: Mapped[str] = mapped_column(unique=True, comment="the name it goes by")
+    kind: Mapped[str] = mapped_column(comment="human, model (a judge), or rule (a measured reward)")
+    role: Mapped[str] = mapped_column(default="annotator", comment="admin may use the dashboard, annotator only answers")
+    created_at: Mapped[int] = mapped_column(Milliseconds, comment="when it was first heard of")
 
 
 class TokenRow(Base):
@@ -86,15 +86,15 @@ class TokenRow(Base):
     __tablename__ = "token"
     __table_args__ = (CheckConstraint("scope IN ('invitation', 'session')", name="scope_known"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"), index=True)
-    scope: Mapped[str]
-    secret_hash: Mapped[str] = mapped_column(unique=True)
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"), index=True, comment="whom it lets in")
+    scope: Mapped[str] = mapped_column(comment="invitation (exchanged for sessions) or session (of one browser)")
+    secret_hash: Mapped[str] = mapped_column(unique=True, comment="SHA-256 of the secret")
     parent_id: Mapped[int | None] = mapped_column(
         ForeignKey("token.id"), comment="the invitation a session came from; revoking it ends both"
     )
-    created_at: Mapped[int] = mapped_column(Milliseconds)
-    expires_at: Mapped[int] = mapped_column(Milliseconds)
-    revoked_at: Mapped[int | None] = mapped_column(Milliseconds)
+    created_at: Mapped[int] = mapped_column(Milliseconds, comment="when it was made")
+    expires_at: Mapped[int] = mapped_column(Milliseconds, comment="from when on it lets nobody in")
+    revoked_at: Mapped[int | None] = mapped_column(Milliseconds, comment="when it was ended before its time")
 
 
 class QuestionRow(Base):
@@ -110,9 +110,9 @@ class QuestionRow(Base):
         Index("question_queue", "priority", "id", sqlite_where=text("open_slots > 0"), postgresql_where=text("open_slots > 0")),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str]
-    purpose: Mapped[str]
-    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"))
+    kind: Mapped[str] = mapped_column(comment="two pictures; best and worst; an order; mark the bad ones; up or down; 1 to 5")
+    purpose: Mapped[str] = mapped_column(comment="train, gold (checks the annotator) or blind (before against after, never trained on)")
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"), comment="the prompt of all its pictures")
     round: Mapped[int | None] = mapped_column(index=True, comment="the round whose training it serves")
     dedup_key: Mapped[str] = mapped_column(unique=True, comment="hash of purpose, kind and the sorted image ids, so that (a, b) is (b, a)")
     overlap: Mapped[int] = mapped_column(comment="answers wanted, each from another annotator")
@@ -126,9 +126,9 @@ class QuestionImageRow(Base):
 
     __tablename__ = "question_image"
     __table_args__ = (UniqueConstraint("question_id", "image_id"),)
-    question_id: Mapped[int] = mapped_column(ForeignKey("question.id"), primary_key=True)
-    slot: Mapped[int] = mapped_column(primary_key=True)
-    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"))
+    question_id: Mapped[int] = mapped_column(ForeignKey("question.id"), primary_key=True, comment="the question it is asked in")
+    slot: Mapped[int] = mapped_column(primary_key=True, comment="place in which it was named; what annotators see is drawn anew for each")
+    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), comment="the picture")
 
 
 class AssignmentRow(Base):
@@ -145,13 +145,13 @@ class AssignmentRow(Base):
         Index("assignment_of_annotator", "annotator_id", "state"),
     )
     id: Mapped[str] = mapped_column(primary_key=True, comment="UUID")
-    question_id: Mapped[int] = mapped_column(ForeignKey("question.id"))
-    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"))
+    question_id: Mapped[int] = mapped_column(ForeignKey("question.id"), comment="what is asked")
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"), comment="who is asked")
     overlap_slot: Mapped[int | None] = mapped_column(comment="which of the wanted answers it is; given up when the lease is lost")
     shown: Mapped[list[int]] = mapped_column(JSON, comment="image ids in the order shown, left to right")
-    state: Mapped[str]
-    created_at: Mapped[int] = mapped_column(Milliseconds)
-    lease_expires_at: Mapped[int] = mapped_column(Milliseconds)
+    state: Mapped[str] = mapped_column(comment="leased (in front of them), answered, or lost (the lease ran out, or the round was closed)")
+    created_at: Mapped[int] = mapped_column(Milliseconds, comment="when it was first put to them")
+    lease_expires_at: Mapped[int] = mapped_column(Milliseconds, comment="until when the slot is kept for them")
 
 
 class VoteRow(Base):
@@ -188,18 +188,18 @@ class VoteRow(Base):
     sequence: Mapped[int] = mapped_column(
         BigInteger, unique=True, comment="order of arrival at the writer; for paging and exports, not for claiming"
     )
-    assignment_id: Mapped[str]
-    question_id: Mapped[int]
-    annotator_id: Mapped[int]
-    action: Mapped[str]
-    outcome: Mapped[str | None]
+    assignment_id: Mapped[str] = mapped_column(comment="the turn it answers")
+    question_id: Mapped[int] = mapped_column(comment="what was asked")
+    annotator_id: Mapped[int] = mapped_column(comment="who answered")
+    action: Mapped[str] = mapped_column(comment="cast, or retract (withdraws what it supersedes)")
+    outcome: Mapped[str | None] = mapped_column(comment="what the answer says; nothing in a withdrawal")
     winner_id: Mapped[int | None] = mapped_column(comment="the preferred image of a win")
     reason: Mapped[str | None] = mapped_column(comment="an annotator's words, with a flag")
     supersedes: Mapped[str | None] = mapped_column(ForeignKey("vote.id"), unique=True, comment="the event this one replaces")
     rt_ms: Mapped[int | None] = mapped_column(comment="milliseconds between seeing and answering")
     client: Mapped[str | None] = mapped_column(comment="the browser tab or program that sent it")
     payload_hash: Mapped[str] = mapped_column(comment="of what was sent; the same id with another payload is refused")
-    received_at: Mapped[int] = mapped_column(Milliseconds)
+    received_at: Mapped[int] = mapped_column(Milliseconds, comment="when the server had it, by a clock that is never set back")
 
 
 class VoteItemRow(Base):
@@ -210,10 +210,10 @@ class VoteItemRow(Base):
         ForeignKeyConstraint(["vote_id", "question_id"], ["vote.id", "vote.question_id"]),
         ForeignKeyConstraint(["question_id", "image_id"], ["question_image.question_id", "question_image.image_id"]),
     )
-    vote_id: Mapped[str] = mapped_column(primary_key=True)
-    image_id: Mapped[int] = mapped_column(primary_key=True)
-    question_id: Mapped[int]
-    value: Mapped[float]
+    vote_id: Mapped[str] = mapped_column(primary_key=True, comment="the vote")
+    image_id: Mapped[int] = mapped_column(primary_key=True, comment="the picture")
+    question_id: Mapped[int] = mapped_column(comment="the vote's question, so that only its pictures can be named")
+    value: Mapped[float] = mapped_column(comment="what is said of it")
 
 
 class FeedbackBatchRow(Base):
@@ -221,16 +221,16 @@ class FeedbackBatchRow(Base):
 
     __tablename__ = "feedback_batch"
     id: Mapped[int] = mapped_column(primary_key=True)
-    round: Mapped[int] = mapped_column(unique=True)
-    created_at: Mapped[int] = mapped_column(Milliseconds)
+    round: Mapped[int] = mapped_column(unique=True, comment="the round that was trained on it")
+    created_at: Mapped[int] = mapped_column(Milliseconds, comment="when it was claimed")
 
 
 class FeedbackBatchVoteRow(Base):
     """A vote in a batch; no vote is in two."""
 
     __tablename__ = "feedback_batch_vote"
-    vote_id: Mapped[str] = mapped_column(ForeignKey("vote.id"), primary_key=True)
-    batch_id: Mapped[int] = mapped_column(ForeignKey("feedback_batch.id"), index=True)
+    vote_id: Mapped[str] = mapped_column(ForeignKey("vote.id"), primary_key=True, comment="the vote")
+    batch_id: Mapped[int] = mapped_column(ForeignKey("feedback_batch.id"), index=True, comment="the batch it is in")
 
 
 class JournalRow(Base):
@@ -239,10 +239,10 @@ class JournalRow(Base):
     __tablename__ = "journal"
     __table_args__ = (CheckConstraint("kind IN ('phase', 'evaluation', 'update', 'alarm')", name="kind_known"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    at: Mapped[int] = mapped_column(Milliseconds)
-    kind: Mapped[str] = mapped_column(index=True)
-    round: Mapped[int | None]
-    body: Mapped[dict[str, object]] = mapped_column(JSON)
+    at: Mapped[int] = mapped_column(Milliseconds, comment="when")
+    kind: Mapped[str] = mapped_column(index=True, comment="what it is about")
+    round: Mapped[int | None] = mapped_column(comment="the round it is about")
+    body: Mapped[dict[str, object]] = mapped_column(JSON, comment="what there is to say")
 
 
 class ControlRow(Base):
@@ -251,9 +251,9 @@ class ControlRow(Base):
     __tablename__ = "control"
     __table_args__ = (CheckConstraint("action IN ('pause', 'resume', 'stop', 'train_now')", name="action_known"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    at: Mapped[int] = mapped_column(Milliseconds)
-    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"))
-    action: Mapped[str]
+    at: Mapped[int] = mapped_column(Milliseconds, comment="when")
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"), comment="the administrator who said so")
+    action: Mapped[str] = mapped_column(comment="what the trainer is to do")
     round: Mapped[int | None] = mapped_column(comment="the round that train_now closes")
 
 
@@ -262,9 +262,9 @@ class AuditRow(Base):
 
     __tablename__ = "audit_log"
     id: Mapped[int] = mapped_column(primary_key=True)
-    at: Mapped[int] = mapped_column(Milliseconds)
-    actor: Mapped[str]
-    action: Mapped[str]
-    detail: Mapped[dict[str, object]] = mapped_column(JSON)
-    previous_hash: Mapped[str]
-    hash: Mapped[str] = mapped_column(unique=True)
+    at: Mapped[int] = mapped_column(Milliseconds, comment="when")
+    actor: Mapped[str] = mapped_column(comment="the administrator's handle")
+    action: Mapped[str] = mapped_column(comment="what was done")
+    detail: Mapped[dict[str, object]] = mapped_column(JSON, comment="to whom or what")
+    previous_hash: Mapped[str] = mapped_column(comment="hash of the entry before; 64 zeros in the first")
+    hash: Mapped[str] = mapped_column(unique=True, comment="SHA-256 of everything else in the entry")
