@@ -55,13 +55,7 @@ async def leave(request: Request, desk: TheDesk, _: Somebody) -> Response:
 @router.get("/me")
 async def me(desk: TheDesk, caller: Somebody) -> Me:
     """Who asks, and how things stand for them."""
-    progress = await run_in_threadpool(desk.store.questions.progress, annotator=caller.id)
-    rate = await run_in_threadpool(desk.figures.rate_of, caller.id, RATE_MINUTES)
-    phase = await run_in_threadpool(desk.journal.mood)
-    return Me(
-        handle=caller.handle, role=caller.role, done=progress.done, left=progress.left, rate_per_minute=rate,
-        round=phase.round, phase=phase.phase, message=phase.message,
-    )  # fmt: skip
+    return await run_in_threadpool(_me, desk, caller)
 
 
 @router.get("/queue")
@@ -71,23 +65,24 @@ async def queue(desk: TheDesk, caller: Somebody, n: Annotated[int, Query(ge=1, l
     assigned = await desk.writer.run(
         lambda: desk.store.questions.lease(caller.id, n, lease_seconds=settings.lease_seconds, gold_rate=settings.gold_rate)
     )
-    progress = await run_in_threadpool(desk.store.questions.progress, annotator=caller.id)
-    phase = await run_in_threadpool(desk.journal.mood)
-    items = await run_in_threadpool(lambda: [_item(desk, one) for one in assigned])
-    return Queue(items=items, done=progress.done, left=progress.left, phase=phase.phase)
+    desk.standing.put(caller.id, assigned)
+    return await run_in_threadpool(_queue, desk, caller, assigned)
 
 
 @router.post("/votes", status_code=201, responses={200: {"model": Acknowledged}})
 async def vote(body: Ballot, response: Response, desk: TheDesk, caller: Somebody) -> Acknowledged:
     """Store a vote: 201 when it is on disk, 200 when it was there already."""
-    assigned = await run_in_threadpool(desk.store.questions.assigned, str(body.assignment), caller.id)
+    assignment = str(body.assignment)
+    assigned = desk.standing.remembered(assignment, caller.id) or await run_in_threadpool(desk.standing.assigned, assignment, caller.id)
     if assigned is None:
         raise HTTPException(404, "there is no such assignment of yours")
     cast = Cast(
-        id=str(body.id), assignment=assigned.assignment, annotator=caller.id,
+        id=str(body.id), assignment=assignment, annotator=caller.id,
         answer=answer_of(body, assigned.shown), rt_ms=body.rt_ms, client=body.client,
     )  # fmt: skip
     receipt = await desk.writer.record(cast)
+    if receipt.status == "new":
+        desk.standing.answered(caller.id, 1)
     response.status_code = 201 if receipt.status == "new" else 200
     return Acknowledged(vote=receipt.vote, status=receipt.status)
 
@@ -101,6 +96,8 @@ async def retract(vote_id: UUID, body: Withdrawal, desk: TheDesk, caller: Somebo
         raise
     except VoteError as error:
         raise HTTPException(404, "there is no such vote of yours") from error
+    if receipt.status == "new":
+        desk.standing.answered(caller.id, -1)
     return Retracted(item=await run_in_threadpool(_question, desk, caller, receipt.assignment))
 
 
@@ -135,8 +132,22 @@ def _at(shown: Sequence[int], position: int) -> int:
     return shown[position]
 
 
+def _me(desk: Desk, caller: Caller) -> Me:
+    done, left = desk.standing.progress(caller.id)
+    rate, mood = desk.figures.rate_of(caller.id, RATE_MINUTES), desk.journal.mood()
+    return Me(
+        handle=caller.handle, role=caller.role, done=done, left=left, rate_per_minute=rate,
+        round=mood.round, phase=mood.phase, message=mood.message,
+    )  # fmt: skip
+
+
+def _queue(desk: Desk, caller: Caller, assigned: Sequence[Assigned]) -> Queue:
+    done, left = desk.standing.progress(caller.id)
+    return Queue(items=[_item(desk, one) for one in assigned], done=done, left=left, phase=desk.journal.mood().phase)
+
+
 def _question(desk: Desk, caller: Caller, assignment: str) -> Item | None:
-    assigned = desk.store.questions.assigned(assignment, caller.id)
+    assigned = desk.standing.assigned(assignment, caller.id)
     return None if assigned is None else _item(desk, assigned)
 
 

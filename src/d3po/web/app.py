@@ -20,6 +20,7 @@ from d3po.web.pages import add_pages
 from d3po.web.pictures import PictureFiles
 from d3po.web.sessions import Caller, Sessions
 from d3po.web.settings import WebSettings
+from d3po.web.standing import Standing
 from d3po.web.writer import Writer
 
 
@@ -64,6 +65,7 @@ def _desk(store: Store, settings: WebSettings) -> Desk:
         writer=Writer(store.votes, patience=settings.store_patience, lease_seconds=settings.lease_seconds),
         pictures=PictureFiles(store.pictures, settings.images),
         sessions=Sessions(store.people, owner=owner),
+        standing=Standing(store.questions),
         journal=journal,
         figures=figures,
         overview=Overview(store, journal, figures, run=settings.run),

@@ -12,6 +12,7 @@ from d3po.web.journal import JournalView
 from d3po.web.pictures import PictureFiles
 from d3po.web.sessions import Caller, Sessions
 from d3po.web.settings import WebSettings
+from d3po.web.standing import Standing
 from d3po.web.writer import Writer
 
 
@@ -24,6 +25,7 @@ class Desk:
     writer: Writer
     pictures: PictureFiles
     sessions: Sessions
+    standing: Standing
     journal: JournalView
     figures: Figures
     overview: Overview
