@@ -14,7 +14,8 @@ from benchmarks.measuring import Figure, interleaved, opened_run, ratio_figure
 from d3po.diffusion.noise import NoiseStreams, seeded
 from d3po.diffusion.rollout import rollout
 from d3po.diffusion.schedule import NoiseSchedule
-from d3po.models.base import AbstractPolicy, SchedulerFacts
+from d3po.models.base import AbstractPolicy, Sampler, SamplerSettings
+from d3po.models.schedulers import SchedulerFacts, discrete_sampler
 from d3po.run.sampling import sample_round
 from d3po.run.workbench import Workbench
 
@@ -109,6 +110,9 @@ class Still(AbstractPolicy):
 
     def rows(self, indices: Tensor) -> "Still":  # noqa: ARG002
         return self
+
+    def sampler(self, settings: SamplerSettings) -> Sampler:
+        return discrete_sampler(self.facts, settings)
 
     def predict(self, x_t: Tensor, timesteps: Tensor, condition: object, guidance: float) -> Tensor:  # noqa: ARG002
         return 0.1 * x_t

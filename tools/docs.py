@@ -1,5 +1,5 @@
 """`python -m tools.docs` writes docs/configuration.md from the settings in `d3po.config` and docs/store.md from the tables in
-`d3po.preferences.tables`; `--check` only says whether they are current."""
+`d3po.preferences.tables`, and the table in docs/families.md from `d3po.models.families`; `--check` only says whether they are current."""
 
 import argparse
 import sys
@@ -13,10 +13,13 @@ from pydantic.fields import FieldInfo
 from sqlalchemy import CheckConstraint, Column, Constraint, ForeignKeyConstraint, Index, Table, UniqueConstraint
 
 from d3po.config import RunConfig, Section
+from d3po.models.families import table as families_table
 from d3po.preferences.tables import Base
 
 CONFIGURATION = Path(__file__).parents[1] / "docs" / "configuration.md"
 STORE = Path(__file__).parents[1] / "docs" / "store.md"
+FAMILIES = Path(__file__).parents[1] / "docs" / "families.md"
+BEGIN, END = "<!-- table: begin, written by `python -m tools.docs` from src/d3po/models/families.py -->", "<!-- table: end -->"
 
 HEADING = """\
 # Configuration
@@ -65,11 +68,21 @@ def store_page() -> str:
     return "\n".join(lines)
 
 
+def families_page(page: str) -> str:
+    """docs/families.md with the table between its marks written anew."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    heading, *rows = families_table()
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join([before + BEGIN, *(f"| {' | '.join(cells)} |" for cells in lines), END + after])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Write the pages, or with --check return 1 if one is stale."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a page is not current")
-    pages = {CONFIGURATION: configuration_page(), STORE: store_page()}
+    families = families_page(FAMILIES.read_text(encoding="utf-8"))
+    pages = {CONFIGURATION: configuration_page(), STORE: store_page(), FAMILIES: families}
     if not parser.parse_args(arguments).check:
         for path, page in pages.items():
             path.write_text(page, encoding="utf-8")

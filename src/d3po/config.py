@@ -9,7 +9,19 @@ import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from d3po.errors import ConfigError
-from d3po.options import Clip, LastStep, LogProbReduce, QuestionKind, ReferenceRefresh, Spacing, StepWeighting, Targets
+from d3po.options import (
+    AdapterTargets,
+    Clip,
+    GuidanceKind,
+    LastStep,
+    LogProbReduce,
+    QuestionKind,
+    ReferenceRefresh,
+    SamplerKind,
+    Spacing,
+    StepWeighting,
+    Targets,
+)
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -25,8 +37,32 @@ class Sampling(Section):
     """How pictures are made."""
 
     steps: Count = Field(default=20, description="denoising steps T")
-    eta: float = Field(default=1.0, ge=0, description="DDIM noise; 1 is ancestral sampling, 0 has no density to train on")
-    guidance: float = Field(default=5.0, ge=0, description="classifier-free guidance, in sampling and in training; 1 is none")
+    sampler: SamplerKind = Field(
+        default="model",
+        description="ddim or euler_ancestral (discrete-time models), flow_sde (flow models), or the model's own kind of these",
+    )
+    eta: float = Field(
+        default=1.0, ge=0, description="noise of ddim and euler_ancestral; 1 is ancestral sampling, 0 has no density to train on"
+    )
+    noise_level: float = Field(default=0.7, gt=0, description="noise of flow_sde: a in s = a sqrt(sigma / (1 - sigma))")
+    guidance: float = Field(default=5.0, ge=0, description="guidance scale, in sampling and in training; 1 is none")
+    guidance_kind: GuidanceKind = Field(
+        default="model",
+        description="cfg (classifier-free), embedded (the network takes the scale as input), none, or what the model was made for",
+    )
+    guidance_range: tuple[int, int] = Field(
+        default=(0, 1000),
+        strict=False,
+        description="only steps whose timestep lies in this range, ends included, are guided; the others have scale 1",
+    )
+    negative_prompt: str = Field(default="", description="what classifier-free guidance moves away from")
+    width: int = Field(default=0, ge=0, description="of the pictures, in pixels; 0 is the model's own")
+    height: int = Field(default=0, ge=0, description="of the pictures, in pixels; 0 is the model's own")
+    zero_terminal_snr: bool = Field(
+        default=False, description="rescale the noise schedule so that it begins at noise alone (v prediction; take spacing = trailing)"
+    )
+    inpaint_image: str = Field(default="", description="inpainting models: the picture whose masked part is painted anew")
+    inpaint_mask: str = Field(default="", description="inpainting models: its mask, white where it is painted")
     spacing: Spacing | Literal["model"] = Field(
         default="model", description="timestep spacing: leading, trailing, linspace, or the model's own"
     )
@@ -65,7 +101,9 @@ class Adapter(Section):
     method: Literal["lora", "full"] = Field(default="lora", description="a low-rank adapter, or every weight of the denoiser")
     rank: Count = Field(default=4, description="LoRA rank")
     alpha: float = Field(default=4.0, gt=0, description="LoRA scale is alpha / rank")
-    targets: Literal["attention", "attention+conv"] = Field(default="attention", description="layers that get an adapter")
+    targets: AdapterTargets = Field(
+        default="attention", description="layers that get an adapter: attention, attention+conv (U-Nets), linear (every linear layer)"
+    )
 
 
 class Objective(Section):
@@ -142,10 +180,16 @@ class Tracking(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    model: str = Field(default="emoji", description="emoji (embedded), a folder in diffusers' layout, or a hub id")
+    model: str = Field(
+        default="emoji",
+        description="emoji (embedded), a folder in diffusers' layout, a .safetensors file, a hub id, or custom:module:function",
+    )
+    parts: str = Field(default="", description="folder or hub id of a pipeline that lends a single-file model what its file lacks")
     recipe: str = Field(default="default", description="the recipe this file was made from")
     seed: int = Field(default=0, ge=0, description="everything random follows from it")
-    database: str = Field(default="", description="where votes are kept: empty for d3po.db in the run folder, or postgresql://user@host/name")
+    database: str = Field(
+        default="", description="where votes are kept: empty for d3po.db in the run folder, or postgresql://user@host/name"
+    )
     rounds: Count = Field(default=5, description="sample, compare, train: how many times")
     sampling: Sampling = Sampling()
     feedback: Feedback = Feedback()
@@ -164,9 +208,12 @@ class RunConfig(Section):
             raise ValueError(
                 f"objective.reference is {self.objective.reference!r}, which needs an adapter to switch off; with adapter.method = 'full' set it to 'per_round'"
             )
-        low, high = self.training.timestep_range
-        if low > high:
-            raise ValueError(f"training.timestep_range is [{low}, {high}]; the first must not exceed the second")
+        for name, (low, high) in (
+            ("training.timestep_range", self.training.timestep_range),
+            ("sampling.guidance_range", self.sampling.guidance_range),
+        ):
+            if low > high:
+                raise ValueError(f"{name} is [{low}, {high}]; the first must not exceed the second")
         return self
 
 

@@ -8,6 +8,15 @@ Spacing = Literal["leading", "trailing", "linspace"]
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 """What the network predicts (names as in diffusers)."""
 
+SamplerKind = Literal["model", "ddim", "euler_ancestral", "flow_sde"]
+"""The reverse step; `model` is DDIM for discrete-time models and the SDE step for flow models."""
+
+GuidanceKind = Literal["model", "cfg", "embedded", "none"]
+"""Classifier-free (two network rows an image), a number that the network takes as input, or none; `model` is what the network was made for."""
+
+AdapterTargets = Literal["attention", "attention+conv", "linear"]
+"""The layers that get an adapter: projections of attention, those and convolutions, or every linear layer."""
+
 LogProbReduce = Literal["sum", "mean"]
 """`sum` is the joint log density of a step; `mean` divides it by the latent's dimensions, as published."""
 

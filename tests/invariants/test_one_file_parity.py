@@ -19,7 +19,8 @@ from d3po.config import Objective, RunConfig, Training
 from d3po.diffusion.rollout import rollout
 from d3po.diffusion.schedule import NoiseSchedule, step_grid
 from d3po.diffusion.transition import DDIM
-from d3po.models.base import AbstractPolicy, Condition, SchedulerFacts
+from d3po.models.base import AbstractPolicy, Condition, Sampler, SamplerSettings
+from d3po.models.schedulers import SchedulerFacts, discrete_sampler
 from d3po.preferences.selection import all_pairs
 from d3po.storage.shards import Shard, open_shard, writing_shard
 from d3po.training.data import PromptGroup
@@ -73,6 +74,9 @@ class OneFilePolicy(AbstractPolicy):
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         return PromptNumbers(numbers=torch.tensor([self._prompts.index(prompt) for prompt in prompts]))
+
+    def sampler(self, settings: SamplerSettings) -> Sampler:
+        return discrete_sampler(self.facts, settings)
 
     def predict(
         self, x_t: Float[Tensor, "B C H W"], timesteps: Int[Tensor, " B"], condition: Condition, guidance: float

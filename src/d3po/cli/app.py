@@ -47,7 +47,8 @@ def init(
     run: RunArgument,
     recipe: Annotated[str, typer.Option(help="The recipe to start from.")] = "default",
     model: Annotated[
-        str | None, typer.Option(help="emoji (embedded), a folder in diffusers' layout, or a hub id. Default: the recipe's.")
+        str | None,
+        typer.Option(help="emoji (embedded), a folder in diffusers' layout, a .safetensors file, a hub id, or custom:module:function."),
     ] = None,
     prompts: Annotated[Path | None, typer.Option(help="Prompts to train on, one a line. Default for emoji: a list of its own.")] = None,
     held_out: Annotated[Path | None, typer.Option(help="Prompts for evaluation only. Default: every fifth of --prompts.")] = None,
@@ -55,19 +56,23 @@ def init(
     skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Pass over empty lines in prompt files.")] = False,
 ) -> None:
     """Make a run folder: run.toml with every setting, and the prompts."""
-    from d3po.config import override
     from d3po.errors import ConfigError
-    from d3po.recipes import load_recipe
     from d3po.run.folder import create_run
     from d3po.run.prompts import choose_prompts
+    from d3po.run.starting import numbered_starts, start
 
     assignments = dict(_assignment(text) for text in set_ or [])
     if model is not None:
         assignments["model"] = model
-    config = override(load_recipe(recipe), assignments, where="--set")
-    if config.model != "emoji" and prompts is None:
+    begun = start(recipe, assignments)
+    config = begun.config
+    if begun.needs_prompts and prompts is None:
         raise ConfigError(f"model {config.model!r} needs prompts; give a file with one a line by --prompts")
-    trained, kept = choose_prompts(prompts, held_out, skip_empty=skip_empty)
+    if prompts is None and not begun.has_prompts:
+        trained, kept = numbered_starts(config)
+    else:
+        trained, kept = choose_prompts(prompts, held_out, skip_empty=skip_empty)
+    typer.echo(begun.words())
     create_run(run, config, prompts=trained, held_out=kept)
     typer.echo(f"{run} is ready: settings in {run / 'run.toml'}, {len(trained)} prompts, {len(kept)} held out. Next: d3po run {run}")
 
@@ -186,6 +191,16 @@ def export(
 
         for path in export_result(bench, to or run / "export"):
             typer.echo(str(path))
+
+
+@app.command(epilog="Example: `d3po families`")
+def families() -> None:
+    """Print the model families: how each is sampled, trained, exported, and how that was tested."""
+    from d3po.models.families import FAMILIES
+
+    for family in FAMILIES:
+        for line in family.lines():
+            typer.echo(line)
 
 
 @app.command(epilog="Example: `d3po doctor`")

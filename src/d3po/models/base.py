@@ -1,18 +1,19 @@
 """What the rest of d3po needs to know of a diffusion model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
-from d3po.diffusion.schedule import NoiseSchedule
-from d3po.options import PredictionType, Spacing
+from d3po.diffusion.schedule import StepGrid
+from d3po.diffusion.transition import Transition
+from d3po.options import GuidanceKind, LastStep, SamplerKind, Spacing
 
 
 @runtime_checkable
@@ -25,27 +26,72 @@ class Condition(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SchedulerFacts:
-    """What a model was trained with, read once from its scheduler's configuration."""
+class Embeddings:
+    """A condition as tensors by name, one row a prompt, and one row of what guidance moves away from (the negative prompt)."""
 
-    schedule: NoiseSchedule
-    prediction_type: PredictionType
-    spacing: Spacing
-    steps_offset: int
-    clip_range: float | None
-    threshold_ratio: float | None
-    threshold_max: float
+    given: Mapping[str, Tensor]
+    negative: Mapping[str, Tensor]
 
-    @property
-    def num_train_timesteps(self) -> int:
-        return len(self.schedule.alphas_cumprod)
+    def rows(self, indices: Int[Tensor, " B"]) -> "Embeddings":
+        """The condition of the given rows, in that order, repeats allowed."""
+        return Embeddings(given={name: value[indices.to(value.device)] for name, value in self.given.items()}, negative=self.negative)
+
+    def with_negatives(self, count: int) -> dict[str, Tensor]:
+        """`count` rows of the negative prompt, and below them all rows given."""
+        return {
+            name: torch.cat([self.negative[name].expand(count, *value.shape[1:]), value]) if count else value
+            for name, value in self.given.items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSettings:
+    """How a run wants to sample, in terms that every family understands or refuses."""
+
+    steps: int
+    kind: SamplerKind = "model"
+    eta: float = 1.0
+    """Noise of DDIM and of ancestral steps."""
+    noise_level: float = 0.7
+    """Noise of a flow's SDE steps."""
+    spacing: Spacing | None = None
+    """Spread of timesteps of a discrete-time model; None is its own."""
+    last_step: LastStep = "model"
+    zero_terminal_snr: bool = False
+    """Rescale a discrete-time schedule so that its last timestep is noise alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySettings:
+    """How a model is made a policy, beside its adapter."""
+
+    guidance: GuidanceKind = "model"
+    negative_prompt: str = ""
+    width: int = 0
+    """Of the picture in pixels; 0 is the model's own."""
+    height: int = 0
+    parts: str = ""
+    """The folder or hub id of a pipeline that lends a single-file model the parts which are not in its file."""
+    inpaint_image: str = ""
+    """The picture whose masked part is painted anew."""
+    inpaint_mask: str = ""
+    """Its mask: white is painted, black is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """A model's reverse steps, and the ones that a rollout takes."""
+
+    transition: Transition
+    grid: StepGrid
 
 
 class AbstractPolicy(ABC):
     """A diffusion model as a policy: it predicts, it can be trained, and its adapter can be switched off."""
 
-    facts: SchedulerFacts
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
+    guided_rows: int = 2
+    """Rows in the network that a guided image costs."""
     autocast: torch.dtype | None = None
     """Precision of the network's arithmetic, in sampling and in training alike; None is the weights' own."""
 
@@ -59,13 +105,24 @@ class AbstractPolicy(ABC):
         """The condition of each prompt, one row each."""
 
     @abstractmethod
-    def predict(
-        self, x_t: Float[Tensor, "B C H W"], timesteps: Int[Tensor, " B"], condition: Condition, guidance: float
-    ) -> Float[Tensor, "B C H W"]:
-        """The guided prediction, in the model's own parameterisation. `guidance=1` means none, in one network row per image."""
+    def sampler(self, settings: SamplerSettings) -> Sampler:
+        """The reverse steps that this model takes under the run's settings.
+
+        Raises:
+            ConfigError: a setting does not fit the model.
+        """
 
     @abstractmethod
-    def decode(self, latents: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 3 height width"]:
+    def predict(
+        self, x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"], condition: Condition, guidance: float | Float[Tensor, " B"]
+    ) -> Float[Tensor, " B *latent"]:
+        """The guided prediction, in the model's own parameterisation.
+
+        `guidance` is one scale for all rows or one each. A scale of 1 means none, in one network row per image.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Float[Tensor, " B *latent"]) -> Float[Tensor, "B 3 height width"]:
         """Pictures in [0, 1]."""
 
     @abstractmethod

@@ -1,55 +1,72 @@
 """Find a model by name or path and make it a policy."""
 
+import importlib
 import os
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from d3po.errors import ModelError
-from d3po.models.base import AbstractPolicy
+from d3po.models.base import AbstractPolicy, PolicySettings
+from d3po.models.families import CUSTOM, EMBEDDED, Family, family_of, model_directory, of_pipeline
 
-EMBEDDED = "emoji"
-
-
-def model_directory(model: str) -> str:
-    """The folder or hub id that diffusers loads `model` from; `emoji` is the model inside this package."""
-    return str(files("d3po") / "assets" / "emoji") if model == EMBEDDED else model
+__all__ = ["EMBEDDED", "load_pipeline", "load_policy", "model_directory"]
 
 
-def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int) -> AbstractPolicy:
+def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int, settings: PolicySettings | None = None) -> AbstractPolicy:
     """Load a model of a supported family with a fresh adapter.
 
     Args:
-        model: `emoji`, a folder in diffusers' layout, or a hub id.
+        model: `emoji`, a folder in diffusers' layout, a .safetensors file, a hub id, or `custom:module:function`.
         lora: rank, alpha and targets, or None to train the whole network.
         seed: decides the adapter's initial weights.
+        settings: guidance, picture size and what else a family asks for.
 
     Raises:
         ModelError: nothing is found there, or it is of another family.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    settings = settings or PolicySettings()
+    source = model_directory(model)
+    family = family_of(source)
+    if model.startswith(CUSTOM):
+        from d3po.models.custom import CustomPolicy, load_custom
+
+        return CustomPolicy(load_custom(model.removeprefix(CUSTOM)), lora=lora, seed=seed, settings=settings)
+    pipeline = load_pipeline(source, family, parts=settings.parts)
+    family = family or of_pipeline(type(pipeline).__name__, model)
+    module, _, name = family.policy.partition(":")
+    return getattr(importlib.import_module(module), name)(pipeline, lora=lora, seed=seed, settings=settings)
+
+
+def load_pipeline(source: str, family: Family | None, *, parts: str = "") -> Any:
+    """The diffusers pipeline, in float32; pickles are never loaded.
+
+    Raises:
+        ModelError: it is not there, not whole, or the hub is out of reach.
+    """
+    import diffusers
     import torch
-    from diffusers import DiffusionPipeline, StableDiffusionPipeline
+
+    _be_quiet()
+    local = Path(source).exists()
+    try:
+        if Path(source).is_file() and family is not None:
+            config = {"config": parts} if parts else {}
+            loader = getattr(diffusers, family.pipelines[0]).from_single_file
+            return loader(source, dtype=torch.float32, local_files_only=Path(parts).exists() if parts else False, **config)
+        return diffusers.DiffusionPipeline.from_pretrained(source, local_files_only=local, dtype=torch.float32, use_safetensors=True)
+    except Exception as error:  # the loaders of three libraries raise what they like
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        remedy = "is the path or hub id right, and the hub in reach?"
+        if Path(source).is_file():
+            remedy = "a single file lacks tokenizers and configurations: name a folder or hub id that has them by `parts`"
+        raise ModelError(f"model {source!r} cannot be loaded: {first}; {remedy}") from error
+
+
+def _be_quiet() -> None:
     from diffusers.utils import logging
     from transformers.utils.logging import disable_progress_bar
-
-    from d3po.models.stable_diffusion import StableDiffusionPolicy
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     disable_progress_bar()
-    source = model_directory(model)
-    local = Path(source).exists()
-    if local and not (Path(source) / "model_index.json").exists():
-        raise ModelError(f"{source} has no model_index.json; give the folder of a diffusers pipeline, or 'emoji' for the embedded model")
-    try:
-        pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"model {model!r} cannot be loaded: {str(error).splitlines()[0]}; is the path or hub id right, and the hub in reach?"
-        ) from error
-    if not isinstance(pipeline, StableDiffusionPipeline):
-        raise ModelError(
-            f"model {model!r} is a {type(pipeline).__name__}; supported: StableDiffusionPipeline (SD 1.x, SD 2.x, the embedded emoji model)"
-        )
-    return StableDiffusionPolicy(pipeline, lora=lora, seed=seed)

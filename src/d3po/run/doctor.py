@@ -43,7 +43,7 @@ def _disk() -> str:
 def _embedded() -> str:
     from pathlib import Path
 
-    from d3po.models.load import EMBEDDED, model_directory
+    from d3po.models.families import EMBEDDED, model_directory
 
     whole = (Path(model_directory(EMBEDDED)) / "model_index.json").exists()
     return (

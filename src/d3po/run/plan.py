@@ -53,7 +53,7 @@ def plan_run(bench: Workbench) -> Plan:
     pairs = min(config.feedback.pairs_per_prompt or every, every)
     updates = training.epochs * math.ceil(sampling.prompts_per_round / training.prompts_per_update)
     trained_steps = math.ceil(training.timestep_fraction * len(trainable_steps(bench.replay, training.timestep_range)))
-    guided = 1 if sampling.guidance == 1 else 2
+    guided = 1 if sampling.guidance == 1 else policy.guided_rows
     evaluations = 1 + (config.rounds if config.evaluation.every_round else 1)
     rows = {
         "sampling": config.rounds * images * steps * guided,
@@ -85,7 +85,7 @@ def _seconds_per_row(bench: Workbench, *, rows: int, guided: int) -> tuple[float
     condition = policy.encode_prompts([""]).rows(torch.zeros(rows, dtype=torch.long))
 
     def forward() -> torch.Tensor:
-        return policy.predict(x, timesteps, condition, bench.replay.guidance)
+        return bench.replay.predict(policy, x, timesteps, condition)
 
     with torch.no_grad():
         forward()

@@ -118,7 +118,7 @@ def _denoise(
     condition = policy.encode_prompts(prompts).rows(torch.arange(len(prompts)).repeat_interleave(per_prompt))
 
     def predict(x_t: Tensor, timesteps: Tensor) -> Tensor:
-        return policy.predict(x_t, timesteps, condition, replay.guidance).float()
+        return replay.predict(policy, x_t, timesteps, condition)
 
     start = starts.to(policy.device)
     stored: torch.dtype = getattr(torch, bench.config.sampling.stored)

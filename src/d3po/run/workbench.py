@@ -8,10 +8,8 @@ from itertools import count, takewhile
 import torch
 
 from d3po.config import RunConfig
-from d3po.diffusion.schedule import step_grid
-from d3po.diffusion.transition import DDIM
 from d3po.errors import ConfigError, TrainingStoppedError
-from d3po.models.base import AbstractPolicy
+from d3po.models.base import AbstractPolicy, PolicySettings, SamplerSettings
 from d3po.models.load import load_policy
 from d3po.preferences.store import Store
 from d3po.run.folder import RunFolder
@@ -56,7 +54,7 @@ class Workbench:
         """The run's model with its adapter."""
         adapter = self.config.adapter
         lora = None if adapter.method == "full" else {"rank": adapter.rank, "alpha": adapter.alpha, "targets": adapter.targets}
-        policy = load_policy(self.config.model, lora=lora, seed=self.config.seed)
+        policy = load_policy(self.config.model, lora=lora, seed=self.config.seed, settings=policy_settings(self.config))
         policy.autocast = AUTOCAST[self.config.training.mixed_precision]
         if self.config.training.gradient_checkpointing:
             policy.enable_gradient_checkpointing()
@@ -124,27 +122,36 @@ def final_checkpoints(folder: RunFolder) -> list[CheckpointFile]:
 
 def make_replay(policy: AbstractPolicy, config: RunConfig) -> Replay:
     """The sampler that a configuration asks for, on a model's own schedule."""
-    facts, sampling = policy.facts, config.sampling
-    if sampling.steps > facts.num_train_timesteps:
-        raise ConfigError(
-            f"sampling.steps is {sampling.steps}, more than the {facts.num_train_timesteps} timesteps the model was trained on; lower it"
-        )
-    return Replay(
-        transition=DDIM(
-            schedule=facts.schedule,
-            prediction_type=facts.prediction_type,
+    sampling = config.sampling
+    sampler = policy.sampler(
+        SamplerSettings(
+            steps=sampling.steps,
+            kind=sampling.sampler,
             eta=sampling.eta,
-            clip_range=facts.clip_range,
-            threshold_ratio=facts.threshold_ratio,
-            threshold_max=facts.threshold_max,
-        ),
-        grid=step_grid(
-            facts.num_train_timesteps,
-            sampling.steps,
-            spacing=facts.spacing if sampling.spacing == "model" else sampling.spacing,
-            steps_offset=facts.steps_offset,
-            clamp_previous=sampling.last_step == "clamped",
-        ),
+            noise_level=sampling.noise_level,
+            spacing=None if sampling.spacing == "model" else sampling.spacing,
+            last_step=sampling.last_step,
+            zero_terminal_snr=sampling.zero_terminal_snr,
+        )
+    )
+    return Replay(
+        transition=sampler.transition,
+        grid=sampler.grid,
         guidance=sampling.guidance,
+        guidance_range=sampling.guidance_range,
         reduce=config.objective.log_prob,
+    )
+
+
+def policy_settings(config: RunConfig) -> PolicySettings:
+    """What a configuration asks of the model itself."""
+    sampling = config.sampling
+    return PolicySettings(
+        guidance=sampling.guidance_kind,
+        negative_prompt=sampling.negative_prompt,
+        width=sampling.width,
+        height=sampling.height,
+        parts=config.parts,
+        inpaint_image=sampling.inpaint_image,
+        inpaint_mask=sampling.inpaint_mask,
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from d3po.diffusion.schedule import StepGrid
@@ -20,6 +20,18 @@ class Replay:
     grid: StepGrid
     guidance: float
     reduce: LogProbReduce
+    guidance_range: tuple[int, int] = (0, 1000)
+    """Only steps whose timestep lies in it, ends included, are guided; of the others the scale is 1."""
+
+    def predict(
+        self, policy: AbstractPolicy, x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"], condition: Condition
+    ) -> Float[Tensor, " B *latent"]:
+        """The policy's guided prediction, as it is sampled with and trained with."""
+        low, high = self.guidance_range
+        within = (timesteps >= low) & (timesteps <= high)
+        everywhere = low <= self.grid.timesteps.min() and self.grid.timesteps.max() <= high
+        scale = self.guidance if everywhere else torch.where(within, self.guidance, 1.0)
+        return policy.predict(x_t, timesteps, condition, scale).float()
 
     def log_probs(
         self,
@@ -38,6 +50,5 @@ class Replay:
         previous = self.grid.previous[steps].repeat_interleave(images).to(policy.device)
         flat = x_t.flatten(0, 1).to(policy.device)
         rows = condition.rows(torch.arange(images).repeat(count))
-        prediction = policy.predict(flat, timesteps, rows, self.guidance).float()
-        step = self.transition.step(prediction, flat, timesteps, previous)
+        step = self.transition.step(self.predict(policy, flat, timesteps, rows), flat, timesteps, previous)
         return step.log_prob(x_next.flatten(0, 1).to(policy.device), reduce=self.reduce).unflatten(0, (count, images))

@@ -8,6 +8,7 @@ import torch
 from d3po.errors import ModelError
 from d3po.models.base import AbstractPolicy
 from d3po.models.load import load_policy
+from d3po.models.stable_diffusion import StableDiffusionPolicy
 from tests.tiny import save_tiny_pipeline
 
 LORA = {"rank": 2, "alpha": 2.0, "targets": "attention+conv"}
@@ -73,6 +74,7 @@ def test_state_of_another_policy_is_refused(policy: AbstractPolicy) -> None:
 
 
 def test_the_models_own_schedule_is_read(policy: AbstractPolicy) -> None:
+    assert isinstance(policy, StableDiffusionPolicy)
     facts = policy.facts
     assert (facts.prediction_type, facts.spacing, facts.steps_offset, facts.clip_range) == ("v_prediction", "leading", 1, None)
     assert facts.schedule.final_alpha_cumprod == pytest.approx(float(facts.schedule.alphas_cumprod[0]))

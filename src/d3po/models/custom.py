@@ -1,0 +1,153 @@
+"""Any network of one's own: `model = "custom:module:function"`.
+
+The function takes nothing and returns a torch module with
+
+* `predict(x_t, t, condition)`: the network's output, of x_t's shape, for samples of any shape, not only pictures. `t` is (B,): whole timesteps of a
+  discrete-time model, 1000 sigma of a flow. `condition` is what `encode` gave for the rows, or None;
+* `sample_shape`: the shape of one sample, such as (2,) or (horizon, actions);
+* `prediction`: "epsilon", "v_prediction", "sample", or "flow" (the velocity noise - x_0);
+* `alphas_cumprod`: signal share of each timestep, 1-D (not for "flow");
+
+and, where they make sense,
+
+* `encode(prompts)`: a tensor with one row a prompt;
+* `decode(samples)`: pictures (B, 3, height, width) in [0, 1] of the samples, for people and rewards to look at.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Num
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from d3po.diffusion.flow import FlowSDE, flow_grid
+from d3po.diffusion.schedule import NoiseSchedule
+from d3po.errors import ConfigError, ModelError
+from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, Sampler, SamplerSettings
+from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
+from d3po.models.peft_folder import save_peft_folder
+from d3po.models.schedulers import SchedulerFacts, discrete_sampler
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")
+
+
+class CustomPolicy(AbstractPolicy):
+    """A module with `predict(x_t, t, condition)`; guidance, where asked for, is classifier-free and needs `encode`."""
+
+    def __init__(self, module: Any, *, lora: dict[str, Any] | None, seed: int, settings: PolicySettings | None = None) -> None:
+        self._module = module.eval()
+        self.settings = settings or PolicySettings()
+        self.latent_shape = tuple(module.sample_shape)
+        self._has_adapter = lora is not None
+        module.requires_grad_(lora is None)
+        self._trainable = dict(module.named_parameters()) if lora is None else attach_lora(module, seed=seed, **lora)
+
+    @property
+    def network(self) -> nn.Module:
+        return self._module
+
+    def sampler(self, settings: SamplerSettings) -> Sampler:
+        if self._module.prediction == "flow":
+            if settings.kind not in ("model", "flow_sde"):
+                raise ConfigError(f"sampling.sampler is {settings.kind!r}, but this is a flow model; choose 'flow_sde' or 'model'")
+            sigmas = torch.linspace(1, 0, settings.steps + 1)
+            ceiling = float(sigmas[1]) if settings.steps > 1 else 0.5
+            flow = FlowSDE(noise_level=settings.noise_level, ceiling=ceiling, noisy_end=settings.last_step == "clamped")
+            return Sampler(transition=flow, grid=flow_grid(sigmas))
+        facts = SchedulerFacts(
+            schedule=NoiseSchedule(alphas_cumprod=torch.as_tensor(self._module.alphas_cumprod).float().cpu(), final_alpha_cumprod=1.0),
+            prediction_type=self._module.prediction,
+            spacing="trailing",
+            steps_offset=0,
+            clip_range=None,
+            threshold_ratio=None,
+            threshold_max=1.0,
+        )
+        return discrete_sampler(facts, settings)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Embeddings:
+        if not hasattr(self._module, "encode"):
+            return Embeddings(given={}, negative={})
+        rows = self._module.encode([*prompts, self.settings.negative_prompt])
+        return Embeddings(given={"condition": rows[:-1]}, negative={"condition": rows[-1:]})
+
+    def predict(
+        self, x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"], condition: Condition, guidance: float | Float[Tensor, " B"]
+    ) -> Float[Tensor, " B *latent"]:
+        assert isinstance(condition, Embeddings)
+        towards = self._called(x_t, timesteps, condition.given)
+        plain = guidance == 1 if not isinstance(guidance, Tensor) else bool((guidance == 1).all())
+        if plain or self.settings.guidance == "none" or "condition" not in condition.given:
+            return towards
+        negative = condition.negative["condition"]
+        away = self._called(x_t, timesteps, {"condition": negative.expand(len(x_t), *negative.shape[1:])})
+        scale = guidance.to(x_t).view(-1, *[1] * (x_t.ndim - 1)) if isinstance(guidance, Tensor) else guidance
+        return away + scale * (towards - away)
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, " B *latent"]) -> Float[Tensor, "B 3 height width"]:
+        if hasattr(self._module, "decode"):
+            return self._module.decode(latents).clamp(0, 1)
+        if len(self.latent_shape) == 3 and self.latent_shape[0] in (1, 3):
+            return (latents.float() / 2 + 0.5).clamp(0, 1).expand(-1, 3, -1, -1)
+        raise ModelError(
+            f"samples of shape {list(self.latent_shape)} are no pictures; give {type(self._module).__name__} a method decode(samples) that draws them"
+        )
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        if not self._has_adapter:
+            raise ValueError("the whole network is trained, so there is no adapter to switch off")
+        return switched_off(self._module)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return self._trainable
+
+    def enable_gradient_checkpointing(self) -> None:
+        raise ConfigError("training.gradient_checkpointing is true, but a custom model checkpoints for itself; set it to false")
+
+    def export(self, directory: Path) -> list[Path]:
+        written: list[Path] = []
+        if self._has_adapter:
+            written.append(save_peft_folder(self._module, directory / "lora", scaled_lora(self._module)))
+            merge_lora(self._module)
+            self._has_adapter = False
+        merged = directory / "merged" / "model.safetensors"
+        merged.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous() for name, value in self._module.state_dict().items()}, merged)
+        return [*written, merged]
+
+    def _called(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            return self._module.predict(x_t, timesteps, given.get("condition")).float()
+
+
+def load_custom(name: str) -> nn.Module:
+    """The module that `module:function` makes; modules in the current folder are found too.
+
+    Raises:
+        ModelError: it cannot be imported, failed, or lacks something of the protocol.
+    """
+    module_name, _, function = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        maker: Callable[[], Any] = getattr(importlib.import_module(module_name), function)
+        module = maker()
+    except Exception as error:
+        raise ModelError(f"custom model {name!r} cannot be made: {type(error).__name__}: {error}") from error
+    missing = [part for part in ("predict", "sample_shape", "prediction") if not hasattr(module, part)]
+    if not isinstance(module, nn.Module) or missing:
+        what = f"lacks {', '.join(missing)}" if missing else f"is a {type(module).__name__}, no torch.nn.Module"
+        raise ModelError(f"custom model {name!r} {what}; see docs/families.md for what it must have")
+    if module.prediction not in PREDICTIONS:
+        raise ModelError(f"custom model {name!r} has prediction {module.prediction!r}; known are {', '.join(PREDICTIONS)}")
+    if module.prediction != "flow" and not hasattr(module, "alphas_cumprod"):
+        raise ModelError(f"custom model {name!r} lacks alphas_cumprod, the signal share of each of its timesteps")
+    return module

@@ -1,0 +1,250 @@
+"""The model families d3po knows: one row each, from which models are recognised, loaded and listed."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from d3po.errors import ModelError
+
+EMBEDDED = "emoji"
+CUSTOM = "custom:"
+DISCRETE = "DDIM, ancestral Euler"
+FLOW = "flow SDE"
+UNET_TARGETS = "LoRA on attention, attention + convolutions or all linear layers; whole network"
+TRANSFORMER_TARGETS = "LoRA on attention or all linear layers; whole network"
+TINY_ROUND = "a whole run (sample, compare, train, resume, export, reload) on a tiny random pipeline of the real classes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One family of models."""
+
+    name: str
+    title: str
+    pipelines: tuple[str, ...]
+    """Classes in diffusers, as `model_index.json` names them."""
+    policy: str
+    """The adapter, as module:class."""
+    sampling: str
+    guidance: str
+    training: str
+    export: str
+    tested: str
+    single_file: tuple[str, ...] = ()
+    """What diffusers calls single-file checkpoints of this family."""
+    prompts: bool = True
+    """Whether a run needs a prompt file."""
+    proposes: Mapping[str, str] = field(default_factory=dict)
+    """Settings that `d3po init` puts in place of the default recipe's, as with --set."""
+
+    def lines(self) -> list[str]:
+        """The family in words, for a terminal."""
+        facts = {
+            "pipelines": ", ".join(self.pipelines) or "-",
+            "sampling": self.sampling,
+            "guidance": self.guidance,
+            "training": self.training,
+            "export": self.export,
+            "tested": self.tested,
+        }
+        return [f"{self.name}: {self.title}", *(f"  {name:<10} {fact}" for name, fact in facts.items())]
+
+
+FAMILIES = (
+    Family(
+        name="stable-diffusion",
+        title="Stable Diffusion 1.x and 2.x, and the embedded emoji model",
+        pipelines=("StableDiffusionPipeline",),
+        policy="d3po.models.stable_diffusion:StableDiffusionPolicy",
+        sampling=DISCRETE,
+        guidance="classifier-free, none",
+        training=UNET_TARGETS,
+        export="`load_lora_weights`, Kohya keys, merged pipeline",
+        tested=TINY_ROUND + ", epsilon and v prediction; the embedded model end to end",
+        single_file=("v1", "v2"),
+    ),
+    Family(
+        name="inpainting",
+        title="Stable Diffusion inpainting (9 input channels)",
+        pipelines=("StableDiffusionInpaintPipeline",),
+        policy="d3po.models.inpainting:InpaintingPolicy",
+        sampling=DISCRETE,
+        guidance="classifier-free, none",
+        training=UNET_TARGETS,
+        export="`load_lora_weights`, Kohya keys, merged pipeline",
+        tested=TINY_ROUND,
+        single_file=("inpainting", "inpainting_v2"),
+    ),
+    Family(
+        name="sdxl",
+        title="Stable Diffusion XL",
+        pipelines=("StableDiffusionXLPipeline",),
+        policy="d3po.models.sdxl:SDXLPolicy",
+        sampling=DISCRETE,
+        guidance="classifier-free, none",
+        training=UNET_TARGETS,
+        export="`load_lora_weights`, Kohya keys, merged pipeline",
+        tested=TINY_ROUND,
+        single_file=("xl_base",),
+        proposes={"sampling.guidance": "5.0", "adapter.targets": "attention"},
+    ),
+    Family(
+        name="sd3",
+        title="Stable Diffusion 3 and 3.5",
+        pipelines=("StableDiffusion3Pipeline",),
+        policy="d3po.models.sd3:SD3Policy",
+        sampling=FLOW,
+        guidance="classifier-free, none",
+        training=TRANSFORMER_TARGETS,
+        export="`load_lora_weights`, merged pipeline",
+        tested=TINY_ROUND,
+        single_file=("sd3", "sd35_medium", "sd35_large"),
+        proposes={"sampling.guidance": "4.5", "sampling.steps": "10", "adapter.targets": "attention"},
+    ),
+    Family(
+        name="flux",
+        title="FLUX.1",
+        pipelines=("FluxPipeline",),
+        policy="d3po.models.flux:FluxPolicy",
+        sampling=FLOW,
+        guidance="embedded (dev), classifier-free, none",
+        training=TRANSFORMER_TARGETS,
+        export="`load_lora_weights`, merged pipeline",
+        tested=TINY_ROUND,
+        single_file=("flux-dev", "flux-schnell"),
+        proposes={"sampling.guidance": "3.5", "sampling.steps": "10", "adapter.targets": "attention"},
+    ),
+    Family(
+        name="pixart",
+        title="PixArt-Sigma",
+        pipelines=("PixArtSigmaPipeline",),
+        policy="d3po.models.pixart:PixArtPolicy",
+        sampling=DISCRETE,
+        guidance="classifier-free, none",
+        training=TRANSFORMER_TARGETS,
+        export="peft folder (diffusers has no LoRA loader for it), merged pipeline",
+        tested=TINY_ROUND,
+        proposes={"sampling.guidance": "4.5", "adapter.targets": "attention"},
+    ),
+    Family(
+        name="unconditional",
+        title="unconditional DDPM and DDIM",
+        pipelines=("DDPMPipeline", "DDIMPipeline"),
+        policy="d3po.models.unconditional:UnconditionalPolicy",
+        sampling=DISCRETE,
+        guidance="none",
+        training=UNET_TARGETS,
+        export="peft folder (diffusers has no LoRA loader for it), merged pipeline",
+        tested=TINY_ROUND + ", without a prompt file",
+        prompts=False,
+        proposes={"sampling.guidance": "1.0"},
+    ),
+    Family(
+        name="custom",
+        title="`custom:module:function`, any network of your own",
+        pipelines=(),
+        policy="d3po.models.custom:CustomPolicy",
+        sampling=f"{DISCRETE}, {FLOW}",
+        guidance="classifier-free, none",
+        training="LoRA on all linear layers; whole network",
+        export="peft folder, state dict",
+        tested="the 2-D toy and the action sequences in examples/, whole runs",
+        prompts=False,
+        proposes={"sampling.guidance": "1.0", "adapter.targets": "linear"},
+    ),
+)
+
+
+def family_of(model: str) -> Family | None:
+    """The family of a model that lies here: `emoji`, `custom:...`, a pipeline's folder or a .safetensors file; None for a hub id.
+
+    Raises:
+        ModelError: it is of no family that is known, or not a model.
+    """
+    if model == EMBEDDED:
+        return named("stable-diffusion")
+    if model.startswith(CUSTOM):
+        return named("custom")
+    path = Path(model)
+    if path.is_file():
+        return _of_single_file(path)
+    if not path.exists():
+        return None
+    index = path / "model_index.json"
+    if not index.exists():
+        raise ModelError(f"{path} has no model_index.json; give the folder of a diffusers pipeline, a .safetensors file, or '{EMBEDDED}'")
+    try:
+        return of_pipeline(str(json.loads(index.read_text())["_class_name"]), model)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{index} does not say which pipeline it is ({type(error).__name__}); is the download whole?") from error
+
+
+def of_pipeline(pipeline: str, model: str) -> Family:
+    """The family that a pipeline class belongs to.
+
+    Raises:
+        ModelError: none.
+    """
+    for family in FAMILIES:
+        if pipeline in family.pipelines:
+            return family
+    known = {name: family for family in FAMILIES for name in family.pipelines}
+    near = difflib.get_close_matches(pipeline, known, n=1)
+    hint = f" (its nearest is {near[0]})" if near else ""
+    raise ModelError(f"model {model!r} is a {pipeline}, which d3po does not know{hint}; supported: {supported()}")
+
+
+def named(name: str) -> Family:
+    """The family of that name."""
+    return next(family for family in FAMILIES if family.name == name)
+
+
+def supported() -> str:
+    """What can be used, in one line."""
+    return ", ".join([*(pipeline for family in FAMILIES for pipeline in family.pipelines), "custom:module:function"])
+
+
+def model_directory(model: str) -> str:
+    """The folder or hub id that diffusers loads `model` from; `emoji` is the model inside this package."""
+    return str(files("d3po") / "assets" / "emoji") if model == EMBEDDED else model
+
+
+def table() -> list[list[str]]:
+    """The families as rows of text, the heading first."""
+    heading = ["family", "models", "pipelines", "sampling", "guidance", "training", "export", "tested how"]
+    return [
+        heading,
+        *([f.name, f.title, ", ".join(f.pipelines) or "-", f.sampling, f.guidance, f.training, f.export, f.tested] for f in FAMILIES),
+    ]
+
+
+def _of_single_file(path: Path) -> Family:
+    """Recognised by names and shapes of its tensors, as diffusers does it; no weights are read."""
+    from diffusers.loaders.single_file_utils import infer_diffusers_model_type
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        raise ModelError(f"{path} is no .safetensors file; pickled checkpoints are not read, convert it with diffusers first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors: dict[str, Any] = {name: _Shaped(tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
+    kind = infer_diffusers_model_type(tensors)
+    family = next((f for f in FAMILIES if kind in f.single_file), None)
+    # diffusers takes whatever it does not recognise for Stable Diffusion 1.x
+    if family is None or (kind == "v1" and "model.diffusion_model.input_blocks.0.0.weight" not in tensors):
+        what = "no model that diffusers recognises" if kind == "v1" else f"a checkpoint of the kind {kind!r}"
+        raise ModelError(f"{path} is {what}; supported: {supported()}")
+    return family
+
+
+@dataclass(frozen=True)
+class _Shaped:
+    """Stands for a tensor where only its shape is asked for."""
+
+    shape: tuple[int, ...]

@@ -1,0 +1,62 @@
+"""FLUX.1: a flow transformer on packed latents; the dev model takes the guidance scale as an input."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from d3po.models.base import Sampler, SamplerSettings
+from d3po.models.pipeline import PipelinePolicy
+from d3po.models.schedulers import flow_sampler
+
+PACKED = 2
+"""Each place in the transformer's sequence is a square of this side in the latents."""
+
+
+class FluxPolicy(PipelinePolicy):
+    """A `FluxPipeline`. Latents are kept as pictures (C, H, W) and packed only for the network.
+
+    With classifier-free guidance (`sampling.guidance_kind = "cfg"`) a network that also takes a guidance input is given 1.
+    """
+
+    denoiser = "transformer"
+
+    @property
+    def embeds_guidance(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] - it depends on the weights here
+        network: Any = self.network
+        return network.config.guidance_embeds
+
+    def sampler(self, settings: SamplerSettings) -> Sampler:
+        _, height, width = self.latent_shape
+        sigmas = np.linspace(1.0, 1 / settings.steps, settings.steps).tolist()
+        return flow_sampler(self.pipeline.scheduler, settings, sigmas=sigmas, tokens=(height // PACKED) * (width // PACKED))
+
+    def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        text, pooled, _ = self.pipeline.encode_prompt(list(prompts), None, device=self.device)
+        return {"text": text, "pooled": pooled}
+
+    def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        count, channels, height, width = x_t.shape
+        places = self.pipeline._prepare_latent_image_ids(count, height // PACKED, width // PACKED, x_t.device, x_t.dtype)
+        packed = self.network(
+            hidden_states=self.pipeline._pack_latents(x_t, count, channels, height, width),
+            timestep=timesteps / 1000,
+            guidance=given["guidance"] if self.embeds_guidance else None,
+            pooled_projections=given["pooled"],
+            encoder_hidden_states=given["text"],
+            txt_ids=torch.zeros(given["text"].shape[1], 3, device=x_t.device, dtype=x_t.dtype),
+            img_ids=places,
+        ).sample
+        return self.pipeline._unpack_latents(packed, height, width, 1)
+
+    def _latent_shape(self) -> tuple[int, ...]:
+        factor, own = self.pipeline.vae_scale_factor, self.pipeline.default_sample_size
+        return (self._latent_channels(), *(self._in_latents(pixels, own, factor) for pixels in self._size()))
+
+    def _latent_channels(self) -> int:
+        return super()._latent_channels() // PACKED**2
+
+    def _patch(self) -> int:
+        return PACKED

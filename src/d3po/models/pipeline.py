@@ -1,0 +1,171 @@
+"""What all policies made of a diffusers pipeline have in common: an adapter, guidance, a picture decoder, export."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+from d3po.errors import ConfigError
+from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, Sampler, SamplerSettings
+from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
+from d3po.models.schedulers import SchedulerFacts, discrete_sampler, read_scheduler
+
+
+class PipelinePolicy(AbstractPolicy):
+    """A diffusers pipeline with a LoRA on its denoiser (or, with `lora=None`, with the whole denoiser trained).
+
+    A family says how prompts are encoded (`_encode`), how the denoiser is called (`_network_output`) and which of its parts are which.
+    """
+
+    denoiser = "unet"
+    """The pipeline's attribute that is trained."""
+    embeds_guidance = False
+    """Whether the network takes the guidance scale as an input."""
+
+    def __init__(self, pipeline: Any, *, lora: dict[str, Any] | None, seed: int, settings: PolicySettings | None = None) -> None:
+        self.pipeline = pipeline
+        self.settings = settings or PolicySettings()
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.requires_grad_(False).eval()
+        self.latent_shape = self._latent_shape()
+        self.guidance_kind = self._guidance_kind()
+        self.guided_rows = 2 if self.guidance_kind == "cfg" else 1
+        self._has_adapter = lora is not None
+        if lora is not None:
+            self._trainable = attach_lora(self.network, seed=seed, **lora)
+        else:
+            self.network.requires_grad_(True)
+            self._trainable = dict(self.network.named_parameters())
+
+    @property
+    def network(self) -> nn.Module:
+        return getattr(self.pipeline, self.denoiser)
+
+    @abstractmethod
+    def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """What the network is conditioned on, by name, one row a prompt."""
+
+    @abstractmethod
+    def _network_output(self, x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"], given: Mapping[str, Tensor]) -> Tensor:
+        """One call of the network. `given["guidance"]` is the scale of each row, for networks that take it as an input."""
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Embeddings:
+        with torch.no_grad():
+            every = self._encode([*prompts, self.settings.negative_prompt])
+        return Embeddings(
+            given={name: value[:-1] for name, value in every.items()}, negative={name: value[-1:] for name, value in every.items()}
+        )
+
+    def sampler(self, settings: SamplerSettings) -> Sampler:
+        return discrete_sampler(self.facts, settings)
+
+    @property
+    def facts(self) -> SchedulerFacts:
+        """The discrete-time schedule the model was trained on."""
+        return read_scheduler(self.pipeline.scheduler)
+
+    def predict(
+        self, x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"], condition: Condition, guidance: float | Float[Tensor, " B"]
+    ) -> Float[Tensor, " B *latent"]:
+        assert isinstance(condition, Embeddings)
+        scales = guidance.to(x_t) if isinstance(guidance, Tensor) else x_t.new_full((len(x_t),), guidance)
+        if self.guidance_kind != "cfg":
+            return self._called(x_t, timesteps, condition.given, scales)
+        rows = _guided_rows(guidance, scales)
+        if len(rows) == 0:
+            return self._called(x_t, timesteps, condition.given, torch.ones_like(scales))
+        inputs, times = torch.cat([x_t[rows], x_t]), torch.cat([timesteps[rows], timesteps])
+        output = self._called(inputs, times, condition.with_negatives(len(rows)), torch.ones_like(times, dtype=x_t.dtype))
+        away, towards = output[: len(rows)], output[len(rows) :]
+        scale = scales[rows].view(-1, *[1] * (x_t.ndim - 1))
+        guided = away + scale * (towards[rows] - away)
+        return guided if len(rows) == len(x_t) else towards.index_copy(0, rows, guided)
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, " B *latent"]) -> Float[Tensor, "B 3 height width"]:
+        vae = self.pipeline.vae
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        pictures = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor + shift).sample
+        return (pictures.float() / 2 + 0.5).clamp(0, 1)
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        if not self._has_adapter:
+            raise ValueError("the whole network is trained, so there is no adapter to switch off")
+        return switched_off(self.network)
+
+    def to(self, device: str) -> None:
+        self.pipeline.to(device)
+
+    def enable_gradient_checkpointing(self) -> None:
+        network: Any = self.network
+        network.enable_gradient_checkpointing()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return self._trainable
+
+    def export(self, directory: Path) -> list[Path]:
+        written = [self._save_lora(directory / "lora", scaled_lora(self.network))] if self._has_adapter else []
+        if self._has_adapter:
+            merge_lora(self.network)
+            self._has_adapter = False
+        self.pipeline.save_pretrained(directory / "merged")
+        return [*written, directory / "merged"]
+
+    def _save_lora(self, directory: Path, layers: dict[str, Tensor]) -> Path:
+        saver: Any = type(self.pipeline).save_lora_weights
+        saver(directory, **{f"{self.denoiser}_lora_layers": layers})
+        return directory / "pytorch_lora_weights.safetensors"
+
+    def _called(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            return self._network_output(x_t, timesteps, {**given, "guidance": scale}).float()
+
+    def _latent_shape(self) -> tuple[int, ...]:
+        """(channels, height, width) for the picture size asked for, or the one the network was trained on."""
+        config: Any = self.network.config
+        sample = config.sample_size
+        own = (sample, sample) if isinstance(sample, int) else tuple(sample)
+        factor = getattr(self.pipeline, "vae_scale_factor", 1)
+        return (self._latent_channels(), *(self._in_latents(given, size, factor) for given, size in zip(self._size(), own, strict=True)))
+
+    def _latent_channels(self) -> int:
+        config: Any = self.network.config
+        return config.in_channels
+
+    def _size(self) -> tuple[int, int]:
+        return self.settings.height, self.settings.width
+
+    def _in_latents(self, pixels: int, own: int, factor: int) -> int:
+        """A picture's side in latents; `own` where none was asked for."""
+        if pixels == 0:
+            return own
+        step = factor * self._patch()
+        if pixels % step:
+            raise ConfigError(f"sampling.width and sampling.height must be multiples of {step} for this model; {pixels} is not")
+        return pixels // factor
+
+    def _patch(self) -> int:
+        config: Any = self.network.config
+        return getattr(config, "patch_size", None) or 2 ** (len(getattr(config, "block_out_channels", (0,))) - 1)
+
+    def _guidance_kind(self) -> str:
+        """`cfg`, `embedded` or `none`."""
+        wanted = self.settings.guidance
+        if wanted == "embedded" and not self.embeds_guidance:
+            raise ConfigError(
+                f"sampling.guidance_kind is 'embedded', but {type(self.network).__name__} takes no guidance as input; choose 'cfg' or 'model'"
+            )
+        return ("embedded" if self.embeds_guidance else "cfg") if wanted == "model" else wanted
+
+
+def _guided_rows(guidance: float | Tensor, scales: Tensor) -> Tensor:
+    """Rows whose scale is not 1, and so cost a second row in the network."""
+    if isinstance(guidance, Tensor):
+        return (scales != 1).nonzero().flatten()
+    return torch.arange(0 if guidance == 1 else len(scales), device=scales.device)

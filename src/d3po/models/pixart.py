@@ -1,0 +1,34 @@
+"""PixArt-Sigma: a diffusion transformer with one T5 text encoder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from d3po.models.peft_folder import save_peft_folder
+from d3po.models.pipeline import PipelinePolicy
+
+
+class PixArtPolicy(PipelinePolicy):
+    """A `PixArtSigmaPipeline`. Its transformer also predicts a variance, which is left aside, as its own pipeline does."""
+
+    denoiser = "transformer"
+
+    def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        text, mask, _, _ = self.pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False, device=self.device)
+        return {"text": text, "mask": mask}
+
+    def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        output = self.network(
+            x_t,
+            encoder_hidden_states=given["text"],
+            encoder_attention_mask=given["mask"],
+            timestep=timesteps,
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        ).sample
+        network: Any = self.network
+        return output.chunk(2, dim=1)[0] if network.config.out_channels == 2 * x_t.shape[1] else output
+
+    def _save_lora(self, directory: Path, layers: dict[str, Tensor]) -> Path:
+        return save_peft_folder(self.network, directory, layers)

@@ -1,0 +1,39 @@
+"""Stable Diffusion XL: two text encoders, a pooled embedding and the picture's size as conditions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from d3po.models.base import Embeddings
+from d3po.models.pipeline import PipelinePolicy
+
+
+class SDXLPolicy(PipelinePolicy):
+    """A `StableDiffusionXLPipeline` without a refiner; the size condition is that of an uncropped picture of the size that is sampled."""
+
+    def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        text, _, pooled, _ = self.pipeline.encode_prompt(list(prompts), device=self.device, do_classifier_free_guidance=False)
+        size = [side * self.pipeline.vae_scale_factor for side in self.latent_shape[1:]]
+        sizes = torch.tensor([[*size, 0, 0, *size]], dtype=text.dtype, device=text.device)
+        return {"text": text, "pooled": pooled, "sizes": sizes.expand(len(text), -1)}
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Embeddings:
+        condition = super().encode_prompts(prompts)
+        if self.settings.negative_prompt or not self.pipeline.config.get("force_zeros_for_empty_prompt", True):
+            return condition
+        zeros = {name: torch.zeros_like(condition.negative[name]) for name in ("text", "pooled")}
+        return Embeddings(given=condition.given, negative={**condition.negative, **zeros})
+
+    def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        added = {"text_embeds": given["pooled"], "time_ids": given["sizes"]}
+        return self.network(x_t, timesteps, encoder_hidden_states=given["text"], added_cond_kwargs=added).sample
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        vae: Any = self.pipeline.vae
+        if vae.config.get("latents_mean") is None or vae.config.get("latents_std") is None:
+            return super().decode(latents)
+        mean, std = (latents.new_tensor(vae.config[name]).view(1, -1, 1, 1) for name in ("latents_mean", "latents_std"))
+        return super().decode(latents * std + mean * vae.config.scaling_factor)

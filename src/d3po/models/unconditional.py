@@ -1,0 +1,32 @@
+"""Unconditional DDPM and DDIM pipelines: no prompts, no text encoder, diffusion in the pixels themselves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from d3po.models.peft_folder import save_peft_folder
+from d3po.models.pipeline import PipelinePolicy
+
+
+class UnconditionalPolicy(PipelinePolicy):
+    """A `DDPMPipeline` or `DDIMPipeline`. A run's "prompts" are then only names of starting noises; the network never sees them."""
+
+    def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        return {"row": torch.zeros(len(prompts), device=self.device)}
+
+    def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002
+        return self.network(x_t, timesteps).sample
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, " B *latent"]) -> Float[Tensor, "B 3 height width"]:
+        pictures = (latents.float() / 2 + 0.5).clamp(0, 1)
+        return pictures.expand(-1, 3, -1, -1) if pictures.shape[1] == 1 else pictures
+
+    def _guidance_kind(self) -> str:
+        return "none" if self.settings.guidance == "model" else super()._guidance_kind()
+
+    def _save_lora(self, directory: Path, layers: dict[str, Tensor]) -> Path:
+        return save_peft_folder(self.network, directory, layers)

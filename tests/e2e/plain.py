@@ -1,0 +1,62 @@
+"""Pictures of plain diffusers: what somebody who has only the base model and an exported LoRA gets."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler, DiffusionPipeline
+from peft import PeftModel
+from torch import Tensor
+
+from d3po.models.base import AbstractPolicy
+
+STEPS = 4
+GUIDANCE = 3.0
+PROMPT = "a cat"
+
+
+def reloaded(family: str, base: Path, lora: Path) -> DiffusionPipeline:
+    """The base model with the exported LoRA, loaded as diffusers' own documentation says (peft's, where diffusers has no loader)."""
+    pipeline = DiffusionPipeline.from_pretrained(base, local_files_only=True)
+    if hasattr(pipeline, "load_lora_weights"):
+        pipeline.load_lora_weights(lora.parent, weight_name=lora.name)
+    else:
+        part = "unet" if family == "unconditional" else "transformer"
+        setattr(pipeline, part, PeftModel.from_pretrained(getattr(pipeline, part), lora))
+    return quiet(pipeline)
+
+
+def quiet(pipeline: Any) -> Any:
+    """Without a progress bar, and with a scheduler that can be deterministic."""
+    pipeline.set_progress_bar_config(disable=True)
+    if hasattr(pipeline.scheduler, "alphas_cumprod"):
+        pipeline.scheduler = DDIMScheduler.from_config(
+            pipeline.scheduler.config, clip_sample=pipeline.scheduler.config.get("clip_sample", False)
+        )
+    return pipeline
+
+
+def start(policy: AbstractPolicy) -> Tensor:
+    """x_T of the one picture."""
+    return torch.randn(1, *policy.latent_shape, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def plain_picture(family: str, pipeline: Any, policy: AbstractPolicy) -> Tensor:
+    """(1, 3, 8, 8) in [0, 1], made by the pipeline's own call without noise between the steps."""
+    if family == "unconditional":
+        ddim = quiet(DDIMPipeline(unet=pipeline.unet, scheduler=pipeline.scheduler))
+        pixels = ddim(num_inference_steps=STEPS, generator=torch.Generator().manual_seed(0), output_type="np").images
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    latents = start(policy)
+    call: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "height": 8, "width": 8, "output_type": "pt"}
+    if family == "flux":
+        latents = pipeline._pack_latents(latents, 1, 4, 4, 4)
+    if family == "inpainting":
+        fixed: Any = policy
+        picture = torch.zeros(1, 3, 8, 8)
+        call |= {"image": picture, "mask_image": fixed._mask.repeat_interleave(2, -1).repeat_interleave(2, -2), "strength": 1.0}
+        call |= {"masked_image_latents": fixed._around}
+    if family == "pixart":
+        call |= {"use_resolution_binning": False}
+    return pipeline([PROMPT], latents=latents, **call).images

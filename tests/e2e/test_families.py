@@ -1,0 +1,137 @@
+"""Every family: a whole run on a tiny pipeline of the real classes, and what plain diffusers makes of its export."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from diffusers import DiffusionPipeline
+from PIL import Image
+from torch import Tensor
+
+from d3po.diffusion.rollout import rollout
+from d3po.models.base import AbstractPolicy, SamplerSettings
+from d3po.models.families import FAMILIES, family_of
+from d3po.run.exporting import export_result
+from d3po.run.folder import RunFolder, create_run
+from d3po.run.loop import run_rounds
+from d3po.run.progress import Narrator
+from d3po.run.starting import numbered_starts, start
+from d3po.run.workbench import Workbench
+from tests.e2e import plain
+from tests.e2e.conftest import HELD_OUT, PROMPTS, SETTINGS
+from tests.tiny import TINY, save_tiny
+
+SMALL = {
+    "rounds": "1",
+    "sampling.steps": "4",
+    "sampling.prompts_per_round": "2",
+    "sampling.images_per_prompt": "2",
+    "sampling.guidance": "3.0",
+    "adapter.targets": "attention",
+    "adapter.rank": "2",
+    "adapter.alpha": "4.0",
+    "training.epochs": "1",
+    "training.policy_ema": "0.0",
+    "evaluation.prompts": "1",
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A family's run after one round, and then a second one in a process's second life."""
+
+    family: str
+    model: Path
+    folder: RunFolder
+
+
+@pytest.fixture(scope="module", params=TINY)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    directory = tmp_path_factory.mktemp(request.param)
+    model = save_tiny(request.param, directory / "model")
+    begun = start("default", SETTINGS | SMALL | {"model": str(model)} | of_family(request.param, directory))
+    assert begun.family is not None
+    prompts, held_out = (PROMPTS, HELD_OUT) if begun.has_prompts else numbered_starts(begun.config)
+    folder = create_run(directory / "run", begun.config, prompts=prompts, held_out=held_out)
+    run_rounds(opened(folder))
+    folder.config_path.write_text(folder.config_path.read_text().replace("rounds = 1 ", "rounds = 2 "))
+    run_rounds(opened(folder))
+    return Trained(request.param, model, folder)
+
+
+def of_family(family: str, directory: Path) -> dict[str, str]:
+    """What a family's tiny pipeline needs to be told."""
+    if family == "flux":
+        return {"sampling.width": "8", "sampling.height": "8"}
+    if family != "inpainting":
+        return {}
+    Image.new("RGB", (8, 8), (200, 30, 40)).save(directory / "image.png")
+    mask = Image.new("L", (8, 8), 0)
+    mask.paste(255, (0, 0, 4, 8))
+    mask.save(directory / "mask.png")
+    return {"sampling.inpaint_image": str(directory / "image.png"), "sampling.inpaint_mask": str(directory / "mask.png")}
+
+
+def opened(folder: RunFolder) -> Workbench:
+    return Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+
+
+def at_the_end(trained: Trained) -> AbstractPolicy:
+    bench = opened(trained.folder)
+    bench.stand_at(2)
+    return bench.policy
+
+
+@torch.no_grad()
+def our_picture(policy: AbstractPolicy) -> Tensor:
+    """The picture that d3po's own sampler makes without noise between the steps."""
+    sampler = policy.sampler(SamplerSettings(steps=plain.STEPS, eta=0.0, noise_level=0.0))
+    condition = policy.encode_prompts([plain.PROMPT])
+    *_, last = rollout(
+        lambda x, t: policy.predict(x, t, condition, plain.GUIDANCE), sampler.transition, sampler.grid, plain.start(policy),
+        lambda shape: torch.zeros(1, *shape), reduce="mean",
+    )  # fmt: skip
+    return policy.decode(last.latents)
+
+
+def test_its_model_is_recognised(trained: Trained) -> None:
+    family = family_of(str(trained.model))
+    assert family is not None
+    assert family.name == trained.family
+
+
+def test_a_run_goes_on_where_an_earlier_process_left_it(trained: Trained) -> None:
+    assert opened(trained.folder).trained_rounds() == 2
+    metrics = trained.folder.read_metrics()
+    assert [m["round"] for m in metrics] == [0, 0, 1, 1]
+    assert metrics[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert metrics[1]["kl"] > 0
+
+
+def test_plain_diffusers_makes_the_same_picture_with_the_exported_lora(trained: Trained, tmp_path: Path) -> None:
+    ours = our_picture(at_the_end(trained))
+    base = plain.plain_picture(trained.family, plain.quiet(load(trained.model)), at_the_end(trained))
+    lora, merged = export_result(opened(trained.folder), tmp_path)
+    tuned = plain.plain_picture(trained.family, plain.reloaded(trained.family, trained.model, lora), at_the_end(trained))
+    baked = plain.plain_picture(trained.family, plain.quiet(load(merged)), at_the_end(trained))
+    assert float((ours - base).abs().max()) > 1e-4
+    torch.testing.assert_close(tuned, ours, rtol=0, atol=1e-5)
+    torch.testing.assert_close(baked, ours, rtol=0, atol=1e-5)
+
+
+def test_without_its_adapter_the_policy_is_the_base_model(trained: Trained) -> None:
+    policy = at_the_end(trained)
+    base = plain.plain_picture(trained.family, plain.quiet(load(trained.model)), policy)
+    with policy.without_adapter():
+        torch.testing.assert_close(our_picture(policy), base, rtol=0, atol=1e-5)
+
+
+def load(directory: Path) -> DiffusionPipeline:
+    return DiffusionPipeline.from_pretrained(directory, local_files_only=True)
+
+
+def test_every_family_but_custom_has_a_tiny_pipeline() -> None:
+    assert {family.name for family in FAMILIES} == {*TINY, "custom"}

@@ -1,0 +1,75 @@
+"""The parts of which tiny pipelines are made: tokenizers of single letters, text encoders, autoencoders, schedulers."""
+
+from typing import Any
+
+from diffusers import AutoencoderKL, DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+LETTERS = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+CLIP_TOKENS = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(letter + "</w>" for letter in LETTERS)]
+T5_TOKENS = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in LETTERS)]
+WIDTH = 16
+"""Of text embeddings."""
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(CLIP_TOKENS)}, merges=[], model_max_length=12)
+
+
+def clip_config(layers: int = 1) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(CLIP_TOKENS), hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=layers, num_attention_heads=2,
+        max_position_embeddings=12, bos_token_id=0, eos_token_id=1, pad_token_id=1, projection_dim=WIDTH,
+    )  # fmt: skip
+
+
+def clip_encoder() -> CLIPTextModel:
+    return CLIPTextModel(clip_config())
+
+
+def projected_clip_encoder() -> CLIPTextModelWithProjection:
+    return CLIPTextModelWithProjection(clip_config(layers=2))
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    return T5Tokenizer(vocab=T5_TOKENS, extra_ids=0, model_max_length=12)
+
+
+def t5_encoder(width: int = WIDTH) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(vocab_size=len(T5_TOKENS), d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu")
+    )
+
+
+def autoencoder(channels: int = 4, **options: Any) -> AutoencoderKL:
+    """From 8x8 pictures to 4x4 latents."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=(8, 8),
+        latent_channels=channels, layers_per_block=1, norm_num_groups=4, sample_size=8, **options,
+    )  # fmt: skip
+
+
+def unet(in_channels: int = 4, **options: Any) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=4, in_channels=in_channels, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        **({"cross_attention_dim": WIDTH, "attention_head_dim": 2, "norm_num_groups": 4} | options),
+    )  # fmt: skip
+
+
+def ddim_scheduler(**options: Any) -> DDIMScheduler:
+    """Stable Diffusion's."""
+    own = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    return DDIMScheduler(**(own | {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1} | options))
+
+
+def flow_scheduler(**options: Any) -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(**options)

@@ -1,0 +1,146 @@
+"""Which model is what: recognised by its folder, its file or its name, and refused with what is supported."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from d3po.config import RunConfig, override
+from d3po.errors import ConfigError, ModelError
+from d3po.models.base import PolicySettings, SamplerSettings
+from d3po.models.families import FAMILIES, family_of, named, table
+from d3po.models.load import load_policy
+from d3po.run.starting import numbered_starts, start
+from tests.tiny import save_tiny
+
+LORA = {"rank": 2, "alpha": 2.0, "targets": "attention"}
+
+
+def recognised(model: Path) -> str:
+    family = family_of(str(model))
+    assert family is not None
+    return family.name
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f.pipelines], ids=lambda f: f.name)
+def test_every_pipeline_is_recognised_by_its_index(family, tmp_path: Path) -> None:
+    for pipeline in family.pipelines:
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+        assert recognised(tmp_path) == family.name
+
+
+def test_an_unknown_pipeline_is_refused_with_those_that_are_supported(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableCascadeDecoderPipeline"}))
+    with pytest.raises(
+        ModelError, match=r"is a StableCascadeDecoderPipeline, which d3po does not know.*supported: .*FluxPipeline.*custom:"
+    ):
+        family_of(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_a_broken_index_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model_index.json").write_text(text)
+    with pytest.raises(ModelError, match=r"model_index\.json does not say which pipeline"):
+        family_of(str(tmp_path))
+
+
+V1 = {"model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
+FILES = {
+    "stable-diffusion": V1,
+    "inpainting": {"model.diffusion_model.input_blocks.0.0.weight": (320, 9, 3, 3)},
+    "sdxl": V1 | {"conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias": (1280,)},
+    "flux": {"double_blocks.0.img_attn.norm.key_norm.scale": (128,), "guidance_in.in_layer.bias": (3072,), "img_in.weight": (3072, 64)},
+}
+
+
+@pytest.mark.parametrize("family", FILES)
+def test_a_single_file_is_recognised_by_its_tensors(tmp_path: Path, family: str) -> None:
+    save_file({name: torch.zeros(shape) for name, shape in FILES[family].items()}, tmp_path / "model.safetensors")
+    assert recognised(tmp_path / "model.safetensors") == family
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="no model that diffusers recognises; supported"):
+        family_of(str(tmp_path / "other.safetensors"))
+    (tmp_path / "model.ckpt").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match=r"is no \.safetensors file; pickled"):
+        family_of(str(tmp_path / "model.ckpt"))
+    (tmp_path / "cut.safetensors").write_bytes(b"\0\0")
+    with pytest.raises(ModelError, match="cannot be read as safetensors"):
+        family_of(str(tmp_path / "cut.safetensors"))
+
+
+def test_names_are_families_too_and_a_hub_id_is_none_yet() -> None:
+    assert (family_of("emoji"), family_of("custom:mine:make"), family_of("somebody/something")) == (
+        named("stable-diffusion"),
+        named("custom"),
+        None,
+    )
+
+
+def test_the_table_has_a_row_a_family_and_no_empty_cell() -> None:
+    heading, *rows = table()
+    assert len(rows) == len(FAMILIES)
+    assert all(len(row) == len(heading) and all(row) for row in rows)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
+def test_every_proposed_setting_is_one(family) -> None:
+    override(RunConfig(), dict(family.proposes), where=family.name)
+
+
+def test_a_familys_settings_are_proposed_and_the_users_win(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    begun = start("default", {"model": str(tmp_path), "sampling.steps": "7"})
+    assert (begun.config.sampling.guidance, begun.config.sampling.steps) == (3.5, 7)
+    assert begun.needs_prompts
+    assert "FLUX" in begun.words()
+
+
+def test_starts_stand_in_for_prompts() -> None:
+    trained, held_out = numbered_starts(RunConfig())
+    assert len({*trained, *held_out}) == len(trained) + len(held_out) >= 64 + RunConfig().evaluation.prompts
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "words"),
+    [
+        ("stable-diffusion", PolicySettings(guidance="embedded"), "takes no guidance as input"),
+        ("stable-diffusion", PolicySettings(width=9), "must be multiples of 4"),
+        ("inpainting", PolicySettings(), "needs a picture and a mask"),
+        ("inpainting", PolicySettings(inpaint_image="/no/such.png", inpaint_mask="/no/such.png"), "cannot be read as a picture"),
+    ],
+)
+def test_settings_that_do_not_fit_the_model_are_refused(tmp_path: Path, family: str, settings: PolicySettings, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_policy(str(save_tiny(family, tmp_path)), lora=LORA, seed=0, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "words"),
+    [
+        ("sd3", SamplerSettings(steps=5, kind="ddim"), "is 'ddim', but this is a flow model"),
+        ("sd3", SamplerSettings(steps=5, zero_terminal_snr=True), "begins at noise alone anyhow"),
+        ("pixart", SamplerSettings(steps=5, kind="flow_sde"), "this is no flow model"),
+        ("pixart", SamplerSettings(steps=1001), "more than the 1000 timesteps"),
+        ("pixart", SamplerSettings(steps=5, zero_terminal_snr=True, spacing="trailing"), "zero terminal SNR"),
+    ],
+)
+def test_samplers_that_do_not_fit_the_model_are_refused(tmp_path: Path, family: str, settings: SamplerSettings, words: str) -> None:
+    policy = load_policy(str(save_tiny(family, tmp_path)), lora=LORA, seed=0)
+    with pytest.raises(ConfigError, match=words):
+        policy.sampler(settings)
+
+
+def test_a_transformer_has_no_convolutions_to_adapt_and_says_what_it_has(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no convolution to adapt; try 'attention'"):
+        load_policy(str(save_tiny("sd3", tmp_path)), lora=LORA | {"targets": "attention+conv"}, seed=0)
+
+
+def test_pictures_of_another_size_are_sampled(tmp_path: Path) -> None:
+    policy = load_policy(str(save_tiny("sdxl", tmp_path)), lora=LORA, seed=0, settings=PolicySettings(width=16, height=8))
+    assert policy.latent_shape == (4, 4, 8)
+    assert policy.decode(torch.zeros(1, 4, 4, 8)).shape == (1, 3, 8, 16)
