@@ -8,7 +8,8 @@ from playwright.sync_api import BrowserContext, Page
 
 DEAF_MS = 150
 """The page ignores answers so long after a paint."""
-PATIENCE_MS = 10_000
+PATIENCE_MS = 30_000
+"""For slow machines with much else to do."""
 
 
 class Rater:

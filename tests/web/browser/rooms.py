@@ -79,7 +79,7 @@ class Room:
         """The standing votes, in order of arrival."""
         return list(self.store.votes.standing())
 
-    def wait_for_votes(self, count: int, seconds: float = 10) -> list[Vote]:
+    def wait_for_votes(self, count: int, seconds: float = 30) -> list[Vote]:
         """The standing votes, once there are so many."""
         until = time.monotonic() + seconds
         while len(self.votes()) != count and time.monotonic() < until:

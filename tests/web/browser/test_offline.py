@@ -113,13 +113,12 @@ def test_two_tabs_share_the_work_and_the_outbox(room: Room, rater: OpenRater) ->
     room.ask("pair", 6)
     one = rater().wait(queue=4)
     two = Rater(one.page.context, one.url).open().wait(queue=4)
-    assert one.fact("assignment") == two.fact("assignment")
-    one.answer("ArrowLeft")
-    two.wait(shown=2)
-    assert one.fact("assignment") == two.fact("assignment")
-    for turn in range(4):
-        (one, two)[turn % 2].settle().answer("ArrowLeft")
-    one.settle().press("ArrowLeft").wait(state="waiting", unsaved=0)
-    two.wait(state="waiting", unsaved=0)
+    for turn in range(6):
+        for tab in (one, two):
+            tab.wait(shown=turn + 1).settle()
+        assert one.fact("assignment") == two.fact("assignment")
+        (one, two)[turn % 2].press("ArrowLeft")
+    for tab in (one, two):
+        tab.wait(state="waiting", unsaved=0)
     votes = room.wait_for_votes(6)
     assert len({vote.question for vote in votes}) == 6
