@@ -57,7 +57,9 @@ def run(tmp_path: Path) -> RunFolder:
 def training(run: RunFolder) -> Generator["subprocess.Popen[str]", None, None]:
     """`d3po run` in a process of its own; it knows the page only through the store."""
     command = [sys.executable, "-m", "d3po", "run", str(run.path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    ) as process:
         try:
             yield process
         finally:
