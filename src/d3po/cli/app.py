@@ -142,11 +142,20 @@ def train(run: RunArgument, dry_run: DryRun = False) -> None:
         typer.echo(f"round {round}: trained, {bench.store.votes.count()} answers so far")
 
 
-@app.command("eval", epilog="Example: `d3po eval runs/demo`")
-def evaluate_(run: RunArgument) -> None:
+@app.command("eval", epilog="Example: `d3po eval runs/demo` · a test by people: `d3po eval runs/demo --blind`, then `d3po rate runs/demo`")
+def evaluate_(
+    run: RunArgument,
+    blind: Annotated[
+        bool,
+        typer.Option(
+            "--blind", help="Also have people compare base and tuned pictures, not knowing which is which, at the page of `d3po rate`."
+        ),
+    ] = False,
+) -> None:
     """Measure the newest policy against the base model on held-out prompts."""
     with _opened(run) as bench:
         from d3po.errors import TrainingStoppedError
+        from d3po.run.blind import ask_blind
         from d3po.run.evaluating import evaluate
         from d3po.run.loop import announce, measure, result_rounds, stop_at
 
@@ -159,10 +168,9 @@ def evaluate_(run: RunArgument) -> None:
         except TrainingStoppedError as stop:
             stop_at(bench, kept_rounds=rounds - 1, reason=str(stop))
             raise
-
-
-app.command(epilog="Example: `d3po rate runs/demo`")(rate)
-app.command(epilog="Example: `d3po invite runs/demo ada --host 192.168.1.20`")(invite)
+        if blind:
+            questions = ask_blind(bench, rounds, overlap=bench.config.feedback.overlap)
+            typer.echo(f"{questions} blind comparisons wait at `d3po rate {run}`; the votes appear in `d3po report {run}`")
 
 
 @app.command(epilog="Example: `d3po report runs/demo`")
@@ -191,6 +199,10 @@ def export(
 
         for path in export_result(bench, to or run / "export"):
             typer.echo(str(path))
+
+
+app.command(epilog="Example: `d3po rate runs/demo`")(rate)
+app.command(epilog="Example: `d3po invite runs/demo ada --host 192.168.1.20`")(invite)
 
 
 @app.command(epilog="Example: `d3po families`")
