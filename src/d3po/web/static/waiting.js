@@ -72,12 +72,13 @@ export class Waiting {
   #draw() {
     const phase = this.#me?.phase ?? this.#queue.standing?.phase ?? "";
     const { message = "", round = null } = this.#me ?? {};
-    const { title, words, end } = describe(phase);
+    const { title, words, end, begins } = describe(phase);
+    const news = begins.length ? message : ""; // while others rate, the trainer's words are not about whoever waits
     const away = this.#queue.trouble !== null;
     expose({ state: end && !away ? "done" : "waiting", phase });
     if (away) return this.#tell("The server cannot be reached", "Your votes are kept. The page goes on by itself.", true);
     if (!this.#queue.dry && !end) return this.#tell("Loading pictures", "", true);
-    this.#tell(title, message || words, !end, round === null || end ? "" : `Round ${round}`);
+    this.#tell(title, news || words, !end, round === null || end ? "" : `Round ${round}`);
   }
 
   #tell(title, words, busy, where = "") {
