@@ -1,4 +1,7 @@
-"""What the views share: the store, its writer, the pictures, who is who."""
+"""What the views share: the store, its writer, the pictures, who is who.
+
+What a view depends on is async although it waits for nothing: FastAPI would send a plain function to another thread and back.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -31,12 +34,12 @@ class Desk:
     overview: Overview
 
 
-def desk_of(request: Request) -> Desk:
+async def desk_of(request: Request) -> Desk:
     """The parts of the server that a request reached."""
     return request.app.state.desk
 
 
-def somebody(request: Request) -> Caller:
+async def somebody(request: Request) -> Caller:
     """Whoever asks, by session or as the owner of this machine."""
     caller: Caller | None = getattr(request.state, "caller", None)
     if caller is None:
@@ -44,7 +47,7 @@ def somebody(request: Request) -> Caller:
     return caller
 
 
-def administrator(caller: Annotated[Caller, Depends(somebody)]) -> Caller:
+async def administrator(caller: Annotated[Caller, Depends(somebody)]) -> Caller:
     """Whoever asks, if an administrator."""
     if caller.role != "admin":
         raise HTTPException(403, "this is for administrators")
