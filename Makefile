@@ -28,6 +28,7 @@ rate: .venv/demo.stamp ## rate the demo's pictures in your browser; the next rou
 
 test: .venv/dev.stamp ## run the whole test suite
 	$(BIN)/python -m tools.postgresql
+	$(BIN)/python -m tools.chromium
 	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
 check: .venv/dev.stamp ## lint, formatting, types and import rules
