@@ -65,3 +65,11 @@ def store(url: str, tmp_path: Path) -> Iterator[Store]:
     store = Store(url, key_file=tmp_path / "d3po.key")
     yield store
     store.close()
+
+
+@pytest.fixture
+def postgresql_store(postgresql_url: str) -> Iterator[Store]:
+    """An empty store on PostgreSQL, for what SQLite cannot do."""
+    store = Store(emptied(postgresql_url))
+    yield store
+    store.close()

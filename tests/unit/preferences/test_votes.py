@@ -192,6 +192,17 @@ def test_votes_that_come_together_do_not_hinder_each_other(store: Store, ada: in
     assert store.votes.count() == 2
 
 
+def test_a_vote_that_the_database_itself_refuses_does_not_hinder_others(store: Store, ada: int) -> None:
+    store.questions.ask(pairs(fill(store)))
+    first, second, third = store.questions.lease(ada, 3)
+    with store.database.transaction() as connection:
+        connection.exec_driver_sql(f"DELETE FROM question_image WHERE question_id = {second.question}")
+    results = store.votes.cast_many([cast(first, ada), cast(second, ada), cast(third, ada)])
+    assert [getattr(result, "status", None) for result in results] == ["new", None, "new"]
+    assert "cannot be recorded" in str(results[1])
+    assert store.votes.count() == 2
+
+
 def test_a_vote_and_its_withdrawal_may_come_together(store: Store, ada: int, assigned: Assigned) -> None:
     sent = cast(assigned, ada)
     undo = Retract(id=str(uuid.uuid4()), vote=sent.id, annotator=ada)

@@ -7,12 +7,13 @@ by the tables' constraints, so several processes may work at once.
 from pathlib import Path
 
 from d3po.preferences.store.batches import Batches
+from d3po.preferences.store.casting import Receipt, Retract
 from d3po.preferences.store.database import Database
 from d3po.preferences.store.journal import Audit, AuditEntry, ControlState, Journal, JournalEntry
 from d3po.preferences.store.people import Annotator, Invitation, NewInvitation, People
 from d3po.preferences.store.pictures import NewPicture, PictureFile, PictureRecord, Pictures
 from d3po.preferences.store.questions import Progress, Questions
-from d3po.preferences.store.votes import Receipt, Retract, Votes
+from d3po.preferences.store.votes import Votes
 
 __all__ = [
     "Annotator",

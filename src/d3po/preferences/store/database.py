@@ -104,18 +104,18 @@ class Database:
         with self._begin(writes=False) as connection:
             yield connection
 
-    def write(self, work: Callable[[Connection], Result]) -> Result:
+    def write(self, work: Callable[[Connection], Result], *, attempts: int = ATTEMPTS) -> Result:
         """Do `work` in a transaction; where a concurrent writer came first, roll back and do it again from the start.
 
         Raises:
             StorageError: as `transaction`.
         """
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts):
             try:
                 with self.transaction() as connection:
                     return work(connection)
             except (sql.IntegrityError, CollisionError):
-                if not self.is_postgresql or attempt == ATTEMPTS - 1:
+                if not self.is_postgresql or attempt == attempts - 1:
                     raise
                 time.sleep(random.uniform(0, 0.005) * (attempt + 1))
         raise AssertionError("the last attempt returns or raises")
