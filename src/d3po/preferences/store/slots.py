@@ -19,13 +19,28 @@ IS_LEASED = AssignmentRow.state == literal_column("'leased'")
 """As the index of leases has it, so that it is used."""
 
 
+_HELD = select(AssignmentRow.question_id, AssignmentRow.overlap_slot).where(
+    AssignmentRow.question_id.in_(bindparam("questions", expanding=True)), AssignmentRow.overlap_slot.is_not(None)
+)
+
+_CLOSE = update(QuestionRow).where(QuestionRow.id.in_(bindparam("questions", expanding=True))).values(open_slots=QuestionRow.open_slots - 1)
+
+_TRAINED = select(FeedbackBatchRow.id).where(FeedbackBatchRow.round == QuestionRow.round).exists()
+
+_EXPIRED = (
+    select(AssignmentRow.id, AssignmentRow.question_id, or_(~_TRAINED, QuestionRow.purpose != "train").label("reopens"))
+    .join(QuestionRow, QuestionRow.id == AssignmentRow.question_id)
+    .where(IS_LEASED, AssignmentRow.lease_expires_at < bindparam("now"))
+    .order_by(AssignmentRow.lease_expires_at)
+    .limit(MOST_RELEASED)
+    .with_for_update(skip_locked=True, key_share=True, of=[AssignmentRow, QuestionRow])
+)
+
+
 def free_slots(connection: Connection, questions: Sequence[int]) -> dict[int, int]:
     """The smallest slot that no assignment holds, by question id."""
     held: dict[int, set[int]] = defaultdict(set)
-    query = select(AssignmentRow.question_id, AssignmentRow.overlap_slot).where(
-        AssignmentRow.question_id.in_(questions), AssignmentRow.overlap_slot.is_not(None)
-    )
-    for question, slot in connection.execute(query):
+    for question, slot in connection.execute(_HELD, {"questions": questions}):
         held[question].add(slot or 0)
     return {question: next(slot for slot in count() if slot not in held[question]) for question in questions}
 
@@ -42,7 +57,7 @@ def take_slot(connection: Connection, question: int) -> int | None:
 
 def close_slots(connection: Connection, questions: Sequence[int]) -> None:
     """Count one open slot less for each of the questions, which are locked."""
-    connection.execute(update(QuestionRow).where(QuestionRow.id.in_(questions)).values(open_slots=QuestionRow.open_slots - 1))
+    connection.execute(_CLOSE, {"questions": questions})
 
 
 def release_expired(connection: Connection, *, now: int) -> None:
@@ -50,16 +65,7 @@ def release_expired(connection: Connection, *, now: int) -> None:
 
     What another transaction has its hands on is left to it.
     """
-    trained = select(FeedbackBatchRow.id).where(FeedbackBatchRow.round == QuestionRow.round).exists()
-    expired = (
-        select(AssignmentRow.id, AssignmentRow.question_id, or_(~trained, QuestionRow.purpose != "train").label("reopens"))
-        .join(QuestionRow, QuestionRow.id == AssignmentRow.question_id)
-        .where(IS_LEASED, AssignmentRow.lease_expires_at < now)
-        .order_by(AssignmentRow.lease_expires_at)
-        .limit(MOST_RELEASED)
-        .with_for_update(skip_locked=True, key_share=True, of=[AssignmentRow, QuestionRow])
-    )
-    found = connection.execute(expired).all()
+    found = connection.execute(_EXPIRED, {"now": now}).all()
     if found:
         lost = update(AssignmentRow).where(AssignmentRow.id.in_([row.id for row in found]))
         connection.execute(lost.values(state="lost", overlap_slot=None))
