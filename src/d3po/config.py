@@ -99,6 +99,9 @@ class Adapter(Section):
     """What is trained."""
 
     method: Literal["lora", "full"] = Field(default="lora", description="a low-rank adapter, or every weight of the denoiser")
+    start_from: str = Field(
+        default="", description="a LoRA (diffusers', peft's or Kohya's file) that is merged into the model first; the reference has it too"
+    )
     rank: Count = Field(default=4, description="LoRA rank")
     alpha: float = Field(default=4.0, gt=0, description="LoRA scale is alpha / rank")
     targets: AdapterTargets = Field(

@@ -114,8 +114,13 @@ def test_a_run_goes_on_where_an_earlier_process_left_it(trained: Trained) -> Non
 def test_plain_diffusers_makes_the_same_picture_with_the_exported_lora(trained: Trained, tmp_path: Path) -> None:
     ours = our_picture(at_the_end(trained))
     base = plain.plain_picture(trained.family, plain.quiet(load(trained.model)), at_the_end(trained))
-    lora, merged = export_result(opened(trained.folder), tmp_path)
+    lora, *_, merged, _ = export_result(opened(trained.folder), tmp_path)
     tuned = plain.plain_picture(trained.family, plain.reloaded(trained.family, trained.model, lora), at_the_end(trained))
+    kohya = lora.parent.parent / "lora-kohya.safetensors"
+    if kohya.exists():
+        other = plain.plain_picture(trained.family, plain.reloaded(trained.family, trained.model, kohya), at_the_end(trained))
+        torch.testing.assert_close(other, ours, rtol=0, atol=1e-5)
+    assert kohya.exists() == (trained.family in ("stable-diffusion", "sdxl", "inpainting"))
     baked = plain.plain_picture(trained.family, plain.quiet(load(merged)), at_the_end(trained))
     assert float((ours - base).abs().max()) > 1e-4
     torch.testing.assert_close(tuned, ours, rtol=0, atol=1e-5)

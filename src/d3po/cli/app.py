@@ -10,6 +10,7 @@ import typer
 
 from d3po import __version__
 from d3po.cli.arguments import RunArgument
+from d3po.cli.pictures import register as register_pictures
 from d3po.cli.rating import invite, rate
 from d3po.cli.votes import votes
 
@@ -277,3 +278,6 @@ def _assignment(text: str) -> tuple[str, str]:
     if not equals:
         raise ConfigError(f"--set {text} has no value; write it as key=value")
     return key.strip(), value.strip()
+
+
+register_pictures(app, _opened)

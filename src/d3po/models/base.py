@@ -72,6 +72,8 @@ class PolicySettings:
     height: int = 0
     parts: str = ""
     """The folder or hub id of a pipeline that lends a single-file model the parts which are not in its file."""
+    start_from: str = ""
+    """A LoRA that is merged into the network before anything else."""
     inpaint_image: str = ""
     """The picture whose masked part is painted anew."""
     inpaint_mask: str = ""

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Num
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from d3po.errors import ConfigError
 from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, Sampler, SamplerSettings
+from d3po.models.interchange import merge_layers, read_lora, to_kohya
 from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler, read_scheduler
 
@@ -36,6 +38,8 @@ class PipelinePolicy(AbstractPolicy):
         self.latent_shape = self._latent_shape()
         self.guidance_kind = self._guidance_kind()
         self.guided_rows = 2 if self.guidance_kind == "cfg" else 1
+        if self.settings.start_from:
+            merge_layers(self.network, read_lora(Path(self.settings.start_from), self.network))
         self._has_adapter = lora is not None
         if lora is not None:
             self._trainable = attach_lora(self.network, seed=seed, **lora)
@@ -110,8 +114,13 @@ class PipelinePolicy(AbstractPolicy):
         return self._trainable
 
     def export(self, directory: Path) -> list[Path]:
-        written = [self._save_lora(directory / "lora", scaled_lora(self.network))] if self._has_adapter else []
+        written: list[Path] = []
         if self._has_adapter:
+            layers = scaled_lora(self.network)
+            written.append(self._save_lora(directory / "lora", layers))
+            if self.denoiser == "unet" and hasattr(self.pipeline, "load_lora_weights"):
+                written.append(directory / "lora-kohya.safetensors")
+                save_file(to_kohya(layers), written[-1], metadata={"format": "pt"})
             merge_lora(self.network)
             self._has_adapter = False
         self.pipeline.save_pretrained(directory / "merged")

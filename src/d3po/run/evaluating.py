@@ -58,7 +58,7 @@ def evaluate(bench: Workbench, rounds: int) -> Evaluation:
     settings = bench.config.evaluation
     prompts = bench.folder.held_out()[: settings.prompts]
     bench.stand_at(rounds)
-    with _averaged(bench):
+    with averaged(bench, rounds):
         title = "base: evaluating" if rounds == 0 else f"round {rounds - 1}: evaluating"
         pictures = sample_pictures(bench, prompts, settings.images_per_prompt, stream=STREAM, title=title)
     _keep_pictures(bench, label_of(rounds), prompts, pictures)
@@ -136,8 +136,9 @@ def subject_accuracy(pictures: NDArray[np.uint8], prompts: list[str]) -> float |
 
 
 @contextmanager
-def _averaged(bench: Workbench) -> Generator[None, None, None]:
-    if bench.trainer.average is not None:
+def averaged(bench: Workbench, rounds: int) -> Generator[None, None, None]:
+    """Within this context the policy after `rounds` rounds has its averaged weights, where the run keeps them."""
+    if rounds > 0 and bench.trainer.average is not None:
         with standing_in(bench.policy, bench.trainer.average):
             yield
     else:

@@ -1,6 +1,7 @@
 """The run folder: where everything lies, and who may write there."""
 
 import json
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ CHANGEABLE: dict[str, bool | set[str]] = {
     "feedback": {"source", "ask", "pairs_per_prompt", "overlap", "quota", "deadline_minutes"},
 }
 """Settings that may change between two commands on one folder; all others decide what was already made."""
+
+PASSWORD = re.compile(r"(://[^:/@\s]+):[^@\s]+@")
+"""In a database's URL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +102,10 @@ class RunFolder:
     def store(self, url: str = "") -> Store:
         """The run's database: `d3po.db` in the folder, or one elsewhere by its URL."""
         return Store(url, key_file=self.path / "d3po.key") if url else Store.in_folder(self.path)
+
+    def public_settings(self) -> str:
+        """run.toml without the password that a database's URL may hold: reports and model cards may be shown to anybody."""
+        return re.sub(PASSWORD, r"\1:***@", self.config_path.read_text())
 
     def prompts(self) -> list[str]:
         """The prompts that rounds draw from."""

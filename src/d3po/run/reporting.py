@@ -1,7 +1,6 @@
 """Gathers a run's results into its report page."""
 
 import platform
-import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from d3po.storage.files import write_atomically
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy")
 SHOWN_PROMPTS, SHOWN_IMAGES = 12, 4
-PASSWORD = re.compile(r"(://[^:/@\s]+):[^@\s]+@")
-"""In a database's URL; a report may be shown to anybody."""
 
 
 def write_report(bench: Workbench, rounds: int, stopped: str | None) -> Path:
@@ -36,7 +33,7 @@ def write_report(bench: Workbench, rounds: int, stopped: str | None) -> Path:
         rows=rows,
         stopped=stopped,
         blind=blind_result(bench, result.rounds),
-        config=re.sub(PASSWORD, r"\1:***@", bench.folder.config_path.read_text()),
+        config=bench.folder.public_settings(),
         versions={
             "d3po": __version__,
             **{name: version(name) for name in LIBRARIES},

@@ -1,0 +1,68 @@
+"""The commands that make pictures of a trained run."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from d3po.cli.arguments import RunArgument
+
+if TYPE_CHECKING:
+    from d3po.run.workbench import Workbench
+
+PromptOption = Annotated[
+    list[str] | None, typer.Option("--prompt", metavar="TEXT", help="What to draw. Repeatable. Default: held-out prompts.")
+]
+PromptsOption = Annotated[Path | None, typer.Option("--prompts", help="A file of prompts, one a line.")]
+CountOption = Annotated[int, typer.Option("--count", min=1, help="Pictures of each prompt.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", help="Seed of their noise; the same one gives base and tuned pictures that can be compared.")
+]
+Opener = Callable[[Path], "AbstractContextManager[Workbench]"]
+SHOWN = 8
+"""Held-out prompts that are drawn where none is given."""
+
+
+def register(app: typer.Typer, opened: Opener) -> None:
+    """Add the commands to `app`; `opened` opens a run folder."""
+
+    @app.command("generate", epilog='Example: `d3po generate runs/demo --prompt "a panda" --to pictures`')
+    def _generate(
+        run: RunArgument,
+        prompt: PromptOption = None,
+        prompts: PromptsOption = None,
+        to: Annotated[Path | None, typer.Option(help="Where to write. Default: `generated` in the run folder.")] = None,
+        count: CountOption = 1,
+        seed: SeedOption = 0,
+        base: Annotated[bool, typer.Option("--base", help="Draw with the base model instead of the result.")] = False,
+    ) -> None:
+        """Draw pictures with the run's result."""
+        with opened(run) as bench:
+            from d3po.run.generating import generate
+
+            for path in generate(bench, _wanted(bench, prompt, prompts), to or run / "generated", count=count, seed=seed, base=base):
+                typer.echo(str(path))
+
+    @app.command("compare-images", epilog="Example: `d3po compare-images runs/demo --to before-after.png`")
+    def _compare_images(
+        run: RunArgument,
+        prompt: PromptOption = None,
+        prompts: PromptsOption = None,
+        to: Annotated[Path | None, typer.Option(help="The PNG to write. Default: `compared.png` in the run folder.")] = None,
+        count: CountOption = 2,
+        seed: SeedOption = 0,
+    ) -> None:
+        """Draw a grid: the base model's pictures beside the result's, from the same noise."""
+        with opened(run) as bench:
+            from d3po.run.generating import compare_images
+
+            typer.echo(str(compare_images(bench, _wanted(bench, prompt, prompts), to or run / "compared.png", count=count, seed=seed)))
+
+
+def _wanted(bench: "Workbench", prompt: list[str] | None, prompts: Path | None) -> list[str]:
+    from d3po.run.prompts import read_prompts
+
+    given = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
+    return given or bench.folder.held_out()[:SHOWN]
