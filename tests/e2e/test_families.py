@@ -13,6 +13,7 @@ from torch import Tensor
 from d3po.diffusion.rollout import rollout
 from d3po.models.base import AbstractPolicy, SamplerSettings
 from d3po.models.families import FAMILIES, family_of
+from d3po.recipes import load_recipe
 from d3po.run.exporting import export_result
 from d3po.run.folder import RunFolder, create_run
 from d3po.run.loop import run_rounds
@@ -52,7 +53,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     AcceleratorState._reset_state(reset_partial_state=True)
     directory = tmp_path_factory.mktemp(request.param)
     model = save_tiny(request.param, directory / "model")
-    begun = start("default", SETTINGS | SMALL | {"model": str(model)} | of_family(request.param, directory))
+    begun = start(load_recipe("default"), SETTINGS | SMALL | {"model": str(model)} | of_family(request.param, directory))
     assert begun.family is not None
     prompts, held_out = (PROMPTS, HELD_OUT) if begun.has_prompts else numbered_starts(begun.config)
     folder = create_run(directory / "run", begun.config, prompts=prompts, held_out=held_out)

@@ -58,6 +58,7 @@ def init(
 ) -> None:
     """Make a run folder: run.toml with every setting, and the prompts."""
     from d3po.errors import ConfigError
+    from d3po.recipes import load_recipe
     from d3po.run.folder import create_run
     from d3po.run.prompts import choose_prompts
     from d3po.run.starting import numbered_starts, start
@@ -65,7 +66,7 @@ def init(
     assignments = dict(_assignment(text) for text in set_ or [])
     if model is not None:
         assignments["model"] = model
-    begun = start(recipe, assignments)
+    begun = start(load_recipe(recipe), assignments)
     config = begun.config
     if begun.needs_prompts and prompts is None:
         raise ConfigError(f"model {config.model!r} needs prompts; give a file with one a line by --prompts")

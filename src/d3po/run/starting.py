@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from d3po.config import RunConfig, override
 from d3po.models.families import EMBEDDED, Family, family_of
-from d3po.recipes import load_recipe
 
 STARTS = 64
 """Starting noises of a run without prompts, if its settings ask for no more."""
@@ -36,15 +35,15 @@ class Start:
         return f"model: {self.family.title}" + (f"; proposed for it: {proposed}" if proposed else "")
 
 
-def start(recipe: str, assignments: dict[str, str]) -> Start:
+def start(recipe: RunConfig, assignments: dict[str, str]) -> Start:
     """The recipe's settings for the model; `default` takes what the model's family proposes, and assignments win over both.
 
     Raises:
         ModelError: the model lies here but is of no family that is known.
     """
-    config = override(load_recipe(recipe), assignments, where="--set")
+    config = override(recipe, assignments, where="--set")
     family = family_of(config.model)
-    if family is not None and recipe == "default" and config.model != EMBEDDED:
+    if family is not None and recipe.recipe == "default" and config.model != EMBEDDED:
         config = override(config, {key: value for key, value in family.proposes.items() if key not in assignments}, where=family.name)
     return Start(config=config, family=family)
 

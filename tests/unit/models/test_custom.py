@@ -11,6 +11,7 @@ from d3po.config import RunConfig, override
 from d3po.errors import ConfigError, ModelError
 from d3po.models.base import PolicySettings, SamplerSettings
 from d3po.models.custom import CustomPolicy, load_custom
+from d3po.recipes import load_recipe
 from d3po.run.folder import create_run
 from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator
@@ -98,7 +99,7 @@ def test_the_examples_train_and_their_exports_are_the_trained_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: str, reward: str
 ) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    begun = start("default", {"model": f"custom:{example}:make", "feedback.reward": f"{example}:{reward}"})
+    begun = start(load_recipe("default"), {"model": f"custom:{example}:make", "feedback.reward": f"{example}:{reward}"})
     config = override(begun.config, SMALL, where="test")
     prompts, held_out = numbered_starts(config)
     folder = create_run(tmp_path / "run", config, prompts=prompts, held_out=held_out)
@@ -119,6 +120,6 @@ def test_the_examples_train_and_their_exports_are_the_trained_network(
 
 
 def test_a_custom_model_needs_no_prompts() -> None:
-    begun = start("default", {"model": "custom:some:thing"})
+    begun = start(load_recipe("default"), {"model": "custom:some:thing"})
     assert (begun.needs_prompts, begun.config.adapter.targets) == (False, "linear")
     assert isinstance(begun.config, RunConfig)

@@ -12,6 +12,7 @@ from d3po.errors import ConfigError, ModelError
 from d3po.models.base import PolicySettings, SamplerSettings
 from d3po.models.families import FAMILIES, family_of, named, table
 from d3po.models.load import load_policy
+from d3po.recipes import load_recipe
 from d3po.run.starting import numbered_starts, start
 from tests.tiny import save_tiny
 
@@ -94,7 +95,7 @@ def test_every_proposed_setting_is_one(family) -> None:
 
 def test_a_familys_settings_are_proposed_and_the_users_win(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    begun = start("default", {"model": str(tmp_path), "sampling.steps": "7"})
+    begun = start(load_recipe("default"), {"model": str(tmp_path), "sampling.steps": "7"})
     assert (begun.config.sampling.guidance, begun.config.sampling.steps) == (3.5, 7)
     assert begun.needs_prompts
     assert "FLUX" in begun.words()
