@@ -168,6 +168,30 @@ def test_votes_from_elsewhere_fill_the_slots_of_a_question(make_store: MakeStore
     assert taker.questions.lease(taker.people.annotator("bob", "human").id, 5) == []
 
 
+def test_withdrawal_from_elsewhere_has_the_question_asked_again(make_store: MakeStore, tmp_path: Path) -> None:
+    giver, taker = make_store("giver"), make_store("taker")
+    for store in (giver, taker):
+        store.questions.ask([pair(*ids(store)[:2], overlap=1)])
+    vote = ask_and_vote(giver, "ada", pair(*ids(giver)[:2], overlap=1), wins(ids(giver)[0]))
+    through("jsonl", giver, taker, tmp_path)
+    giver.votes.retract("5d1f4b7e-0000-4000-8000-000000000003", vote, giver.people.annotator("ada", "human").id)
+    assert through("jsonl", giver, taker, tmp_path).new_votes == 1
+    assert taker.votes.count() == 0
+    assert taker.questions.progress(round=0).open == 1
+    assert len(taker.questions.lease(taker.people.annotator("bob", "human").id, 5)) == 1
+
+
+def test_several_people_from_elsewhere_take_a_slot_each(make_store: MakeStore, tmp_path: Path) -> None:
+    giver, taker = make_store("giver"), make_store("taker")
+    for store in (giver, taker):
+        store.questions.ask([pair(*ids(store)[:2], overlap=3)])
+    for who in ("ada", "bob"):
+        ask_and_vote(giver, who, pair(*ids(giver)[:2]), wins(ids(giver)[0]))
+    through("jsonl", giver, taker, tmp_path)
+    progress = taker.questions.progress(round=0)
+    assert (progress.done, progress.open) == (2, 1)
+
+
 def test_claimed_votes_include_those_that_came_home(make_store: MakeStore, tmp_path: Path) -> None:
     giver, taker = make_store("giver"), make_store("taker")
     fill(giver)

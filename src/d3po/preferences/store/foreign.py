@@ -1,11 +1,11 @@
 """What moves between stores: pictures found by their content, and vote events read and recorded as they are, ids and times included."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
 
 from d3po.errors import VoteError
 from d3po.preferences.records import AnnotatorKind, Answer, Kind, NewQuestion, Origin, Purpose
@@ -14,7 +14,7 @@ from d3po.preferences.store.checks import LONGEST_TIME, answer_from_json, check_
 from d3po.preferences.store.database import Database, chunks
 from d3po.preferences.store.reading import IS_STANDING, next_sequence
 from d3po.preferences.store.slots import close_slots, free_slots
-from d3po.preferences.tables import AnnotatorRow, AssignmentRow, ImageRow, PromptRow, QuestionRow, VoteItemRow, VoteRow
+from d3po.preferences.tables import AnnotatorRow, AssignmentRow, FeedbackBatchRow, ImageRow, PromptRow, QuestionRow, VoteItemRow, VoteRow
 
 PAGE = 500
 
@@ -204,6 +204,12 @@ class _Here:
     """Question and annotator by assignment."""
     heads: dict[tuple[int, int], str]
     """The newest event by question and annotator."""
+    turns: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
+    """Rows to be inserted: assignments,"""
+    votes: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
+    """votes,"""
+    items: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
+    """and what they say of single pictures."""
 
 
 def _record(connection: Connection, annotators: dict[str, int], events: Sequence[StoredEvent], now: int) -> Recorded:
@@ -212,7 +218,7 @@ def _record(connection: Connection, annotators: dict[str, int], events: Sequence
     ]
     questions = record_questions(connection, asked, opened=False)
     whose = [(question, annotators[each.annotator]) for question, each in zip(questions, events, strict=True)]
-    here, recorded, touched = _look_up(connection, events, whose), Recorded(), dict[str, bool]()
+    here, recorded, touched = _look_up(connection, events, whose), Recorded(), dict[str, int | None]()
     for event, key in zip(events, whose, strict=True):
         problem = _problem(event, key, here)
         if problem is not None:
@@ -220,10 +226,12 @@ def _record(connection: Connection, annotators: dict[str, int], events: Sequence
         elif event.id in here.hashes:
             recorded.duplicates += 1
         else:
-            _insert(connection, event, key, here, now)
+            _add(event, key, here, now)
             recorded.new += 1
-            touched[event.assignment] = event.annotator_kind == "human"
-    _settle(connection, touched)
+            touched[event.assignment] = key[0] if event.annotator_kind == "human" else None
+    _insert(connection, here)
+    for part in chunks(list(touched)):
+        _settle(connection, {turn: touched[turn] for turn in part})
     return recorded
 
 
@@ -260,48 +268,79 @@ def _problem(event: StoredEvent, key: tuple[int, int], here: _Here) -> str | Non
     return None
 
 
-def _insert(connection: Connection, event: StoredEvent, key: tuple[int, int], here: _Here, now: int) -> None:
+def _add(event: StoredEvent, key: tuple[int, int], here: _Here, now: int) -> None:
+    """Note the rows of an event that can be recorded."""
     question, annotator = key
-    owner = {"question_id": question, "annotator_id": annotator}
+    owner: dict[str, object] = {"question_id": question, "annotator_id": annotator}
     if key not in here.assignments:
-        turn = {"id": event.assignment, "overlap_slot": None, "shown": list(event.shown), "state": "answered"}
-        connection.execute(insert(AssignmentRow), owner | turn | {"created_at": min(event.received_at, now), "lease_expires_at": now})
+        turn: dict[str, object] = {"id": event.assignment, "overlap_slot": None, "shown": list(event.shown), "state": "answered"}
+        here.turns.append(owner | turn | {"created_at": min(event.received_at, now), "lease_expires_at": now})
         here.assignments[key], here.owners[event.assignment] = event.assignment, key
     answer = event.answer
-    said = {} if answer is None else {"outcome": answer.outcome, "winner_id": answer.winner, "reason": answer.reason}
+    said = (None, None, None) if answer is None else (answer.outcome, answer.winner, answer.reason)
     about = {"id": event.id, "assignment_id": event.assignment, "action": "retract" if answer is None else "cast"}
     when = {"rt_ms": event.rt_ms, "client": event.client, "payload_hash": event.payload_hash, "received_at": event.received_at}
-    row = owner | about | said | when | {"supersedes": event.supersedes}
-    connection.execute(insert(VoteRow).values(sequence=next_sequence(connection)), row)
-    if answer is not None and answer.values:
-        items = [
-            {"vote_id": event.id, "question_id": question, "image_id": image, "value": value} for image, value in answer.values.items()
-        ]
-        connection.execute(insert(VoteItemRow), items)
+    words = dict(zip(("outcome", "winner_id", "reason"), said, strict=True))
+    here.votes.append(owner | about | words | when | {"supersedes": event.supersedes})
+    values = {} if answer is None else answer.values
+    vote: dict[str, object] = {"vote_id": event.id, "question_id": question}
+    here.items += [vote | {"image_id": image, "value": value} for image, value in values.items()]
     here.hashes[event.id], here.heads[key] = event.payload_hash, event.id
 
 
-def _settle(connection: Connection, touched: dict[str, bool]) -> None:
-    """Set assignments right: one whose answer was withdrawn is lost, and a person's standing answer takes a slot that is left."""
-    for part in chunks(list(touched)):
-        standing = set(connection.execute(select(VoteRow.assignment_id).where(VoteRow.assignment_id.in_(part), IS_STANDING)).scalars())
-        turns = select(AssignmentRow.id, AssignmentRow.question_id, AssignmentRow.overlap_slot).where(AssignmentRow.id.in_(part))
-        for row in connection.execute(turns.order_by(AssignmentRow.question_id)).all():
-            slot = row.overlap_slot
-            if slot is None and row.id in standing and touched[row.id]:
-                slot = _slot(connection, row.question_id)
-            state = "answered" if row.id in standing else "lost"
-            changed = {"state": state, "overlap_slot": slot if row.id in standing else None}
-            connection.execute(update(AssignmentRow).where(AssignmentRow.id == row.id).values(**changed))
+def _insert(connection: Connection, here: _Here) -> None:
+    if here.turns:
+        connection.execute(insert(AssignmentRow), here.turns)
+    if here.votes:
+        connection.execute(insert(VoteRow).values(sequence=next_sequence(connection)), here.votes)
+    if here.items:
+        connection.execute(insert(VoteItemRow), here.items)
 
 
-def _slot(connection: Connection, question: int) -> int | None:
-    """One of the question's slots that nobody holds, open or never opened."""
-    query = select(QuestionRow.overlap, QuestionRow.open_slots).where(QuestionRow.id == question).with_for_update(key_share=True)
-    wanted = connection.execute(query).one()
-    slot = free_slots(connection, [question])[question]
-    if slot >= wanted.overlap:
-        return None
-    if wanted.open_slots > 0:
-        close_slots(connection, [question])
-    return slot
+def _settle(connection: Connection, touched: dict[str, int | None]) -> None:
+    """Set assignments right: one whose answer was withdrawn is lost, and a person's standing answer takes a slot that is left.
+
+    Args:
+        connection: of the transaction.
+        touched: by assignment the question, or None where no slot is to be taken.
+    """
+    standing = set(connection.execute(select(VoteRow.assignment_id).where(VoteRow.assignment_id.in_(touched), IS_STANDING)).scalars())
+    held = select(AssignmentRow.id, AssignmentRow.question_id)
+    rows = connection.execute(held.where(AssignmentRow.id.in_(touched), AssignmentRow.overlap_slot.is_not(None)))
+    holding = {row.id: row.question_id for row in rows}
+    withdrawn, answered = [turn for turn in touched if turn not in standing], [turn for turn in touched if turn in standing]
+    _reopen(connection, Counter(holding[turn] for turn in withdrawn if turn in holding))
+    connection.execute(update(AssignmentRow).where(AssignmentRow.id.in_(withdrawn)).values(state="lost", overlap_slot=None))
+    connection.execute(update(AssignmentRow).where(AssignmentRow.id.in_(answered)).values(state="answered"))
+    wanting: dict[int, list[str]] = defaultdict(list)
+    for turn in answered:
+        question = touched[turn]
+        if question is not None and turn not in holding:
+            wanting[question].append(turn)
+    while wanting:  # one answer of each question at a time, since each takes the slot that the one before it left
+        _take_slots(connection, {question: turns.pop(0) for question, turns in wanting.items()})
+        wanting = defaultdict(list, {question: turns for question, turns in wanting.items() if turns})
+
+
+def _reopen(connection: Connection, given_up: Counter[int]) -> None:
+    """Let slots that are about to be given up be asked again, where the round still asks: open slots and held ones are then all that are wanted."""
+    holders = (
+        select(func.count()).where(AssignmentRow.question_id == QuestionRow.id, AssignmentRow.overlap_slot.is_not(None)).scalar_subquery()
+    )
+    trained = select(FeedbackBatchRow.id).where(FeedbackBatchRow.round == QuestionRow.round).exists()
+    still_asked = QuestionRow.round.is_not(None), ~trained, QuestionRow.open_slots + holders == QuestionRow.overlap
+    for question, more in given_up.items():
+        statement = update(QuestionRow).where(QuestionRow.id == question, *still_asked)
+        connection.execute(statement.values(open_slots=QuestionRow.open_slots + more))
+
+
+def _take_slots(connection: Connection, turns: dict[int, str]) -> None:
+    """Give each assignment, by question, a slot that nobody holds, open or never opened, if there is one."""
+    query = select(QuestionRow.id, QuestionRow.overlap, QuestionRow.open_slots).where(QuestionRow.id.in_(turns)).order_by(QuestionRow.id)
+    wanted = {row.id: row for row in connection.execute(query.with_for_update(key_share=True))}
+    free = free_slots(connection, list(turns))
+    taken = {question: free[question] for question in turns if free[question] < wanted[question].overlap}
+    close_slots(connection, [question for question in taken if wanted[question].open_slots > 0])
+    if taken:
+        statement = update(AssignmentRow).where(AssignmentRow.id == bindparam("turn")).values(overlap_slot=bindparam("slot"))
+        connection.execute(statement, [{"turn": turns[question], "slot": slot} for question, slot in taken.items()])
