@@ -7,17 +7,19 @@ from collections.abc import Callable
 
 import pytest
 
-from d3po.errors import RunEndedError
+from d3po.errors import RunEndedError, RunFolderError
 from d3po.preferences.records import Answer, Assigned, Cast
 from d3po.preferences.store import Store
 from d3po.run import asking, control
 from d3po.run.asking import ask_people, questions_of
 from d3po.run.blind import ask_blind, blind_result
+from d3po.run.feedback import comparisons_learnt_from
 from d3po.run.folder import RunFolder
 from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator
 from d3po.run.reporting import write_report
 from d3po.run.sampling import sample_round
+from d3po.run.votes import make_gold
 from d3po.run.workbench import Workbench
 
 MakeRun = Callable[..., RunFolder]
@@ -49,9 +51,9 @@ def prefer_larger_id(item: Assigned) -> Answer:
     raise AssertionError(item.kind)
 
 
-def vote(store: Store, count: int, answer: Callable[[Assigned], Answer] = prefer_larger_id) -> int:
+def vote(store: Store, count: int, answer: Callable[[Assigned], Answer] = prefer_larger_id, name: str = "ada") -> int:
     """A person who answers up to `count` questions; returns how many there were."""
-    who = store.people.annotator("ada", "human").id
+    who = store.people.annotator(name, "human").id
     done = 0
     while done < count and (items := store.questions.lease(who, min(4, count - done))):
         for item in items:
@@ -159,6 +161,30 @@ def test_votes_after_the_claim_change_nothing_that_training_sees(make_run: MakeR
     ask_people(bench, 0)
     assert bench.store.batches.votes(0) == claimed
     assert bench.store.votes.count(round=0) == 3, "the late vote is kept all the same"
+
+
+def test_what_one_answered_can_be_asked_of_others_as_gold(make_run: MakeRun) -> None:
+    bench = sampled(make_run, {"feedback.overlap": "2"})
+    bench.store.questions.ask(questions_of(bench, 0))
+    vote(bench.store, 5)
+    assert make_gold(bench.store, "ada", 3) == 3
+    other = bench.store.people.annotator("bo", "human").id
+    asked = bench.store.questions.lease(other, 8, gold_rate=0.5)
+    assert sum(item.purpose == "gold" for item in asked) == 3
+    expected = bench.store.questions.expected()
+    assert all(expected[item.question] == prefer_larger_id(item) for item in asked if item.purpose == "gold")
+    with pytest.raises(RunFolderError, match="has no votes"):
+        make_gold(bench.store, "bo", 3)
+
+
+def test_annotators_who_contradict_everybody_count_less(make_run: MakeRun) -> None:
+    bench = sampled(make_run, {"feedback.overlap": "4"})
+    bench.store.questions.ask(questions_of(bench, 0))
+    for name in ("ada", "bo", "cleo"):
+        vote(bench.store, 100, name=name)
+    vote(bench.store, 100, lambda item: Answer(outcome="win", winner=min(item.shown)), name="contrary")
+    targets = {c.target for c in comparisons_learnt_from(bench, 0)}
+    assert targets == {0.0}, "image_a is the smaller id, and the one who always prefers it is not believed"
 
 
 def test_a_blind_test_counts_for_the_tuned_picture_whichever_side_it_was_on(make_run: MakeRun) -> None:

@@ -123,6 +123,19 @@ def merge(
         _say_imported(merge_votes(folder, store, other, Narrator()))
 
 
+@votes.command("gold", epilog="Example: `d3po votes gold runs/mine --by owner --count 12`")
+def gold(
+    run: RunArgument,
+    by: Annotated[str, typer.Option(help="Whose answers are taken to be right.")] = "owner",
+    count: Annotated[int, typer.Option(min=1, help="How many of their newest answers.")] = 12,
+) -> None:
+    """Make gold questions of what one annotator answered: everybody is asked them now and then, and how often they are right is shown."""
+    from d3po.run.votes import make_gold
+
+    with _opened(run) as (_, store):
+        typer.echo(f"{make_gold(store, by, count)} gold questions from the answers of {by}")
+
+
 @contextmanager
 def _opened(run: Path) -> "Generator[tuple[RunFolder, Store], None, None]":
     """The run and its store. The folder is not locked: votes may come and go while the run works."""

@@ -4,7 +4,8 @@ from collections import defaultdict
 
 from d3po.feedback.annotator import SimulatedAnnotator
 from d3po.feedback.rewards.registry import load_reward, score_file
-from d3po.preferences.conversion import comparisons_of
+from d3po.preferences.conversion import comparisons_of, pair_judgements
+from d3po.preferences.ranking import reliabilities
 from d3po.preferences.records import Comparison, ImageRecord
 from d3po.preferences.selection import all_pairs, random_pairs
 from d3po.run.workbench import Workbench
@@ -28,8 +29,15 @@ def compare_round(bench: Workbench, round: int) -> None:
 
 
 def comparisons_learnt_from(bench: Workbench, round: int) -> list[Comparison]:
-    """The comparisons that the round's training used or will use: fixed when it first asks, the same whenever it asks again."""
-    return comparisons_of(bench.store.batches.claim(round))
+    """The comparisons that the round's training used or will use: fixed when it first asks, the same whenever it asks again.
+
+    Where several annotators judged, each counts by how reliable these votes show them to be (Crowd-BT, `preferences.ranking`).
+    """
+    votes = bench.store.batches.claim(round)
+    if len({vote.annotator for vote in votes}) == 1:
+        return comparisons_of(votes)
+    trusted = reliabilities(pair_judgements(votes))
+    return comparisons_of(votes, reliability={annotator: trusted[annotator].weight for annotator in trusted})
 
 
 def _pairs(bench: Workbench, images: list[ImageRecord]) -> list[tuple[int, int]]:

@@ -14,10 +14,13 @@ from d3po.preferences.formats.base import Reading, Written
 from d3po.preferences.formats.neutral import ImportedJudgement, Item
 from d3po.preferences.importing import Destination, Imported, import_items, import_name
 from d3po.preferences.ranking import GoldRecord, Reliability, reliabilities
-from d3po.preferences.records import AnnotatorKind, Purpose, Vote
+from d3po.preferences.records import AnnotatorKind, NewQuestion, Purpose, Vote
 from d3po.preferences.store import Annotator, Store
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Bar, Narrator
+
+MANY = 1_000_000
+"""People who may be asked a gold question: everybody."""
 
 OWN = "jsonl"
 """The format that keeps every event."""
@@ -129,6 +132,27 @@ def vote_statistics(store: Store) -> VoteStatistics:
         left=_left(people),
         reports=[(annotators[report.annotator], report, trusted[report.annotator]) for report in reports],
     )
+
+
+def make_gold(store: Store, handle: str, count: int) -> int:
+    """Ask everybody what one annotator has answered, as gold questions, newest answers first; returns how many were put.
+
+    Raises:
+        RunFolderError: nobody of that name has voted.
+    """
+    whose = {each.id for each in store.people.annotators() if each.handle == handle}
+    known = [
+        v for v in store.votes.standing(purpose="train") if v.annotator in whose and v.answer.outcome in ("win", "best_worst", "marks")
+    ]
+    if not known:
+        raise RunFolderError(
+            f"{handle!r} has no votes that prefer something, to make gold questions of; let them rate some questions first"
+        )
+    golden = [
+        NewQuestion(kind=v.kind, purpose="gold", images=v.images, round=v.round, overlap=MANY, gold_answer=v.answer)
+        for v in known[: -count - 1 : -1]
+    ]
+    return len(store.questions.ask(golden))
 
 
 def _left(votes: Iterable[Vote]) -> Proportion:
