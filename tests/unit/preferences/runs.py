@@ -11,9 +11,9 @@ from tests.unit.preferences.formats.items import png
 PROMPTS = ("a cat", "a dog")
 
 
-def sampled_store(folder: Path, *, images: int = 4, seed: int = 0) -> Store:
+def sampled_store(folder: Path, *, images: int = 4, seed: int = 0, url: str | None = None) -> Store:
     """A run's store with one round of two prompts and so many pictures each, whose files are there; other seeds draw other pictures."""
-    store = Store.in_folder(folder)
+    store = Store.in_folder(folder) if url is None else Store(url)
     prompts, pictures = store.pictures.add_prompts(PROMPTS), list[NewPicture]()
     for row, prompt in enumerate(prompts):
         for number in range(images):

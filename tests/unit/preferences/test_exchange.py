@@ -16,6 +16,7 @@ from d3po.preferences.formats.neutral import ImportedPicture, Item, picture_of
 from d3po.preferences.importing import Destination, Imported, import_items, import_name
 from d3po.preferences.records import Answer, Cast, NewQuestion
 from d3po.preferences.store import Store
+from tests.unit.preferences.conftest import emptied
 from tests.unit.preferences.formats.items import name, picture, png, said, stream, won
 from tests.unit.preferences.runs import ask_and_vote, ids, pair, sampled_store, wins
 
@@ -89,6 +90,21 @@ def test_our_own_log_brings_votes_over_whole(make_store: MakeStore, tmp_path: Pa
     done = through("jsonl", giver, taker, tmp_path)
     assert told(taker) == told(giver)
     assert (done.new_votes, done.known_votes, done.new_pictures, dict(done.left_out)) == (7, 0, 0, {})
+
+
+def test_our_own_log_goes_into_postgresql_and_back(make_store: MakeStore, postgresql_url: str, tmp_path: Path) -> None:
+    giver, back, elsewhere = make_store("giver"), make_store("back"), tmp_path / "elsewhere"
+    fill(giver)
+    elsewhere.mkdir()
+    taker = sampled_store(elsewhere, url=emptied(postgresql_url))
+    for expected in (7, 0):
+        assert bring(taker, export_items(giver, root(giver), events=True, pictures=True), root=elsewhere).new_votes == expected
+    assert told(taker) == told(giver)
+    assert bring(back, export_items(taker, elsewhere, events=True, pictures=True)).new_votes == 7
+    assert told(back) == told(giver)
+    new = bring(taker, stream([won(1, 2, prompt="a fox"), won(1, 2, prompt="a fox", annotator="bob")]), root=elsewhere)
+    assert (new.new_votes, new.new_pictures) == (2, 2)
+    taker.close()
 
 
 def test_importing_again_adds_nothing(make_store: MakeStore, tmp_path: Path) -> None:
