@@ -40,6 +40,8 @@ SETTINGS = {
     "training.policy_ema": "0.0",
     "training.prompts_per_update": "2",
     "training.epochs": "5",
+    "training.timestep_range": "[0, 1000]",
+    "training.target_kl": "0.006",
     "evaluation.prompts": "24" if FULL else "8",
     "guards.action": "warn",
     "tracking.tensorboard": "false",
