@@ -263,15 +263,15 @@ def test_a_vote_whose_lease_was_lost_is_kept_beside_those_asked_for(
 
 
 def test_a_late_vote_takes_a_slot_that_is_still_open(store: Store, ada: int, bob: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    ((a, b, _), _) = fill(store)
-    store.questions.ask([pair(a, b)])
-    (assigned,) = store.questions.lease(ada, 1)
+    ((a, b, c), _) = fill(store)
+    store.questions.ask([pair(a, b), pair(b, c)])
+    _, late = store.questions.lease(ada, 2)
     let_time_pass(store, monkeypatch, 1e5)
-    store.questions.lease(bob, 0)
-    assert open_slots(store) == [1]
-    vote(store, assigned, ada)
-    assert open_slots(store) == [0]
-    assert store.questions.lease(bob, 1) == []
+    assert len(store.questions.lease(bob, 1)) == 1
+    assert open_slots(store) == [0, 1]
+    vote(store, late, ada)
+    assert open_slots(store) == [0, 0]
+    assert len(store.questions.lease(bob, 9)) == 1
 
 
 def test_an_undone_extra_vote_stays_lost_but_may_be_cast_again(

@@ -104,13 +104,12 @@ class Questions:
     def progress(self, *, round: int | None = None, annotator: int | None = None) -> Progress:
         """How far a round's training questions have come, or all rounds'; with an annotator, how far their own work has, checks included."""
         within = true() if round is None else QuestionRow.round == round
-        whose = QuestionRow.purpose == "train" if annotator is None else AssignmentRow.annotator_id == annotator
-        by_state = (
-            select(AssignmentRow.state, func.count())
-            .join(QuestionRow, QuestionRow.id == AssignmentRow.question_id)
-            .where(within, whose)
-            .group_by(AssignmentRow.state)
-        )
+        by_state = select(AssignmentRow.state, func.count()).group_by(AssignmentRow.state)
+        if annotator is not None:
+            by_state = by_state.where(AssignmentRow.annotator_id == annotator)
+        if annotator is None or round is not None:
+            whose = QuestionRow.purpose == "train" if annotator is None else true()
+            by_state = by_state.join(QuestionRow, QuestionRow.id == AssignmentRow.question_id).where(within, whose)
         with self._database.reading() as connection:
             states = dict(connection.execute(by_state).all())
             done, leased = states.get("answered", 0), states.get("leased", 0)

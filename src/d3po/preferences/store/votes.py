@@ -13,7 +13,7 @@ from d3po.preferences.store.database import CollisionError, Database
 from d3po.preferences.store.judgements import record_judgements
 from d3po.preferences.store.questions import LEASE_SECONDS
 from d3po.preferences.store.reading import IS_STANDING, select_votes, stream
-from d3po.preferences.tables import QuestionRow, VoteRow
+from d3po.preferences.tables import AssignmentRow, QuestionRow, VoteRow
 
 
 class Votes:
@@ -86,9 +86,9 @@ class Votes:
 
     def count(self, *, round: int | None = None, purpose: Purpose | None = None) -> int:
         """How many votes stand."""
-        query = select(func.count()).select_from(VoteRow).where(IS_STANDING)
+        query = select(func.count()).select_from(AssignmentRow).where(AssignmentRow.state == "answered")  # each with one standing vote
         if round is not None or purpose is not None:
-            query = query.join(QuestionRow, QuestionRow.id == VoteRow.question_id).where(_of(round, purpose))
+            query = query.join(QuestionRow, QuestionRow.id == AssignmentRow.question_id).where(_of(round, purpose))
         with self._database.reading() as connection:
             return connection.execute(query).scalar_one()
 
