@@ -34,6 +34,7 @@ SMALL = {
     "adapter.rank": "2",
     "adapter.alpha": "4.0",
     "training.epochs": "1",
+    "training.prompts_per_update": "1",
     "training.policy_ema": "0.0",
     "evaluation.prompts": "1",
 }
