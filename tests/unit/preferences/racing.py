@@ -10,10 +10,14 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from d3po.errors import StorageError
 from d3po.preferences.records import Answer, Assigned, Vote
 from d3po.preferences.store import Receipt, Store
 from tests.unit.preferences.stores import cast
+
+Result = TypeVar("Result")
 
 TRIPLE, UNDO, ABANDON, TWO_MINDS = 0.4, 0.15, 0.05, 0.1
 """Shares of votes that are sent three times at once, undone twice at once, never or too late sent, and cast otherwise in two tabs at once."""
@@ -58,7 +62,10 @@ class Racer:
         idle = 0
         while idle < 5:
             abandons = self._chance.random() < ABANDON
-            assigned = self._store.questions.lease(self.annotator, self._chance.randint(1, 3), lease_seconds=MOMENT if abandons else 60.0)
+            count, seconds = self._chance.randint(1, 3), MOMENT if abandons else 60.0
+            assigned = persistent(
+                lambda count=count, seconds=seconds: self._store.questions.lease(self.annotator, count, lease_seconds=seconds)
+            )
             idle = 0 if assigned or not stop.is_set() else idle + 1
             if abandons:
                 time.sleep(2 * MOMENT)
@@ -109,7 +116,7 @@ class Racer:
 
     def _at_once(self, calls: list[Callable[[], Receipt]], sent: list[tuple[str, Answer]], assigned: Assigned) -> list[Receipt]:
         began = time.monotonic()
-        receipts = list(self._tabs.map(lambda call: call(), calls)) if len(calls) > 1 else [calls[0]()]
+        receipts = list(self._tabs.map(persistent, calls)) if len(calls) > 1 else [persistent(calls[0])]
         for id, answer in sent:
             self.log.events.append(
                 Event(
@@ -131,6 +138,16 @@ class Racer:
         )
 
 
+def persistent(call: Callable[[], Result]) -> Result:
+    """Ask again where the database was locked for too long, as clients do."""
+    for _ in range(100):
+        try:
+            return call()
+        except StorageError:
+            time.sleep(0.05)
+    return call()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """What two trainers that claimed a round at once were given, and when."""
@@ -144,5 +161,5 @@ def claim_twice(stores: tuple[Store, Store], round: int) -> Claim:
     """Claim a round in two threads at once."""
     began = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda store: store.batches.claim(round), stores)
+        first, second = pool.map(lambda store: persistent(lambda: store.batches.claim(round)), stores)
     return Claim(batches=(first, second), began=began, ended=time.monotonic())
