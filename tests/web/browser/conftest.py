@@ -30,9 +30,9 @@ def chromium_path() -> str | None:
     return named or next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Generator[Browser, None, None]:
-    """One browser for all tests."""
+    """One browser for these tests, gone before others run: Playwright keeps an event loop running, in which asyncio.run fails."""
     path = chromium_path()
     if path is None:
         pytest.skip("no Chromium here; install one (`python -m tools.chromium` does on Debian, as root) or name it in D3PO_CHROMIUM")

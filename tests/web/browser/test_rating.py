@@ -170,6 +170,22 @@ def test_a_missing_picture_is_said_and_can_be_skipped(room: Room, rater: OpenRat
     tab.complaints.clear()
 
 
+def test_a_page_without_questions_asks_gently(room: Room, rater: OpenRater) -> None:
+    room.ask("pair", 1)
+    one = rater().settle()
+    two = Rater(one.page.context, one.url).open()
+    asked: list[str] = []
+    for tab in (one, two):
+        tab.page.on("request", lambda request: asked.append(request.url))
+    one.press("ArrowLeft")
+    for tab in (one, two):
+        tab.wait(state="waiting", unsaved=0)
+    one.page.wait_for_timeout(500)
+    asked.clear()
+    one.page.wait_for_timeout(2500)
+    assert len(asked) <= 12, "at most twice each: who am I, and what is next"
+
+
 def test_the_next_round_opens_by_itself_and_the_end_is_friendly(room: Room, rater: OpenRater, screenshots: Path) -> None:
     room.ask("pair", 1)
     tab = rater()

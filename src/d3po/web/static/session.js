@@ -38,7 +38,7 @@ export class Session extends EventTarget {
     this.past = remembered(`d3po.past.${who}`, () => []);
     for (const { item } of this.past) queue.drop(item.assignment);
     this.#others.onmessage = ({ data }) => data.who === who && this.#heard(data);
-    queue.addEventListener("change", () => this.current || this.advance());
+    queue.addEventListener("change", () => !this.current && queue.ready.length > 0 && this.advance());
     addEventListener("pagehide", () => this.#save());
   }
 
