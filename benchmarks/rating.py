@@ -1,6 +1,8 @@
 """`python -m benchmarks.rating` measures the rating server: how long annotators wait for their questions and votes while a trainer reads.
 
-A real `d3po rate` on SQLite, simulated annotators on a connection each, all on this machine, so the annotators take their share of its cores.
+A real `d3po rate` (on SQLite, or with `--store` on an empty PostgreSQL database) and simulated annotators on a connection each, in threads of this process
+and all on this machine, so the annotators take their share of its cores. Afterwards the store is held against the annotators' own logs: every acknowledged
+vote is there once, with its words and its annotator.
 """
 
 import argparse
@@ -38,6 +40,8 @@ class Timings:
     votes: list[float] = field(default_factory=list)
     queues: list[float] = field(default_factory=list)
     refused: int = 0
+    log: list[tuple[str, int, int]] = field(default_factory=list)
+    """What was acknowledged: the vote's id, the number of its annotator, and which place was preferred."""
     server_seconds: float = 0.0
     """Processor time of the server meanwhile."""
 
@@ -47,25 +51,28 @@ def main() -> None:
     parser.add_argument("--annotators", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds an annotator looks before answering (default: 0, full speed)")
+    parser.add_argument("--store", metavar="URL", help="an empty PostgreSQL database; default: SQLite in a temporary folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="d3po-rating-") as directory:
         run = Path(directory)
-        secrets = furnish(run, arguments.annotators)
-        with subprocess.Popen(command(run), stdout=subprocess.PIPE, text=True) as server:
+        url = arguments.store or f"sqlite:///{run / 'd3po.db'}"
+        secrets = furnish(run, url, arguments.annotators)
+        with subprocess.Popen(command(run, arguments.store), stdout=subprocess.PIPE, text=True) as server:
             try:
                 if server.stdout is None or not server.stdout.readline():
                     parser.error("the server did not start")
-                timings, claims = measure(run, server.pid, secrets, arguments.seconds, arguments.pause)
+                timings, claims = measure(url, server.pid, secrets, arguments.seconds, arguments.pause)
             finally:
                 server.send_signal(signal.SIGTERM)
-    show(timings, claims, arguments.seconds)
+        show(timings, claims, arguments.seconds)
+        hold_against(url, timings.log)
 
 
-def furnish(run: Path, annotators: int) -> list[str]:
+def furnish(run: Path, url: str, annotators: int) -> list[str]:
     """A run with pictures and more questions than will be answered, in rounds of 600; the annotators' session secrets."""
     (run / "run.toml").write_text("")
     (run / "images").mkdir()
-    store = Store.in_folder(run)
+    store = Store(url, key_file=run / "d3po.key")
     prompts = store.pictures.add_prompts([f"prompt {p}" for p in range(PROMPTS)])
     pictures: list[NewPicture] = []
     for prompt in prompts:
@@ -94,27 +101,28 @@ def picture(prompt: int, number: int) -> bytes:
     return file.getvalue()
 
 
-def command(run: Path) -> list[str]:
+def command(run: Path, store: str | None) -> list[str]:
     """A server that asks everybody for a session, as it would for people elsewhere."""
-    return [sys.executable, "-m", "d3po", "rate", str(run), "--no-browser", "--port", "0", "--url", "http://rate.example.org"]
+    where = ["--store", store] if store else []
+    return [sys.executable, "-m", "d3po", "rate", str(run), "--no-browser", "--port", "0", "--url", "http://rate.example.org", *where]
 
 
-def measure(run: Path, server: int, secrets: list[str], seconds: float, pause: float) -> tuple[Timings, list[float]]:
+def measure(url: str, server: int, secrets: list[str], seconds: float, pause: float) -> tuple[Timings, list[float]]:
     """All annotators at once, and a trainer that counts, reads and claims; the timings, and the milliseconds of each claim."""
     process = psutil.Process(server)
     port = next(each.laddr.port for each in process.net_connections("tcp") if each.status == "LISTEN")
     timings, end, spent = Timings(), time.monotonic() + seconds, sum(process.cpu_times()[:2])
-    threads = [threading.Thread(target=annotate, args=(port, secret, timings, end, pause)) for secret in secrets]
+    threads = [threading.Thread(target=annotate, args=(port, number, secret, timings, end, pause)) for number, secret in enumerate(secrets)]
     for thread in threads:
         thread.start()
-    claims = claim_until(run, end)
+    claims = claim_until(url, end)
     for thread in threads:
         thread.join()
     timings.server_seconds = sum(process.cpu_times()[:2]) - spent
     return timings, claims
 
 
-def annotate(port: int, secret: str, timings: Timings, end: float, pause: float) -> None:
+def annotate(port: int, number: int, secret: str, timings: Timings, end: float, pause: float) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port)
     headers = {"cookie": f"d3po={secret}", "content-type": "application/json"}
     while time.monotonic() < end:
@@ -125,19 +133,22 @@ def annotate(port: int, secret: str, timings: Timings, end: float, pause: float)
         timings.queues.append(1000 * (time.perf_counter() - before))
         for item in items:
             time.sleep(pause)
-            ballot = {"id": str(uuid4()), "assignment": item["assignment"], "outcome": "win", "position": 0, "rt_ms": 700}
+            ballot = {"id": str(uuid4()), "assignment": item["assignment"], "outcome": "win", "position": len(timings.log) % 2, "rt_ms": 700}
             body = json.dumps(ballot)
             before = time.perf_counter()
             connection.request("POST", "/v1/votes", body, headers)
             reply = connection.getresponse()
             reply.read()
             timings.votes.append(1000 * (time.perf_counter() - before))
-            timings.refused += reply.status != 201
+            if reply.status == 201:
+                timings.log.append((ballot["id"], number, ballot["position"]))
+            else:
+                timings.refused += 1
 
 
-def claim_until(run: Path, end: float) -> list[float]:
+def claim_until(url: str, end: float) -> list[float]:
     """What a trainer does meanwhile, five times a second: count the votes, and claim the next round's as soon as it is answered."""
-    store = Store.in_folder(run)
+    store = Store(url)
     claims: list[float] = []
     round = 0
     while time.monotonic() < end:
@@ -169,6 +180,21 @@ def show(timings: Timings, claims: list[float], seconds: float) -> None:
         f"{len(timings.votes) / seconds:.0f} votes/s, {timings.refused} not taken; the server used {cost:.1f} ms of processor a vote, {busy}"
     )
     print(f"load average of the machine: {os.getloadavg()[0]:.1f}")
+
+
+def hold_against(url: str, log: list[tuple[str, int, int]]) -> None:
+    """Say how many acknowledged votes the store lost, doubled, gave other words or another annotator; any of them fails the benchmark."""
+    store = Store(url)
+    votes = list(store.votes.standing())
+    numbers = {each.id: int(each.handle.rpartition("-")[2]) for each in store.people.annotators() if each.handle.startswith("annotator-")}
+    kept = {vote.id: (numbers[vote.annotator], vote.shown.index(vote.answer.winner or 0)) for vote in votes}
+    store.close()
+    lost = sum(id not in kept for id, _, _ in log)
+    wrong = sum(kept.get(id, said) != said for id, *rest in log for said in [tuple(rest)])
+    doubled = len(votes) - len(kept)
+    print(f"{len(log)} acknowledged, {len(kept)} kept: {lost} lost, {doubled} doubled, {wrong} misattributed or misread")
+    if lost or doubled or wrong:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
