@@ -71,17 +71,20 @@ def waiting(bench: Workbench) -> threading.Thread:
 
 
 def test_a_run_waits_for_every_answer_and_trains_on_them(make_run: MakeRun) -> None:
-    folder = make_run(settings=HUMAN | {"feedback.ask": '"best_worst"'})
+    folder = make_run(settings=HUMAN | {"feedback.ask": '"best_worst"', "feedback.overlap": "2"})
     bench = opened(folder)
     runner = threading.Thread(target=run_rounds, args=(bench,), daemon=True)
     runner.start()
     while bench.journal.phase_began("rating", 0) is None:
         time.sleep(0.01)
-    assert vote(bench.store, 100) == 4
+    assert [vote(bench.store, 100, name=name) for name in ("ada", "bo")] == [4, 4]
     runner.join(60)
     assert bench.trained_rounds() == 1
-    assert [len(v.images) for v in bench.store.batches.votes(0) or []] == [3] * 4
+    assert [len(v.images) for v in bench.store.batches.votes(0) or []] == [3] * 8
     assert {e.body["phase"] for e in bench.store.journal.read(kind="phase")} >= {"sampling", "rating", "training", "evaluating", "done"}
+    page = folder.report.read_text()
+    assert "Agreement of people" in page
+    assert "<td>0</td><td>1.00 [1.00, 1.00]</td>" in page
 
 
 def test_every_prompt_is_asked_about_once_before_any_is_asked_about_twice(make_run: MakeRun) -> None:
@@ -203,6 +206,7 @@ def test_a_blind_test_counts_for_the_tuned_picture_whichever_side_it_was_on(make
     assert result[0].value == pytest.approx(3.5 / 4)
     page = write_report(bench, 1, None).read_text()
     assert "blind win rate by people, 4 votes" in page
+    assert "Agreement of people" not in page, "a measured judge has nobody to agree with"
 
 
 def test_a_report_hides_the_databases_password(make_run: MakeRun) -> None:

@@ -5,6 +5,7 @@ from uuid import uuid4
 import pytest
 from starlette.testclient import TestClient
 
+from d3po.preferences.records import Answer, NewQuestion
 from d3po.preferences.store import NewPicture
 from d3po.web.journal import JournalView
 from tests.web.conftest import ELSEWHERE, House, Serve, join
@@ -85,6 +86,52 @@ def test_annotators_and_their_agreement_show(house: House, public: TestClient) -
     assert people["ada"]["left_share"] == 1.0
     assert people["ada"]["median_rt_ms"] == 800
     assert data["agreement"]["pairs"] > 0
+
+
+def test_agreement_shows_by_round_and_older_rounds_are_not_read_again(
+    house: House, owner: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("d3po.web.dashboard.STALE_SECONDS", -1.0)
+    everybody = [house.store.people.annotator(name, "human").id for name in ("ada", "bob")]
+    rule = house.store.people.annotator("reward:warmth", "rule").id
+    images = house.pictures[min(house.pictures)]
+    pairs = [(a, b) for i, a in enumerate(images) for b in images[i + 1 :]]
+
+    def judge(round: int, annotator: int, sign: int, count: int) -> None:
+        said = [
+            (
+                NewQuestion(kind="pair", purpose="train", images=pair, round=round, overlap=2),
+                Answer(outcome="win", winner=sorted(pair)[::sign][0]),
+            )
+            for pair in shifted(pairs, round)[:count]
+        ]
+        house.store.votes.record_judgements(annotator, said)
+
+    def by_round() -> list[tuple[float | None, int] | None]:
+        told = [round["agreement"] for round in owner.get("/v1/dashboard").json()["rounds"]]
+        return [None if one is None else (one["alpha"], one["pairs"]) for one in told]
+
+    judge(0, everybody[0], 1, 2)
+    judge(0, rule, 1, 2)
+    assert by_round() == [(None, 0)], "a rule is nobody to agree with"
+    judge(0, everybody[1], 1, 2)
+    judge(1, everybody[0], 1, 2)
+    assert by_round() == [(1.0, 2), (None, 0)]
+    judge(1, everybody[1], -1, 1)
+    read: list[object] = []
+    standing = house.store.votes.standing
+    monkeypatch.setattr(house.store.votes, "standing", lambda **which: (read.append(which.get("round")), standing(**which))[1])
+    (first, second) = by_round()
+    assert first == (1.0, 2)
+    assert second is not None
+    assert second[0] is not None
+    assert second[0] < 0
+    assert read == [None, 1]
+
+
+def shifted(pairs: list[tuple[int, int]], round: int) -> list[tuple[int, int]]:
+    """Other pairs for another round: one set of pictures is one question."""
+    return pairs[3 * round :]
 
 
 def test_people_are_not_counted_anew_on_every_look(house: House, owner: TestClient) -> None:

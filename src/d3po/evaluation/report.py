@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,8 @@ class Report:
     stopped: str | None
     blind: tuple[Interval, int] | None
     """People's blind win rate over the base model, and the votes behind it."""
+    agreement: Mapping[int, Interval | None]
+    """By round, how far people agreed (Krippendorff's alpha), None where no pair has two judges; empty where nobody was to be compared."""
     config: str
     versions: dict[str, str]
     seed: int
@@ -66,6 +68,8 @@ EXPLAINED = {
     "0.5 is no change. The interval holds 95 % of bootstrap resamples over prompts.",
     "Blind win rate": "how often people, shown a base and a tuned picture of one held-out prompt side by side and not told which is which, prefer "
     "the tuned one; a tie, or both bad, counts half. The interval is over prompts.",
+    "Agreement": "Krippendorff's alpha over the pairs that two people or more judged: 1 all agree, 0 as by chance, below 0 worse than that; "
+    "two people who agree on 70 % of the pairs have 0.4. The interval holds 95 % of bootstrap resamples over pairs.",
     "Score": "the judge's mean score of the held-out pictures, in the judge's own units.",
     "Subject accuracy": "how often a small classifier, trained on real drawings only, reads the prompt's subject from the picture.",
     "Diversity kept": "mean distance between pictures of one prompt, as a share of the base model's; a collapsing policy loses it.",

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from d3po import __version__
 from d3po.evaluation.report import PictureRow, Point, Report, render
+from d3po.evaluation.win_rate import Interval
+from d3po.preferences.agreement import agreement
+from d3po.preferences.records import Vote
 from d3po.run.blind import blind_result
 from d3po.run.evaluating import Evaluation, held_out_pictures, label_of, read_evaluation
 from d3po.run.workbench import BASE, Workbench
@@ -33,6 +36,7 @@ def write_report(bench: Workbench, rounds: int, stopped: str | None) -> Path:
         rows=rows,
         stopped=stopped,
         blind=blind_result(bench, result.rounds),
+        agreement=_agreement_by_round(bench, result.rounds),
         config=bench.folder.public_settings(),
         versions={
             "d3po": __version__,
@@ -46,6 +50,20 @@ def write_report(bench: Workbench, rounds: int, stopped: str | None) -> Path:
     write_atomically(bench.folder.report, page)
     write_atomically(bench.folder.path / "before-after.png", grid)
     return bench.folder.report
+
+
+def _agreement_by_round(bench: Workbench, rounds: int) -> dict[int, Interval | None]:
+    """How far people agreed on each trained round's pictures, where several were asked about each question."""
+    if bench.config.feedback.source != "human" or bench.config.feedback.overlap == 1:
+        return {}
+    return {round: _alpha(bench.store.batches.votes(round) or []) for round in range(rounds)}
+
+
+def _alpha(votes: list[Vote]) -> Interval | None:
+    found = agreement(votes)
+    if found.alpha is None or found.low is None or found.high is None:
+        return None
+    return Interval(value=found.alpha, low=found.low, high=found.high)
 
 
 def _point(evaluation: Evaluation) -> Point:

@@ -2,8 +2,11 @@
 
 import threading
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from d3po.preferences.records import Vote
 from d3po.preferences.store import Annotator, Store
 from d3po.web.figures import Figures
 from d3po.web.journal import JournalView
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 SHOWN_MINUTES = 120
 STALE_SECONDS = 30.0
 MOST_VOTES = 20_000
-"""How people answer is computed on the newest so many votes: enough for narrow intervals, and a second's work at most."""
+"""How people answer is computed on so many votes, of the run or of a round: enough for narrow intervals, and a second's work at most."""
 
 
 class Overview:
@@ -27,7 +30,7 @@ class Overview:
 
     def gather(self) -> Dashboard:
         """Everything as of now. Blocks."""
-        people, together = self._people.newest()
+        people = self._people.newest()
         control = self._store.journal.standing_control()
         return Dashboard(
             run=self._run,
@@ -37,19 +40,29 @@ class Overview:
             rounds=[
                 Round(
                     round=count.round, questions=count.questions, wanted=count.wanted, answered=count.answered, open=count.open,
-                    phases=self._journal.phases(count.round),
+                    agreement=people.by_round.get(count.round), phases=self._journal.phases(count.round),
                 )
                 for count in self._figures.rounds()
             ],
             votes_per_minute=self._figures.votes_per_minute(SHOWN_MINUTES),
             votes=self._store.votes.count(),
             curves=self._journal.curves(),
-            agreement=together,
-            annotators=people,
+            agreement=people.together,
+            annotators=people.figures,
             alarms=self._journal.alarms(),
             cost=self._journal.cost(),
             samples=self._figures.samples(),
         )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class People:
+    """How annotators answer, and how far people agree."""
+
+    figures: list[AnnotatorFigures]
+    """Everybody's, most votes first."""
+    together: Agreement | None
+    by_round: dict[int, Agreement]
 
 
 class PeopleView:
@@ -59,29 +72,52 @@ class PeopleView:
         self._store, self._figures = store, figures
         self._lock = threading.Lock()
         self._made_at = float("-inf")
-        self._people: list[AnnotatorFigures] = []
-        self._together: Agreement | None = None
+        self._newest = People(figures=[], together=None, by_round={})
+        self._rounds: dict[int, tuple[int, Agreement]] = {}
+        """By round: how many votes there were, and how far they agreed."""
 
-    def newest(self) -> tuple[list[AnnotatorFigures], Agreement | None]:
-        """Everybody's figures, most votes first, and how much they agree. Blocks while they are computed anew."""
+    def newest(self) -> People:
+        """The figures. Blocks while they are computed anew."""
         with self._lock:
             started = time.monotonic()
             if started - self._made_at > STALE_SECONDS:
-                self._compute()
+                self._newest = self._compute()
                 spent = time.monotonic() - started
                 self._made_at = time.monotonic() + 4 * spent  # a large run is not computed over and over
-            return self._people, self._together
+            return self._newest
 
-    def _compute(self) -> None:
-        from d3po.preferences.agreement import agreement, report_annotators  # scipy takes a second to load, which starting should not
+    def _compute(self) -> People:
+        from d3po.preferences.agreement import report_annotators  # scipy takes a second to load, which starting should not
 
         votes = list(self._store.votes.standing(after=self._figures.newest_vote() - MOST_VOTES))
         known = {one.id: one for one in self._store.people.annotators()}
+        people = {one.id for one in known.values() if one.kind == "human"}
         reports = report_annotators(votes, gold=self._store.questions.expected())
-        people = [_figures(report, known[report.annotator]) for report in reports]
-        self._people = sorted(people, key=lambda one: -one.votes)
-        found = agreement(votes)
-        self._together = Agreement(alpha=found.alpha, low=found.low, high=found.high, pairs=found.pairs) if votes else None
+        figures = [_figures(report, known[report.annotator]) for report in reports]
+        return People(
+            figures=sorted(figures, key=lambda one: -one.votes),
+            together=_agreement(votes, people),
+            by_round=self._by_round(people),
+        )
+
+    def _by_round(self, people: set[int]) -> dict[int, Agreement]:
+        """The rounds' agreement; only the newest round's is computed over and over, an older one's where votes came in late."""
+        counts = [count for count in self._figures.rounds() if count.answered]
+        for count in counts:
+            if count is counts[-1] or self._rounds.get(count.round, (0,))[0] != count.answered:
+                votes = self._store.votes.standing(round=count.round, purpose="train", limit=MOST_VOTES)
+                if found := _agreement(votes, people):
+                    self._rounds[count.round] = count.answered, found
+        return {round: found for round, (_, found) in self._rounds.items()}
+
+
+def _agreement(votes: Iterable[Vote], people: set[int]) -> Agreement | None:
+    """How far these people agree; None without a vote of theirs. Rules and models are not counted in: they would agree with themselves."""
+    from d3po.preferences.agreement import agreement
+
+    theirs = [vote for vote in votes if vote.annotator in people]
+    found = agreement(theirs)
+    return Agreement(alpha=found.alpha, low=found.low, high=found.high, pairs=found.pairs) if theirs else None
 
 
 def _figures(report: "AnnotatorReport", who: Annotator) -> AnnotatorFigures:

@@ -156,6 +156,16 @@ class Control(BaseModel):
     train_now_round: int | None
 
 
+class Agreement(BaseModel):
+    """Krippendorff's alpha of people's judgements of pairs of pictures, with its 95 % interval; null where no pair has two judges."""
+
+    alpha: float | None
+    low: float | None
+    high: float | None
+    pairs: int
+    """Pairs judged by two people or more."""
+
+
 class Round(BaseModel):
     """One round's questions and answers."""
 
@@ -167,6 +177,8 @@ class Round(BaseModel):
     """Of these, the answers given."""
     open: int
     """Of these, neither given nor leased."""
+    agreement: Agreement | None
+    """How far people agreed on this round's pictures; null before anybody has voted."""
     phases: list[Phase]
 
 
@@ -194,16 +206,6 @@ class Curve(BaseModel):
 
     name: str
     points: list[CurvePoint]
-
-
-class Agreement(BaseModel):
-    """Krippendorff's alpha on pairs of pictures, with its 95 % interval."""
-
-    alpha: float | None
-    low: float | None
-    high: float | None
-    pairs: int
-    """Pairs judged by two annotators or more."""
 
 
 class AnnotatorFigures(BaseModel):

@@ -1,5 +1,6 @@
 """A run's folder filled with pictures and questions, and real servers at it."""
 
+import random
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import uvicorn
 
-from d3po.preferences.records import Kind, NewQuestion, Vote
+from d3po.preferences.records import Answer, Kind, NewQuestion, Vote
 from d3po.preferences.store import NewPicture, Store
 from d3po.web.app import create_app
 from d3po.web.server import listen
@@ -55,6 +56,23 @@ class Room:
             for k, path in enumerate(paths)
         ]
         return tuple(self.store.pictures.add_pictures(series=name, origin="imported", model="drawn", policy="", seed=None, pictures=made))
+
+    def judge(self, round: int, right: dict[str, float], *, pairs: int = 40) -> None:
+        """Let people judge pairs of a round of their own: each names the first picture with the chance given."""
+        prompt, *_ = self.store.pictures.add_prompts(PROMPTS[:1])
+        groups = [self._pictures(f"judged-{round}-{i}", prompt, 2, 8) for i in range(pairs)]
+        for handle, chance in right.items():
+            draw, who = random.Random(f"{round}/{handle}"), self.store.people.annotator(handle, "human").id
+            self.store.votes.record_judgements(
+                who,
+                [
+                    (
+                        NewQuestion(kind="pair", purpose="train", images=images, round=round, overlap=len(right)),
+                        Answer(outcome="win", winner=images[draw.random() > chance]),
+                    )
+                    for images in groups
+                ],
+            )
 
     def evaluate(self, rounds: int, *, win_rate: tuple[float, float, float] | None = None, size: int = 32) -> None:
         """Record the held-out pictures after so many rounds, and what was measured on them."""

@@ -44,6 +44,8 @@ def test_a_bad_invitation_is_refused_in_words_and_leaves_the_address(room: Room,
 def fill(room: Room) -> None:
     """A run in its third round, as a dashboard shows it."""
     room.ask("pair", 30, overlap=2)
+    for round in range(3):
+        room.judge(round + 1, {"mia": 0.9, "noor": 0.7 + 0.1 * round})
     for rounds, win_rate in enumerate([(0.5, 0.5, 0.5), (0.52, 0.6, 0.68), (0.57, 0.66, 0.74), (0.63, 0.71, 0.79)]):
         room.evaluate(rounds, win_rate=win_rate)
     room.store.journal.write("alarm", 1, {"message": "the KL to the reference is 0.031, above 0.03", "stops": False})
@@ -59,7 +61,7 @@ def test_the_dashboard_shows_the_run_and_moves_its_levers(room: Room, context: O
             tab.answer(key)
         tab.wait(unsaved=0)
         tab.page.goto(f"{url}/dashboard")
-        tab.wait(state="shown", votes=4)
+        tab.wait(state="shown", votes=4 + 3 * 2 * 40)
         tab.page.wait_for_load_state("networkidle")
         tab.page.screenshot(path=screenshots / "dashboard.png")
         tab.page.screenshot(path=screenshots / "dashboard-whole.png", full_page=True)
@@ -67,7 +69,9 @@ def test_the_dashboard_shows_the_run_and_moves_its_levers(room: Room, context: O
         assert "71 %" in tab.text("#tiles")
         assert "above 0.03" in tab.text("#alarms")
         assert f"held out: {PROMPTS[0]}" in tab.text("#samples")
-        assert page.locator("#curves svg").count() == 3
+        assert page.locator("#curves svg").count() == 4
+        assert "Agreement of people, by round" in tab.text("#curves")
+        assert "no pair was judged by two people" in tab.text("#rounds")
         assert page.locator("#samples img").count() == 3 * 4 * 4
         page.click("[data-control=pause]")
         tab.wait(paused=True)

@@ -10,7 +10,7 @@ import { ago, fill, people, rounds, samples } from "./tables.js";
 const REFRESH_MS = 4000;
 const CURVES = {
   win_rate: { title: "Win rate over the base model", unit: true, middle: 0.5 },
-  agreement: { title: "Agreement of annotators", middle: 0 },
+  agreement: { title: "Agreement of people, by round", middle: 0 },
 };
 const QUESTIONS = {
   stop: ["Stop the run?", "Everything done so far is kept. The run can be continued later from the command line.", "Stop the run"],
@@ -65,7 +65,7 @@ function show(data) {
   once("now", [data.phase, data.control, Math.floor(data.now / 60_000)], () => showNow(data));
   once("tiles", [data.votes, data.votes_per_minute.at(-1), data.agreement, data.cost, data.curves], () => byId("tiles").replaceChildren(...tiles(data)));
   once("alarms", data.alarms, () => showAlarms(data.alarms));
-  once("curves", [data.curves, data.votes_per_minute], () => byId("curves").replaceChildren(...curves(data)));
+  once("curves", [data.curves, data.rounds, data.votes_per_minute], () => byId("curves").replaceChildren(...curves(data)));
   once("samples", data.samples, () => {
     byId("samples-panel").hidden = data.samples.length === 0;
     fill("samples", samples(data.samples));
@@ -143,14 +143,20 @@ function showAlarms(alarms) {
   byId("alarms").replaceChildren(h("h2", {}, "Alarms"), h("ul", {}, ...rows));
 }
 
-function curves({ curves: all, votes_per_minute: minutes }) {
+function curves({ curves: all, rounds: told, votes_per_minute: minutes }) {
   const order = Object.keys(CURVES);
   const rank = ({ name }) => (order.indexOf(name) + order.length + 1) % (order.length + 1);
-  const drawings = all.filter(({ points }) => points.length).sort((a, b) => rank(a) - rank(b)).map(({ name, points }) => {
+  const drawings = [...all, agreementByRound(told)].filter(({ points }) => points.length).sort((a, b) => rank(a) - rank(b)).map(({ name, points }) => {
     const how = CURVES[name] ?? { title: named(name) };
     return curve(how.title, points.map(point), how);
   });
   return [...drawings.slice(0, 1), bars("Votes a minute", minutes), ...drawings.slice(1)];
+}
+
+/** A point for every round in which two people or more judged the same pair; the table of rounds names the others. */
+function agreementByRound(told) {
+  const measured = told.filter(({ agreement }) => agreement !== null && agreement.alpha !== null);
+  return { name: "agreement", points: measured.map(({ round, agreement: { alpha, low, high } }) => ({ rounds: round + 1, round, value: alpha, low, high })) };
 }
 
 function point({ rounds: after, round, value, low, high }, index) {

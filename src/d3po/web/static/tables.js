@@ -1,7 +1,7 @@
 /** @file The dashboard's tables: rounds, annotators, pictures by round. */
 
 import { short } from "./charts.js";
-import { byId, h } from "./dom.js";
+import { byId, count, h } from "./dom.js";
 
 /** Replaces what a part of the page holds. @param {string} id @param {Node} content */
 export function fill(id, content) {
@@ -27,8 +27,18 @@ export function rounds(list) {
     round.phases.at(-1)?.phase ?? "",
     h("span", {}, meter(round.answered, round.wanted), ` ${round.answered} of ${round.wanted}`),
     String(round.questions),
+    agreed(round.agreement),
   ]);
-  return table(["Round", "Last phase", "Answers", "Questions"], rows, "No question has been asked yet.");
+  return table(["Round", "Last phase", "Answers", "Questions", "Agreement (alpha)"], rows, "No question has been asked yet.");
+}
+
+/** @param {{alpha: number|null, low: number, high: number, pairs: number}|null} agreement */
+function agreed(agreement) {
+  if (agreement === null) return "–";
+  const { alpha, low, high, pairs } = agreement;
+  if (pairs === 0) return h("span", { class: "quiet" }, "no pair was judged by two people");
+  if (alpha === null) return h("span", { class: "quiet" }, `nothing but ties on ${count(pairs, "pair")}`);
+  return `${alpha.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)}), ${count(pairs, "pair")}`;
 }
 
 function meter(value, max) {
