@@ -1,13 +1,10 @@
-"""What a run will cost, before it is run: counts from the settings, time and memory from one measured step."""
+"""What a run will cost, before it is run: counts from the settings, time and memory from measured steps."""
 
 import math
-import resource
-import sys
-import time
 from dataclasses import dataclass
 
-import torch
-
+from d3po.config import RunConfig
+from d3po.run.probe import probe
 from d3po.run.prompts import prompts_of_round
 from d3po.run.workbench import Workbench
 from d3po.training.trainer import trainable_steps
@@ -37,13 +34,13 @@ class Plan:
             f"updates              {self.updates_per_round} a round, {self.rounds * self.updates_per_round} in all",
             f"network rows         {self.sampling_rows:,} sampling, {self.training_rows:,} training, {self.evaluation_rows:,} evaluating",
             f"disk                 {self.stored_bytes / 1e6:,.0f} MB of latents",
-            f"memory               {self.peak_bytes / 1e6:,.0f} MB at the peak of a measured training step",
-            f"time                 {self.seconds / 60:.1f} min, from a measured step on this machine",
+            f"memory               {self.peak_bytes / 1e6:,.0f} MB at the peak of a measured sampling, decoding and training step",
+            f"time                 {self.seconds / 60:.1f} min, from these steps on this machine",
         ]
 
 
 def plan_run(bench: Workbench) -> Plan:
-    """Count the work of the whole run and measure one sampling and one training step."""
+    """Count the work of the whole run and measure one sampling, one decoding and one training step."""
     config, policy = bench.config, bench.policy
     sampling, training = config.sampling, config.training
     prompts_of_round(bench.folder.prompts(), sampling.prompts_per_round, seed=config.seed, round=0)
@@ -55,14 +52,17 @@ def plan_run(bench: Workbench) -> Plan:
     trained_steps = math.ceil(training.timestep_fraction * len(trainable_steps(bench.replay, training.timestep_range)))
     guided = 1 if sampling.guidance == 1 else policy.guided_rows
     evaluations = 1 + (config.rounds if config.evaluation.every_round else 1)
+    evaluated = evaluations * config.evaluation.prompts * config.evaluation.images_per_prompt
     rows = {
         "sampling": config.rounds * images * steps * guided,
         "training": config.rounds * training.epochs * images * trained_steps * guided,
-        "evaluation": evaluations * config.evaluation.prompts * config.evaluation.images_per_prompt * steps * guided,
+        "evaluation": evaluated * steps * guided,
     }
     if config.objective.reference != "per_round":
         rows["sampling"] += (config.rounds - 1) * images * steps * guided
-    forward, both = _seconds_per_row(bench, rows=min(training.max_rows, images), guided=guided)
+    cost = probe(
+        bench, prompts=_prompts_in_a_call(config), sampled=_sampled_in_a_call(config), trained=_trained_in_a_call(config, trained_steps)
+    )
     latent_bytes = math.prod(policy.latent_shape) * (4 if sampling.stored == "float32" else 2)
     return Plan(
         rounds=config.rounds,
@@ -73,35 +73,27 @@ def plan_run(bench: Workbench) -> Plan:
         training_rows=rows["training"],
         evaluation_rows=rows["evaluation"],
         stored_bytes=config.rounds * images * (steps + 1) * latent_bytes,
-        seconds=forward * (rows["sampling"] + rows["evaluation"]) + both * rows["training"],
-        peak_bytes=_peak_bytes(),
+        seconds=cost.sampling_seconds * (rows["sampling"] + rows["evaluation"])
+        + cost.training_seconds * rows["training"]
+        + cost.decoding_seconds * (config.rounds * images + evaluated),
+        peak_bytes=cost.peak_bytes,
     )
 
 
-def _seconds_per_row(bench: Workbench, *, rows: int, guided: int) -> tuple[float, float]:
-    policy = bench.policy
-    x = torch.zeros(rows, *policy.latent_shape, device=policy.device)
-    timesteps = bench.replay.grid.timesteps[:1].expand(rows).to(policy.device)
-    condition = policy.encode_prompts([""]).rows(torch.zeros(rows, dtype=torch.long))
-
-    def forward() -> torch.Tensor:
-        return bench.replay.predict(policy, x, timesteps, condition)
-
-    with torch.no_grad():
-        forward()
-        started = time.perf_counter()
-        forward()
-        without = time.perf_counter() - started
-    forward().sum().backward()
-    started = time.perf_counter()
-    forward().sum().backward()
-    both = time.perf_counter() - started
-    policy.network.zero_grad()
-    return without / (rows * guided), both / (rows * guided)
+def _prompts_in_a_call(config: RunConfig) -> int:
+    return min(config.sampling.prompts_per_shard, max(config.sampling.prompts_per_round, config.evaluation.prompts))
 
 
-def _peak_bytes() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _sampled_in_a_call(config: RunConfig) -> int:
+    """Images of the largest batch that is sampled, of a round or of an evaluation."""
+    shard, sampling, evaluation = config.sampling.prompts_per_shard, config.sampling, config.evaluation
+    return max(
+        min(shard, sampling.prompts_per_round) * sampling.images_per_prompt, min(shard, evaluation.prompts) * evaluation.images_per_prompt
+    )
+
+
+def _trained_in_a_call(config: RunConfig, steps: int) -> int:
+    """Images times timesteps of the largest network call of an update, as the trainer cuts it."""
+    training, per_prompt = config.training, config.sampling.images_per_prompt
+    images = per_prompt * max(1, min(training.prompts_per_update, config.sampling.prompts_per_round, training.max_rows // per_prompt))
+    return images * min(steps, max(1, training.max_rows // images))

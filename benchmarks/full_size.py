@@ -1,0 +1,168 @@
+"""A full-size model on this machine: `python -m benchmarks.full_size sd15 --size 256`.
+
+Builds Stable Diffusion 1.5 or XL with random weights of the real sizes, asks `d3po run --dry-run` what a run of one update will cost, makes that
+run (sample, compare, train) in a process of its own, and then times updates against the bare network's forward and backward pass.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from benchmarks.full_models import save
+from d3po.config import RunConfig, override
+from d3po.run.feedback import compare_round
+from d3po.run.folder import RunFolder, create_run
+from d3po.run.plan import plan_run
+from d3po.run.probe import peak_bytes
+from d3po.run.progress import Narrator
+from d3po.run.sampling import sample_round
+from d3po.run.training import load_round, train_round
+from d3po.run.workbench import Workbench
+from d3po.training.data import PromptGroup, step_batch
+
+SETTINGS = {
+    "rounds": "1",
+    "sampling.images_per_prompt": "2",
+    "sampling.prompts_per_round": "1",
+    "sampling.prompts_per_shard": "1",
+    "objective.clip": "none",
+    "evaluation.prompts": "1",
+    "evaluation.images_per_prompt": "2",
+    "tracking.tensorboard": "false",
+}
+GIB = 2**30
+Report = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.full_size", description=__doc__)
+    parser.add_argument("model", choices=["sd15", "sdxl"])
+    parser.add_argument("--size", type=int, default=256, help="side of the pictures in pixels (default: 256)")
+    parser.add_argument("--repeats", type=int, default=5, help="updates timed against the bare network (default: 5)")
+    parser.add_argument("--store", type=Path, default=Path("build/full-size"), help="where the random models are kept")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting of the run. Repeatable")
+    arguments = parser.parse_args()
+    model = arguments.store / arguments.model
+    child("build", arguments.model, str(model))
+    settings = {"model": str(model), "sampling.width": str(arguments.size), "sampling.height": str(arguments.size)}
+    config = override(RunConfig(), SETTINGS | settings | dict(pair.split("=", 1) for pair in arguments.set), where="--set")
+    with tempfile.TemporaryDirectory(prefix="d3po-full-size-", dir=arguments.store) as directory:
+        folder = create_run(Path(directory) / "run", config, prompts=["a cat"], held_out=["a dog"])
+        foretold, measured = child("plan", str(folder.path)), child("run", str(folder.path), str(arguments.repeats))
+    print(json.dumps({"model": arguments.model, "size": arguments.size, "foretold": foretold, "measured": measured}, indent=1))
+
+
+def child(*arguments: str) -> Report:
+    """The work in a process of its own, so that its peak memory is its own; returns what it prints last."""
+    output = subprocess.run(
+        [sys.executable, "-c", "from benchmarks.full_size import work; work()", *arguments], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def work() -> None:
+    """What a child process does."""
+    torch.set_num_threads(1)
+    name, *rest = sys.argv[1:]
+    report = {"build": build, "plan": plan, "run": run}[name](*rest)
+    print(json.dumps(report))
+
+
+def build(name: str, directory: str) -> Report:
+    save(name, Path(directory))
+    return {}
+
+
+def plan(path: str) -> Report:
+    """What `d3po run --dry-run` says."""
+    foretold = plan_run(opened(path))
+    return {"peak_gib": foretold.peak_bytes / GIB, "minutes": foretold.seconds / 60, "lines": foretold.lines()}
+
+
+def run(path: str, repeats: str) -> Report:
+    """Sample, compare and train one round; then time updates."""
+    bench = opened(path)
+    phases = {
+        "load": lambda: bench.policy,
+        "sample": lambda: sample_round(bench, 0),
+        "compare": lambda: compare_round(bench, 0),
+        "train": lambda: train_round(bench, 0),
+    }
+    report: Report = {name: timed(phase) for name, phase in phases.items()}
+    report["peak_gib"] = report["train"]["peak_gib"]
+    network = bench.policy.network
+    report["parameters"] = sum(weight.numel() for weight in network.parameters())
+    report["trained"] = sum(weight.numel() for weight in bench.policy.trainable().values())
+    report["metrics"] = bench.folder.read_metrics()[0]
+    groups, condition = load_round(bench, 0, None)
+    step = torch.tensor([len(bench.replay.grid) // 2])
+    ours, bare = interleaved_cpu(
+        lambda: bench.trainer.update(groups, condition, step), bare_pass(bench, groups, condition, step), int(repeats)
+    )
+    report["update"] = spread(ours) | {"rows": len(groups[0]) * guided(bench)}
+    report["bare"] = spread(bare)
+    report["overhead"] = spread([a / b - 1 for a, b in zip(ours, bare, strict=True)])
+    return report
+
+
+def opened(path: str) -> Workbench:
+    folder = RunFolder(path=Path(path))
+    return Workbench(folder=folder, config=folder.config(), narrator=Narrator(Console(quiet=True)))
+
+
+def guided(bench: Workbench) -> int:
+    return 1 if bench.config.sampling.guidance == 1 else bench.policy.guided_rows
+
+
+def bare_pass(bench: Workbench, groups: Sequence[PromptGroup], condition: Any, step: torch.Tensor) -> Callable[[], None]:
+    """The network called directly with the rows that an update gives it, and its backward pass; nothing else."""
+    policy: Any = bench.policy
+    batch, (group,) = step_batch(groups, step), groups
+    inputs = batch.x_t.flatten(0, 1).repeat(guided(bench), 1, 1, 1)
+    times = bench.replay.grid.timesteps[step].expand(len(inputs))
+    rows = condition.rows(torch.full((len(group),), group.prompt))
+    given = rows.with_negatives(len(group)) if guided(bench) == 2 else rows.given
+
+    def once() -> None:
+        output = policy._called(inputs, times, given, torch.ones(len(inputs)))
+        output.backward(torch.full_like(output, 1e-6))
+        policy.network.zero_grad()
+
+    return once
+
+
+def interleaved_cpu(ours: Callable[[], object], bare: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds of processor time, in turn, after one unmeasured call of each; others on the machine do not count."""
+    ours(), bare()
+    pairs = [(cpu_seconds(ours), cpu_seconds(bare)) for _ in range(repeats)]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def cpu_seconds(action: Callable[[], object]) -> float:
+    started = time.process_time()
+    action()
+    return time.process_time() - started
+
+
+def timed(phase: Callable[[], object]) -> Report:
+    started, cpu = time.perf_counter(), time.process_time()
+    phase()
+    return {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu, "peak_gib": peak_bytes() / GIB}
+
+
+def spread(values: list[float]) -> Report:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""`--dry-run`: the plan counts the network rows that a run then computes, and measures calls of the sizes that it then makes."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from d3po.models.base import AbstractPolicy
+from d3po.run.evaluating import evaluate
+from d3po.run.folder import RunFolder
+from d3po.run.loop import run_round
+from d3po.run.plan import Plan, plan_run
+from d3po.run.probe import peak_bytes
+from d3po.run.progress import Narrator
+from d3po.run.workbench import Workbench
+
+SETTINGS = {
+    "rounds": "2",
+    "objective.reference": "fixed",
+    "sampling.steps": "3",
+    "sampling.prompts_per_round": "3",
+    "training.epochs": "1",
+    "training.max_rows": "7",
+    "training.prompts_per_update": "3",
+    "evaluation.prompts": "1",
+}
+
+
+class Rows:
+    """Counts the rows that a policy's network sees, with and without a gradient, and the pictures that are decoded."""
+
+    def __init__(self, policy: AbstractPolicy, patch: pytest.MonkeyPatch) -> None:
+        self.total: Counter[str] = Counter()
+        self.largest: Counter[str] = Counter()
+        decode = policy.decode
+        policy.network.register_forward_pre_hook(self._forward)
+        patch.setattr(policy, "decode", lambda latents: (self._count("decoded", len(latents)), decode(latents))[1])
+
+    def _forward(self, module: object, arguments: tuple[Any, ...]) -> None:
+        self._count("trained" if torch.is_grad_enabled() else "sampled", len(arguments[0]))
+
+    def _count(self, what: str, rows: int) -> None:
+        self.total[what] += rows
+        self.largest[what] = max(self.largest[what], rows)
+
+
+def planned_and_run(bench: Workbench) -> tuple[Plan, Rows, Rows]:
+    """The plan, what making it cost, and what the run cost."""
+    with pytest.MonkeyPatch.context() as patch:
+        planning = Rows(bench.policy, patch)
+        plan = plan_run(bench)
+    with pytest.MonkeyPatch.context() as patch:
+        running = Rows(bench.policy, patch)
+        evaluate(bench, 0)
+        for round in range(bench.config.rounds):
+            run_round(bench, round)
+    return plan, planning, running
+
+
+def test_a_run_computes_the_rows_that_its_plan_counts(make_run: Callable[..., RunFolder]) -> None:
+    folder = make_run(settings=SETTINGS)
+    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+    plan, planning, running = planned_and_run(bench)
+    assert plan.training_rows == running.total["trained"]
+    assert plan.sampling_rows + plan.evaluation_rows == running.total["sampled"]
+    assert plan.images_per_round * plan.rounds + 3 * 2 == running.total["decoded"]
+    assert plan.updates_per_round * plan.rounds == len(folder.read_metrics())
+    assert planning.largest == running.largest
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    before = peak_bytes()
+    held = torch.ones(2**20)
+    assert peak_bytes() >= before
+    assert held.nbytes <= peak_bytes() < 64 * 2**30
