@@ -21,6 +21,7 @@ from d3po.options import (
     Spacing,
     StepWeighting,
     Targets,
+    Weights,
 )
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -188,6 +189,9 @@ class RunConfig(Section):
         description="emoji (embedded), a folder in diffusers' layout, a .safetensors file, a hub id, or custom:module:function",
     )
     parts: str = Field(default="", description="folder or hub id of a pipeline that lends a single-file model what its file lacks")
+    weights: Weights = Field(
+        default="float32", description="precision of the frozen weights; the adapter and the autoencoder stay in float32 whatever it is"
+    )
     recipe: str = Field(default="default", description="the recipe this file was made from")
     seed: int = Field(default=0, ge=0, description="everything random follows from it")
     database: str = Field(
@@ -210,6 +214,11 @@ class RunConfig(Section):
         if self.adapter.method == "full" and self.objective.reference != "per_round":
             raise ValueError(
                 f"objective.reference is {self.objective.reference!r}, which needs an adapter to switch off; with adapter.method = 'full' set it to 'per_round'"
+            )
+        if self.adapter.method == "full" and self.weights != "float32":
+            raise ValueError(
+                f"weights is {self.weights!r}, but adapter.method = 'full' trains them, and small updates vanish in half precision; "
+                "set it to 'float32', and training.mixed_precision to 'bf16' if memory is short"
             )
         for name, (low, high) in (
             ("training.timestep_range", self.training.timestep_range),

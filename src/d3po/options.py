@@ -14,6 +14,9 @@ SamplerKind = Literal["model", "ddim", "euler_ancestral", "flow_sde"]
 GuidanceKind = Literal["model", "cfg", "embedded", "none"]
 """Classifier-free (two network rows an image), a number that the network takes as input, or none; `model` is what the network was made for."""
 
+Weights = Literal["float32", "bfloat16", "float16"]
+"""Precision of a model's frozen weights (names as in torch)."""
+
 AdapterTargets = Literal["attention", "attention+conv", "linear"]
 """The layers that get an adapter: projections of attention, those and convolutions, or every linear layer."""
 

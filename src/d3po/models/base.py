@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from d3po.diffusion.schedule import StepGrid
 from d3po.diffusion.transition import Transition
-from d3po.options import GuidanceKind, LastStep, SamplerKind, Spacing
+from d3po.options import GuidanceKind, LastStep, SamplerKind, Spacing, Weights
 
 
 @runtime_checkable
@@ -72,6 +72,8 @@ class PolicySettings:
     height: int = 0
     parts: str = ""
     """The folder or hub id of a pipeline that lends a single-file model the parts which are not in its file."""
+    weights: Weights = "float32"
+    """Precision of the frozen weights; the autoencoder's stay in float32, where some overflow in half precision."""
     start_from: str = ""
     """A LoRA that is merged into the network before anything else."""
     inpaint_image: str = ""

@@ -8,6 +8,7 @@ from typing import Any
 from d3po.errors import ModelError
 from d3po.models.base import AbstractPolicy, PolicySettings
 from d3po.models.families import CUSTOM, EMBEDDED, Family, family_of, model_directory, of_pipeline
+from d3po.options import Weights
 
 __all__ = ["EMBEDDED", "load_pipeline", "load_policy", "model_directory"]
 
@@ -32,14 +33,14 @@ def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int, settings:
         from d3po.models.custom import CustomPolicy, load_custom
 
         return CustomPolicy(load_custom(model.removeprefix(CUSTOM)), lora=lora, seed=seed, settings=settings)
-    pipeline = load_pipeline(source, family, parts=settings.parts)
+    pipeline = load_pipeline(source, family, parts=settings.parts, weights=settings.weights)
     family = family or of_pipeline(type(pipeline).__name__, model)
     module, _, name = family.policy.partition(":")
     return getattr(importlib.import_module(module), name)(pipeline, lora=lora, seed=seed, settings=settings)
 
 
-def load_pipeline(source: str, family: Family | None, *, parts: str = "") -> Any:
-    """The diffusers pipeline, in float32; pickles are never loaded.
+def load_pipeline(source: str, family: Family | None, *, parts: str = "", weights: Weights = "float32") -> Any:
+    """The diffusers pipeline, its autoencoder in float32 and all else in the precision asked for; pickles are never loaded.
 
     Raises:
         ModelError: it is not there, not whole, or the hub is out of reach.
@@ -48,13 +49,16 @@ def load_pipeline(source: str, family: Family | None, *, parts: str = "") -> Any
     import torch
 
     _be_quiet()
-    local = Path(source).exists()
+    local, dtype = Path(source).exists(), getattr(torch, weights)
     try:
         if Path(source).is_file() and family is not None:
             config = {"config": parts} if parts else {}
             loader = getattr(diffusers, family.pipelines[0]).from_single_file
-            return loader(source, dtype=torch.float32, local_files_only=Path(parts).exists() if parts else False, **config)
-        return diffusers.DiffusionPipeline.from_pretrained(source, local_files_only=local, dtype=torch.float32, use_safetensors=True)
+            pipeline = loader(source, dtype=dtype, local_files_only=Path(parts).exists() if parts else False, **config)
+            pipeline.vae.float()
+            return pipeline
+        dtypes = {"default": dtype, "vae": torch.float32}
+        return diffusers.DiffusionPipeline.from_pretrained(source, local_files_only=local, dtype=dtypes, use_safetensors=True)
     except Exception as error:  # the loaders of three libraries raise what they like
         first = (str(error).splitlines() or [type(error).__name__])[0]
         remedy = "is the path or hub id right, and the hub in reach?"

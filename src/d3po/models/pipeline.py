@@ -40,6 +40,7 @@ class PipelinePolicy(AbstractPolicy):
         self.guided_rows = 2 if self.guidance_kind == "cfg" else 1
         if self.settings.start_from:
             merge_layers(self.network, read_lora(Path(self.settings.start_from), self.network))
+        self._dtype = next(self.network.parameters()).dtype
         self._has_adapter = lora is not None
         if lora is not None:
             self._trainable = attach_lora(self.network, seed=seed, **lora)
@@ -133,7 +134,12 @@ class PipelinePolicy(AbstractPolicy):
 
     def _called(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            return self._network_output(x_t, timesteps, {**given, "guidance": scale}).float()
+            inputs = {name: self._cast(value) for name, value in {**given, "guidance": scale}.items()}
+            return self._network_output(self._cast(x_t), timesteps, inputs).float()
+
+    def _cast(self, value: Tensor) -> Tensor:
+        """A network's input in the precision of its frozen weights."""
+        return value.to(self._dtype) if value.is_floating_point() else value
 
     def _latent_shape(self) -> tuple[int, ...]:
         """(channels, height, width) for the picture size asked for, or the one the network was trained on."""

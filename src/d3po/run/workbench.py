@@ -152,6 +152,7 @@ def policy_settings(config: RunConfig) -> PolicySettings:
         width=sampling.width,
         height=sampling.height,
         parts=config.parts,
+        weights=config.weights,
         start_from=config.adapter.start_from,
         inpaint_image=sampling.inpaint_image,
         inpaint_mask=sampling.inpaint_mask,
