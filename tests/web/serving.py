@@ -1,4 +1,4 @@
-"""A real server: `d3po rate` in a process of its own."""
+"""A real server and a real trainer: `d3po rate` and `d3po run`, each in a process of its own."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "d3po")
+ENVIRONMENT = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 
 
 class Server:
@@ -28,13 +29,24 @@ class Server:
 def serving(run: Path, *options: str) -> Generator[Server, None, None]:
     """Serve a run on a free port of this machine."""
     command = [*COMMAND, "rate", str(run), "--no-browser", "--port", "0", *options]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line.startswith("rate at "):
                 raise RuntimeError(f"the server did not start: {line}{process.communicate(timeout=30)[1]}")
             yield Server(process, line.split()[2].rstrip("/,"))
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+@contextmanager
+def training(run: Path, *options: str) -> Generator["subprocess.Popen[str]", None, None]:
+    """Train a run; it knows the page only through the store."""
+    command = [*COMMAND, "run", str(run), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT) as process:
+        try:
+            yield process
         finally:
             if process.poll() is None:
                 process.kill()

@@ -91,7 +91,8 @@ def test_annotators_and_their_agreement_show(house: House, public: TestClient) -
 def test_agreement_shows_by_round_and_older_rounds_are_not_read_again(
     house: House, owner: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d3po.web.dashboard.STALE_SECONDS", -1.0)
+    monkeypatch.setattr("d3po.web.dashboard.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("d3po.web.dashboard.EFFORT", float("inf"))
     everybody = [house.store.people.annotator(name, "human").id for name in ("ada", "bob")]
     rule = house.store.people.annotator("reward:warmth", "rule").id
     images = house.pictures[min(house.pictures)]
@@ -134,7 +135,8 @@ def shifted(pairs: list[tuple[int, int]], round: int) -> list[tuple[int, int]]:
     return pairs[3 * round :]
 
 
-def test_people_are_not_counted_anew_on_every_look(house: House, owner: TestClient) -> None:
+def test_people_are_not_counted_anew_on_every_look(house: House, owner: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("d3po.web.dashboard.FRESH_SECONDS", 60.0)
     ask(house.store, house.pictures)
     vote(owner, 1, outcome="tie")
     assert owner.get("/v1/dashboard").json()["annotators"][0]["votes"] == 1

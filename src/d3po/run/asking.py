@@ -26,10 +26,8 @@ def ask_people(bench: Workbench, round: int) -> None:
     questions = questions_of(bench, round)
     bench.store.questions.ask(questions)
     wanted = _wanted(bench, len(questions))
-    opened = bench.journal.phase_began("rating", round)
-    if opened is None:
-        bench.journal.phase("rating", round, f"{wanted} votes wanted")
-        opened = bench.store.database.now()
+    opened = bench.journal.phase_began("rating", round) or bench.store.database.now()
+    bench.journal.phase("rating", round, f"{wanted} votes wanted")
     with bench.narrator.bar(f"round {round}: people voting", total=wanted) as bar:
         seen = 0
         while not _enough(bench, round, wanted, opened):

@@ -20,5 +20,6 @@ def heed(bench: Workbench) -> ControlState:
         time.sleep(POLL_SECONDS)
         state = bench.store.journal.standing_control()
     if state.stop:
+        bench.journal.phase("stopped", None, "stopped from the dashboard")
         raise RunEndedError(f"stopped from the dashboard; `d3po run {bench.folder.path}` goes on from here")
     return state

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from d3po.preferences.agreement import AnnotatorReport
 
 SHOWN_MINUTES = 120
-STALE_SECONDS = 30.0
+FRESH_SECONDS = 3.0
+EFFORT = 0.1
+"""Share of the time that may go into how people answer; where that takes long, it is worked out less often."""
 MOST_VOTES = 20_000
 """How people answer is computed on so many votes, of the run or of a round: enough for narrow intervals, and a second's work at most."""
 
@@ -71,7 +73,7 @@ class PeopleView:
     def __init__(self, store: Store, figures: Figures) -> None:
         self._store, self._figures = store, figures
         self._lock = threading.Lock()
-        self._made_at = float("-inf")
+        self._until = float("-inf")
         self._newest = People(figures=[], together=None, by_round={})
         self._rounds: dict[int, tuple[int, Agreement]] = {}
         """By round: how many votes there were, and how far they agreed."""
@@ -79,26 +81,23 @@ class PeopleView:
     def newest(self) -> People:
         """The figures. Blocks while they are computed anew."""
         with self._lock:
-            started = time.monotonic()
-            if started - self._made_at > STALE_SECONDS:
+            if time.monotonic() > self._until:
                 self._newest = self._compute()
-                spent = time.monotonic() - started
-                self._made_at = time.monotonic() + 4 * spent  # a large run is not computed over and over
             return self._newest
 
     def _compute(self) -> People:
         from d3po.preferences.agreement import report_annotators  # scipy takes a second to load, which starting should not
 
+        started = time.monotonic()
         votes = list(self._store.votes.standing(after=self._figures.newest_vote() - MOST_VOTES))
         known = {one.id: one for one in self._store.people.annotators()}
         people = {one.id for one in known.values() if one.kind == "human"}
         reports = report_annotators(votes, gold=self._store.questions.expected())
         figures = [_figures(report, known[report.annotator]) for report in reports]
-        return People(
-            figures=sorted(figures, key=lambda one: -one.votes),
-            together=_agreement(votes, people),
-            by_round=self._by_round(people),
-        )
+        together, by_round = _agreement(votes, people), self._by_round(people)
+        now = time.monotonic()
+        self._until = now + max(FRESH_SECONDS, (now - started) / EFFORT)
+        return People(figures=sorted(figures, key=lambda one: -one.votes), together=together, by_round=by_round)
 
     def _by_round(self, people: set[int]) -> dict[int, Agreement]:
         """The rounds' agreement; only the newest round's is computed over and over, an older one's where votes came in late."""

@@ -7,10 +7,7 @@ import io
 import json
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,7 +20,7 @@ from d3po.run.folder import RunFolder, create_run
 from d3po.run.prompts import choose_prompts
 from tests.web.browser.conftest import OpenContext
 from tests.web.browser.rater import Rater
-from tests.web.serving import serving
+from tests.web.serving import serving, training
 
 FULL = os.environ.get("D3PO_STORY") == "full"
 ROUNDS = 2 if FULL else 1
@@ -55,20 +52,6 @@ def run(tmp_path: Path) -> RunFolder:
     return create_run(Path(os.environ.get("D3PO_STORY_RUN", tmp_path / "run")), config, prompts=prompts, held_out=held_out)
 
 
-@contextmanager
-def training(run: RunFolder) -> Generator["subprocess.Popen[str]", None, None]:
-    """`d3po run` in a process of its own; it knows the page only through the store."""
-    command = [sys.executable, "-m", "d3po", "run", str(run.path)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
 def warmest_and_coldest(tab: Rater) -> tuple[str, str]:
     """The keys for the best and the worst picture, in the eyes of somebody who likes warm colours and sees only the page."""
     sources = [tab.page.locator(".frame img").nth(i).get_attribute("src") or "" for i in range(4)]
@@ -93,7 +76,7 @@ def rate_until_done(tab: Rater, process: "subprocess.Popen[str]") -> int:
 
 
 def test_somebody_with_a_taste_moves_the_model(run: RunFolder, context: OpenContext, screenshots: Path) -> None:
-    with training(run) as trainer, serving(run.path) as server:
+    with training(run.path) as trainer, serving(run.path) as server:
         tab = Rater(context(), server.url)
         tab.page.goto(f"{server.url}/rate")
         clicks = rate_until_done(tab, trainer)

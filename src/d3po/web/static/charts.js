@@ -67,12 +67,14 @@ function axis([from, to], start, end) {
   return { from, upto: to, to: (value) => (size ? start + ((value - from) / size) * (end - start) : (start + end) / 2) };
 }
 
-/** Five quiet lines with their numbers. */
+/** Five quiet lines with their numbers, in as many decimals as tell them apart. */
 function rules(y) {
-  const values = Array.from({ length: 5 }, (_, i) => y.from + ((y.upto - y.from) * i) / 4);
+  const step = (y.upto - y.from) / 4;
+  const decimals = Math.max(0, Math.ceil(-Math.log10(step)));
+  const values = Array.from({ length: 5 }, (_, i) => y.from + step * i);
   return values.flatMap((value) => [
     rule(y.to(value), "rule"),
-    svg("text", { x: EDGE.left - 7, y: y.to(value) + 4, "text-anchor": "end" }, short(value)),
+    svg("text", { x: EDGE.left - 7, y: y.to(value) + 4, "text-anchor": "end" }, step < 1 ? String(Number(value.toFixed(decimals))) : short(value)),
   ]);
 }
 
@@ -82,12 +84,12 @@ function ticks(points, x) {
   return points.filter((_, i) => i % every === 0).map((point) => text(x.to(point.x), "middle", point.label));
 }
 
-/** The range of some values with a little air, and with `middle` in it. */
+/** The range of some values with a little air, and with `middle` in it; never so narrow that a change of nothing looks like one. */
 function span(values, middle) {
   const all = middle === undefined ? values : [...values, middle];
   const low = Math.min(...all);
   const high = Math.max(...all);
-  const air = (high - low) * 0.1 || Math.abs(high) * 0.1 || 1;
+  const air = Math.max((high - low) * 0.1, Math.abs(high) * 0.05) || 1;
   return [low >= 0 && low - air < 0 ? 0 : low - air, high + air];
 }
 

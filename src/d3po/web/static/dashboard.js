@@ -117,11 +117,11 @@ async function control(action) {
 function tiles({ votes, votes_per_minute: minutes, agreement, curves: all, cost }) {
   const recent = minutes.slice(-6, -1);
   const speed = recent.reduce((sum, minute) => sum + minute.votes, 0) / Math.max(1, recent.length);
-  const wins = all.find(({ name }) => name === "win_rate")?.points.at(-1);
+  const wins = all.find(({ name }) => name === "win_rate")?.points.findLast(({ rounds }) => rounds !== 0); // the base against itself says nothing
   const alpha = agreement?.alpha ?? null;
   return [
     tile("Votes", short(votes), `${short(speed)} a minute`),
-    tile("Win rate", wins ? percent(wins.value) : "–", wins ? interval(wins, percent) : "after the first evaluation"),
+    tile("Win rate", wins ? percent(wins.value) : "–", wins ? interval(wins, percent) : "after the first round"),
     tile("Agreement", alpha === null ? "–" : alpha.toFixed(2), alpha === null ? "needs two annotators" : interval(agreement, (v) => v.toFixed(2))),
     tile("Cost so far", spent(cost.seconds), [`${count(cost.updates, "update")}`, `${short(cost.network_rows)} network rows`].join(", ")),
   ];
@@ -133,7 +133,7 @@ function tile(name, value, note) {
 
 const percent = (value) => `${Math.round(100 * value)} %`;
 const interval = ({ low, high }, words) => (low === null || high === null ? "" : `95 % interval ${words(low)} to ${words(high)}`);
-const spent = (seconds) => (seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`);
+const spent = (seconds) => (seconds < 90 ? `${Math.round(seconds)} s` : seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`);
 
 function showAlarms(alarms) {
   byId("alarms").hidden = alarms.length === 0;

@@ -1,0 +1,75 @@
+"""The dashboard beside a real run: everything it shows comes from a trainer at work, and the trainer does what it is told there."""
+
+from pathlib import Path
+
+import pytest
+
+from d3po.config import override
+from d3po.preferences.store import Store
+from d3po.recipes import load_recipe
+from d3po.run.folder import RunFolder, create_run
+from d3po.run.prompts import choose_prompts
+from tests.web.browser.conftest import OpenContext
+from tests.web.browser.rater import Rater
+from tests.web.serving import serving, training
+
+SETTINGS = {
+    "rounds": "2",
+    "sampling.steps": "3",
+    "sampling.guidance": "1.0",
+    "sampling.prompts_per_round": "3",
+    "sampling.images_per_prompt": "2",
+    "feedback.source": "human",
+    "training.epochs": "1",
+    "evaluation.prompts": "2",
+    "evaluation.images_per_prompt": "2",
+    "guards.action": "warn",
+    "tracking.tensorboard": "false",
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    prompts, held_out = choose_prompts(None, None, skip_empty=False)
+    return create_run(tmp_path / "tiny", override(load_recipe("demo"), SETTINGS, where="test"), prompts=prompts, held_out=held_out)
+
+
+def test_the_dashboard_follows_and_steers_a_run(run: RunFolder, context: OpenContext, screenshots: Path) -> None:
+    with training(run.path) as trainer, serving(run.path) as server:
+        board, tab = (Rater(context(viewport={"width": 1280, "height": 1000}), server.url) for _ in range(2))
+        board.page.goto(f"{server.url}/dashboard")
+        board.page.wait_for_selector("#now-title:has-text('Rating, round 0')", timeout=30_000)
+        assert "after the first round" in board.text("#tiles"), "the base model has won nothing over itself"
+        board.keep(screenshots, "live-rating")
+
+        tab.open().answer("ArrowLeft").answer("ArrowRight").wait(unsaved=0)
+        board.wait(votes=2)
+        assert "2 of 3" in board.text("#rounds")
+
+        board.page.click("[data-control=pause]")
+        board.wait(paused=True)
+        board.page.click("[data-control=train_now]")
+        board.page.click("#confirm-yes")
+        board.page.wait_for_selector("[data-control=train_now]:disabled")
+        tab.page.wait_for_timeout(1500)
+        assert not run.checkpoints.exists() or not list(run.checkpoints.iterdir()), "a paused run does not train"
+        board.keep(screenshots, "live-paused")
+        board.page.click("[data-control=resume]")
+
+        board.page.wait_for_selector("#now-title:has-text('Rating, round 1')", timeout=30_000)
+        assert board.page.locator("#tiles .figure").nth(1).inner_text().endswith("%"), "the win rate after round 0"
+        assert "owner" in board.text("#people")
+        board.page.screenshot(path=screenshots / "live-round-1.png", full_page=True)
+        tab.wait(state="rating")
+
+        board.page.click("[data-control=stop]")
+        board.page.click("#confirm-yes")
+        said = trainer.communicate(timeout=20)[0]
+        assert trainer.returncode == 0, said
+        assert "goes on from here" in said
+        board.wait(phase="stopped")
+        board.keep(screenshots, "live-stopped")
+        assert board.complaints == tab.complaints == []
+    store = Store.in_folder(run.path)
+    assert len(store.batches.votes(0) or []) == 2
+    store.close()
