@@ -1,15 +1,18 @@
 """A served run: a folder with a store, pictures and questions, and clients of its app."""
 
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from d3po.preferences.records import Role
 from d3po.preferences.store import Store
+from d3po.preferences.tables import AssignmentRow
 from d3po.web.app import create_app
 from d3po.web.desk import Desk
 from d3po.web.settings import WebSettings
@@ -27,6 +30,11 @@ class House:
     store: Store
     pictures: dict[int, list[int]]
     """Image ids by prompt id."""
+
+    def shown(self, item: Mapping[str, Any]) -> list[int]:
+        """The image ids of a question from the queue, in the order shown; only the store knows them."""
+        with self.store.database.reading() as connection:
+            return list(connection.execute(select(AssignmentRow.shown).where(AssignmentRow.id == item["assignment"])).scalar_one())
 
     def settings(self, **changes: object) -> WebSettings:
         return replace(WebSettings(run="run", images=str(self.folder)), **changes)

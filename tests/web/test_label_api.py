@@ -38,10 +38,6 @@ def standing(house: House) -> list[Vote]:
     return list(house.store.votes.standing())
 
 
-def shown(item: dict[str, object]) -> list[int]:
-    return [int(image["url"].rsplit("/", 1)[1]) for image in item["images"]]
-
-
 @pytest.mark.parametrize(("kind", "answer"), ANSWERS, ids=lambda part: part if isinstance(part, str) else part["outcome"])
 def test_every_kind_of_answer_is_stored_by_picture(house: House, owner: TestClient, kind: Kind, answer: dict[str, object]) -> None:
     ask(house.store, house.pictures, kind)
@@ -52,7 +48,7 @@ def test_every_kind_of_answer_is_stored_by_picture(house: House, owner: TestClie
     assert reply.status_code == 201, reply.text
     (vote,) = standing(house)
     assert vote.answer.outcome == answer["outcome"]
-    order = shown(item)
+    order = house.shown(item)
     assert list(vote.shown) == order
     assert vote.answer.winner == (order[answer["position"]] if "position" in answer else None)
     assert vote.answer.values == {order[int(position)]: value for position, value in answer.get("positions", {}).items()}
@@ -65,7 +61,7 @@ def test_positions_follow_the_order_that_was_shown(house: House, owner: TestClie
     orders = set()
     for item in questions(owner, 12):
         owner.post("/v1/votes", json=ballot(item, outcome="win", position=0))
-        orders.add(shown(item) == sorted(shown(item)))
+        orders.add(house.shown(item) == sorted(house.shown(item)))
     assert orders == {True, False}, "the server draws the order"
     assert all(vote.answer.winner == vote.shown[0] for vote in standing(house))
 
@@ -79,7 +75,7 @@ def test_a_question_shows_its_prompt_and_pictures_as_they_are(house: House, owne
     reply = owner.get(items[0]["images"][0]["url"])
     assert reply.headers["content-type"] == "image/png"
     assert "immutable" in reply.headers["cache-control"]
-    path, _ = house.store.pictures.picture(shown(items[0])[0])
+    path, _ = house.store.pictures.picture(house.shown(items[0])[0])
     assert reply.content == (house.folder / path).read_bytes()
     again = owner.get(items[0]["images"][0]["url"], headers={"if-none-match": reply.headers["etag"]})
     assert again.status_code == 304
@@ -88,8 +84,8 @@ def test_a_question_shows_its_prompt_and_pictures_as_they_are(house: House, owne
 
 def test_asking_again_brings_the_same_questions(house: House, owner: TestClient) -> None:
     ask(house.store, house.pictures)
-    first = [(item["assignment"], shown(item)) for item in questions(owner, 4)]
-    assert [(item["assignment"], shown(item)) for item in questions(owner, 4)] == first
+    first = [(item["assignment"], house.shown(item)) for item in questions(owner, 4)]
+    assert [(item["assignment"], house.shown(item)) for item in questions(owner, 4)] == first
 
 
 def test_the_same_vote_twice_is_one_vote_and_another_under_its_id_is_refused(house: House, owner: TestClient) -> None:
@@ -157,12 +153,12 @@ def test_undo_asks_the_same_question_again_in_the_same_order(house: House, owner
     reply = owner.post(f"/v1/votes/{sent['id']}/retract", json=withdrawal)
     assert reply.status_code == 200
     assert reply.json()["item"]["assignment"] == item["assignment"]
-    assert shown(reply.json()["item"]) == shown(item)
+    assert house.shown(reply.json()["item"]) == house.shown(item)
     assert standing(house) == []
     assert owner.post(f"/v1/votes/{sent['id']}/retract", json=withdrawal).status_code == 200
     assert questions(owner)[0]["assignment"] == item["assignment"]
     assert owner.post("/v1/votes", json=ballot(item, outcome="win", position=1)).status_code == 201
-    assert [vote.answer.winner for vote in standing(house)] == [shown(item)[1]]
+    assert [vote.answer.winner for vote in standing(house)] == [house.shown(item)[1]]
 
 
 def test_nobody_takes_back_or_answers_for_another(house: House, public: TestClient) -> None:
@@ -198,13 +194,14 @@ def test_who_waits_hears_what_the_trainer_does(house: House, serve: Serve) -> No
 def test_a_picture_that_is_missing_or_was_changed_is_not_shown_and_the_question_still_comes(house: House, owner: TestClient) -> None:
     ask(house.store, house.pictures)
     (item,) = questions(owner)
-    first, second = shown(item)
+    first, second = house.shown(item)
     path, _ = house.store.pictures.picture(first)
     (house.folder / path).write_bytes(png((255, 0, 0)))
     path, _ = house.store.pictures.picture(second)
     (house.folder / path).unlink()
     fresh = TestClient(owner.app, base_url=str(owner.base_url))
     fresh.app.state.desk.pictures._cache.clear()
+    assert [fresh.get(image["url"]).status_code for image in item["images"]] == [404, 404]
     assert [fresh.get(f"/v1/images/{image}").status_code for image in (first, second, 10**6)] == [404, 404, 404]
     (item,) = questions(fresh)
     assert [image["width"] for image in item["images"]] == [None, None]

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from starlette.testclient import TestClient
@@ -23,11 +24,12 @@ ADMIN_REQUESTS = [
     ("DELETE", "/v1/invitations/1", None),
     ("GET", "/v1/audit", None),
     ("GET", "/v1/openapi.json", None),
+    ("GET", "/v1/images/1", None),
 ]
 REQUESTS = [
     ("GET", "/v1/me", None),
     ("GET", "/v1/queue", None),
-    ("GET", "/v1/images/1", None),
+    ("GET", "/v1/assignments/8c5f2f6c-7f3e-4d1c-8a5b-000000000002/pictures/0", None),
     ("DELETE", "/v1/session", None),
     (
         "POST",
@@ -289,6 +291,30 @@ TRAVERSALS = [
 def test_no_path_from_a_client_reaches_the_file_system(owner: TestClient, path: str) -> None:
     assert owner.get(f"/static/{path}").status_code == 404
     assert owner.get(f"/v1/images/{path}").status_code in (404, 422)
+    assert owner.get(f"/v1/assignments/{path}/pictures/0").status_code in (404, 422)
+    assert owner.get(f"/v1/assignments/{uuid4()}/pictures/{path}").status_code in (404, 422)
+
+
+def test_annotators_see_the_pictures_of_their_own_questions_only(house: House, public: TestClient) -> None:
+    ask(house.store, house.pictures, overlap=2)
+    ada, eve = join(public, house, "ada"), join(public, house, "eve")
+    mine, *_ = ada.get("/v1/queue").json()["items"]
+    addresses = [image["url"] for image in mine["images"]]
+    assert [ada.get(address).status_code for address in addresses] == [200, 200]
+    assert [eve.get(address).status_code for address in addresses] == [404, 404]
+    assert ada.get(addresses[0][:-1] + "2").status_code == 404, "only two were shown"
+    assert ada.get(f"/v1/images/{house.shown(mine)[0]}").status_code == 403
+
+
+def test_the_address_of_a_picture_tells_nothing_but_where_it_stands(house: House, owner: TestClient) -> None:
+    """A blind test's base pictures have smaller ids than the tuned ones: whoever could read an id would know which is which."""
+    ask(house.store, house.pictures, "rank")
+    body = owner.get("/v1/queue", params={"n": 2}).json()
+    for item in body["items"]:
+        expected = [f"/v1/assignments/{item['assignment']}/pictures/{position}" for position in range(4)]
+        assert [image["url"] for image in item["images"]] == expected
+        assert [image.keys() - {"position", "url", "width", "height"} for image in item["images"]] == [set()] * 4
+        assert item.keys() == {"assignment", "kind", "prompt", "images", "lease_expires_at", "instruction"}
 
 
 @pytest.mark.parametrize("path", ["../secret.png", "/etc/passwd", "a/../../secret.png", "file:///etc/passwd", "..\\secret.png", ""])

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Path, Request
+from fastapi import APIRouter, HTTPException, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from d3po.preferences.records import Role
@@ -22,6 +22,7 @@ from d3po.web.messages import (
     InvitationRequest,
     Invitations,
 )
+from d3po.web.pictures import PICTURE, reply
 from d3po.web.sessions import Caller
 
 DAY_SECONDS = 86_400.0
@@ -77,6 +78,12 @@ async def audit(desk: TheDesk, _: Administrator) -> Audit:
     intact = await run_in_threadpool(desk.store.audit.verify)
     shown = [AuditEntry(at=entry.at, actor=entry.actor, action=entry.action, detail=dict(entry.detail)) for entry in entries]
     return Audit(entries=shown, intact=intact)
+
+
+@router.get("/images/{image_id}", response_class=Response, responses=PICTURE)
+async def image(image_id: Annotated[int, Path(ge=1, lt=2**31)], request: Request, desk: TheDesk, _: Administrator) -> Response:
+    """Any picture of the run. Annotators get theirs by assignment: ids follow one another, and would tell a blind test's sides apart."""
+    return reply(await run_in_threadpool(desk.pictures.read, image_id), request.headers)
 
 
 @router.get("/openapi.json", include_in_schema=False)

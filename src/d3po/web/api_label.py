@@ -12,8 +12,21 @@ from d3po.preferences.records import Answer, Assigned, Cast, Kind
 from d3po.preferences.store import Retract
 from d3po.web import security
 from d3po.web.desk import Desk, Somebody, TheDesk
-from d3po.web.messages import MOST_AT_ONCE, Acknowledged, Ballot, Item, Join, Me, Picture, Problem, Queue, Retracted, Withdrawal
-from d3po.web.pictures import PictureFile
+from d3po.web.messages import (
+    MOST_AT_ONCE,
+    MOST_PICTURES,
+    Acknowledged,
+    Ballot,
+    Item,
+    Join,
+    Me,
+    Picture,
+    Problem,
+    Queue,
+    Retracted,
+    Withdrawal,
+)
+from d3po.web.pictures import PICTURE, PictureFile, reply
 from d3po.web.sessions import Caller
 
 RATE_MINUTES = 5
@@ -101,16 +114,12 @@ async def retract(vote_id: UUID, body: Withdrawal, desk: TheDesk, caller: Somebo
     return Retracted(item=await run_in_threadpool(_question, desk, caller, receipt.assignment))
 
 
-@router.get("/images/{image_id}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
-async def image(image_id: Annotated[int, Path(ge=1, lt=2**31)], request: Request, desk: TheDesk, _: Somebody) -> Response:
-    """A picture's bytes. An id's picture never changes, so browsers may keep it for good."""
-    picture = await run_in_threadpool(desk.pictures.read, image_id)
-    if picture is None:
-        raise HTTPException(404, "there is no such picture")
-    headers = {"etag": f'"{picture.sha256}"', "cache-control": "private, max-age=31536000, immutable"}
-    if headers["etag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(picture.content, media_type=picture.media_type, headers=headers)
+@router.get("/assignments/{assignment}/pictures/{position}", response_class=Response, responses=PICTURE)
+async def picture(
+    assignment: UUID, position: Annotated[int, Path(ge=0, lt=MOST_PICTURES)], request: Request, desk: TheDesk, caller: Somebody
+) -> Response:
+    """A picture of a question that was put to whoever asks. The address says where it stands, nothing of where it comes from."""
+    return reply(await run_in_threadpool(_shown_at, desk, caller, str(assignment), position), request.headers)
 
 
 def answer_of(ballot: Ballot, shown: Sequence[int]) -> Answer:
@@ -154,11 +163,16 @@ def _question(desk: Desk, caller: Caller, assignment: str) -> Item | None:
 def _item(desk: Desk, assigned: Assigned) -> Item:
     return Item(
         assignment=assigned.assignment, kind=assigned.kind, prompt=assigned.prompt, lease_expires_at=assigned.lease_expires_at,
-        images=[_picture(position, image_id, desk.pictures.read(image_id)) for position, image_id in enumerate(assigned.shown)],
+        images=[_picture(assigned.assignment, position, desk.pictures.read(image)) for position, image in enumerate(assigned.shown)],
         instruction=INSTRUCTIONS[assigned.kind],
     )  # fmt: skip
 
 
-def _picture(position: int, image_id: int, file: PictureFile | None) -> Picture:
+def _picture(assignment: str, position: int, file: PictureFile | None) -> Picture:
     size = (None, None) if file is None else (file.width, file.height)
-    return Picture(position=position, url=f"/v1/images/{image_id}", width=size[0], height=size[1])
+    return Picture(position=position, url=f"/v1/assignments/{assignment}/pictures/{position}", width=size[0], height=size[1])
+
+
+def _shown_at(desk: Desk, caller: Caller, assignment: str, position: int) -> PictureFile | None:
+    assigned = desk.standing.assigned(assignment, caller.id)
+    return None if assigned is None or position >= len(assigned.shown) else desk.pictures.read(assigned.shown[position])

@@ -7,9 +7,12 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import fsspec
+from fastapi import HTTPException, Response
 from PIL import Image, UnidentifiedImageError
+from starlette.datastructures import Headers
 
 from d3po.errors import ConfigError, StorageError
 from d3po.preferences.store import Pictures
@@ -18,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 """What is served, by what the bytes are, whatever the file is called: never anything a browser could run."""
+PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/*": {}}}}
+"""What a route that answers with a picture says of itself."""
 CACHE_BYTES = 128 * 1024 * 1024
 
 
@@ -94,6 +99,20 @@ class PictureFiles:
             self._cache[image_id] = picture
             while self._held > CACHE_BYTES and len(self._cache) > 1:
                 self._held -= len(self._cache.popitem(last=False)[1].content)
+
+
+def reply(picture: PictureFile | None, headers: Headers) -> Response:
+    """The answer to a request, with these headers, for a picture. What is at its address never changes, so browsers may keep it for good.
+
+    Raises:
+        HTTPException: there is no such picture, or none that may be shown.
+    """
+    if picture is None:
+        raise HTTPException(404, "there is no such picture")
+    kept = {"etag": f'"{picture.sha256}"', "cache-control": "private, max-age=31536000, immutable"}
+    if kept["etag"] in headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=kept)
+    return Response(picture.content, media_type=picture.media_type, headers=kept)
 
 
 def is_inside(path: str) -> bool:

@@ -4,7 +4,7 @@ import { h, svg } from "./dom.js";
 
 const WIDTH = 460;
 const HEIGHT = 190;
-const EDGE = { left: 44, right: 24, top: 12, bottom: 28 };
+const EDGE = { left: 54, right: 24, top: 12, bottom: 28 };
 
 /**
  * @typedef {{x: number, label: string, value: number, low: number|null, high: number|null}} Point
@@ -70,7 +70,7 @@ function axis([from, to], start, end) {
 /** Five quiet lines with their numbers, in as many decimals as tell them apart. */
 function rules(y) {
   const step = (y.upto - y.from) / 4;
-  const decimals = Math.max(0, Math.ceil(-Math.log10(step)));
+  const decimals = step >= 0.1 ? 2 : Math.ceil(-Math.log10(step));
   const values = Array.from({ length: 5 }, (_, i) => y.from + step * i);
   return values.flatMap((value) => [
     rule(y.to(value), "rule"),
