@@ -15,8 +15,8 @@ from torch import Tensor
 from benchmarks.measuring import Figure, interleaved, opened_run, ratio_figure
 from d3po.models.base import AbstractPolicy, Condition
 from d3po.run.feedback import compare_round
+from d3po.run.judged import References, load_round
 from d3po.run.sampling import sample_round
-from d3po.run.training import load_round
 from d3po.run.workbench import Workbench
 from d3po.training.data import PromptGroup
 from d3po.training.trainer import Trainer
@@ -98,7 +98,7 @@ def prepared() -> Iterator[Subject]:
     with opened_run(SETTINGS) as bench:
         sample_round(bench, 0)
         compare_round(bench, 0)
-        groups, condition = load_round(bench, 0, None)
+        groups, condition = load_round(bench, 0, References(start=None, moving=None))
         reference = copy.deepcopy(bench.policy)
         reference.network.requires_grad_(False)
         generator = torch.Generator().manual_seed(0)

@@ -15,6 +15,7 @@ from d3po.options import (
     GuidanceKind,
     LastStep,
     LogProbReduce,
+    ObjectiveName,
     QuestionKind,
     ReferenceRefresh,
     SamplerKind,
@@ -71,6 +72,9 @@ class Sampling(Section):
         default="model", description="where the last step ends: the model's scheduler decides, or clamped at timestep 0 as published"
     )
     images_per_prompt: int = Field(default=4, ge=2, description="K images of a prompt, compared with each other")
+    branch: bool = Field(
+        default=False, description="a prompt's images share all noise up to one drawn step and part there, as d3po_branch needs"
+    )
     shared_start: bool = Field(default=True, description="all images of a prompt start from one x_T")
     prompts_per_round: Count = Field(default=16, description="prompts drawn for each round")
     prompts_per_shard: Count = Field(default=8, description="prompts sampled in one batched call and stored in one file")
@@ -80,7 +84,10 @@ class Sampling(Section):
 class Feedback(Section):
     """Who says which picture is better."""
 
-    source: Literal["reward", "human"] = Field(default="reward", description="the measured reward below, or people, through `d3po rate`")
+    source: Literal["reward", "human", "imported"] = Field(
+        default="reward",
+        description="the measured reward below; people, through `d3po rate`; or pictures and votes brought by `d3po votes import`",
+    )
     reward: str = Field(
         default="colourfulness", description="a built-in reward, closeness:#rrggbb, or module:function; with people, only what is plotted"
     )
@@ -113,10 +120,16 @@ class Adapter(Section):
 class Objective(Section):
     """The loss on preferences."""
 
-    name: Literal["d3po"] = Field(default="d3po", description="the objective")
-    beta: float = Field(default=0.1, gt=0, description="steepness in the log-ratio margin")
-    clip: Clip = Field(default="two_sided", description="none, two_sided (published) or one_sided")
-    clip_range: float = Field(default=0.1, gt=0, lt=1, description="eps: ratios are clipped to [1-eps, 1+eps]")
+    name: ObjectiveName = Field(default="d3po", description="the objective; `d3po objectives` lists them with what they need")
+    beta: float = Field(default=0.0, ge=0, description="steepness in the log-ratio margin, or weight of the KL; 0 is the objective's own")
+    clip: Clip = Field(default="two_sided", description="none, two_sided (published) or one_sided; of d3po")
+    clip_range: float = Field(
+        default=0.0, ge=0, lt=1, description="eps: ratios are clipped to [1-eps, 1+eps]; 0 is the objective's own (d3po: 0.1)"
+    )
+    alpha: float = Field(default=0.0, ge=0, description="weight of the reward in dpok; 0 is its own")
+    temperature: float = Field(default=0.0, ge=0, description="of reward_weighted, in standard deviations of the scores; 0 is its own")
+    dislike_weight: float = Field(default=0.0, ge=0, description="weight of disliked pictures in kto; 0 is its own, 1")
+    sharpness: float = Field(default=0.0, ge=0, description="T of mapo; 0 is its own")
     targets: Targets = Field(default="signed", description="signed (published) or cross_entropy")
     log_prob: LogProbReduce = Field(default="mean", description="log-prob of a step: mean over latent dimensions (published) or their sum")
     step_weighting: StepWeighting = Field(default="uniform", description="uniform, or balanced: no step's gradient drowns the others")
@@ -143,6 +156,9 @@ class Training(Section):
     )
     max_rows: Count = Field(
         default=64, description="images times timesteps in one network call; lower it when memory runs out, results do not change"
+    )
+    guided: bool = Field(
+        default=True, description="train the guided prediction, as it was sampled; false trains the conditional one at half the cost"
     )
     mixed_precision: Literal["no", "fp16", "bf16"] = Field(default="no", description="autocast of the network")
     gradient_checkpointing: bool = Field(default=False, description="less memory, more time, same result")

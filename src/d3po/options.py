@@ -40,3 +40,17 @@ LastStep = Literal["model", "clamped"]
 
 QuestionKind = Literal["pair", "best_worst", "rank", "grid", "thumb", "score"]
 """How a question is asked: two pictures; best and worst of K; an order of K; mark the bad ones; one up or down; one from 1 to 5."""
+
+ObjectiveName = Literal[
+    "d3po", "d3po_branch", "ipo_step", "ddpo", "dpok", "reward_weighted", "sft", "diffusion_dpo", "flow_dpo", "ipo", "kto", "mapo"
+]
+"""The objectives; `d3po objectives` says what each needs."""
+
+LabelKind = Literal["pairs", "likes", "scores"]
+"""What an objective is told: which of two pictures is preferred, whether one is liked, or how good one is."""
+
+Evidence = Literal["trajectories", "pictures"]
+"""What an objective looks at: the denoising steps a picture was sampled by, or the finished picture alone, noised anew."""
+
+ReferenceUse = Literal["none", "chosen", "sampler"]
+"""Which policy an objective compares with: none, the one that `objective.reference` names, or always the one that sampled."""

@@ -14,11 +14,12 @@ from torch import Tensor
 from d3po.errors import ConfigError, RunFolderError
 from d3po.run.exporting import export_result
 from d3po.run.folder import RunFolder
+from d3po.run.judged import References, load_round
 from d3po.run.loop import run_rounds
 from d3po.run.plan import plan_run
 from d3po.run.progress import Narrator
 from d3po.run.sampling import sample_round
-from d3po.run.training import load_round, train_round
+from d3po.run.training import train_round
 from d3po.run.workbench import Workbench
 
 MakeRun = Callable[..., RunFolder]
@@ -89,7 +90,7 @@ def test_adapter_off_reference_is_the_pretrained_model(make_run: MakeRun) -> Non
     """The fixed reference's log-probs, computed with the adapter off, are those of an untrained policy."""
     folder = make_run(settings={"objective.reference": '"fixed"'})
     bench = finished(folder)
-    groups, condition = load_round(bench, 1, None)
+    groups, condition = load_round(bench, 1, References(start=None, moving=None))
     fresh = opened(folder)
     from d3po.training.reference import reference_log_probs
 
@@ -238,7 +239,7 @@ def test_damaged_reference_log_probs_are_computed_anew(make_run: MakeRun) -> Non
     (cache, *_) = sorted(folder.path.glob("rollouts/round-001/*.reference-*.safetensors"))
     whole = cache.read_bytes()
     cache.write_bytes(whole[:-1] + bytes([whole[-1] ^ 0xFF]))
-    load_round(bench, 1, None)
+    load_round(bench, 1, References(start=None, moving=None))
     assert cache.read_bytes() == whole
 
 

@@ -85,6 +85,9 @@ class OneFilePolicy(AbstractPolicy):
         assert guidance == 1
         return self._network(x_t, timesteps, condition.numbers)
 
+    def encode(self, pictures: Tensor) -> Tensor:
+        raise NotImplementedError
+
     def decode(self, latents: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 3 height width"]:
         return (latents.expand(-1, 3, -1, -1) / 2 + 0.5).clamp(0, 1)
 

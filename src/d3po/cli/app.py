@@ -133,9 +133,10 @@ def train(run: RunArgument, dry_run: DryRun = False) -> None:
         from d3po.run.training import train_round
 
         round = _next_round(bench)
-        if not is_sampled(bench, round):
-            raise RunFolderError(f"round {round} is not sampled to its end; make its pictures with `d3po sample {run}`")
-        collect_feedback(bench, round)
+        if bench.config.feedback.source != "imported":
+            if not is_sampled(bench, round):
+                raise RunFolderError(f"round {round} is not sampled to its end; make its pictures with `d3po sample {run}`")
+            collect_feedback(bench, round)
         try:
             train_round(bench, round)
         except TrainingStoppedError as stop:
@@ -214,6 +215,16 @@ def families() -> None:
 
     for family in FAMILIES:
         for line in family.lines():
+            typer.echo(line)
+
+
+@app.command(epilog="Example: `d3po judges`")
+def judges() -> None:
+    """Print the judges by measurement: what each measures, what it needs and downloads, its licence, and how it was tested."""
+    from d3po.feedback.rewards.catalogue import ENTRIES
+
+    for entry in ENTRIES:
+        for line in entry.lines():
             typer.echo(line)
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from d3po.diffusion.schedule import NoiseSchedule
-from d3po.diffusion.transition import GaussianStep, Transition, over_latent, split_prediction
+from d3po.diffusion.transition import GaussianStep, Transition, noised, over_latent, split_prediction
 from d3po.options import PredictionType
 
 
@@ -45,6 +45,11 @@ class EulerAncestral(Transition):
         size = (1 + end**2).sqrt()
         down = (end**2 - self._up(sigma, end) ** 2).clamp(min=0).sqrt()
         return GaussianStep(mean=(x0 + over_latent(down, x_t) * epsilon) / over_latent(size, x_t), std=self._up(sigma, end) / size)
+
+    def noised(
+        self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
+    ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
+        return noised(x0, noise, 1 / (1 + self.schedule.sigma(timesteps) ** 2), self.prediction_type)
 
     def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
         sigma, end = self.schedule.sigma(timesteps), self.schedule.sigma(previous)

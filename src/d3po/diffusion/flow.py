@@ -51,6 +51,13 @@ class FlowSDE(Transition):
             mean=x_t * pull + over_latent(self.slope(timesteps, previous), x_t) * prediction, std=self.std(timesteps, previous)
         )
 
+    def noised(
+        self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
+    ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
+        """x = (1 - sigma) x0 + sigma noise, and its velocity noise - x0."""
+        sigma = over_latent(timesteps / TIMESTEPS, x0)
+        return (1 - sigma) * x0 + sigma * noise, noise - x0
+
     def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
         sigma, end = timesteps / TIMESTEPS, previous / TIMESTEPS
         return self._rate(sigma, end) * (sigma - end).sqrt()

@@ -73,6 +73,12 @@ class Transition(ABC):
     def slope(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
         """d mean / d prediction, every bound on the predicted x_0 left aside."""
 
+    @abstractmethod
+    def noised(
+        self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
+    ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
+        """A clean latent at the timestep's noise level, and the network output that would be exact there: (x_t, target)."""
+
     def stochastic(self, grid: StepGrid) -> Bool[Tensor, " T"]:
         """Which steps of the grid have a density, and so can be trained."""
         return self.std(grid.timesteps, grid.previous) > 0
@@ -130,6 +136,11 @@ class DDIM(Transition):
         direction = (1 - a_prev - over_latent(std, x_t) ** 2).clamp(min=0).sqrt()
         return GaussianStep(mean=a_prev.sqrt() * x0 + direction * epsilon, std=std)
 
+    def noised(
+        self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
+    ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
+        return noised(x0, noise, self.schedule.alpha_bar(timesteps), self.prediction_type)
+
     def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
         """eta * sqrt((1 - a_prev) / (1 - a_t) * (1 - a_t / a_prev)): 0 where the step is deterministic."""
         a_t, a_prev = self.schedule.alpha_bar(timesteps), self.schedule.alpha_bar(previous)
@@ -159,6 +170,18 @@ def split_prediction(
     if prediction_type == "sample":
         return prediction, (x_t - signal * prediction) / noise
     return signal * x_t - noise * prediction, signal * prediction + noise * x_t
+
+
+def noised(
+    x0: Float[Tensor, " B *latent"],
+    noise: Float[Tensor, " B *latent"],
+    alpha_bar: Float[Tensor, " B"],
+    prediction_type: PredictionType,
+) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
+    """x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise, and what the network should say of it; the inverse of `split_prediction`."""
+    signal, spread = over_latent(alpha_bar.sqrt(), x0), over_latent((1 - alpha_bar).sqrt(), x0)
+    targets = {"epsilon": noise, "sample": x0, "v_prediction": signal * noise - spread * x0}
+    return signal * x0 + spread * noise, targets[prediction_type]
 
 
 def dynamic_threshold(x0: Float[Tensor, " B *latent"], ratio: float, maximum: float) -> Float[Tensor, " B *latent"]:

@@ -130,6 +130,14 @@ class AbstractPolicy(ABC):
         """Pictures in [0, 1]."""
 
     @abstractmethod
+    def encode(self, pictures: Float[Tensor, "B 3 height width"]) -> Float[Tensor, " B *latent"]:
+        """The latents of pictures in [0, 1] of the size that `decode` gives; the mode, where the encoder gives a distribution.
+
+        Raises:
+            ModelError: the model has no encoder.
+        """
+
+    @abstractmethod
     def without_adapter(self) -> AbstractContextManager[None]:
         """Within this context the network is the pretrained one."""
 

@@ -11,7 +11,8 @@ The function takes nothing and returns a torch module with
 and, where they make sense,
 
 * `encode(prompts)`: a tensor with one row a prompt;
-* `decode(samples)`: pictures (B, 3, height, width) in [0, 1] of the samples, for people and rewards to look at.
+* `decode(samples)`: pictures (B, 3, height, width) in [0, 1] of the samples, for people and rewards to look at;
+* `encode_pictures(pictures)`: the way back, to train from pictures that the model did not make.
 """
 
 import importlib
@@ -102,6 +103,15 @@ class CustomPolicy(AbstractPolicy):
             return (latents.float() / 2 + 0.5).clamp(0, 1).expand(-1, 3, -1, -1)
         raise ModelError(
             f"samples of shape {list(self.latent_shape)} are no pictures; give {type(self._module).__name__} a method decode(samples) that draws them"
+        )
+
+    def encode(self, pictures: Float[Tensor, "B 3 height width"]) -> Float[Tensor, " B *latent"]:
+        if hasattr(self._module, "encode_pictures"):
+            return self._module.encode_pictures(pictures)
+        if not hasattr(self._module, "decode") and len(self.latent_shape) == 3 and self.latent_shape[0] in (1, 3):
+            return 2 * (pictures.mean(dim=1, keepdim=True) if self.latent_shape[0] == 1 else pictures) - 1
+        raise ModelError(
+            f"{type(self._module).__name__} cannot take pictures; give it a method encode_pictures(pictures) that turns them into samples"
         )
 
     def without_adapter(self) -> AbstractContextManager[None]:

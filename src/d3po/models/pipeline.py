@@ -99,6 +99,13 @@ class PipelinePolicy(AbstractPolicy):
         pictures = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor + shift).sample
         return (pictures.float() / 2 + 0.5).clamp(0, 1)
 
+    @torch.no_grad()
+    def encode(self, pictures: Float[Tensor, "B 3 height width"]) -> Float[Tensor, " B *latent"]:
+        vae = self.pipeline.vae
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        latents = vae.encode((2 * pictures - 1).to(vae.device, vae.dtype)).latent_dist.mode()
+        return (latents.float() - shift) * vae.config.scaling_factor
+
     def without_adapter(self) -> AbstractContextManager[None]:
         if not self._has_adapter:
             raise ValueError("the whole network is trained, so there is no adapter to switch off")

@@ -30,10 +30,19 @@ class SDXLPolicy(PipelinePolicy):
         added = {"text_embeds": given["pooled"], "time_ids": given["sizes"]}
         return self.network(x_t, timesteps, encoder_hidden_states=given["text"], added_cond_kwargs=added).sample
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        vae: Any = self.pipeline.vae
-        if vae.config.get("latents_mean") is None or vae.config.get("latents_std") is None:
-            return super().decode(latents)
-        mean, std = (latents.new_tensor(vae.config[name]).view(1, -1, 1, 1) for name in ("latents_mean", "latents_std"))
-        return super().decode(latents * std + mean * vae.config.scaling_factor)
+        mean, std = self._statistics(latents)
+        return super().decode(latents * std + mean * self.pipeline.vae.config.scaling_factor)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        latents = super().encode(pictures)
+        mean, std = self._statistics(latents)
+        return (latents - mean * self.pipeline.vae.config.scaling_factor) / std
+
+    def _statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and spread that some autoencoders' latents are normalised with; 0 and 1 of the others."""
+        config: Any = self.pipeline.vae.config
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if mean is None or std is None:
+            return latents.new_zeros(()), latents.new_ones(())
+        return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(std).view(1, -1, 1, 1)

@@ -25,6 +25,10 @@ class UnconditionalPolicy(PipelinePolicy):
         pictures = (latents.float() / 2 + 0.5).clamp(0, 1)
         return pictures.expand(-1, 3, -1, -1) if pictures.shape[1] == 1 else pictures
 
+    def encode(self, pictures: Float[Tensor, "B 3 height width"]) -> Float[Tensor, " B *latent"]:
+        channels = self.latent_shape[0]
+        return 2 * (pictures.mean(dim=1, keepdim=True) if channels == 1 else pictures) - 1
+
     def _guidance_kind(self) -> str:
         return "none" if self.settings.guidance == "model" else super()._guidance_kind()
 

@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from d3po.objectives.base import PairObjective
 from d3po.options import Clip, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
-class D3PO:
+class D3PO(PairObjective):
     """The objective's settings; calling it gives per-pair losses."""
 
     beta: float

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from d3po.objectives.d3po import D3PO
+from d3po.objectives.base import ImageObjective, ImageTerms, PairObjective
 
 
 @torch.no_grad()
 def pair_metrics(
-    objective: D3PO,
+    objective: PairObjective,
     losses: Float[Tensor, "*pairs"],
     log_ratio_a: Float[Tensor, "*pairs"],
     log_ratio_b: Float[Tensor, "*pairs"],
@@ -36,6 +36,26 @@ def pair_metrics(
         "loser_log_ratio": loser,
         "clip_fraction": clipped / 2,
         "square_log_ratio": (winner.square() + loser.square()) / 2,
+    }
+
+
+@torch.no_grad()
+def image_metrics(
+    objective: ImageObjective, losses: Float[Tensor, "S N"], terms: ImageTerms, lean: Float[Tensor, " N"], log_ratio: Float[Tensor, "S N"]
+) -> dict[str, Float[Tensor, "S N"]]:
+    """The same of objectives on single images, by image.
+
+    `lean` is 1 of images whose label is above their prompt's mean, -1 of those below, 0 at it; it stands in for winning and losing. `log_ratio` is
+    not weighted by step, `terms` may be.
+    """
+    gain = lean * log_ratio
+    return {
+        "loss": losses.detach(),
+        "margin": 2 * gain,
+        "accuracy": (gain > 0).float() + 0.5 * (gain == 0).float(),
+        "log_ratio": log_ratio,
+        "clip_fraction": objective.is_clipped(terms).float(),
+        "square_log_ratio": log_ratio.square(),
     }
 
 

@@ -14,10 +14,9 @@ from PIL import Image
 from d3po.evaluation.pictures import checkerboard_energy, diversity
 from d3po.evaluation.subjects import load_classifier
 from d3po.evaluation.win_rate import Interval, win_rate
-from d3po.feedback.rewards.registry import load_reward
 from d3po.models.load import EMBEDDED
 from d3po.preferences.store import NewPicture
-from d3po.run.feedback import comparisons_learnt_from
+from d3po.run.learnt import judgements_learnt_from
 from d3po.run.sampling import png_bytes, sample_pictures
 from d3po.run.workbench import BASE, Workbench
 from d3po.storage.files import write_atomically
@@ -37,7 +36,7 @@ class Evaluation:
     """Comparisons it had learnt from."""
     win_rate: Interval
     mean_score: float
-    """Mean reward of the pictures."""
+    """Mean reward of the pictures; with several criteria, of their sum."""
     diversity: float
     diversity_kept: float
     checkerboard_ratio: float
@@ -62,12 +61,14 @@ def evaluate(bench: Workbench, rounds: int) -> Evaluation:
         title = "base: evaluating" if rounds == 0 else f"round {rounds - 1}: evaluating"
         pictures = sample_pictures(bench, prompts, settings.images_per_prompt, stream=STREAM, title=title)
     _keep_pictures(bench, label_of(rounds), prompts, pictures)
-    reward = load_reward(bench.config.feedback.reward)
-    scores = [[reward(Image.fromarray(pixels), prompt) for pixels in row] for prompt, row in zip(prompts, pictures, strict=True)]
+    scores = [
+        [[reward(Image.fromarray(pixels), prompt) for reward in bench.criteria] for pixels in row]
+        for prompt, row in zip(prompts, pictures, strict=True)
+    ]
     accuracy = subject_accuracy(pictures, prompts) if bench.config.model == EMBEDDED else None
     record = {
         "rounds": rounds,
-        "comparisons": sum(len(comparisons_learnt_from(bench, round)) for round in range(rounds)),
+        "comparisons": sum(judgements_learnt_from(bench, round) for round in range(rounds)),
         "prompts": prompts,
         "scores": scores,
         "subject_accuracy": accuracy,
@@ -101,14 +102,14 @@ def read_evaluation(bench: Workbench, rounds: int) -> Evaluation:
     record = json.loads(bench.folder.evaluation(label_of(rounds)).read_text())
     base = json.loads(bench.folder.evaluation(BASE).read_text())
     pictures, base_pictures = (held_out_pictures(bench, label) / 255 for label in (label_of(rounds), BASE))
-    tuned_scores, base_scores = np.array(record["scores"]), np.array(base["scores"])
+    tuned_scores, base_scores = np.atleast_3d(record["scores"]), np.atleast_3d(base["scores"])
     accuracy, base_accuracy = record["subject_accuracy"], base["subject_accuracy"]
     spread = diversity(base_pictures)
     return Evaluation(
         rounds=rounds,
         comparisons=record["comparisons"],
         win_rate=win_rate(tuned_scores, base_scores),
-        mean_score=float(tuned_scores.mean()),
+        mean_score=float(tuned_scores.sum(axis=-1).mean()),
         diversity=diversity(pictures),
         diversity_kept=diversity(pictures) / spread,
         checkerboard_ratio=checkerboard_energy(pictures) / checkerboard_energy(base_pictures),

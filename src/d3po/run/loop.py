@@ -56,9 +56,10 @@ def run_round(bench: Workbench, round: int) -> None:
         RunEndedError: somebody ended the run from the dashboard.
     """
     heed(bench)
-    bench.journal.phase("sampling", round)
-    sample_round(bench, round)
-    collect_feedback(bench, round)
+    if bench.config.feedback.source != "imported":
+        bench.journal.phase("sampling", round)
+        sample_round(bench, round)
+        collect_feedback(bench, round)
     heed(bench)
     bench.journal.phase("training", round)
     train_round(bench, round)

@@ -7,7 +7,6 @@ from d3po.config import RunConfig
 from d3po.run.probe import probe
 from d3po.run.prompts import prompts_of_round
 from d3po.run.workbench import Workbench
-from d3po.training.trainer import trainable_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,8 @@ def plan_run(bench: Workbench) -> Plan:
     every = math.comb(per_prompt, 2)
     pairs = min(config.feedback.pairs_per_prompt or every, every)
     updates = training.epochs * math.ceil(sampling.prompts_per_round / training.prompts_per_update)
-    trained_steps = math.ceil(training.timestep_fraction * len(trainable_steps(bench.replay, training.timestep_range)))
+    reader = bench.trainer.reader
+    trained_steps = reader.count(training.timestep_fraction, len(reader.choices(training.timestep_range)))
     guided = 1 if sampling.guidance == 1 else policy.guided_rows
     evaluations = 1 + (config.rounds if config.evaluation.every_round else 1)
     evaluated = evaluations * config.evaluation.prompts * config.evaluation.images_per_prompt

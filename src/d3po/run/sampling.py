@@ -15,6 +15,7 @@ from d3po.diffusion.noise import NoiseStreams, seeded
 from d3po.diffusion.rollout import RolloutStep, rollout
 from d3po.errors import CorruptFileError
 from d3po.preferences.store import NewPicture
+from d3po.run.branching import BranchingStreams, branch_of
 from d3po.run.prompts import prompts_of_round
 from d3po.run.workbench import BASE, Workbench
 from d3po.storage.files import sha256, write_atomically
@@ -64,7 +65,7 @@ def sample_pictures(bench: Workbench, prompts: Sequence[str], per_prompt: int, *
             identities = [(seed, stream, prompt, image) for prompt in part for image in range(per_prompt)]
             starts = torch.stack([torch.randn(bench.policy.latent_shape, generator=seeded("start", *who)) for who in identities])
             latents = starts
-            for step in _denoise(bench, part, per_prompt, starts, [("step", *who) for who in identities]):
+            for step in _denoise(bench, part, per_prompt, starts, NoiseStreams([("step", *who) for who in identities])):
                 latents = step.latents
                 bar.advance()
             pictures.append(to_uint8(bench.policy.decode(latents)))
@@ -93,14 +94,13 @@ def _sample_shard(bench: Workbench, round: int, number: int, prompts: Sequence[s
             for who in identities
         ]
     )
-    streams = [(config.seed, "step", *who) for who in identities]
     path = bench.folder.shard(round, number)
     with writing_shard(
         path, num_steps=len(bench.replay.grid), batch=len(identities), latent_shape=policy.latent_shape, dtype=config.sampling.stored
     ) as shard:
         shard.append(starts)
         latents = starts
-        for step in _denoise(bench, prompts, per_prompt, starts, streams):
+        for step in _denoise(bench, prompts, per_prompt, starts, _noise(bench, round, identities)):
             latents = step.latents
             shard.append(latents, step.log_probs)
             on_step()
@@ -110,8 +110,19 @@ def _sample_shard(bench: Workbench, round: int, number: int, prompts: Sequence[s
     return checksum
 
 
+def _noise(bench: Workbench, round: int, identities: Sequence[tuple[int, str, int]]) -> NoiseStreams | BranchingStreams:
+    """Noise of a round's steps: of each image by itself, or shared by a prompt's images until they part."""
+    seed = bench.config.seed
+    own = [(seed, "step", *who) for who in identities]
+    branches = [branch for _, prompt, _ in identities if (branch := branch_of(bench, round, prompt)) is not None]
+    if not branches:
+        return NoiseStreams(own)
+    stochastic = bench.replay.transition.stochastic(bench.replay.grid).tolist()
+    return BranchingStreams([(seed, "shared step", *who[:2]) for who in identities], own, branches, stochastic)
+
+
 def _denoise(
-    bench: Workbench, prompts: Sequence[str], per_prompt: int, starts: Tensor, streams: Sequence[tuple[int | str, ...]]
+    bench: Workbench, prompts: Sequence[str], per_prompt: int, starts: Tensor, noise: NoiseStreams | BranchingStreams
 ) -> Iterator[RolloutStep]:
     """Denoise `per_prompt` images of each prompt, all in one batched call a step."""
     policy, replay = bench.policy, bench.replay
@@ -122,7 +133,7 @@ def _denoise(
 
     start = starts.to(policy.device)
     stored: torch.dtype = getattr(torch, bench.config.sampling.stored)
-    return rollout(predict, replay.transition, replay.grid, start, NoiseStreams(streams).draw, reduce=replay.reduce, stored=stored)
+    return rollout(predict, replay.transition, replay.grid, start, noise.draw, reduce=replay.reduce, stored=stored)
 
 
 def _record(bench: Workbench, round: int, number: int, prompts: Sequence[str], checksum: str) -> None:

@@ -1,6 +1,6 @@
 """An opened run: the folder, its store, and the policy as it stands at any round."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import count, takewhile
@@ -9,11 +9,14 @@ import torch
 
 from d3po.config import RunConfig
 from d3po.errors import ConfigError, TrainingStoppedError
+from d3po.feedback.rewards.catalogue import Reward
+from d3po.feedback.rewards.registry import load_criteria
 from d3po.models.base import AbstractPolicy, PolicySettings, SamplerSettings
 from d3po.models.load import load_policy
 from d3po.preferences.store import Store
 from d3po.run.folder import RunFolder
 from d3po.run.journal import RunJournal
+from d3po.run.needs import check_model, check_needs
 from d3po.run.progress import Narrator
 from d3po.storage.checkpoints import CheckpointFile, list_checkpoints
 from d3po.training.guards import Alarm
@@ -36,6 +39,7 @@ class Workbench:
     _touched: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
+        check_needs(self.config)
         if self.config.tracking.wandb and find_spec("wandb") is None:
             raise ConfigError("tracking.wandb is on but wandb is not installed; `pip install 'd3po[wandb]'` or set it to false")
 
@@ -48,6 +52,11 @@ class Workbench:
     def journal(self) -> RunJournal:
         """What the run tells its dashboard."""
         return RunJournal(self.store.journal)
+
+    @cached_property
+    def criteria(self) -> tuple[Reward, ...]:
+        """What pictures are measured by, as `feedback.reward` names it; loaded once, for judging and evaluating."""
+        return load_criteria(self.config.feedback.reward, self.narrator.say)
 
     @cached_property
     def policy(self) -> AbstractPolicy:
@@ -71,7 +80,9 @@ class Workbench:
     @cached_property
     def trainer(self) -> Trainer:
         """The run's trainer, optimizer state not yet loaded."""
-        return Trainer(self.policy, self.replay, self.config)
+        check_model(self.config, self.replay.transition)
+        replay = self.replay if self.config.training.guided else replace(self.replay, guidance=1.0)
+        return Trainer(self.policy, replay, self.config)
 
     def raise_alarm(self, alarm: Alarm, round: int) -> None:
         """Say that a guard fired.

@@ -94,6 +94,12 @@ class Shard:
         with safe_open(self.path, framework="pt") as file:
             return file.get_slice("latents")[step].float()
 
+    def clean(self) -> Float[Tensor, " B *latent"]:
+        """x_0 of every image, as float32."""
+        with safe_open(self.path, framework="pt") as file:
+            latents = file.get_slice("latents")
+            return latents[latents.get_shape()[0] - 1].float()
+
     def log_probs(self) -> Float[Tensor, "T B"]:
         """log pi(x_{t-1} | x_t) of every step under the policy that sampled."""
         with safe_open(self.path, framework="pt") as file:

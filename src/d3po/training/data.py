@@ -1,4 +1,4 @@
-"""A round's comparisons, grouped by prompt, with the trajectories they speak of."""
+"""A round's judgements, grouped by prompt, with the pictures and trajectories they speak of."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,19 @@ from d3po.storage.shards import Shard
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageLabels:
+    """What is said of K images one by one, as an `ImageObjective` reads it."""
+
+    values: Float[Tensor, " K"]
+    """What the objective made of likes or scores."""
+    leans: Float[Tensor, " K"]
+    """1 of images that are better than their prompt's mean, -1 of worse ones, 0 at it."""
+    weights: Float[Tensor, " K"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptGroup:
-    """The K compared images of one prompt and the P comparisons between them."""
+    """The K judged images of one prompt, and the P comparisons between them or the labels of each."""
 
     prompt: int
     """The prompt's row in the round's condition."""
@@ -23,15 +34,30 @@ class PromptGroup:
     """Comparisons as positions in `rows`: (a, b)."""
     targets: Float[Tensor, " P"]
     weights: Float[Tensor, " P"]
-    reference: Float[Tensor, "T K"]
-    """log pi_ref of every step of every image."""
+    reference: Float[Tensor, "T K"] | None
+    """log pi_ref of every step of every image, of objectives that read trajectories and compare with a reference."""
+    labels: ImageLabels | None = None
+    """Of objectives that read images one by one; those get no pairs."""
+    identity: str = ""
+    """The prompt's text, which noise is drawn for."""
+    branch: int | None = None
+    """The one step in which these images parted, if they did: the only one whose two actions are of one state."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def weight(self) -> float:
+        """What all its judgements weigh together."""
+        return float((self.weights if self.labels is None else self.labels.weights).sum())
+
     def latents(self, positions: Sequence[int]) -> dict[int, Float[Tensor, " K *latent"]]:
         """x at the given positions of the trajectories (0 is x_T), each read from disk once."""
         return {position: self.shard.latents(position)[self.rows] for position in sorted(set(positions))}
+
+    def clean(self) -> Float[Tensor, " K *latent"]:
+        """x_0 of the images."""
+        return self.shard.clean()[self.rows]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,27 +67,28 @@ class StepBatch:
     x_t: Float[Tensor, "S N *latent"]
     x_next: Float[Tensor, "S N *latent"]
     steps: Int[Tensor, " S"]
-    reference: Float[Tensor, "S N"]
+    reference: Float[Tensor, "S N"] | None
 
 
 def step_batch(groups: Sequence[PromptGroup], steps: Int[Tensor, " S"]) -> StepBatch:
     """Read the steps' latents of all groups and put the images side by side."""
     wanted = steps.tolist()
     stores = [group.latents([*wanted, *(step + 1 for step in wanted)]) for group in groups]
+    references = [group.reference[steps] for group in groups if group.reference is not None]
     return StepBatch(
         x_t=torch.stack([torch.cat([store[step] for store in stores]) for step in wanted]),
         x_next=torch.stack([torch.cat([store[step + 1] for store in stores]) for step in wanted]),
         steps=steps,
-        reference=torch.cat([group.reference[steps] for group in groups], dim=1),
+        reference=torch.cat(references, dim=1) if references else None,
     )
 
 
 def chunk_groups(groups: Sequence[PromptGroup], max_rows: int) -> list[list[PromptGroup]]:
-    """Consecutive groups whose images together fit in `max_rows`; a larger group stands alone."""
+    """Consecutive groups of one branch whose images together fit in `max_rows`; a larger group stands alone."""
     chunks: list[list[PromptGroup]] = []
     filled = max_rows
     for group in groups:
-        if filled + len(group) > max_rows:
+        if filled + len(group) > max_rows or chunks[-1][0].branch != group.branch:
             chunks.append([])
             filled = 0
         chunks[-1].append(group)

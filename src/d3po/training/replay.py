@@ -7,7 +7,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from d3po.diffusion.schedule import StepGrid
-from d3po.diffusion.transition import Transition
+from d3po.diffusion.transition import GaussianStep, Transition
 from d3po.models.base import AbstractPolicy, Condition
 from d3po.options import LogProbReduce
 
@@ -33,15 +33,10 @@ class Replay:
         scale = self.guidance if everywhere else torch.where(within, self.guidance, 1.0)
         return policy.predict(x_t, timesteps, condition, scale).float()
 
-    def log_probs(
-        self,
-        policy: AbstractPolicy,
-        x_t: Float[Tensor, "S N *latent"],
-        x_next: Float[Tensor, "S N *latent"],
-        steps: Int[Tensor, " S"],
-        condition: Condition,
-    ) -> Float[Tensor, "S N"]:
-        """log pi(x_next | x_t) of S steps of N images, in one network call.
+    def step(
+        self, policy: AbstractPolicy, x_t: Float[Tensor, "S N *latent"], steps: Int[Tensor, " S"], condition: Condition
+    ) -> GaussianStep:
+        """The policy's steps from x_t, S times N of them, in one network call.
 
         `condition` has one row per image; `steps` are positions in the grid.
         """
@@ -50,5 +45,19 @@ class Replay:
         previous = self.grid.previous[steps].repeat_interleave(images).to(policy.device)
         flat = x_t.flatten(0, 1).to(policy.device)
         rows = condition.rows(torch.arange(images).repeat(count))
-        step = self.transition.step(self.predict(policy, flat, timesteps, rows), flat, timesteps, previous)
-        return step.log_prob(x_next.flatten(0, 1).to(policy.device), reduce=self.reduce).unflatten(0, (count, images))
+        return self.transition.step(self.predict(policy, flat, timesteps, rows), flat, timesteps, previous)
+
+    def log_prob_of(self, step: GaussianStep, x_next: Float[Tensor, "S N *latent"]) -> Float[Tensor, "S N"]:
+        """log pi(x_next | x_t) of the steps that `step` gave."""
+        return step.log_prob(x_next.flatten(0, 1).to(step.mean.device), reduce=self.reduce).unflatten(0, x_next.shape[:2])
+
+    def log_probs(
+        self,
+        policy: AbstractPolicy,
+        x_t: Float[Tensor, "S N *latent"],
+        x_next: Float[Tensor, "S N *latent"],
+        steps: Int[Tensor, " S"],
+        condition: Condition,
+    ) -> Float[Tensor, "S N"]:
+        """log pi(x_next | x_t) of S steps of N images, in one network call."""
+        return self.log_prob_of(self.step(policy, x_t, steps, condition), x_next)

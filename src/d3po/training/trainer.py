@@ -1,7 +1,7 @@
-"""The trainer: one accelerate loop that turns comparisons into updates of the policy, whatever the objective."""
+"""The trainer: one accelerate loop that turns judgements into updates of the policy, whatever the objective."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +13,12 @@ from d3po.config import RunConfig
 from d3po.diffusion.noise import seeded
 from d3po.errors import ConfigError, NonFiniteError
 from d3po.models.base import AbstractPolicy, Condition
-from d3po.objectives.d3po import D3PO
-from d3po.objectives.metrics import gaussian_kl, pair_metrics
+from d3po.objectives.base import ImageTerms, PairObjective
+from d3po.objectives.metrics import gaussian_kl, image_metrics, pair_metrics
+from d3po.objectives.registry import OBJECTIVES, build
 from d3po.training.brake import Brake
-from d3po.training.data import PromptGroup, StepBatch, chunk_groups, step_batch
+from d3po.training.data import ImageLabels, PromptGroup, chunk_groups
+from d3po.training.evidence import Evidence, Occasion, Pictures, Trajectories
 from d3po.training.replay import Replay
 
 BANDS = ("early", "middle", "late")
@@ -31,10 +33,12 @@ Metrics = dict[str, float]
 class Update:
     """One planned optimizer step: which prompts, which denoising steps."""
 
+    round: int
     number: int
     epoch: int
     groups: list[int]
     steps: Int[Tensor, " S"]
+    """Positions in the sampler's grid, or timesteps of objectives that read pictures alone."""
 
 
 class Trainer:
@@ -42,9 +46,11 @@ class Trainer:
 
     def __init__(self, policy: AbstractPolicy, replay: Replay, config: RunConfig) -> None:
         self.policy, self.replay, self.config = policy, replay, config
-        objective = config.objective
-        self.objective = D3PO(beta=objective.beta, clip=objective.clip, clip_range=objective.clip_range, targets=objective.targets)
-        settings = config.training
+        objective, settings = config.objective, config.training
+        self.needs = OBJECTIVES[objective.name].needs
+        self.objective = build(objective.name, objective.model_dump())
+        reader = Trajectories if self.needs.evidence == "trajectories" else Pictures
+        self.reader = reader(policy, replay, self.needs)
         self.accelerator = _accelerator(settings.mixed_precision)
         self.optimizer = torch.optim.AdamW(
             policy.trainable().values(),
@@ -61,21 +67,17 @@ class Trainer:
     def plan(self, count: int, round: int) -> list[Update]:
         """The round's updates over `count` prompt groups: a function of the seed, the round and the settings alone."""
         settings = self.config.training
-        trainable = trainable_steps(self.replay, settings.timestep_range)
-        if len(trainable) == 0:
-            raise ConfigError(
-                f"training.timestep_range is {list(settings.timestep_range)}, which holds none of the {len(self.replay.grid)} sampled "
-                f"timesteps that have a density ({self.replay.grid.timesteps.tolist()}); widen it"
-            )
-        chosen = max(1, math.ceil(settings.timestep_fraction * len(trainable)))
+        choices = self.reader.choices(settings.timestep_range)
+        drawn = self.reader.count(settings.timestep_fraction, len(choices))
         updates: list[Update] = []
         for epoch in range(settings.epochs):
             order = torch.randperm(count, generator=seeded(self.config.seed, "order", round, epoch)).tolist()
             for start in range(0, count, settings.prompts_per_update):
                 number = len(updates)
-                drawn = torch.randperm(len(trainable), generator=seeded(self.config.seed, "steps", round, number))
-                steps = trainable[drawn[:chosen].sort().values]
-                updates.append(Update(number=number, epoch=epoch, groups=order[start : start + settings.prompts_per_update], steps=steps))
+                places = torch.randperm(len(choices), generator=seeded(self.config.seed, "steps", round, number))[:drawn]
+                steps = choices[places.sort().values]
+                chosen = order[start : start + settings.prompts_per_update]
+                updates.append(Update(round=round, number=number, epoch=epoch, groups=chosen, steps=steps))
         return updates
 
     def run(
@@ -92,22 +94,25 @@ class Trainer:
             NonFiniteError: a loss or gradient is not finite; the weights are still those of the update before.
         """
         for update in updates:
-            metrics = self.update([groups[i] for i in update.groups], condition, update.steps)
+            occasion = (self.config.seed, update.round, update.number)
+            metrics = self.update([groups[i] for i in update.groups], condition, update.steps, occasion=occasion)
             after_update(update, metrics)
 
-    def update(self, groups: Sequence[PromptGroup], condition: Condition, steps: Int[Tensor, " S"]) -> Metrics:
-        """One optimizer step on all pairs of `groups` at `steps`; the loss is the weighted mean over pairs and steps.
+    def update(
+        self, groups: Sequence[PromptGroup], condition: Condition, steps: Int[Tensor, " S"], *, occasion: Occasion = (0, 0, 0)
+    ) -> Metrics:
+        """One optimizer step on all judgements of `groups` at `steps`; the loss is the weighted mean over judgements and steps.
 
         K images of a prompt cost K network rows per step, however many pairs they form. How the rows are cut into network
-        calls (`training.max_rows`) does not change the result.
+        calls (`training.max_rows`) does not change the result. Images that parted in one step are trained in that step alone.
         """
         self.optimizer.zero_grad()
-        total = float(sum(group.weights.sum() for group in groups)) * len(steps)
-        sums = MetricSums(len(self.replay.grid))
-        for chunk in chunk_groups(groups, self.config.training.max_rows):
-            images = sum(len(group) for group in chunk)
-            for part in steps.split(max(1, self.config.training.max_rows // images)):
-                self._accumulate(chunk, condition, step_batch(chunk, part), total, sums)
+        calls = list(self._calls(groups, steps))
+        total = sum(group.weight * len(part) for chunk, part in calls for group in chunk)
+        mean = self._mean_log_ratio(calls, condition, occasion) if self.needs.batch_mean else 0.0
+        sums = MetricSums()
+        for chunk, part in calls:
+            self._accumulate(chunk, self.reader.read(chunk, condition, part, occasion), part, total, mean, sums)
         norm = float(self.accelerator.clip_grad_norm_(self.policy.trainable().values(), self.config.training.max_grad_norm) or 0.0)
         if not math.isfinite(norm) and self.accelerator.scaler is None:
             raise NonFiniteError(
@@ -135,7 +140,7 @@ class Trainer:
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Continue from `state()` of an earlier process."""
-        self.policy.load_state(_under("policy.", tensors))
+        self.policy.load_state(under("policy.", tensors))
         self._brake.kl = float(tensors["brake.kl"])
         for name, parameter in self.policy.trainable().items():
             moments = {key: tensors[f"adam.{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step") if f"adam.{key}.{name}" in tensors}
@@ -144,39 +149,67 @@ class Trainer:
                     key: value.clone() if key == "step" else value.clone().to(parameter.device) for key, value in moments.items()
                 }
         if self.average is not None:
-            self.average = _under("average.", tensors)
+            self.average = under("average.", tensors)
 
-    def _accumulate(self, groups: Sequence[PromptGroup], condition: Condition, batch: StepBatch, total: float, sums: "MetricSums") -> None:
-        prompts = torch.tensor([group.prompt for group in groups for _ in range(len(group))])
-        log_probs = self.replay.log_probs(self.policy, batch.x_t, batch.x_next, batch.steps, condition.rows(prompts))
-        ratios = log_probs - batch.reference.to(log_probs)
-        pairs, targets, weights = _pairs(groups)
-        a, b = ratios[:, pairs[:, 0]], ratios[:, pairs[:, 1]]
-        target = targets.to(ratios).expand_as(a)
-        scale = self._step_weights[batch.steps].to(ratios)[:, None]
-        losses = self.objective(scale * a, scale * b, target)
+    def _calls(self, groups: Sequence[PromptGroup], steps: Int[Tensor, " S"]) -> Iterator[tuple[list[PromptGroup], Int[Tensor, " s"]]]:
+        """The update's network calls: which prompts at which steps."""
+        rows = self.config.training.max_rows
+        for chunk in chunk_groups(groups, rows):
+            branch = chunk[0].branch
+            theirs = steps if branch is None else torch.tensor([branch])
+            for part in theirs.split(max(1, rows // sum(len(group) for group in chunk))):
+                yield chunk, part
+
+    @torch.no_grad()
+    def _mean_log_ratio(self, calls: Sequence[tuple[list[PromptGroup], Tensor]], condition: Condition, occasion: Occasion) -> float:
+        ratios = [self.reader.read(chunk, condition, part, occasion).log_ratio.flatten() for chunk, part in calls]
+        return float(torch.cat(ratios).mean())
+
+    def _accumulate(
+        self, groups: Sequence[PromptGroup], evidence: Evidence, steps: Tensor, total: float, mean: float, sums: "MetricSums"
+    ) -> None:
+        """Add the gradient and the metrics of one network call."""
+        ratios = evidence.log_ratio
+        scale = self._scale(steps).to(ratios)
+        if isinstance(self.objective, PairObjective):
+            pairs, targets, weights = _pairs(groups)
+            a, b = ratios[:, pairs[:, 0]], ratios[:, pairs[:, 1]]
+            target = targets.to(ratios).expand_as(a)
+            losses = self.objective(scale * a, scale * b, target)
+            metrics = pair_metrics(self.objective, losses, a, b, target, scale)
+        else:
+            labels = _labels(groups)
+            weights = labels.weights
+            terms = ImageTerms(log_ratio=scale * ratios, value=labels.values.to(ratios), kl=evidence.kl, batch_mean=mean)
+            losses = self.objective(terms)
+            metrics = image_metrics(self.objective, losses, terms, labels.leans.to(ratios), ratios.detach())
         loss = (losses * weights.to(ratios)).sum() / total
         if not torch.isfinite(loss):
             bad = int((~torch.isfinite(losses)).sum())
             raise NonFiniteError(
-                f"{bad} of {losses.numel()} pair losses are not finite (largest |log-ratio| {float(ratios.detach().abs().max()):.3g}); "
+                f"{bad} of {losses.numel()} losses are not finite (largest |log-ratio| {float(ratios.detach().abs().max()):.3g}); "
                 "the update was not made. Lower training.learning_rate or objective.beta"
             )
         self.accelerator.backward(loss)
-        sums.add(
-            batch.steps,
-            weights,
-            pair_metrics(self.objective, losses, a, b, target, scale),
-        )
+        metrics |= self._drift(evidence, weights) if self.needs.evidence == "pictures" else {}
+        sums.add(self.reader.progress(steps), weights, metrics)
+
+    def _drift(self, evidence: Evidence, weights: Tensor) -> dict[str, Tensor]:
+        """Of pictures the KL is measured by itself; squared differences of errors say nothing of it."""
+        shape = (len(evidence.log_ratio), len(weights))
+        drift = torch.zeros(1) if evidence.drift is None else evidence.drift.mean(dim=1, keepdim=True)
+        return {"kl": drift.expand(shape), "square_log_ratio": torch.zeros(shape)}
+
+    def _scale(self, steps: Int[Tensor, " S"]) -> Float[Tensor, "S 1"]:
+        return (self._step_weights[steps] if self.needs.evidence == "trajectories" else torch.ones(len(steps)))[:, None]
 
     def _with_kl(self, metrics: Metrics) -> Metrics:
         """The metrics with squared log-ratios turned into KLs, in nats per latent dimension."""
         unit = self._dimensions if self.config.objective.log_prob == "mean" else 1
         square = "square_log_ratio"
-        return {
-            name.replace(square, "kl"): gaussian_kl(value * unit**2) / self._dimensions if name.startswith(square) else value
-            for name, value in metrics.items()
-        }
+        measured = {name: value for name, value in metrics.items() if not name.startswith(square)}
+        squares = {name.replace(square, "kl"): value for name, value in metrics.items() if name.startswith(square)}
+        return {name: gaussian_kl(value * unit**2) / self._dimensions for name, value in squares.items()} | measured
 
     def _set_learning_rate(self, share: float) -> float:
         rate = share * self.config.training.learning_rate
@@ -191,19 +224,18 @@ class Trainer:
 
 
 class MetricSums:
-    """Weighted means of per-pair metrics, over all steps and by band of steps."""
+    """Weighted means of the metrics of pairs or images, over all steps and by band of steps."""
 
-    def __init__(self, num_steps: int) -> None:
-        self._num_steps = num_steps
+    def __init__(self) -> None:
         self._sums: dict[str, float] = {}
         self._weights: dict[str, float] = {}
 
-    def add(self, steps: Int[Tensor, " S"], weights: Float[Tensor, " P"], metrics: dict[str, Float[Tensor, "S P"]]) -> None:
-        """Add the metrics of S steps and P pairs."""
+    def add(self, progress: Sequence[float], weights: Float[Tensor, " P"], metrics: dict[str, Float[Tensor, "S P"]]) -> None:
+        """Add the metrics of S steps, each so far along the way from noise to picture, and P pairs or images."""
         for name, values in metrics.items():
             by_step = (values.cpu() * weights).sum(dim=1).tolist()
-            for step, value in zip(steps.tolist(), by_step, strict=True):
-                for key in (name, f"{name}/{BANDS[step * len(BANDS) // self._num_steps]}"):
+            for along, value in zip(progress, by_step, strict=True):
+                for key in (name, f"{name}/{BANDS[int(along * len(BANDS) + 1e-9)]}"):
                     self._sums[key] = self._sums.get(key, 0.0) + value
                     self._weights[key] = self._weights.get(key, 0.0) + float(weights.sum())
 
@@ -219,13 +251,6 @@ def _accelerator(mixed_precision: str) -> Accelerator:
         raise ConfigError(
             f"training.mixed_precision is {mixed_precision!r}, which this device cannot do: {error}; set it to 'no' or 'bf16'"
         ) from error
-
-
-def trainable_steps(replay: Replay, timestep_range: tuple[int, int]) -> Int[Tensor, " S"]:
-    """Positions of the grid's steps that have a density and whose timestep lies in the range, ends included."""
-    low, high = timestep_range
-    timesteps = replay.grid.timesteps
-    return (replay.transition.stochastic(replay.grid) & (timesteps >= low) & (timesteps <= high)).nonzero().flatten()
 
 
 def step_weights(replay: Replay, *, balanced: bool) -> Float[Tensor, " T"]:
@@ -246,5 +271,16 @@ def _pairs(groups: Sequence[PromptGroup]) -> tuple[Int[Tensor, "P 2"], Float[Ten
     return pairs, torch.cat([group.targets for group in groups]), torch.cat([group.weights for group in groups])
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _labels(groups: Sequence[PromptGroup]) -> ImageLabels:
+    """The labels of all groups' images laid side by side."""
+    every = [group.labels for group in groups if group.labels is not None]
+    return ImageLabels(
+        values=torch.cat([labels.values for labels in every]),
+        leans=torch.cat([labels.leans for labels in every]),
+        weights=torch.cat([labels.weights for labels in every]),
+    )
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

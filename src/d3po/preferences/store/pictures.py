@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import ColumnElement, Connection, insert, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from d3po.errors import StorageError
 from d3po.preferences.records import ImageRecord, Origin, ShardRecord
@@ -157,6 +158,13 @@ class Pictures:
 
     def series(self, name: str) -> list[PictureRecord]:
         """The pictures of a series, ordered by prompt and number."""
+        return self._records(ImageRow.series == name, ImageRow.prompt_id, ImageRow.number)
+
+    def imported(self) -> list[PictureRecord]:
+        """All pictures that came from elsewhere, in order of their ids."""
+        return self._records(ImageRow.origin == "imported", ImageRow.id)
+
+    def _records(self, which: ColumnElement[bool], *order: InstrumentedAttribute[int]) -> list[PictureRecord]:
         query = (
             select(
                 ImageRow.id,
@@ -171,8 +179,8 @@ class Pictures:
                 ImageRow.policy,
             )
             .join(PromptRow, PromptRow.id == ImageRow.prompt_id)
-            .where(ImageRow.series == name)
-            .order_by(ImageRow.prompt_id, ImageRow.number)
+            .where(which)
+            .order_by(*order)
         )
         with self._database.reading() as connection:
             return [PictureRecord(**row) for row in connection.execute(query).mappings()]

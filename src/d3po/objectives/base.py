@@ -1,0 +1,92 @@
+"""What an objective is: a loss of each pair, or of each image, from what the policy says of it.
+
+Every objective reads one kind of number, a log-likelihood q of an image at one step: the log-prob of a recorded denoising step, or, for
+objectives on pictures alone, minus the denoising error -|pred - target|^2 / D at one noise level, which bounds it. The log-ratio r is q under
+the policy minus q under the reference.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from d3po.options import Evidence, LabelKind, ReferenceUse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What an objective has to be given."""
+
+    labels: LabelKind
+    evidence: Evidence
+    reference: ReferenceUse
+    """`none`: it gets q itself where others get r."""
+    same_state: bool = False
+    """Its pairs must come out of one and the same x_t (`sampling.branch`)."""
+    exact_kl: bool = False
+    """It wants the KL of each step to the pretrained model, at the price of one more network call."""
+    batch_mean: bool = False
+    """It wants the mean log-ratio of the update's images, at the price of one more network call without gradient."""
+
+
+class PairObjective(ABC):
+    """A loss of two images of one prompt."""
+
+    @abstractmethod
+    def __call__(
+        self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
+    ) -> Float[Tensor, "*pairs"]:
+        """Loss of each pair and step; `target` is the share of preference that a holds."""
+
+    def is_clipped(self, log_ratio: Float[Tensor, "*pairs"], lean: Float[Tensor, "*pairs"]) -> Bool[Tensor, "*pairs"]:  # noqa: ARG002
+        """Where clipping cut the gradient off; `lean` > 0 where the image is the winner, < 0 where it is the loser."""
+        return torch.zeros_like(log_ratio, dtype=torch.bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTerms:
+    """What is known of S steps of N images."""
+
+    log_ratio: Float[Tensor, "S N"]
+    value: Float[Tensor, " N"]
+    """What `ImageObjective.values` made of the image's label."""
+    kl: Float[Tensor, "S N"] | None = None
+    """KL of the step to the pretrained model's, in the unit of the log-probs; of objectives that need it."""
+    batch_mean: float = 0.0
+    """Mean log-ratio over the whole update; of objectives that need it."""
+
+
+class ImageObjective(ABC):
+    """A loss of one image."""
+
+    @abstractmethod
+    def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """What the loss reads, from the round's labels (likes in [-1, 1], or scores); `prompts` says which images belong together."""
+
+    @abstractmethod
+    def __call__(self, terms: ImageTerms) -> Float[Tensor, "S N"]:
+        """Loss of each image and step."""
+
+    def is_clipped(self, terms: ImageTerms) -> Bool[Tensor, "S N"]:
+        """Where clipping cut the gradient off."""
+        return torch.zeros_like(terms.log_ratio, dtype=torch.bool)
+
+
+Objective = PairObjective | ImageObjective
+
+
+def standardised(scores: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """Scores with mean 0 and standard deviation 1 over the round; all 0 where they do not differ."""
+    centred = scores - scores.mean()
+    spread = centred.square().mean().sqrt()
+    return centred / spread if spread > 0 else centred
+
+
+def centred_by_prompt(scores: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """Scores minus the mean of their prompt's."""
+    centred = scores.clone()
+    for prompt in prompts.unique():
+        centred[prompts == prompt] -= scores[prompts == prompt].mean()
+    return centred

@@ -1,0 +1,41 @@
+"""DDPO (Black et al. 2023, arXiv 2305.13301): policy gradient on denoising steps, clipped as in PPO.
+
+With rho = pi_theta / pi_old of one step, pi_old the policy that sampled, and the advantage A of the image,
+
+    L = max( -A rho, -A clip(rho, 1 - c, 1 + c) ),     A = clip( (R - mean) / std, -5, 5 )
+
+mean and std are those of the prompt's own images in this round (the paper keeps a buffer of a prompt's last scores over rounds).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from d3po.objectives.base import ImageObjective, ImageTerms, standardised
+
+LARGEST_ADVANTAGE = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDPO(ImageObjective):
+    """The objective's settings."""
+
+    clip_range: float
+    """c. Log-probs that are means over dimensions make ratios very close to 1, hence the small published value."""
+
+    def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """The advantages."""
+        advantages = torch.zeros_like(labels)
+        for prompt in prompts.unique():
+            advantages[prompts == prompt] = standardised(labels[prompts == prompt])
+        return advantages.clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
+
+    def __call__(self, terms: ImageTerms) -> Float[Tensor, "S N"]:
+        ratio = terms.log_ratio.exp()
+        return torch.maximum(-terms.value * ratio, -terms.value * ratio.clamp(1 - self.clip_range, 1 + self.clip_range))
+
+    def is_clipped(self, terms: ImageTerms) -> Bool[Tensor, "S N"]:
+        ratio, raise_it = terms.log_ratio.exp(), terms.value > 0
+        return torch.where(raise_it, ratio > 1 + self.clip_range, ratio < 1 - self.clip_range) & (terms.value != 0)

@@ -1,0 +1,31 @@
+"""Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908, eq. 14), and the same on flow models (Flow-DPO, Liu et al. 2025, arXiv 2501.13918).
+
+It needs finished pictures only. With e the mean squared denoising error at a noise level and noise that both pictures share, and
+r = -(e_theta - e_ref),
+
+    L = -log sigmoid( beta / 2 * (r_w - r_l) )
+
+Soft targets are read as probabilities: the cross-entropy of sigmoid(beta / 2 (r_a - r_b)) and the target, so a tie pulls both together.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from d3po.objectives.base import PairObjective
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionDPO(PairObjective):
+    """The objective's settings."""
+
+    beta: float
+    """Larger keeps the policy closer to the reference."""
+
+    def __call__(
+        self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
+    ) -> Float[Tensor, "*pairs"]:
+        margin = 0.5 * self.beta * (log_ratio_a - log_ratio_b)
+        return -target * F.logsigmoid(margin) - (1 - target) * F.logsigmoid(-margin)

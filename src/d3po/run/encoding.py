@@ -1,0 +1,80 @@
+"""Pictures that the model did not make, as latents: encoded once and kept in `encoded/`."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from d3po.errors import CorruptFileError
+from d3po.preferences.store import PictureRecord
+from d3po.run.workbench import Workbench
+from d3po.storage.shards import Shard, writing_shard
+
+PICTURES_PER_SHARD = 64
+PICTURES_PER_CALL = 8
+
+
+def encoded(bench: Workbench, pictures: Sequence[PictureRecord]) -> dict[int, tuple[Shard, int]]:
+    """Shard and row of each picture's latent, by picture id; all pictures of a prompt are in one shard.
+
+    Raises:
+        CorruptFileError: a picture's file is gone or cannot be read.
+    """
+    found: dict[int, tuple[Shard, int]] = {}
+    size = tuple(bench.policy.decode(torch.zeros(1, *bench.policy.latent_shape, device=bench.policy.device)).shape[2:])
+    with bench.narrator.bar("encoding pictures", total=len(pictures)) as bar:
+        for together in _by_prompt(pictures):
+            shard = Shard(path=bench.folder.path / "encoded" / f"{_name(bench, together, size)}.safetensors")
+            if not shard.path.exists():
+                _encode(bench, together, shard, size)
+            found |= {picture.id: (shard, row) for row, picture in enumerate(together)}
+            bar.advance(len(together))
+    return found
+
+
+def _by_prompt(pictures: Sequence[PictureRecord]) -> Iterator[list[PictureRecord]]:
+    """Parts of some pictures each, no prompt divided."""
+    prompts: dict[int, list[PictureRecord]] = defaultdict(list)
+    for picture in pictures:
+        prompts[picture.prompt_id].append(picture)
+    part: list[PictureRecord] = []
+    for group in prompts.values():
+        part += group
+        if len(part) >= PICTURES_PER_SHARD:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _name(bench: Workbench, pictures: Sequence[PictureRecord], size: tuple[int, ...]) -> str:
+    """A hash of everything the latents depend on."""
+    whole = [bench.config.model, str(size), *(picture.sha256 for picture in pictures)]
+    return hashlib.sha256("/".join(whole).encode()).hexdigest()[:32]
+
+
+def _encode(bench: Workbench, pictures: Sequence[PictureRecord], shard: Shard, size: tuple[int, ...]) -> None:
+    parts = [
+        bench.policy.encode(torch.stack([_pixels(bench, picture, size) for picture in pictures[i : i + PICTURES_PER_CALL]])).cpu()
+        for i in range(0, len(pictures), PICTURES_PER_CALL)
+    ]
+    shape = tuple(parts[0].shape[1:])
+    shard.path.parent.mkdir(exist_ok=True)
+    with writing_shard(shard.path, num_steps=0, batch=len(pictures), latent_shape=shape, dtype=bench.config.sampling.stored) as writer:
+        writer.append(torch.cat(parts))
+        writer.finish()
+
+
+def _pixels(bench: Workbench, picture: PictureRecord, size: tuple[int, ...]) -> Tensor:
+    """(3, height, width) in [0, 1], cut to the middle and scaled to the model's size."""
+    path = bench.folder.path / picture.path
+    try:
+        with Image.open(path) as opened:
+            fitted = ImageOps.fit(opened.convert("RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
+    except OSError as error:
+        raise CorruptFileError(f"picture {path} cannot be read ({error}); import it again with `d3po votes import`") from error
+    return torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1).float() / 255

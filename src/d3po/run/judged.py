@@ -1,0 +1,207 @@
+"""A round's judgements as the trainer reads them: grouped by prompt, with latents, labels and reference log-probs."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from d3po.errors import RunFolderError
+from d3po.models.base import Condition
+from d3po.objectives.base import ImageObjective
+from d3po.preferences.labels import ImageLabel
+from d3po.preferences.records import Comparison
+from d3po.run.branching import branch_of
+from d3po.run.encoding import encoded
+from d3po.run.learnt import comparisons_learnt_from, labels_learnt_from
+from d3po.run.workbench import Workbench
+from d3po.storage.files import sha256, write_atomically
+from d3po.storage.shards import Shard, open_shard
+from d3po.training.data import ImageLabels, PromptGroup
+from d3po.training.reference import reference_log_probs, standing_in
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """The policies that a round may be compared with."""
+
+    start: Weights | None
+    """The trainable weights the round began with; None before any training."""
+    moving: Weights | None
+    """Those of the moving average, of runs that keep one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """An image, and where its latents lie."""
+
+    id: int
+    prompt_id: int
+    prompt: str
+    shard: Shard
+    row: int
+
+
+def load_round(bench: Workbench, round: int, references: References) -> tuple[list[PromptGroup], Condition]:
+    """The round's judgements as prompt groups, and the condition of their prompts.
+
+    Raises:
+        RunFolderError: the round has no judgement that says which image is better.
+        CorruptFileError: a shard is damaged.
+    """
+    images = _imported(bench) if bench.config.feedback.source == "imported" else _sampled(bench, round)
+    prompts = {image.prompt_id: image.prompt for image in images.values()}
+    order = {prompt: row for row, prompt in enumerate(prompts)}
+    condition = bench.policy.encode_prompts(list(prompts.values()))
+    log_probs = _reference_log_probs(bench, round, list(images.values()), condition, order, references)
+    told = _told_in_pairs(bench, round, images) if bench.trainer.needs.labels == "pairs" else _told_one_by_one(bench, round, images)
+    groups = [
+        PromptGroup(
+            prompt=order[prompt],
+            identity=prompts[prompt],
+            shard=told[prompt].images[0].shard,
+            rows=(rows := torch.tensor([image.row for image in told[prompt].images])),
+            pairs=told[prompt].pairs,
+            targets=told[prompt].targets,
+            weights=told[prompt].weights,
+            labels=told[prompt].labels,
+            reference=log_probs[told[prompt].images[0].shard][:, rows] if log_probs else None,
+            branch=branch_of(bench, round, prompts[prompt]),
+        )
+        for prompt in prompts
+        if prompt in told
+    ]
+    return groups, condition
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What was said of one prompt's images."""
+
+    images: list[Located]
+    pairs: Tensor
+    targets: Tensor
+    weights: Tensor
+    labels: ImageLabels | None = None
+
+
+def _told_in_pairs(bench: Workbench, round: int, images: Mapping[int, Located]) -> dict[int, _Told]:
+    signed = bench.config.objective.targets == "signed"
+    by_prompt: dict[int, list[Comparison]] = defaultdict(list)
+    for comparison in comparisons_learnt_from(bench, round):
+        if comparison.weight > 0 and not (comparison.is_tie and signed):
+            by_prompt[images[comparison.image_a].prompt_id].append(comparison)
+    if not by_prompt:
+        raise RunFolderError(f"round {round} has no comparison with a preference; nothing can be learnt from it (are all of them ties?)")
+    return {prompt: _pairs_of(comparisons, images) for prompt, comparisons in by_prompt.items()}
+
+
+def _pairs_of(comparisons: Sequence[Comparison], images: Mapping[int, Located]) -> _Told:
+    """Only images that take part in a comparison are kept, so that no network row is spent on others."""
+    ids = sorted({image for c in comparisons for image in (c.image_a, c.image_b)})
+    position = {image: k for k, image in enumerate(ids)}
+    return _Told(
+        images=[images[image] for image in ids],
+        pairs=torch.tensor([[position[c.image_a], position[c.image_b]] for c in comparisons]),
+        targets=torch.tensor([c.target for c in comparisons]),
+        weights=torch.tensor([c.weight for c in comparisons]),
+    )
+
+
+def _told_one_by_one(bench: Workbench, round: int, images: Mapping[int, Located]) -> dict[int, _Told]:
+    labels = [label for label in labels_learnt_from(bench, round) if label.image in images]
+    if len({label.value for label in labels}) < 2:
+        raise RunFolderError(
+            f"round {round} has {len(labels)} labels that all say the same; nothing can be learnt from them (was anything judged yet?)"
+        )
+    objective = bench.trainer.objective
+    assert isinstance(objective, ImageObjective)
+    prompts = torch.tensor([images[label.image].prompt_id for label in labels])
+    values = objective.values(torch.tensor([label.value for label in labels]), prompts)
+    by_prompt: dict[int, list[int]] = defaultdict(list)
+    for place, prompt in enumerate(prompts.tolist()):
+        by_prompt[prompt].append(place)
+    return {prompt: _labels_of([labels[i] for i in places], values[places], images) for prompt, places in by_prompt.items()}
+
+
+def _labels_of(labels: Sequence[ImageLabel], values: Tensor, images: Mapping[int, Located]) -> _Told:
+    said = torch.tensor([label.value for label in labels])
+    nothing = torch.zeros(0)
+    return _Told(
+        images=[images[label.image] for label in labels],
+        pairs=torch.zeros(0, 2, dtype=torch.long),
+        targets=nothing,
+        weights=nothing,
+        labels=ImageLabels(values=values, leans=(said - said.mean()).sign(), weights=torch.tensor([label.weight for label in labels])),
+    )
+
+
+def _sampled(bench: Workbench, round: int) -> dict[int, Located]:
+    """The round's own images, in the order they were sampled; their shards are checked."""
+    shards = {record.id: open_shard(bench.folder.path / record.path, record.checksum) for record in bench.store.pictures.shards(round)}
+    return {
+        image.id: Located(id=image.id, prompt_id=image.prompt_id, prompt=image.prompt, shard=shards[image.shard_id], row=image.row)
+        for image in bench.store.pictures.images(round)
+    }
+
+
+def _imported(bench: Workbench) -> dict[int, Located]:
+    pictures = bench.store.pictures.imported()
+    if not pictures:
+        raise RunFolderError(f"no picture was imported; bring some with `d3po votes import {bench.folder.path} FILE --format ...`")
+    latents = encoded(bench, pictures)
+    return {
+        picture.id: Located(
+            id=picture.id, prompt_id=picture.prompt_id, prompt=picture.prompt, shard=latents[picture.id][0], row=latents[picture.id][1]
+        )
+        for picture in pictures
+    }
+
+
+def _reference_log_probs(
+    bench: Workbench, round: int, images: Sequence[Located], condition: Condition, order: Mapping[int, int], references: References
+) -> dict[Shard, Tensor]:
+    """(T, B) of each shard, under the reference of objectives that read trajectories."""
+    if bench.trainer.needs.evidence == "pictures":
+        return {}
+    rows: dict[Shard, list[int]] = defaultdict(list)
+    for image in sorted(images, key=lambda image: image.row):
+        rows[image.shard].append(order[image.prompt_id])
+    return {shard: _of_shard(bench, round, shard, condition.rows(torch.tensor(mine)), references) for shard, mine in rows.items()}
+
+
+def _of_shard(bench: Workbench, round: int, shard: Shard, condition: Condition, references: References) -> Tensor:
+    """The sampler's own log-probs where it was the reference, else computed once and kept."""
+    kind = "per_round" if bench.trainer.needs.reference == "sampler" else bench.config.objective.reference
+    if (kind == "per_round" or round == 0) and bench.config.training.guided:
+        return shard.log_probs()
+    cached = _cached(shard)
+    if cached is not None:
+        return cached
+    within = reference_context(bench, kind, references)
+    log_probs = reference_log_probs(
+        bench.policy, bench.trainer.replay, shard, condition, max_rows=bench.config.training.max_rows, within=within
+    )
+    content = save({"log_probs": log_probs})
+    write_atomically(shard.path.with_suffix(f".reference-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"), content)
+    return log_probs
+
+
+def reference_context(bench: Workbench, kind: str, references: References) -> AbstractContextManager[None]:
+    """Within it the policy is the reference of that kind."""
+    weights = {"fixed": None, "per_round": references.start, "ema": references.moving}[kind]
+    return bench.policy.without_adapter() if weights is None else standing_in(bench.policy, weights)
+
+
+def _cached(shard: Shard) -> Tensor | None:
+    """The kept reference log-probs, if their bytes are those whose hash the file's name carries; a damaged cache is made anew."""
+    for path in shard.path.parent.glob(f"{shard.path.stem}.reference-*.safetensors"):
+        if sha256(path).startswith(path.stem.rpartition("-")[2]):
+            return load_file(path)["log_probs"]
+    return None

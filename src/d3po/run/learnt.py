@@ -1,0 +1,50 @@
+"""What a round's training learns from: its votes, fixed once, as comparisons or as labels of single images."""
+
+from collections.abc import Mapping
+
+from d3po.feedback.rewards.registry import score_file
+from d3po.preferences.conversion import comparisons_of, pair_judgements
+from d3po.preferences.labels import ImageLabel, labels_of
+from d3po.preferences.ranking import reliabilities
+from d3po.preferences.records import Comparison, Vote
+from d3po.run.workbench import Workbench
+
+
+def judgements_learnt_from(bench: Workbench, round: int) -> int:
+    """How many comparisons, or labels, the round's training used or will use."""
+    pairs = bench.trainer.needs.labels == "pairs"
+    return len(comparisons_learnt_from(bench, round) if pairs else labels_learnt_from(bench, round))
+
+
+def comparisons_learnt_from(bench: Workbench, round: int) -> list[Comparison]:
+    """The round's comparisons: fixed when training first asks, the same whenever it asks again.
+
+    Where several annotators judged, each counts by how reliable these votes show them to be (Crowd-BT, `preferences.ranking`).
+    """
+    votes = _votes(bench, round)
+    return comparisons_of(votes, reliability=_reliability(votes))
+
+
+def labels_learnt_from(bench: Workbench, round: int) -> list[ImageLabel]:
+    """The round's labels of single images: the measured reward itself where it judges and the objective reads scores, else what the votes say."""
+    if bench.config.feedback.source == "reward" and bench.trainer.needs.labels == "scores":
+        images = bench.store.pictures.images(round)
+        return [
+            ImageLabel(image=image.id, value=sum(score_file(bench.criteria, bench.folder.path / image.path, image.prompt)))
+            for image in sorted(images, key=lambda image: image.id)
+        ]
+    votes = _votes(bench, round)
+    return labels_of(votes, reliability=_reliability(votes))
+
+
+def _votes(bench: Workbench, round: int) -> list[Vote]:
+    """Imported votes are of no round, and every round of a run on them learns from the same."""
+    imported = bench.config.feedback.source == "imported"
+    return bench.store.batches.claim(0 if imported else round, imported=imported)
+
+
+def _reliability(votes: list[Vote]) -> Mapping[int, float]:
+    if len({vote.annotator for vote in votes}) == 1:
+        return {}
+    trusted = reliabilities(pair_judgements(votes))
+    return {annotator: trusted[annotator].weight for annotator in trusted}

@@ -1,0 +1,50 @@
+"""What an objective needs and a run lacks, said before any work is done."""
+
+from d3po.config import RunConfig
+from d3po.diffusion.flow import FlowSDE
+from d3po.diffusion.transition import Transition
+from d3po.errors import ConfigError
+from d3po.objectives.registry import OBJECTIVES
+
+
+def check_needs(config: RunConfig) -> None:
+    """Hold the objective's needs against the settings.
+
+    Raises:
+        ConfigError: something is missing; the message says what would give it.
+    """
+    name = config.objective.name
+    needs = OBJECTIVES[name].needs
+    if needs.evidence == "trajectories" and config.feedback.source == "imported":
+        others = ", ".join(other for other, entry in OBJECTIVES.items() if entry.needs.evidence == "pictures")
+        raise ConfigError(
+            f"objective.name is {name!r}, which reads the denoising steps of pictures, and imported pictures have none; set it to one of {others}, "
+            "or feedback.source to 'reward' or 'human'"
+        )
+    if needs.same_state and not config.sampling.branch:
+        raise ConfigError(f"objective.name is {name!r}, which needs pictures that part in one step; set sampling.branch = true")
+    if config.sampling.branch and not config.sampling.shared_start:
+        raise ConfigError("sampling.branch is true, so a prompt's images share all noise up to a step; set sampling.shared_start = true")
+    if config.adapter.method == "full" and not config.training.guided:
+        raise ConfigError(
+            "training.guided is false, so the sampler's log-probs have to be computed anew by the model as it was, of which adapter.method = 'full' "
+            "keeps no copy; set training.guided = true or adapter.method = 'lora'"
+        )
+    if config.adapter.method == "full" and (needs.exact_kl or (needs.evidence == "pictures" and needs.reference != "none")):
+        raise ConfigError(
+            f"objective.name is {name!r}, which asks the model as it was before training, and adapter.method = 'full' keeps no copy of it; "
+            "set adapter.method = 'lora'"
+        )
+
+
+def check_model(config: RunConfig, transition: Transition) -> None:
+    """Hold the objective against the kind of model.
+
+    Raises:
+        ConfigError: it was made for the other kind.
+    """
+    flow = isinstance(transition, FlowSDE)
+    for mine, other, wanted in (("diffusion_dpo", "flow_dpo", False), ("flow_dpo", "diffusion_dpo", True)):
+        if config.objective.name == mine and flow != wanted:
+            kind = "is a flow model" if flow else "is no flow model"
+            raise ConfigError(f"objective.name is {mine!r}, but the model {kind}; set it to {other!r}")
