@@ -1,9 +1,11 @@
-"""`python -m tools.docs` writes docs/configuration.md from the settings in `d3po.config` and docs/store.md from the tables in
-`d3po.preferences.tables`, and the table in docs/families.md from `d3po.models.families`; `--check` only says whether they are current."""
+"""`python -m tools.docs` writes docs/configuration.md from the settings in `d3po.config`, docs/store.md from the tables in
+`d3po.preferences.tables`, and the tables in docs/families.md and docs/judges.md from `d3po.models.families` and
+`d3po.feedback.rewards.catalogue`; `--check` only says whether they are current."""
 
 import argparse
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -13,13 +15,15 @@ from pydantic.fields import FieldInfo
 from sqlalchemy import CheckConstraint, Column, Constraint, ForeignKeyConstraint, Index, Table, UniqueConstraint
 
 from d3po.config import RunConfig, Section
+from d3po.feedback.rewards.catalogue import table as judges_table
 from d3po.models.families import table as families_table
 from d3po.preferences.tables import Base
 
 CONFIGURATION = Path(__file__).parents[1] / "docs" / "configuration.md"
 STORE = Path(__file__).parents[1] / "docs" / "store.md"
 FAMILIES = Path(__file__).parents[1] / "docs" / "families.md"
-BEGIN, END = "<!-- table: begin, written by `python -m tools.docs` from src/d3po/models/families.py -->", "<!-- table: end -->"
+JUDGES = Path(__file__).parents[1] / "docs" / "judges.md"
+TABLE = re.compile(r"(<!-- table: begin, .*? -->\n).*?(<!-- table: end -->)", re.DOTALL)
 
 HEADING = """\
 # Configuration
@@ -70,19 +74,20 @@ def store_page() -> str:
 
 def families_page(page: str) -> str:
     """docs/families.md with the table between its marks written anew."""
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    heading, *rows = families_table()
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join([before + BEGIN, *(f"| {' | '.join(cells)} |" for cells in lines), END + after])
+    return _with_table(page, families_table())
+
+
+def judges_page(page: str) -> str:
+    """docs/judges.md likewise."""
+    return _with_table(page, judges_table())
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the pages, or with --check return 1 if one is stale."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a page is not current")
-    families = families_page(FAMILIES.read_text(encoding="utf-8"))
-    pages = {CONFIGURATION: configuration_page(), STORE: store_page(), FAMILIES: families}
+    pages = {CONFIGURATION: configuration_page(), STORE: store_page()}
+    pages |= {path: write(path.read_text(encoding="utf-8")) for path, write in ((FAMILIES, families_page), (JUDGES, judges_page))}
     if not parser.parse_args(arguments).check:
         for path, page in pages.items():
             path.write_text(page, encoding="utf-8")
@@ -91,6 +96,12 @@ def main(arguments: list[str] | None = None) -> int:
     for path in stale:
         print(f"docs/{path.name} is not what the code says; run `python -m tools.docs` and commit the result", file=sys.stderr)
     return 1 if stale else 0
+
+
+def _with_table(page: str, rows: Iterable[list[str]]) -> str:
+    heading, *body = rows
+    lines = "".join(f"| {' | '.join(cells)} |\n" for cells in (heading, ["---"] * len(heading), *body))
+    return TABLE.sub(lambda marks: marks[1] + lines + marks[2], page)
 
 
 def _columns(table: Table) -> Iterator[str]:

@@ -24,14 +24,17 @@ class Interval:
 def win_rate(tuned: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:
     """The chance that a tuned image beats a base image of the same prompt drawn from other noise; a tie counts half.
 
+    With several criteria, an image beats another that is worse by one of them and better by none.
+
     Args:
-        tuned: scores, shape (P prompts, n images); column i was drawn from noise i.
+        tuned: scores, shape (P prompts, n images) or (P, n, C criteria); column i was drawn from noise i.
         base: likewise, from the same noises. Columns i and i are paired by noise and left out: an invisible shift would win
             every such pair, so they are for looking at, never for counting.
     """
     n = tuned.shape[1]
-    difference = tuned[:, :, None] - base[:, None, :]
-    wins = np.where(difference > 0, 1.0, np.where(difference < 0, 0.0, 0.5))
+    difference = np.atleast_3d(tuned)[:, :, None] - np.atleast_3d(base)[:, None, :]
+    better, worse = (difference > 0).any(axis=-1), (difference < 0).any(axis=-1)
+    wins = np.where(better == worse, 0.5, np.where(better, 1.0, 0.0))
     independent = ~np.eye(n, dtype=bool)
     return mean_interval(wins[:, independent].mean(axis=1))
 

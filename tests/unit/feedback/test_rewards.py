@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from d3po.errors import RewardError
-from d3po.feedback.rewards.registry import REWARDS, load_reward, score_file
+from d3po.feedback.rewards.catalogue import JUDGES, Reward
+from d3po.feedback.rewards.registry import annotator_kind, load_criteria, load_reward, score_file
+
+MEASURED = [*(name for name, entry in JUDGES.items() if entry.kind == "rule" and not (entry.extra or entry.argument)), "closeness:blue"]
 
 
 def plain(colour: str | tuple[int, int, int], size: int = 16) -> Image.Image:
@@ -26,8 +29,12 @@ def halves(left: str, right: str) -> Image.Image:
     return image
 
 
+def loaded(name: str) -> Reward:
+    return load_reward(name, say=print)
+
+
 def score(name: str, image: Image.Image) -> float:
-    return load_reward(name)(image, "a prompt")
+    return loaded(name)(image, "a prompt")
 
 
 @pytest.mark.parametrize(("colour", "expected"), [("black", 0), ("white", 1), ("#ff0000", 0.299), ("#00ff00", 0.587), ("#0000ff", 0.114)])
@@ -67,7 +74,7 @@ def test_closeness_is_minus_the_distance_to_the_colour(colour: str, distance: fl
     assert score("closeness:red", plain(colour)) == pytest.approx(-distance)
 
 
-@pytest.mark.parametrize("name", [*REWARDS, "closeness:blue"])
+@pytest.mark.parametrize("name", MEASURED)
 def test_every_reward_gives_a_number_for_any_mode_of_picture(name: str) -> None:
     colour = noisy()
     for mode in ("RGB", "RGBA", "L", "P"):
@@ -76,19 +83,24 @@ def test_every_reward_gives_a_number_for_any_mode_of_picture(name: str) -> None:
 
 def test_picture_on_disk_scores_as_in_memory(tmp_path: Path) -> None:
     noisy().save(tmp_path / "x.png")
-    assert score_file(load_reward("colourfulness"), tmp_path / "x.png", "") == score("colourfulness", noisy())
+    assert score_file(load_criteria("pareto:colourfulness+warmth", print), tmp_path / "x.png", "") == (
+        score("colourfulness", noisy()),
+        score("warmth", noisy()),
+    )
 
 
-@pytest.mark.parametrize(("name", "nearest"), [("colorfulness", "colourfulness"), ("bright", "brightness"), ("jpeg", "jpeg")])
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("colorfulness", "colourfulness"), ("bright", "brightness"), ("jpeg", "`d3po judges` lists them")]
+)
 def test_unknown_reward_suggests_the_nearest_or_lists_all(name: str, nearest: str) -> None:
     with pytest.raises(RewardError, match=f"there is no reward '{name}'.*{nearest}"):
-        load_reward(name)
+        loaded(name)
 
 
 @pytest.mark.parametrize("colour", ["", "#12", "no colour"])
 def test_closeness_to_no_colour_is_refused_at_once(colour: str) -> None:
     with pytest.raises(RewardError, match="names no colour; write it as #rrggbb"):
-        load_reward(f"closeness:{colour}")
+        loaded(f"closeness:{colour}")
 
 
 @pytest.fixture
@@ -107,24 +119,66 @@ def own_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_user_brings_a_reward_of_his_own(own_rewards: str) -> None:
-    assert load_reward(f"{own_rewards}:width")(plain("red", 5), "") == 5.0
-    assert load_reward(f"{own_rewards}:letters")(plain("red"), "four") == 4.0
+    assert loaded(f"{own_rewards}:width")(plain("red", 5), "") == 5.0
+    assert loaded(f"{own_rewards}:letters")(plain("red"), "four") == 4.0
 
 
 @pytest.mark.parametrize(("function", "message"), [("infinite", "gave inf"), ("text", "ValueError"), ("broken", "KeyError: 'missing'")])
 def test_reward_that_fails_is_named_with_its_prompt(own_rewards: str, function: str, message: str) -> None:
     with pytest.raises(RewardError, match=rf"{own_rewards}:{function} .*{message}") as caught:
-        load_reward(f"{own_rewards}:{function}")(plain("red"), "a red picture")
+        loaded(f"{own_rewards}:{function}")(plain("red"), "a red picture")
     assert "'a red picture'" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["no_such_module:f", "math:no_such_function", ":f", ".relative:f", "math:"])
 def test_reward_that_cannot_be_imported_says_where_to_run(name: str) -> None:
     with pytest.raises(RewardError, match=r"cannot be imported: .*; run from the folder"):
-        load_reward(name)
+        loaded(name)
 
 
 def test_module_that_does_not_parse_is_an_import_that_failed(own_rewards: str, tmp_path: Path) -> None:
     (tmp_path / "my_broken_module.py").write_text("def (:\n")
     with pytest.raises(RewardError, match=r"my_broken_module:f cannot be imported: .*invalid syntax"):
-        load_reward("my_broken_module:f")
+        loaded("my_broken_module:f")
+
+
+def test_a_weighted_sum_computed_by_hand() -> None:
+    """Plain red: luma 0.299, warmth 1, and 0 from itself."""
+    assert score("weighted:2*brightness+0.5*warmth", plain("red")) == pytest.approx(2 * 0.299 + 0.5)
+    assert score("weighted:2*brightness+-.5*warmth+1*closeness:#ff0000", plain("red")) == pytest.approx(2 * 0.299 - 0.5)
+
+
+def test_a_folder_with_a_plus_in_its_name_is_no_sum(tmp_path: Path) -> None:
+    with pytest.raises(RewardError, match=r"judge clip_score cannot be loaded: .*a\+b"):
+        loaded(f"weighted:1*clip_score:{tmp_path}/a+b+1*warmth")
+
+
+@pytest.mark.parametrize(
+    "name", ["weighted:", "weighted:warmth", "weighted:0.5*warmth+brightness*2", "weighted:0.5warmth", "weighted:x*warmth"]
+)
+def test_a_sum_that_cannot_be_read_shows_how_it_is_written(name: str) -> None:
+    with pytest.raises(RewardError, match=r"weighted:0\.7\*pickscore\+3\*warmth|there is no reward"):
+        loaded(name)
+
+
+def test_pareto_has_a_value_a_criterion(tmp_path: Path) -> None:
+    noisy().save(tmp_path / "x.png")
+    assert len(load_criteria("warmth", print)) == 1
+    assert len(load_criteria("pareto:warmth + brightness + closeness:red", print)) == 3
+    with pytest.raises(RewardError, match="has one criterion; name two or more"):
+        load_criteria("pareto:warmth", print)
+    with pytest.raises(RewardError, match="there is no reward 'pareto:warmth'"):
+        load_criteria("weighted:1*pareto:warmth", print)
+
+
+def test_a_learnt_judge_makes_the_annotator_a_model() -> None:
+    assert annotator_kind("warmth") == annotator_kind("mymodule:myfunction") == annotator_kind("pareto:warmth+brisque") == "rule"
+    assert (
+        annotator_kind("weighted:0.7*pickscore+3*warmth") == annotator_kind("pareto:warmth+safe") == annotator_kind("clip_score") == "model"
+    )
+
+
+@pytest.mark.parametrize("name", ["warmth:1", "safe:/a/file"])
+def test_an_argument_for_a_judge_without_one_is_refused(name: str) -> None:
+    with pytest.raises(RewardError, match="takes none"):
+        loaded(name)

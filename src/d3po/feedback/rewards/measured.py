@@ -1,6 +1,7 @@
 """Rewards that are read off the pixels."""
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +43,21 @@ def warmth(image: Image.Image, prompt: str) -> float:
     return float((pixels[..., 0] - pixels[..., 2]).mean())
 
 
-def closeness(image: Image.Image, prompt: str, colour: str) -> float:
-    """Minus the mean distance of the pixels to a colour, in RGB with channels in [0, 1]; 0 where every pixel is that colour."""
+def closeness_to(colour: str) -> Callable[[Image.Image, str], float]:
+    """The reward that is minus the mean distance of the pixels to a colour, in RGB with channels in [0, 1]; 0 where every pixel is that colour.
+
+    Raises:
+        RewardError: there is no such colour.
+    """
     try:
         target = np.array(ImageColor.getrgb(colour)[:3]) / 255
     except ValueError as error:
         raise RewardError(f"closeness:{colour} names no colour; write it as #rrggbb or by an HTML name") from error
-    return -float(np.linalg.norm(_pixels(image) - target, axis=-1).mean())
+
+    def closeness(image: Image.Image, prompt: str) -> float:
+        return -float(np.linalg.norm(_pixels(image) - target, axis=-1).mean())
+
+    return closeness
 
 
 def _pixels(image: Image.Image) -> NDArray[np.float64]:

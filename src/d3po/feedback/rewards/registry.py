@@ -1,52 +1,71 @@
-"""Find a reward by the name that run.toml gives it."""
+"""Find the rewards that a run's `feedback.reward` names: one, a weighted sum of some, or several side by side.
+
+* `colourfulness`: a judge of the catalogue; `closeness:#ff0000`, `pickscore:/models/pick`: with an argument
+* `mymodule:myfunction`: a function of your own
+* `weighted:0.7*pickscore+3*warmth`: one reward, the sum of the values times the weights
+* `pareto:pickscore+aesthetic`: several criteria; better by one and worse by none wins, anything else is a tie
+"""
 
 import difflib
 import importlib
 import math
+import re
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
 from d3po.errors import CorruptFileError, RewardError
-from d3po.feedback.rewards import measured
+from d3po.feedback.rewards.catalogue import JUDGES, Reward
 
-Reward = Callable[[Image.Image, str], float]
-
-REWARDS: dict[str, Reward] = {
-    "jpeg_compressibility": measured.jpeg_compressibility,
-    "jpeg_incompressibility": measured.jpeg_incompressibility,
-    "brightness": measured.brightness,
-    "colourfulness": measured.colourfulness,
-    "warmth": measured.warmth,
-}
+WEIGHTED, PARETO = "weighted:", "pareto:"
+NUMBER = r"-?(?:\d+\.?\d*|\.\d+)"
+NEXT_TERM = re.compile(rf"\+(?={NUMBER}\*)")
+TERM = re.compile(rf"({NUMBER})\*(.+)")
 
 
-def load_reward(name: str) -> Reward:
-    """The reward of that name: a built-in, `closeness:#rrggbb`, or a user's `module:function`.
+def load_criteria(name: str, say: Callable[[str], None]) -> tuple[Reward, ...]:
+    """The rewards that pictures are compared by: one, or of `pareto:` several.
+
+    Args:
+        name: as `feedback.reward` writes it, see the head of this file.
+        say: told what will be downloaded, before it is.
 
     Raises:
-        RewardError: there is none; the message suggests the nearest.
+        RewardError: there is none of that name, or it cannot be made; the message says what to do.
     """
-    if name in REWARDS:
-        return _checked(name, REWARDS[name])
+    if not name.startswith(PARETO):
+        return (load_reward(name, say),)
+    parts = name.removeprefix(PARETO).split("+")
+    if len(parts) < 2:
+        raise RewardError(f"{name} has one criterion; name two or more, as in pareto:warmth+brightness")
+    return tuple(load_reward(part.strip(), say) for part in parts)
+
+
+def load_reward(name: str, say: Callable[[str], None]) -> Reward:
+    """One reward: a judge of the catalogue, a weighted sum, or a user's `module:function`; see `load_criteria`."""
+    if name.startswith(WEIGHTED):
+        return _weighted(name, say)
     head, colon, tail = name.partition(":")
-    if head == "closeness":
-        measured.closeness(Image.new("RGB", (1, 1)), "", tail)
-        return _checked(name, partial(measured.closeness, colour=tail))
-    if colon:
+    if head in JUDGES:
+        return _checked(name, JUDGES[head].reward(tail, say))
+    if colon and head != PARETO.rstrip(":"):
         return _checked(name, _imported(head, tail))
-    near = difflib.get_close_matches(name, REWARDS, n=1)
+    near = difflib.get_close_matches(name, JUDGES, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise RewardError(
-        f"there is no reward {name!r}; {hint}built in are {', '.join(REWARDS)}, closeness:#rrggbb, or your own module:function"
-    )
+    raise RewardError(f"there is no reward {name!r}; {hint}`d3po judges` lists them, and module:function is one of your own")
 
 
-def score_file(reward: Reward, path: Path, prompt: str) -> float:
-    """The reward of a picture on disk.
+def annotator_kind(name: str) -> Literal["rule", "model"]:
+    """How the store names who judges so: `model` where a learned judge has a say, else `rule`."""
+    named = {part.partition(":")[0] for part in re.split(r"[+*]", name.removeprefix(WEIGHTED).removeprefix(PARETO))}
+    return "model" if any(JUDGES[each].kind == "model" for each in named & JUDGES.keys()) else "rule"
+
+
+def score_file(criteria: tuple[Reward, ...], path: Path, prompt: str) -> tuple[float, ...]:
+    """What the criteria give a picture on disk.
 
     Raises:
         CorruptFileError: the file is gone or no picture.
@@ -54,9 +73,17 @@ def score_file(reward: Reward, path: Path, prompt: str) -> float:
     try:
         with Image.open(path) as image:
             image.load()
-            return reward(image, prompt)
+            return tuple(reward(image, prompt) for reward in criteria)
     except OSError as error:
         raise CorruptFileError(f"picture {path} cannot be read ({error}); make it again with `d3po sample RUN --repair`") from error
+
+
+def _weighted(name: str, say: Callable[[str], None]) -> Reward:
+    matches = [TERM.fullmatch(term.strip()) for term in NEXT_TERM.split(name.removeprefix(WEIGHTED))]
+    terms = [(float(match[1]), load_reward(match[2], say)) for match in matches if match]
+    if len(terms) < len(matches):
+        raise RewardError(f"{name} is no weighted sum; write it as weighted:0.7*pickscore+3*warmth")
+    return lambda image, prompt: sum(weight * reward(image, prompt) for weight, reward in terms)
 
 
 def _imported(module: str, function: str) -> Reward:

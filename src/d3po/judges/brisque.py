@@ -1,0 +1,26 @@
+"""BRISQUE (Mittal et al. 2012): how far the statistics of a picture are from those of undistorted photographs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from brisque import BRISQUE  # pyright: ignore[reportMissingImports]
+from PIL import Image
+
+
+class _Brisque(BRISQUE):  # pyright: ignore[reportUntypedBaseClass]
+    """Its features are arrays of one number each, which NumPy 2.4 no longer takes for numbers."""
+
+    def scale_features(self, features: Any) -> Any:
+        return super().scale_features([np.asarray(feature).item() for feature in features])
+
+
+def brisque(argument: str = "") -> Callable[[Image.Image, str], float]:
+    """Minus the BRISQUE score, so that larger is better; about -100 to 0. A picture of one colour has no statistics and is refused as `nan`."""
+    scorer = _Brisque(url=False)
+
+    def score(image: Image.Image, prompt: str) -> float:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return -float(scorer.score(np.asarray(image.convert("RGB"))))
+
+    return score

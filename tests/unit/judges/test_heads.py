@@ -1,0 +1,82 @@
+"""Judges that end in linear layers: the layers by hand, the aesthetic predictor, ImageReward under its published names."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from d3po.errors import RewardError
+from d3po.feedback.rewards.registry import load_reward
+from d3po.judges.image_reward import MEAN, STD, image_reward, published_architecture, vision_tensors
+from d3po.judges.similarity import TwoTowers
+from d3po.judges.weights import linear_head, read_tensors
+from tests.tiny.judges import LAYERS, WIDTH, head, save_aesthetic, save_image_reward
+
+PICTURE = Image.linear_gradient("L").resize((20, 12)).convert("RGB")
+
+
+def by_hand(tensors: dict[str, torch.Tensor], x: torch.Tensor) -> float:
+    for n in sorted(LAYERS):
+        x = tensors[f"layers.{n}.weight"] @ x + tensors[f"layers.{n}.bias"]
+    return float(x)
+
+
+def test_a_head_is_its_layers_in_order_with_nothing_between() -> None:
+    x = torch.linspace(-1, 1, WIDTH)
+    with torch.no_grad():
+        value = float(linear_head(head(seed=0))(x))
+    assert value == pytest.approx(by_hand(head(seed=0), x), rel=1e-5)
+
+
+def test_the_aesthetic_rating_is_the_head_of_an_embedding_of_length_one(tmp_path: Path) -> None:
+    folder = save_aesthetic(tmp_path)
+    embedding = TwoTowers(str(folder), str(folder)).embed_picture(PICTURE)
+    assert float(embedding.norm()) == pytest.approx(1)
+    judge = load_reward(f"aesthetic:{folder}", print)
+    assert judge(PICTURE, "a cat") == judge(PICTURE, "a dog") == pytest.approx(by_hand(head(seed=1), embedding), rel=1e-4)
+
+
+def test_weights_that_hold_more_than_tensors_are_refused(tmp_path: Path) -> None:
+    save_aesthetic(tmp_path)
+    torch.save({"layers.0.weight": Path("anything")}, tmp_path / "aesthetic-model.pth")
+    with pytest.raises(RewardError, match=r"judge aesthetic cannot be loaded: UnpicklingError"):
+        load_reward(f"aesthetic:{tmp_path}", print)
+
+
+@pytest.fixture(scope="module")
+def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_image_reward(tmp_path_factory.mktemp("image-reward"))
+
+
+def test_image_reward_reads_the_published_names_and_looks_at_both_picture_and_prompt(blip: Path) -> None:
+    judge = load_reward(f"image_reward:{blip}", print)
+    values = {judge(PICTURE, "cat"), judge(PICTURE, "dog"), judge(PICTURE.rotate(180), "cat")}
+    assert len(values) == 3
+    assert all(math.isfinite(value) for value in values)
+    assert judge(PICTURE, "cat") == judge(PICTURE.convert("L"), "cat")
+
+
+def test_image_reward_is_standardised(blip: Path, tmp_path: Path) -> None:
+    """With a head of zeros and a last bias of MEAN + 2 STD, every picture has the reward 2."""
+    tensors = read_tensors(blip / "ImageReward.pt")
+    for name in head(seed=0):
+        tensors[f"mlp.{name}"].zero_()
+    tensors["mlp.layers.7.bias"][:] = MEAN + 2 * STD
+    for file in blip.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save(tensors, tmp_path / "ImageReward.pt")
+    assert image_reward(str(tmp_path))(PICTURE, "cat") == pytest.approx(2, abs=1e-5)
+
+
+def test_a_tensor_of_another_model_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a tensor of another model: blocks\.0\.unknown"):
+        vision_tensors({"blip.visual_encoder.blocks.0.unknown": torch.zeros(1)})
+
+
+def test_the_published_sizes_are_those_of_vit_large_and_bert_base() -> None:
+    config = published_architecture()
+    vision, text = config.vision_config, config.text_config
+    assert (vision.hidden_size, vision.num_hidden_layers, vision.image_size // vision.patch_size) == (1024, 24, 14)
+    assert (text.hidden_size, text.num_hidden_layers, text.encoder_hidden_size, text.vocab_size) == (768, 12, 1024, 30524)

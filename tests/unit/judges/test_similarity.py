@@ -1,0 +1,73 @@
+"""Judges with two towers: read from a folder, and their numbers against the cosine worked out from transformers' own."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPModel, CLIPProcessor
+
+from d3po.feedback.rewards.registry import load_reward
+from d3po.judges.similarity import TwoTowers, clip_score, hpsv2, pickscore
+from tests.tiny.judges import save_clip
+
+PICTURE = Image.linear_gradient("L").resize((20, 12)).convert("RGB")
+PROMPT = "a cat"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip(tmp_path_factory.mktemp("clip"), logit_scale=math.log(20))
+
+
+def cosine(folder: Path, prompt: str = PROMPT) -> float:
+    """transformers' own logits without their scale."""
+    model = CLIPModel.from_pretrained(folder)
+    inputs = CLIPProcessor.from_pretrained(folder)(text=prompt, images=PICTURE, return_tensors="pt")
+    with torch.no_grad():
+        return float(model(**inputs).logits_per_image / model.logit_scale.exp())
+
+
+class Fixed(TwoTowers):
+    """Towers that see what they are told."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    @property
+    def scale(self) -> float:
+        return 50.0
+
+    def cosine(self, image: Image.Image, prompt: str) -> float:
+        return self.value
+
+
+@pytest.mark.parametrize(("value", "clip", "pick", "hps"), [(0.3, 30, 15, 30), (0, 0, 0, 0), (-0.2, 0, -10, -20), (1, 100, 50, 100)])
+def test_scores_of_known_cosines(value: float, clip: float, pick: float, hps: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("d3po.judges.similarity.TwoTowers", lambda model, processor: Fixed(value))
+    assert clip_score()(PICTURE, PROMPT) == pytest.approx(clip)
+    assert pickscore()(PICTURE, PROMPT) == pytest.approx(pick)
+    assert hpsv2()(PICTURE, PROMPT) == pytest.approx(hps)
+
+
+def test_the_cosine_is_transformers_own(folder: Path) -> None:
+    towers = TwoTowers(str(folder), str(folder))
+    assert towers.scale == pytest.approx(20, rel=1e-5)
+    for prompt in (PROMPT, "a dog"):
+        assert towers.cosine(PICTURE, prompt) == pytest.approx(cosine(folder, prompt), abs=1e-5)
+
+
+def test_judges_are_read_from_a_folder_by_name(folder: Path) -> None:
+    value = cosine(folder)
+    assert load_reward(f"pickscore:{folder}", print)(PICTURE, PROMPT) == pytest.approx(20 * value, abs=1e-4)
+    assert load_reward(f"hpsv2:{folder}", print)(PICTURE, PROMPT) == pytest.approx(100 * value, abs=1e-3)
+    assert load_reward(f"clip_score:{folder}", print)(PICTURE, PROMPT) == pytest.approx(max(100 * value, 0), abs=1e-3)
+    mixed = load_reward(f"weighted:2*pickscore:{folder}+1*brightness", print)(PICTURE, PROMPT)
+    assert mixed == pytest.approx(40 * value + load_reward("brightness", print)(PICTURE, PROMPT), abs=1e-3)
+
+
+def test_a_long_prompt_is_cut_and_a_picture_of_any_mode_is_read(folder: Path) -> None:
+    towers = TwoTowers(str(folder), str(folder))
+    assert math.isfinite(towers.cosine(PICTURE.convert("RGBA"), "a very long prompt " * 20))
+    assert towers.cosine(PICTURE.convert("L"), PROMPT) == pytest.approx(towers.cosine(PICTURE, PROMPT), abs=1e-5)
