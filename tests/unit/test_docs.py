@@ -16,7 +16,7 @@ from d3po.objectives.metrics import pair_metrics
 from d3po.recipes import recipe_names
 from d3po.run.evaluating import Evaluation
 from d3po.training.trainer import BANDS
-from tools.docs import CONFIGURATION, FAMILIES, configuration_page, families_page, main
+from tools.docs import CONFIGURATION, FAMILIES, JUDGES, configuration_page, families_page, judges_page, main
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -49,6 +49,10 @@ def test_the_configuration_page_is_current() -> None:
 
 def test_the_table_of_families_is_current() -> None:
     assert FAMILIES.read_text() == families_page(FAMILIES.read_text()), "run `python -m tools.docs` and commit docs/families.md"
+
+
+def test_the_table_of_judges_is_current() -> None:
+    assert JUDGES.read_text() == judges_page(JUDGES.read_text()), "run `python -m tools.docs` and commit docs/judges.md"
 
 
 def test_the_configuration_page_names_every_setting() -> None:

@@ -1,13 +1,13 @@
 """The feedback phase: a round's images judged by a measured reward. (People write to the same store.)"""
 
+import hashlib
 from collections import defaultdict
 
 from d3po.feedback.annotator import SimulatedAnnotator
-from d3po.feedback.rewards.registry import load_reward, score_file
-from d3po.preferences.conversion import comparisons_of, pair_judgements
-from d3po.preferences.ranking import reliabilities
-from d3po.preferences.records import Comparison, ImageRecord
+from d3po.feedback.rewards.registry import annotator_kind, score_file
+from d3po.preferences.records import ImageRecord
 from d3po.preferences.selection import all_pairs, random_pairs
+from d3po.preferences.store.people import LONGEST_HANDLE
 from d3po.run.workbench import Workbench
 
 
@@ -16,31 +16,20 @@ def compare_round(bench: Workbench, round: int) -> None:
     if bench.store.votes.count(round=round):
         return
     settings = bench.config.feedback
-    reward = load_reward(settings.reward)
     judge = SimulatedAnnotator(temperature=settings.temperature, tie_band=settings.tie_band, seed=bench.config.seed)
-    annotator = bench.store.people.annotator(f"reward:{settings.reward}", "rule")
+    annotator = bench.store.people.annotator(_handle(settings.reward), annotator_kind(settings.reward))
+    criteria = bench.criteria
     images = bench.store.pictures.images(round)
     with bench.narrator.bar(f"round {round}: comparing", total=len(images)) as bar:
-        scores: dict[int, float] = {}
+        scores: dict[int, tuple[float, ...]] = {}
         for image in images:
-            scores[image.id] = score_file(reward, bench.folder.path / image.path, image.prompt)
+            scores[image.id] = score_file(criteria, bench.folder.path / image.path, image.prompt)
             bar.advance()
-    bench.store.votes.record_judgements(annotator.id, judge.judge_all(_pairs(bench, images), scores, round=round))
+    bench.store.votes.record_judgements(annotator.id, judge.judge_all(pairs_of_round(bench, images), scores, round=round))
 
 
-def comparisons_learnt_from(bench: Workbench, round: int) -> list[Comparison]:
-    """The comparisons that the round's training used or will use: fixed when it first asks, the same whenever it asks again.
-
-    Where several annotators judged, each counts by how reliable these votes show them to be (Crowd-BT, `preferences.ranking`).
-    """
-    votes = bench.store.batches.claim(round)
-    if len({vote.annotator for vote in votes}) == 1:
-        return comparisons_of(votes)
-    trusted = reliabilities(pair_judgements(votes))
-    return comparisons_of(votes, reliability={annotator: trusted[annotator].weight for annotator in trusted})
-
-
-def _pairs(bench: Workbench, images: list[ImageRecord]) -> list[tuple[int, int]]:
+def pairs_of_round(bench: Workbench, images: list[ImageRecord]) -> list[tuple[int, int]]:
+    """The pairs of image ids that are asked about."""
     by_prompt: dict[int, list[int]] = defaultdict(list)
     for image in images:
         by_prompt[image.prompt_id].append(image.id)
@@ -52,3 +41,9 @@ def _pairs(bench: Workbench, images: list[ImageRecord]) -> list[tuple[int, int]]
         for prompt, ids in by_prompt.items()
         for pair in random_pairs(ids, count, seed=f"{bench.config.seed}/pairs/{images[0].round}/{prompt}")
     ]
+
+
+def _handle(reward: str) -> str:
+    """Who judges, as the store names it; a long name, such as one with a path in it, is cut and told apart by its hash."""
+    handle = f"reward:{reward}"
+    return handle if len(handle) <= LONGEST_HANDLE else f"{handle[: LONGEST_HANDLE - 9]}#{hashlib.sha256(reward.encode()).hexdigest()[:8]}"
