@@ -12,6 +12,7 @@ from d3po.errors import ConfigError
 from d3po.options import (
     AdapterTargets,
     Clip,
+    Decoding,
     GuidanceKind,
     LastStep,
     LogProbReduce,
@@ -22,6 +23,7 @@ from d3po.options import (
     Spacing,
     StepWeighting,
     Targets,
+    TextEncoders,
     Weights,
 )
 
@@ -197,6 +199,23 @@ class Tracking(Section):
     wandb: bool = Field(default=False, description="also log to Weights & Biases (needs d3po[wandb])")
 
 
+class Hardware(Section):
+    """What saves memory or time; pictures and updates stay the same, but for rounding."""
+
+    decoding: Decoding = Field(
+        default="whole",
+        description="pictures are decoded all at once, one by one (sliced), or also in tiles, which may change large ones a little",
+    )
+    text_encoders: TextEncoders = Field(
+        default="keep",
+        description="keep them on the device; or encode each prompt once, keep it in embeddings/, and offload them to the CPU or free them",
+    )
+    compile: bool = Field(default=False, description="torch.compile of the denoiser: minutes at the start, faster steps after")
+    halve_on_out_of_memory: bool = Field(
+        default=True, description="a batch that does not fit into memory is halved, said once; false stops the run instead"
+    )
+
+
 class RunConfig(Section):
     """A whole run."""
 
@@ -222,6 +241,7 @@ class RunConfig(Section):
     evaluation: Evaluation = Evaluation()
     guards: Guards = Guards()
     tracking: Tracking = Tracking()
+    hardware: Hardware = Hardware()
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
@@ -292,7 +312,9 @@ def dump_config(config: RunConfig) -> str:
     """run.toml, complete, a comment on each setting."""
     document = tomlkit.document()
     document.add(
-        tomlkit.comment("All settings of this run. rounds, [guards] and [tracking] may change; other changes need a new run folder.")
+        tomlkit.comment(
+            "All settings of this run. rounds, [guards], [tracking] and [hardware] may change; other changes need a new run folder."
+        )
     )
     _fill(document, config)
     return tomlkit.dumps(document)

@@ -17,6 +17,12 @@ GuidanceKind = Literal["model", "cfg", "embedded", "none"]
 Weights = Literal["float32", "bfloat16", "float16"]
 """Precision of a model's frozen weights (names as in torch)."""
 
+Decoding = Literal["whole", "sliced", "tiled"]
+"""Latents become pictures all at once, one by one, or one by one in overlapping tiles (which only large pictures are cut into)."""
+
+TextEncoders = Literal["keep", "offload", "free"]
+"""Between uses they stay on the device, wait on the CPU, or are dropped and loaded again when a new prompt comes."""
+
 AdapterTargets = Literal["attention", "attention+conv", "linear"]
 """The layers that get an adapter: projections of attention, those and convolutions, or every linear layer."""
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from d3po.diffusion.schedule import StepGrid
 from d3po.diffusion.transition import Transition
-from d3po.options import GuidanceKind, LastStep, SamplerKind, Spacing, Weights
+from d3po.models.text_encoders import PromptCache
+from d3po.options import Decoding, GuidanceKind, LastStep, SamplerKind, Spacing, TextEncoders, Weights
 
 
 @runtime_checkable
@@ -74,6 +75,10 @@ class PolicySettings:
     """The folder or hub id of a pipeline that lends a single-file model the parts which are not in its file."""
     weights: Weights = "float32"
     """Precision of the frozen weights; the autoencoder's stay in float32, where some overflow in half precision."""
+    decoding: Decoding = "whole"
+    """How latents are decoded, for models that have a decoder."""
+    text_encoders: TextEncoders = "keep"
+    """Where text encoders are between uses."""
     start_from: str = ""
     """A LoRA that is merged into the network before anything else."""
     inpaint_image: str = ""
@@ -98,6 +103,8 @@ class AbstractPolicy(ABC):
     """Rows in the network that a guided image costs."""
     autocast: torch.dtype | None = None
     """Precision of the network's arithmetic, in sampling and in training alike; None is the weights' own."""
+    prompt_cache: PromptCache | None = None
+    """Where embeddings of prompts are kept, by models that have text encoders."""
 
     @property
     @abstractmethod

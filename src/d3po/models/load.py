@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int, settings:
     pipeline = load_pipeline(source, family, parts=settings.parts, weights=settings.weights)
     family = family or of_pipeline(type(pipeline).__name__, model)
     module, _, name = family.policy.partition(":")
-    return getattr(importlib.import_module(module), name)(pipeline, lora=lora, seed=seed, settings=settings)
+    policy = getattr(importlib.import_module(module), name)
+    return policy(pipeline, lora=lora, seed=seed, settings=settings, load_part=_part_loader(source, pipeline))
 
 
 def load_pipeline(source: str, family: Family | None, *, parts: str = "", weights: Weights = "float32") -> Any:
@@ -65,6 +67,20 @@ def load_pipeline(source: str, family: Family | None, *, parts: str = "", weight
         if Path(source).is_file():
             remedy = "a single file lacks tokenizers and configurations: name a folder or hub id that has them by `parts`"
         raise ModelError(f"model {source!r} cannot be loaded: {first}; {remedy}") from error
+
+
+def _part_loader(source: str, pipeline: Any) -> Callable[[str], Any] | None:
+    """A function that loads a part of the pipeline again by its name; None for a single file, whose parts have no place of their own."""
+    if Path(source).is_file():
+        return None
+    parts = {name: (type(part), getattr(part, "dtype", None)) for name, part in pipeline.components.items()}
+    local = Path(source).exists()
+
+    def load(name: str) -> Any:
+        kind, dtype = parts[name]
+        return kind.from_pretrained(source, subfolder=name, dtype=dtype, local_files_only=local, use_safetensors=True)
+
+    return load
 
 
 def _be_quiet() -> None:

@@ -1,7 +1,7 @@
 """What all policies made of a diffusers pipeline have in common: an adapter, guidance, a picture decoder, export."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettin
 from d3po.models.interchange import merge_layers, read_lora, to_kohya
 from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler, read_scheduler
+from d3po.models.text_encoders import EncoderShelf, encode_once
+from d3po.options import Decoding
 
 
 class PipelinePolicy(AbstractPolicy):
@@ -29,9 +31,19 @@ class PipelinePolicy(AbstractPolicy):
     embeds_guidance = False
     """Whether the network takes the guidance scale as an input."""
 
-    def __init__(self, pipeline: Any, *, lora: dict[str, Any] | None, seed: int, settings: PolicySettings | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        lora: dict[str, Any] | None,
+        seed: int,
+        settings: PolicySettings | None = None,
+        load_part: Callable[[str], nn.Module] | None = None,
+    ) -> None:
         self.pipeline = pipeline
         self.settings = settings or PolicySettings()
+        self._shelf = EncoderShelf(pipeline, self.settings.text_encoders, load_part)
+        _choose_decoding(getattr(pipeline, "vae", None), self.settings.decoding)
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
@@ -61,11 +73,23 @@ class PipelinePolicy(AbstractPolicy):
         """One call of the network. `given["guidance"]` is the scale of each row, for networks that take it as an input."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> Embeddings:
-        with torch.no_grad():
-            every = self._encode([*prompts, self.settings.negative_prompt])
+        every = self._encoded([*prompts, self.settings.negative_prompt])
         return Embeddings(
             given={name: value[:-1] for name, value in every.items()}, negative={name: value[-1:] for name, value in every.items()}
         )
+
+    @torch.no_grad()
+    def _encoded(self, prompts: list[str]) -> dict[str, Tensor]:
+        """`_encode`, or what an earlier call of it gave."""
+
+        def encode(batches: list[list[str]]) -> list[dict[str, Tensor]]:
+            with self._shelf.at_work(self.device):
+                return [self._encode(batch) for batch in batches]
+
+        if self.prompt_cache is None:
+            return encode([prompts])[0]
+        kept = encode_once(prompts, self.prompt_cache, encode)
+        return {name: torch.cat([kept[prompt][name].to(self.device) for prompt in prompts]) for name in kept[prompts[0]]}
 
     def sampler(self, settings: SamplerSettings) -> Sampler:
         return discrete_sampler(self.facts, settings)
@@ -112,7 +136,7 @@ class PipelinePolicy(AbstractPolicy):
         return switched_off(self.network)
 
     def to(self, device: str) -> None:
-        self.pipeline.to(device)
+        self._shelf.to(device)
 
     def enable_gradient_checkpointing(self) -> None:
         network: Any = self.network
@@ -131,7 +155,8 @@ class PipelinePolicy(AbstractPolicy):
                 save_file(to_kohya(layers), written[-1], metadata={"format": "pt"})
             merge_lora(self.network)
             self._has_adapter = False
-        self.pipeline.save_pretrained(directory / "merged")
+        with self._shelf.at_work(self.device):
+            self.pipeline.save_pretrained(directory / "merged")
         return [*written, directory / "merged"]
 
     def _save_lora(self, directory: Path, layers: dict[str, Tensor]) -> Path:
@@ -184,6 +209,13 @@ class PipelinePolicy(AbstractPolicy):
                 f"sampling.guidance_kind is 'embedded', but {type(self.network).__name__} takes no guidance as input; choose 'cfg' or 'model'"
             )
         return ("embedded" if self.embeds_guidance else "cfg") if wanted == "model" else wanted
+
+
+def _choose_decoding(vae: Any, decoding: Decoding) -> None:
+    if vae is not None and decoding != "whole":
+        vae.enable_slicing()
+    if vae is not None and decoding == "tiled":
+        vae.enable_tiling()
 
 
 def _guided_rows(guidance: float | Tensor, scales: Tensor) -> Tensor:

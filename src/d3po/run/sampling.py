@@ -68,7 +68,7 @@ def sample_pictures(bench: Workbench, prompts: Sequence[str], per_prompt: int, *
             for step in _denoise(bench, part, per_prompt, starts, NoiseStreams([("step", *who) for who in identities])):
                 latents = step.latents
                 bar.advance()
-            pictures.append(to_uint8(bench.policy.decode(latents)))
+            pictures.append(_decoded(bench, latents))
     return np.concatenate(pictures).reshape(len(prompts), per_prompt, *pictures[0].shape[1:])
 
 
@@ -105,7 +105,7 @@ def _sample_shard(bench: Workbench, round: int, number: int, prompts: Sequence[s
             shard.append(latents, step.log_probs)
             on_step()
         checksum = shard.finish()
-    for name, pixels in zip(_picture_names(bench, round, number, len(identities)), to_uint8(policy.decode(latents)), strict=True):
+    for name, pixels in zip(_picture_names(bench, round, number, len(identities)), _decoded(bench, latents), strict=True):
         write_atomically(bench.folder.path / name, png_bytes(pixels))
     return checksum
 
@@ -129,11 +129,20 @@ def _denoise(
     condition = policy.encode_prompts(prompts).rows(torch.arange(len(prompts)).repeat_interleave(per_prompt))
 
     def predict(x_t: Tensor, timesteps: Tensor) -> Tensor:
-        return replay.predict(policy, x_t, timesteps, condition)
+        def part(rows: slice) -> Tensor:
+            given = condition if len(x_t[rows]) == len(x_t) else condition.rows(torch.arange(len(x_t))[rows])
+            return replay.predict(policy, x_t[rows], timesteps[rows], given)
+
+        return bench.sampling_fits.split(part, len(x_t))
 
     start = starts.to(policy.device)
     stored: torch.dtype = getattr(torch, bench.config.sampling.stored)
     return rollout(predict, replay.transition, replay.grid, start, noise.draw, reduce=replay.reduce, stored=stored)
+
+
+def _decoded(bench: Workbench, latents: Tensor) -> NDArray[np.uint8]:
+    """(B, H, W, 3), as a PNG stores them; as many pictures at a time as fit."""
+    return to_uint8(bench.decoding_fits.split(lambda rows: bench.policy.decode(latents[rows]), len(latents)))
 
 
 def _record(bench: Workbench, round: int, number: int, prompts: Sequence[str], checksum: str) -> None:

@@ -1,6 +1,6 @@
 """An opened run: the folder, its store, and the policy as it stands at any round."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import count, takewhile
@@ -19,6 +19,8 @@ from d3po.run.journal import RunJournal
 from d3po.run.needs import check_model, check_needs
 from d3po.run.progress import Narrator
 from d3po.storage.checkpoints import CheckpointFile, list_checkpoints
+from d3po.storage.embeddings import EmbeddingCache
+from d3po.training.fitting import Fitting
 from d3po.training.guards import Alarm
 from d3po.training.replay import Replay
 from d3po.training.trainer import AUTOCAST, Trainer
@@ -63,12 +65,18 @@ class Workbench:
         """The run's model with its adapter."""
         adapter = self.config.adapter
         lora = None if adapter.method == "full" else {"rank": adapter.rank, "alpha": adapter.alpha, "targets": adapter.targets}
-        policy = load_policy(self.config.model, lora=lora, seed=self.config.seed, settings=policy_settings(self.config))
+        settings = policy_settings(self.config)
+        policy = load_policy(self.config.model, lora=lora, seed=self.config.seed, settings=settings)
+        if self.config.hardware.text_encoders != "keep":
+            made_by = {"model": self.config.model, **asdict(replace(settings, decoding="whole", text_encoders="keep"))}
+            policy.prompt_cache = EmbeddingCache(directory=self.folder.embeddings, made_by=made_by)
         policy.autocast = AUTOCAST[self.config.training.mixed_precision]
         if self.config.training.gradient_checkpointing:
             policy.enable_gradient_checkpointing()
         if torch.cuda.is_available():
             policy.to("cuda")  # not run here: there was no GPU
+        if self.config.hardware.compile:
+            policy.network.compile()
         self.journal.watch(policy.network)
         return policy
 
@@ -83,6 +91,19 @@ class Workbench:
         check_model(self.config, self.replay.transition)
         replay = self.replay if self.config.training.guided else replace(self.replay, guidance=1.0)
         return Trainer(self.policy, replay, self.config)
+
+    @cached_property
+    def sampling_fits(self) -> Fitting:
+        """How many rows of the network fit without a gradient."""
+        return self._fitting("sampling")
+
+    @cached_property
+    def decoding_fits(self) -> Fitting:
+        """How many pictures fit in the decoder."""
+        return self._fitting("decoding")
+
+    def _fitting(self, what: str) -> Fitting:
+        return Fitting(what, self.narrator.say, halve=self.config.hardware.halve_on_out_of_memory)
 
     def raise_alarm(self, alarm: Alarm, round: int) -> None:
         """Say that a guard fired.
@@ -164,6 +185,8 @@ def policy_settings(config: RunConfig) -> PolicySettings:
         height=sampling.height,
         parts=config.parts,
         weights=config.weights,
+        decoding=config.hardware.decoding,
+        text_encoders=config.hardware.text_encoders,
         start_from=config.adapter.start_from,
         inpaint_image=sampling.inpaint_image,
         inpaint_mask=sampling.inpaint_mask,

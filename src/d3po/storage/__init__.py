@@ -1,1 +1,1 @@
-"""Files that survive a kill: atomic writes, checksums, trajectory shards, checkpoints."""
+"""Files that survive a kill: atomic writes, checksums, trajectory shards, checkpoints, embeddings."""

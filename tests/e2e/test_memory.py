@@ -1,0 +1,66 @@
+"""What saves memory does not change what a run makes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from d3po.run.feedback import compare_round
+from d3po.run.folder import RunFolder
+from d3po.run.progress import Narrator
+from d3po.run.sampling import sample_round
+from d3po.run.training import train_round
+from d3po.run.workbench import Workbench
+from d3po.storage.shards import Shard
+
+SHORT = {"training.epochs": "1", "sampling.steps": "3", "sampling.prompts_per_round": "2"}
+SPARING = {"hardware.text_encoders": "free", "hardware.decoding": "sliced", "training.gradient_checkpointing": "true"}
+
+
+class Listener(Narrator):
+    """Remembers what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def one_round(folder: RunFolder, most: int | None = None) -> Workbench:
+    """A round, on a device that has room for `most` images without a gradient, or for any number."""
+    bench = Workbench(folder=folder, config=folder.config(), narrator=Listener())
+    if most:
+        predict: Any = bench.policy.predict
+
+        def cramped(x_t: torch.Tensor, *rest: Any) -> torch.Tensor:
+            if len(x_t) > most and not torch.is_grad_enabled():
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return predict(x_t, *rest)
+
+        bench.policy.predict = cramped
+    folder.mark_started(bench.config)
+    sample_round(bench, 0)
+    compare_round(bench, 0)
+    train_round(bench, 0)
+    return bench
+
+
+def test_a_run_that_spares_memory_makes_the_same_pictures_and_updates(make_run: Callable[..., RunFolder]) -> None:
+    plain = one_round(make_run("plain", SHORT))
+    sparing = one_round(make_run("sparing", SHORT | SPARING), most=4)
+    listener = sparing.narrator
+    assert isinstance(listener, Listener)
+    assert [line for line in listener.said if "memory" in line] == ["sampling: 6 rows at a time do not fit into memory; going on with 3"]
+    shards = [Shard(path=bench.folder.shard(0, 0)).latents(3) for bench in (plain, sparing)]
+    torch.testing.assert_close(shards[1], shards[0], rtol=0, atol=1e-5)
+    assert len(list(sparing.folder.embeddings.iterdir())) == 3, "two prompts and the negative one"
+    for name, weight in plain.policy.trainable().items():
+        torch.testing.assert_close(sparing.policy.trainable()[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_settings_of_the_hardware_may_change_in_a_begun_run(make_run: Callable[..., RunFolder]) -> None:
+    folder = make_run()
+    folder.mark_started(folder.config())
+    assert folder.change({"hardware.text_encoders": "offload"}).hardware.text_encoders == "offload"

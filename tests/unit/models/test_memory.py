@@ -1,0 +1,90 @@
+"""Settings that save memory leave pictures and predictions as they were."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from d3po.errors import ConfigError
+from d3po.models.base import PolicySettings
+from d3po.models.load import load_policy
+from d3po.options import Decoding, TextEncoders
+from d3po.storage.embeddings import EmbeddingCache
+from tests.tiny import save_tiny
+
+LORA = {"rank": 2, "alpha": 2.0, "targets": "attention"}
+PROMPTS = ["a cat", "a dog", "a cat"]
+
+
+@pytest.fixture(scope="module", params=["sdxl", "sd3"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def loaded(folder: Path, *, cache: Path | None = None, **settings: Any) -> Any:
+    policy = load_policy(str(folder), lora=LORA, seed=0, settings=PolicySettings(**settings))
+    policy.prompt_cache = EmbeddingCache(directory=cache, made_by={}) if cache else None
+    return policy
+
+
+def encoded(policy: Any) -> dict[str, Tensor]:
+    condition = policy.encode_prompts(PROMPTS)
+    return {**condition.given, **{f"negative {name}": value for name, value in condition.negative.items()}}
+
+
+@pytest.mark.parametrize("decoding", ["sliced", "tiled"])
+def test_pictures_decoded_bit_by_bit_are_the_same(folder: Path, decoding: Decoding) -> None:
+    latents = torch.randn(3, *loaded(folder).latent_shape, generator=torch.Generator().manual_seed(0))
+    policy = loaded(folder, decoding=decoding)
+    assert policy.pipeline.vae.use_slicing
+    assert policy.pipeline.vae.use_tiling == (decoding == "tiled")
+    torch.testing.assert_close(policy.decode(latents), loaded(folder).decode(latents), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("text_encoders", ["offload", "free"])
+def test_embeddings_made_once_are_those_made_together(folder: Path, tmp_path: Path, text_encoders: TextEncoders) -> None:
+    expected = encoded(loaded(folder))
+    policy = loaded(folder, cache=tmp_path, text_encoders=text_encoders)
+    first = encoded(policy)
+    assert len(list(tmp_path.iterdir())) == 3, "two prompts and the negative one"
+    assert first.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(first[name], expected[name], rtol=0, atol=1e-5)
+    again = encoded(loaded(folder, cache=tmp_path, text_encoders=text_encoders))
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+def test_freed_encoders_are_gone_and_come_back_for_a_new_prompt_and_for_the_export(folder: Path, tmp_path: Path) -> None:
+    policy = loaded(folder, cache=tmp_path / "cache", text_encoders="free")
+    names = policy._shelf.names
+    policy.encode_prompts(["a cat"])
+    assert [getattr(policy.pipeline, name) for name in names] == [None] * len(names)
+    expected = loaded(folder).encode_prompts(["a bee"]).given["text"]
+    torch.testing.assert_close(policy.encode_prompts(["a bee"]).given["text"], expected, rtol=0, atol=1e-5)
+    policy.export(tmp_path / "out")
+    assert all((tmp_path / "out" / "merged" / name / "model.safetensors").exists() for name in names)
+
+
+def test_a_known_prompt_needs_no_encoder(folder: Path, tmp_path: Path) -> None:
+    encoded(loaded(folder, cache=tmp_path, text_encoders="free"))
+    policy = loaded(folder, cache=tmp_path, text_encoders="free")
+    policy._encode = None
+    encoded(policy)
+
+
+def test_offloaded_encoders_stay_off_the_device(folder: Path) -> None:
+    policy = loaded(folder, text_encoders="offload")
+    policy.to("meta")
+    names = policy._shelf.names
+    assert {getattr(policy.pipeline, name).device.type for name in names} == {"cpu"}
+    assert policy.device.type == "meta"
+    assert policy.pipeline.vae.device.type == "meta"
+
+
+def test_a_single_files_encoders_cannot_be_freed(folder: Path) -> None:
+    pipeline = loaded(folder).pipeline
+    policy = type(loaded(folder))
+    with pytest.raises(ConfigError, match="cannot be loaded again on their own; choose 'offload'"):
+        policy(pipeline, lora=LORA, seed=0, settings=PolicySettings(text_encoders="free"))

@@ -1,0 +1,64 @@
+"""Batches that do not fit: a stub that runs out of memory above a size."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from d3po.errors import ConfigError
+from d3po.training.fitting import Fitting
+
+
+class Memory:
+    """Doubles rows of a table, as long as they are few enough."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.tried = most, list[int]()
+
+    def __call__(self, part: slice) -> Tensor:
+        rows = torch.arange(10.0)[part]
+        self.tried.append(len(rows))
+        if len(rows) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return 2 * rows
+
+
+def test_a_batch_that_fits_is_one_call() -> None:
+    said: list[str] = []
+    memory = Memory(10)
+    assert torch.equal(Fitting("sampling", said.append).split(memory, 10), 2 * torch.arange(10.0))
+    assert memory.tried == [10]
+    assert said == []
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_stays_so() -> None:
+    said: list[str] = []
+    fitting, memory = Fitting("sampling", said.append), Memory(3)
+    for _ in range(2):
+        assert torch.equal(fitting.split(memory, 10), 2 * torch.arange(10.0))
+    assert memory.tried == [10, 5, 3, 3, 3, 1, 3, 3, 3, 1]
+    assert said == [
+        "sampling: 10 rows at a time do not fit into memory; going on with 5",
+        "sampling: 5 rows at a time do not fit into memory; going on with 3",
+    ]
+
+
+def test_a_smaller_batch_is_not_made_larger() -> None:
+    fitting, memory = Fitting("sampling", lambda _: None), Memory(4)
+    fitting.split(memory, 10)
+    memory.tried.clear()
+    fitting.split(memory, 2)
+    assert memory.tried == [2]
+
+
+@pytest.mark.parametrize(("most", "halve", "words"), [(0, True, "one row at a time"), (3, False, "10 rows at a time")])
+def test_where_nothing_is_left_to_halve_the_remedies_are_named(most: int, halve: bool, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"decoding: {words} do not fit into memory; try training\.gradient_checkpointing"):
+        Fitting("decoding", lambda _: None, halve=halve).split(Memory(most), 10)
+
+
+def test_other_errors_pass() -> None:
+    def broken(part: slice) -> Tensor:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        Fitting("sampling", lambda _: None).split(broken, 4)
