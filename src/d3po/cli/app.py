@@ -47,6 +47,9 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def init(
     run: RunArgument,
     recipe: Annotated[str, typer.Option(help="The recipe to start from.")] = "default",
+    objective: Annotated[
+        str | None, typer.Option(help="Train by this objective, with its own settings in place of the recipe's; see `d3po objectives`.")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="emoji (embedded), a folder in diffusers' layout, a .safetensors file, a hub id, or custom:module:function."),
@@ -61,9 +64,9 @@ def init(
     from d3po.recipes import load_recipe
     from d3po.run.folder import create_run
     from d3po.run.prompts import choose_prompts
-    from d3po.run.starting import numbered_starts, start
+    from d3po.run.starting import numbered_starts, own_settings, start
 
-    assignments = dict(_assignment(text) for text in set_ or [])
+    assignments = (own_settings(objective) if objective else {}) | dict(_assignment(text) for text in set_ or [])
     if model is not None:
         assignments["model"] = model
     begun = start(load_recipe(recipe), assignments)
@@ -225,6 +228,16 @@ def judges() -> None:
 
     for entry in ENTRIES:
         for line in entry.lines():
+            typer.echo(line)
+
+
+@app.command(epilog="Example: `d3po objectives` · start a run with one: `d3po init runs/kto --objective kto`")
+def objectives() -> None:
+    """Print the objectives: what each learns from, what it needs, and its own settings."""
+    from d3po.objectives.registry import OBJECTIVES
+
+    for name, entry in OBJECTIVES.items():
+        for line in entry.lines(name):
             typer.echo(line)
 
 

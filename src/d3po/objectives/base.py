@@ -30,6 +30,16 @@ class Needs:
     batch_mean: bool = False
     """It wants the mean log-ratio of the update's images, at the price of one more network call without gradient."""
 
+    def words(self) -> str:
+        """What it has to be given, in words."""
+        evidence = "the trajectories of sampled pictures" if self.evidence == "trajectories" else "pictures alone, sampled or imported"
+        against = {"none": "no reference", "chosen": "the reference that objective.reference names", "sampler": "the policy that sampled"}
+        more = [
+            *(["pictures that part in one step (sampling.branch)"] if self.same_state else []),
+            *(["the KL to the pretrained model"] if self.exact_kl else []),
+        ]
+        return f"{self.labels}; {evidence}; {', '.join([against[self.reference], *more])}"
+
 
 class PairObjective(ABC):
     """A loss of two images of one prompt."""

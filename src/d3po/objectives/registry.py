@@ -33,6 +33,16 @@ class Entry:
     idea: str
     source: str
 
+    def lines(self, name: str) -> list[str]:
+        """The objective in words."""
+        own = [f"{key} = {value:g}" for key, value in self.own.items()] + [f"{key} = {value}" for key, value in self.settings.items()]
+        return [
+            f"{name}: {self.idea}",
+            f"  reads     {self.needs.words()}",
+            f"  its own   {', '.join(own) or 'no settings'}",
+            f"  source    {self.source}",
+        ]
+
 
 OBJECTIVES: dict[ObjectiveName, Entry] = {
     "d3po": Entry(

@@ -1,9 +1,12 @@
 """The settings a new run begins with: the recipe's, what its model's family proposes, and what the user says."""
 
+import difflib
 from dataclasses import dataclass
 
 from d3po.config import RunConfig, override
+from d3po.errors import ConfigError
 from d3po.models.families import EMBEDDED, Family, family_of
+from d3po.objectives.registry import OBJECTIVES
 
 STARTS = 64
 """Starting noises of a run without prompts, if its settings ask for no more."""
@@ -46,6 +49,21 @@ def start(recipe: RunConfig, assignments: dict[str, str]) -> Start:
     if family is not None and recipe.recipe == "default" and config.model != EMBEDDED:
         config = override(config, {key: value for key, value in family.proposes.items() if key not in assignments}, where=family.name)
     return Start(config=config, family=family)
+
+
+def own_settings(objective: str) -> dict[str, str]:
+    """The settings that make a run train by an objective as it wants to be run.
+
+    Raises:
+        ConfigError: there is none of that name; the message suggests the nearest.
+    """
+    if objective not in OBJECTIVES:
+        near = difflib.get_close_matches(objective, OBJECTIVES, n=1)
+        raise ConfigError(
+            f"there is no objective {objective!r}; {f'did you mean {near[0]!r}? ' if near else ''}objectives: {', '.join(OBJECTIVES)}"
+        )
+    own = {f"objective.{key}": "0" for key in OBJECTIVES[objective].own}
+    return {"objective.name": objective, **own, **OBJECTIVES[objective].settings}
 
 
 def numbered_starts(config: RunConfig) -> tuple[list[str], list[str]]:
