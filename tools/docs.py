@@ -112,7 +112,15 @@ def _columns(table: Table) -> Iterator[str]:
 
 
 def _column_type(column: Column[Any]) -> str:
-    names = {"INTEGER": "integer", "BIGINT": "integer, 64 bits", "VARCHAR": "text", "JSON": "JSON", "FLOAT": "number", "DOUBLE": "number"}
+    names = {
+        "INTEGER": "integer",
+        "BIGINT": "integer, 64 bits",
+        "BOOLEAN": "true or false",
+        "VARCHAR": "text",
+        "JSON": "JSON",
+        "FLOAT": "number",
+        "DOUBLE": "number",
+    }
     return names[str(column.type)] + (", or null" if column.nullable else "")
 
 

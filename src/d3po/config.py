@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from d3po.errors import ConfigError
 from d3po.options import (
     AdapterTargets,
+    Choosing,
     Clip,
     Decoding,
     GuidanceKind,
@@ -99,6 +100,10 @@ class Feedback(Section):
     ask: QuestionKind = Field(
         default="pair",
         description="how people are asked: pair, best_worst or rank of the K images, grid (mark the bad ones), thumb, score (1 to 5)",
+    )
+    choose: Choosing = Field(
+        default="random",
+        description="which pairs people are asked, where pairs_per_prompt leaves some out: random, or adaptive: those that tell most after the votes so far",
     )
     overlap: Count = Field(default=1, description="how many people answer each question")
     quota: int = Field(default=0, ge=0, description="votes after which a round is trained; 0 waits for every question")
@@ -255,6 +260,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"weights is {self.weights!r}, but adapter.method = 'full' trains them, and small updates vanish in half precision; "
                 "set it to 'float32', and training.mixed_precision to 'bf16' if memory is short"
+            )
+        if self.feedback.choose == "adaptive" and (self.feedback.ask != "pair" or self.feedback.pairs_per_prompt == 0):
+            raise ValueError(
+                f"feedback.choose is 'adaptive', but feedback.ask is {self.feedback.ask!r} and feedback.pairs_per_prompt is "
+                f"{self.feedback.pairs_per_prompt}; pairs are chosen where feedback.ask = 'pair' and pairs_per_prompt is above 0"
             )
         for name, (low, high) in (
             ("training.timestep_range", self.training.timestep_range),

@@ -47,6 +47,9 @@ LastStep = Literal["model", "clamped"]
 QuestionKind = Literal["pair", "best_worst", "rank", "grid", "thumb", "score"]
 """How a question is asked: two pictures; best and worst of K; an order of K; mark the bad ones; one up or down; one from 1 to 5."""
 
+Choosing = Literal["random", "adaptive"]
+"""Which pairs of a prompt people are asked: drawn at random, or those that tell most after the votes so far."""
+
 ObjectiveName = Literal[
     "d3po", "d3po_branch", "ipo_step", "ddpo", "dpok", "reward_weighted", "sft", "diffusion_dpo", "flow_dpo", "ipo", "kto", "mapo"
 ]

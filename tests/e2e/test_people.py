@@ -105,6 +105,19 @@ def test_a_quota_ends_the_wait(make_run: MakeRun) -> None:
     assert vote(bench.store, 5) == 0, "a closed round asks nothing more"
 
 
+def test_pairs_are_chosen_while_people_vote(make_run: MakeRun) -> None:
+    bench = sampled(make_run, {"feedback.choose": '"adaptive"', "feedback.pairs_per_prompt": "2", "sampling.images_per_prompt": "4"})
+    thread = waiting(bench)
+    until = time.monotonic() + 20
+    while thread.is_alive() and time.monotonic() < until:
+        vote(bench.store, 1)
+    thread.join(20)
+    assert len(bench.store.batches.votes(0) or []) == 4 * 2
+    asked = bench.store.questions.asked(0)
+    assert len(asked) == 4 * 2
+    assert all(question.at_random is not None for question in asked)
+
+
 def test_train_now_ends_the_wait_once_something_is_preferred(make_run: MakeRun) -> None:
     bench = sampled(make_run)
     thread = waiting(bench)

@@ -133,6 +133,8 @@ def test_value_out_of_range_names_the_key_and_the_value(text: str, key: str, giv
     ("text", "message"),
     [
         ("[sampling]\neta = 0.0", "sampling.eta is 0: deterministic steps have no log-prob"),
+        ('[feedback]\nchoose = "adaptive"', "feedback.pairs_per_prompt is 0; pairs are chosen where feedback.ask = 'pair'"),
+        ('[feedback]\nchoose = "adaptive"\npairs_per_prompt = 3\nask = "grid"', "feedback.ask is 'grid'"),
         ('[adapter]\nmethod = "full"\n[objective]\nreference = "fixed"', "set it to 'per_round'"),
         ("[training]\ntimestep_range = [800, 100]", r"training.timestep_range is \[800, 100\]"),
     ],

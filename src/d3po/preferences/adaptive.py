@@ -96,7 +96,13 @@ def updated(prior: Belief, comparisons: Iterable[Comparison]) -> Belief:
 
 
 def next_pairs(
-    belief: Belief, count: int, *, seed: str, asked: Collection[tuple[int, int]] = (), random_share: float = 0.2
+    belief: Belief,
+    count: int,
+    *,
+    seed: str,
+    asked: Collection[tuple[int, int]] = (),
+    waiting: Collection[tuple[int, int]] = (),
+    random_share: float = 0.2,
 ) -> list[Chosen]:
     """The next pairs of one prompt to ask, each chosen as if those before it were answered.
 
@@ -105,11 +111,14 @@ def next_pairs(
         count: how many; fewer come back when no more are left.
         seed: who and what it is for; the same seed chooses the same.
         asked: pairs that are not to be asked again, in either order.
+        waiting: those among them that have no answer yet: the next are chosen as if they had.
         random_share: the chance that a slot is filled at random.
     """
     draw, done = random.Random(seed), {frozenset(pair) for pair in asked}
     place = {image: index for index, image in enumerate(belief.images)}
     left = [pair for pair in all_pairs(belief.images) if frozenset(pair) not in done]
+    for a, b in waiting:
+        belief = _as_if_asked(belief, place[a], place[b])
     chosen: list[Chosen] = []
     while left and len(chosen) < count:
         gains = [_gain(belief, place[a], place[b]) for a, b in left]

@@ -71,6 +71,25 @@ class NewQuestion:
     overlap: int = 1
     priority: float = 0.0
     gold_answer: "Answer | None" = None
+    probability: float | None = None
+    """Of this pair being chosen, where pairs are chosen by what was said before."""
+    at_random: bool | None = None
+    """Whether it was drawn at random all the same, so that the others can be checked against it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question that was put, however far its answers are."""
+
+    id: int
+    prompt: int
+    """Prompt id."""
+    images: tuple[int, ...]
+    """Image ids, in the order in which they were named."""
+    overlap: int
+    """Answers wanted."""
+    probability: float | None
+    at_random: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)

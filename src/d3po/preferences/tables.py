@@ -119,6 +119,8 @@ class QuestionRow(Base):
     open_slots: Mapped[int] = mapped_column(comment="answers neither given nor leased; 0 once the question is closed")
     priority: Mapped[float] = mapped_column(comment="smaller is asked earlier")
     gold_answer: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True), comment="what a gold question's answer must be")
+    probability: Mapped[float | None] = mapped_column(comment="of this pair being chosen, where pairs are chosen by the votes before")
+    at_random: Mapped[bool | None] = mapped_column(comment="whether it was drawn at random all the same, to check the others by")
 
 
 class QuestionImageRow(Base):

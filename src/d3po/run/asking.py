@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 
+from d3po.preferences.choosing import ChosenPairs
 from d3po.preferences.conversion import comparisons_of
 from d3po.preferences.records import ImageRecord, NewQuestion
 from d3po.preferences.selection import all_pairs, random_pairs
@@ -23,14 +24,14 @@ def ask_people(bench: Workbench, round: int) -> None:
     """
     if bench.store.batches.votes(round) is not None:
         return
-    questions = questions_of(bench, round)
-    bench.store.questions.ask(questions)
-    wanted = _wanted(bench, len(questions))
+    chosen = _chosen_pairs(bench, round)
+    wanted = _wanted(bench, chosen.questions if chosen else len(bench.store.questions.ask(questions_of(bench, round))))
     opened = bench.journal.phase_began("rating", round) or bench.store.database.now()
     bench.journal.phase("rating", round, f"{wanted} votes wanted")
     with bench.narrator.bar(f"round {round}: people voting", total=wanted) as bar:
-        seen = 0
+        seen, answers = 0, -1
         while not _enough(bench, round, wanted, opened):
+            answers = _ask_next(bench, chosen, answers) if chosen else 0
             seen = _show(bench, round, wanted, seen, bar, f"answer at the page of `d3po rate {bench.folder.path}`")
             time.sleep(POLL_SECONDS)
         _show(bench, round, wanted, seen, bar, "")
@@ -38,20 +39,43 @@ def ask_people(bench: Workbench, round: int) -> None:
     bench.journal.forget()
 
 
+def _chosen_pairs(bench: Workbench, round: int) -> ChosenPairs | None:
+    """How the round's pairs are chosen while people vote; None where all questions are put at the beginning."""
+    settings = bench.config.feedback
+    if settings.choose == "random":
+        return None
+    groups = {prompt: [image.id for image in group] for prompt, group in _by_prompt(bench, round).items()}
+    return ChosenPairs(
+        round=round, groups=groups, pairs_per_prompt=settings.pairs_per_prompt, overlap=settings.overlap, seed=bench.config.seed
+    )
+
+
+def _ask_next(bench: Workbench, chosen: ChosenPairs, answers: int) -> int:
+    """Put the next pairs if there are other than so many answers by now; returns how many there are."""
+    votes = list(bench.store.votes.standing(round=chosen.round, purpose="train"))
+    if len(votes) != answers:
+        bench.store.questions.ask(chosen.next(bench.store.questions.asked(chosen.round), votes))
+    return len(votes)
+
+
 def questions_of(bench: Workbench, round: int) -> list[NewQuestion]:
     """The round's questions: every prompt is asked about once before any is asked about twice."""
     settings = bench.config.feedback
-    by_prompt: dict[int, list[ImageRecord]] = defaultdict(list)
-    for image in bench.store.pictures.images(round):
-        by_prompt[image.prompt_id].append(image)
     order = random.Random(f"{bench.config.seed}/questions/{round}")
     return [
         NewQuestion(
             kind=settings.ask, purpose="train", images=images, round=round, overlap=settings.overlap, priority=turn + order.random()
         )
-        for prompt, group in by_prompt.items()
+        for prompt, group in _by_prompt(bench, round).items()
         for turn, images in enumerate(_images_of_questions(bench, round, prompt, [image.id for image in group]))
     ]
+
+
+def _by_prompt(bench: Workbench, round: int) -> dict[int, list[ImageRecord]]:
+    by_prompt: dict[int, list[ImageRecord]] = defaultdict(list)
+    for image in bench.store.pictures.images(round):
+        by_prompt[image.prompt_id].append(image)
+    return by_prompt
 
 
 def _images_of_questions(bench: Workbench, round: int, prompt: int, ids: list[int]) -> Iterator[tuple[int, ...]]:

@@ -104,6 +104,24 @@ def test_tables_without_a_history_are_refused(tmp_path: Path) -> None:
         Store.in_folder(tmp_path)
 
 
+def test_an_older_database_is_brought_to_today_with_all_that_is_in_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store of 0001 is the one of today without what came later."""
+    newest = Store(url)
+    (a, b, _), *_ = fill(newest)
+    (question,) = newest.questions.ask([pair(a, b)])
+    with newest.database.transaction() as connection:
+        for column in ("probability", "at_random"):
+            connection.execute(text(f"ALTER TABLE question DROP COLUMN {column}"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    newest.close()
+    store = Store(url)
+    with store.database.reading() as connection:
+        assert differences(connection) == []
+        assert migrations.revision_of(connection) == migrations.HEAD
+    assert [(each.id, each.images, each.probability) for each in store.questions.asked(0)] == [(question, (a, b), None)]
+    store.close()
+
+
 @pytest.mark.parametrize("table", ["vote", "vote_item", "feedback_batch_vote", "audit_log"])
 @pytest.mark.parametrize("change", ["UPDATE {} SET {} = {}", "DELETE FROM {}"])
 def test_events_can_neither_be_changed_nor_deleted(store: Store, table: str, change: str) -> None:

@@ -54,6 +54,8 @@ def _insert(connection: Connection, new: dict[str, NewQuestion], *, opened: bool
             "open_slots": question.overlap if opened else 0,
             "priority": question.priority,
             "gold_answer": None if question.gold_answer is None else answer_to_json(question.gold_answer),
+            "probability": question.probability,
+            "at_random": question.at_random,
         }
         for key, question in new.items()
     ]

@@ -1,18 +1,19 @@
 """Questions in the store: what is asked, of whom, and how far it has come."""
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select, true
 
-from d3po.preferences.records import Answer, Assigned, NewQuestion
+from d3po.preferences.records import Answer, Asked, Assigned, NewQuestion
 from d3po.preferences.store.asking import record_questions
 from d3po.preferences.store.checks import answer_from_json
 from d3po.preferences.store.database import Database
 from d3po.preferences.store.leasing import assign, assigned_from, candidates, lock_annotator, renew, select_assigned, select_open
 from d3po.preferences.store.slots import close_round, release_expired
-from d3po.preferences.tables import AssignmentRow, QuestionRow
+from d3po.preferences.tables import AssignmentRow, QuestionImageRow, QuestionRow
 
 LEASE_SECONDS = 600.0
 """How long a question stays reserved for whom it was put to."""
@@ -57,6 +58,23 @@ class Questions:
                 expected answer.
         """
         return self._database.write(lambda connection: record_questions(connection, questions, opened=True))
+
+    def asked(self, round: int) -> list[Asked]:
+        """The round's questions for training that people were asked or will be, in the order in which they were put."""
+        mine = QuestionRow.round == round, QuestionRow.purpose == "train"
+        query = select(QuestionRow.id, QuestionRow.prompt_id, QuestionRow.overlap, QuestionRow.probability, QuestionRow.at_random)
+        pictures = select(QuestionImageRow.question_id, QuestionImageRow.image_id).join(QuestionRow)
+        images: dict[int, list[int]] = defaultdict(list)
+        with self._database.reading() as connection:
+            for question, image in connection.execute(pictures.where(*mine).order_by(QuestionImageRow.question_id, QuestionImageRow.slot)):
+                images[question].append(image)
+            return [
+                Asked(
+                    id=row.id, prompt=row.prompt_id, images=tuple(images[row.id]), overlap=row.overlap,
+                    probability=row.probability, at_random=row.at_random,
+                )
+                for row in connection.execute(query.where(*mine).order_by(QuestionRow.id))
+            ]  # fmt: skip
 
     def lease(self, annotator: int, n: int, *, lease_seconds: float = LEASE_SECONDS, gold_rate: float = 0.0) -> list[Assigned]:
         """Up to n questions for the annotator: first those in front of them already, then new ones by priority and id.
