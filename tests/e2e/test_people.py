@@ -13,8 +13,8 @@ from d3po.preferences.store import Store
 from d3po.run import asking, control
 from d3po.run.asking import ask_people, questions_of
 from d3po.run.blind import ask_blind, blind_result
-from d3po.run.learnt import comparisons_learnt_from
 from d3po.run.folder import RunFolder
+from d3po.run.learnt import comparisons_learnt_from
 from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator
 from d3po.run.reporting import write_report
