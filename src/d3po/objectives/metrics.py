@@ -43,17 +43,19 @@ def pair_metrics(
 def image_metrics(
     objective: ImageObjective, losses: Float[Tensor, "S N"], terms: ImageTerms, lean: Float[Tensor, " N"], log_ratio: Float[Tensor, "S N"]
 ) -> dict[str, Float[Tensor, "S N"]]:
-    """The same of objectives on single images, by image.
+    """The same of objectives on single images, by image; nan where an image has no part in the metric.
 
     `lean` is 1 of images whose label is above their prompt's mean, -1 of those below, 0 at it; it stands in for winning and losing. `log_ratio` is
     not weighted by step, `terms` may be.
     """
     gain = lean * log_ratio
+    nothing = torch.full_like(log_ratio, torch.nan)
     return {
         "loss": losses.detach(),
         "margin": 2 * gain,
         "accuracy": (gain > 0).float() + 0.5 * (gain == 0).float(),
-        "log_ratio": log_ratio,
+        "winner_log_ratio": torch.where(lean > 0, log_ratio, nothing),
+        "loser_log_ratio": torch.where(lean < 0, log_ratio, nothing),
         "clip_fraction": objective.is_clipped(terms).float(),
         "square_log_ratio": log_ratio.square(),
     }

@@ -132,15 +132,22 @@ class Pictures(Reader):
         noise = self._noise(groups, steps, occasion, tuple(clean.shape[1:])).to(clean)
         x_t, target = self._replay.transition.noised(clean.repeat(count, *[1] * (clean.ndim - 1)), noise, timesteps)
         rows = condition.rows(prompt_rows(groups).repeat(count))
+        before = self._of_reference(x_t, timesteps, rows)
         prediction = self._policy.predict(x_t, timesteps, rows, 1.0).float()
         error = _mean_square(prediction - target).unflatten(0, (count, images))
-        if self._needs.reference == "none":
+        if before is None:
             return Evidence(log_ratio=-error)
-        with torch.no_grad(), self.reference():
-            before = self._policy.predict(x_t, timesteps, rows, 1.0).float()
         reference = _mean_square(before - target).unflatten(0, (count, images))
         apart = _mean_square(prediction.detach() - before).unflatten(0, (count, images))
         return Evidence(log_ratio=reference - error, drift=self._sensitivity(steps).to(apart)[:, None] ** 2 / 2 * apart)
+
+    @torch.no_grad()
+    def _of_reference(self, x_t: Tensor, timesteps: Tensor, rows: Condition) -> Tensor | None:
+        """Before the policy's own prediction, whose weights must not change until its gradient is taken."""
+        if self._needs.reference == "none":
+            return None
+        with self.reference():
+            return self._policy.predict(x_t, timesteps, rows, 1.0).float()
 
     def progress(self, steps: Int[Tensor, " S"]) -> list[float]:
         return [(TRAIN_TIMESTEPS - 1 - step) / TRAIN_TIMESTEPS for step in steps.tolist()]

@@ -231,17 +231,18 @@ class MetricSums:
         self._weights: dict[str, float] = {}
 
     def add(self, progress: Sequence[float], weights: Float[Tensor, " P"], metrics: dict[str, Float[Tensor, "S P"]]) -> None:
-        """Add the metrics of S steps, each so far along the way from noise to picture, and P pairs or images."""
+        """Add the metrics of S steps, each so far along the way from noise to picture, and P pairs or images; nan has no part."""
         for name, values in metrics.items():
-            by_step = (values.cpu() * weights).sum(dim=1).tolist()
-            for along, value in zip(progress, by_step, strict=True):
+            part = weights * ~values.cpu().isnan()
+            sums, totals = (values.cpu().nan_to_num() * part).sum(dim=1).tolist(), part.sum(dim=1).tolist()
+            for along, value, total in zip(progress, sums, totals, strict=True):
                 for key in (name, f"{name}/{BANDS[int(along * len(BANDS) + 1e-9)]}"):
                     self._sums[key] = self._sums.get(key, 0.0) + value
-                    self._weights[key] = self._weights.get(key, 0.0) + float(weights.sum())
+                    self._weights[key] = self._weights.get(key, 0.0) + total
 
     def means(self) -> Metrics:
-        """Every metric's mean; a band that was not trained is absent."""
-        return {key: self._sums[key] / self._weights[key] for key in sorted(self._sums)}
+        """Every metric's mean, 0 of one that nothing had part in; a band that was not trained is absent."""
+        return {key: self._sums[key] / max(self._weights[key], 1e-12) for key in sorted(self._sums)}
 
 
 def _accelerator(mixed_precision: str) -> Accelerator:

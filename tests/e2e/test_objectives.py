@@ -1,0 +1,125 @@
+"""Every objective through a whole run: sampled or imported pictures in, weights that have moved out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from d3po.objectives.registry import OBJECTIVES
+from d3po.options import ObjectiveName
+from d3po.run.branching import branch_of
+from d3po.run.folder import RunFolder
+from d3po.run.progress import Narrator
+from d3po.run.starting import own_settings
+from d3po.run.workbench import Workbench
+from d3po.storage.checkpoints import list_checkpoints
+from d3po.storage.shards import Shard
+from tests.e2e.conftest import d3po
+
+MakeRun = Callable[..., RunFolder]
+SMALL = {
+    "rounds": "1",
+    "sampling.prompts_per_round": "2",
+    "evaluation.prompts": "1",
+    "training.epochs": "1",
+    "training.prompts_per_update": "2",
+}
+OF_SAMPLED = [name for name in OBJECTIVES if name != "flow_dpo"]
+
+
+def trained(run: RunFolder) -> dict[str, torch.Tensor]:
+    tensors, _ = list_checkpoints(run.checkpoints)[-1].load()
+    return tensors
+
+
+@pytest.mark.parametrize("name", OF_SAMPLED)
+def test_a_run_trains_by_it(make_run: MakeRun, name: ObjectiveName) -> None:
+    run = make_run(settings=SMALL | own_settings(name))
+    done = d3po("run", run.path)
+    assert done.returncode == 0, done.stderr
+    (line,) = run.read_metrics()
+    assert line["gradient_norm"] > 0
+    assert any(tensor.abs().sum() > 0 for key, tensor in trained(run).items() if key.startswith("policy.") and "lora_B" in key)
+    assert run.report.exists()
+
+
+@pytest.mark.parametrize("name", ["kto", "ddpo", "d3po_branch"])
+def test_how_rows_are_cut_into_calls_does_not_change_the_result(make_run: MakeRun, name: ObjectiveName) -> None:
+    runs = [make_run(str(rows), SMALL | own_settings(name) | {"training.max_rows": str(rows)}) for rows in (3, 64)]
+    for run in runs:
+        assert d3po("run", run.path).returncode == 0
+    cut, whole = (trained(run) for run in runs)
+    moments = [key for key in whole if key.startswith("adam.exp_avg.")]
+    assert moments
+    for key in moments:
+        torch.testing.assert_close(cut[key], whole[key], rtol=1e-3, atol=1e-6)
+
+
+def test_a_killed_run_on_pictures_alone_goes_on_as_if_nothing_had_happened(make_run: MakeRun) -> None:
+    settings = SMALL | own_settings("diffusion_dpo") | {"rounds": "2", "objective.reference": "per_round", "training.epochs": "2"}
+    whole, killed = (make_run(name, settings | {"training.checkpoint_every": "1"}) for name in ("whole", "killed"))
+    for run in (whole, killed):
+        assert d3po("run", run.path).returncode == 0
+    for checkpoint in list_checkpoints(killed.checkpoints):
+        if (checkpoint.round, checkpoint.final) == (1, True):
+            checkpoint.path.unlink()
+    assert d3po("run", killed.path).returncode == 0
+    once, twice = trained(whole), trained(killed)
+    assert all(torch.equal(once[key], twice[key]) for key in once)
+
+
+def test_images_that_branch_share_their_way_and_then_part(make_run: MakeRun) -> None:
+    run = make_run(settings=SMALL | own_settings("d3po_branch"))
+    assert d3po("sample", run.path).returncode == 0
+    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
+    (record,) = bench.store.pictures.shards(0)
+    shard = Shard(path=run.path / record.path)
+    for start, prompt in ((0, 0), (3, 1)):
+        images = bench.store.pictures.images(0)[start : start + 3]
+        branch = branch_of(bench, 0, images[0].prompt)
+        assert branch is not None, prompt
+        together = [bool((shard.latents(t)[start : start + 3] == shard.latents(t)[start]).all()) for t in range(6)]
+        assert together == [t <= branch for t in range(6)]
+    bench.close()
+
+
+def test_pictures_that_somebody_already_has_are_trained_on(make_run: MakeRun, tmp_path: Path) -> None:
+    """Sampled by one run, brought into another by a file, as pictures from anywhere would be."""
+    giver = make_run("giver", SMALL)
+    assert d3po("sample", giver.path).returncode == 0
+    pictures = sorted(giver.images("round-000").glob("*.png"))
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(
+        "".join(
+            json.dumps({"prompt": "a cat", "chosen": str(a), "rejected": str(b)}) + "\n"
+            for a, b in zip(pictures[:3], pictures[3:], strict=True)
+        )
+    )
+    run = make_run("taker", SMALL | own_settings("diffusion_dpo") | {"feedback.source": "imported"})
+    empty = d3po("run", run.path)
+    assert empty.returncode == 2
+    assert "no picture was imported" in empty.stderr
+    assert d3po("votes", "import", run.path, pairs, "--format", "jsonl_pairs").returncode == 0
+    done = d3po("run", run.path)
+    assert done.returncode == 0, done.stderr
+    (latents,) = (run.path / "encoded").glob("*.safetensors")
+    assert load_file(latents)["latents"].shape[:2] == (1, 6)
+    (line,) = run.read_metrics()
+    assert line["loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert not (run.path / "rollouts").exists()
+
+
+def test_an_objective_for_flow_models_is_refused_for_others(make_run: MakeRun) -> None:
+    refused = d3po("run", make_run(settings=SMALL | own_settings("flow_dpo")).path)
+    assert refused.returncode == 2
+    assert "set it to 'diffusion_dpo'" in refused.stderr
+
+
+def test_the_unguided_loss_recomputes_the_samplers_log_probs(make_run: MakeRun) -> None:
+    run = make_run(settings=SMALL | {"training.guided": "false"})
+    assert d3po("run", run.path).returncode == 0
+    (line,) = run.read_metrics()
+    assert line["kl"] == pytest.approx(0, abs=1e-9), "the first update of a round, against its own sampler"

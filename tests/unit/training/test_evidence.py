@@ -1,0 +1,176 @@
+"""What readers say of a linear model whose every number can be worked out by hand."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+from d3po.diffusion.transition import noised, split_prediction
+from d3po.models.base import SamplerSettings
+from d3po.models.custom import CustomPolicy
+from d3po.objectives.base import Needs
+from d3po.options import PredictionType
+from d3po.storage.shards import Shard, writing_shard
+from d3po.training.data import PromptGroup
+from d3po.training.evidence import Pictures, Trajectories
+from d3po.training.replay import Replay
+
+STEPS = 4
+
+
+class Shift(nn.Module):
+    """Predicts the noise as a shift of x_t; the shift is what a LoRA on its one layer moves."""
+
+    sample_shape = (3,)
+    prediction = "epsilon"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.alphas_cumprod = torch.linspace(0.999, 0.01, 1000)
+
+    def predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        return self.layer(x_t)
+
+
+def policy(moved: float = 0.0) -> CustomPolicy:
+    torch.manual_seed(0)
+    made = CustomPolicy(Shift(), lora={"rank": 1, "alpha": 1.0, "targets": "linear"}, seed=0)
+    with torch.no_grad():
+        for name, parameter in made.trainable().items():
+            if "lora_B" in name:
+                parameter.add_(moved)
+    return made
+
+
+def replay(made: CustomPolicy) -> Replay:
+    sampler = made.sampler(SamplerSettings(steps=STEPS))
+    return Replay(transition=sampler.transition, grid=sampler.grid, guidance=1.0, reduce="mean")
+
+
+def group(folder: Path, text: str = "a", images: int = 2) -> PromptGroup:
+    path = folder / f"{text}.safetensors"
+    generator = torch.Generator().manual_seed(len(text))
+    with writing_shard(path, num_steps=STEPS, batch=images, latent_shape=(3,), dtype="float32") as shard:
+        shard.append(torch.randn(images, 3, generator=generator))
+        for _ in range(STEPS):
+            shard.append(torch.randn(images, 3, generator=generator), torch.zeros(images))
+        shard.finish()
+    nothing = torch.zeros(0)
+    return PromptGroup(
+        prompt=0, identity=text, shard=Shard(path=path), rows=torch.arange(images), pairs=torch.zeros(0, 2, dtype=torch.long),
+        targets=nothing, weights=nothing, reference=torch.zeros(STEPS, images),
+    )  # fmt: skip
+
+
+def needs(reference: str = "chosen", *, exact_kl: bool = False) -> Needs:
+    return Needs(labels="pairs", evidence="pictures", reference=reference, exact_kl=exact_kl)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_noising_is_what_diffusers_does(kind: PredictionType) -> None:
+    scheduler = DDPMScheduler(beta_schedule="scaled_linear")
+    x0, noise, t = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3), torch.tensor([10, 900])
+    x_t, target = noised(x0, noise, scheduler.alphas_cumprod[t], kind)
+    torch.testing.assert_close(x_t, scheduler.add_noise(x0, noise, t))
+    expected = {"epsilon": noise, "v_prediction": scheduler.get_velocity(x0, noise, t), "sample": x0}[kind]
+    torch.testing.assert_close(target, expected)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_an_exact_prediction_gives_back_picture_and_noise(kind: PredictionType) -> None:
+    x0, noise, alpha = torch.randn(2, 5), torch.randn(2, 5), torch.tensor([0.3, 0.8])
+    x_t, target = noised(x0, noise, alpha, kind)
+    back = split_prediction(target, x_t, alpha[:, None], kind)
+    torch.testing.assert_close(back, (x0, noise), rtol=1e-4, atol=1e-5)
+
+
+def test_the_evidence_of_pictures_is_how_much_better_they_are_denoised(tmp_path: Path) -> None:
+    made = policy(moved=0.5)
+    mine, steps, how = group(tmp_path), torch.tensor([100, 700]), replay(made)
+    evidence = Pictures(made, how, needs()).read([mine], made.encode_prompts(["a"]), steps, (0, 0, 0))
+    clean = mine.clean()
+    for place, timestep in enumerate(steps.tolist()):
+        for image in range(2):
+            t = torch.tensor([timestep])
+            noise = Pictures(made, how, needs())._noise([mine], t, (0, 0, 0), (3,))[image : image + 1]
+            x_t, target = noised(clean[image : image + 1], noise, made.network.alphas_cumprod[t], "epsilon")
+            error = (made.network.predict(x_t, t, None) - target).square().mean()
+            with made.without_adapter():
+                before = (made.network.predict(x_t, t, None) - target).square().mean()
+            assert evidence.log_ratio[place, image].item() == pytest.approx((before - error).item(), abs=1e-5)
+    assert evidence.drift is not None
+    assert (evidence.drift > 0).all()
+
+
+def test_an_untrained_policy_is_its_own_reference(tmp_path: Path) -> None:
+    made = policy()
+    evidence = Pictures(made, replay(made), needs()).read([group(tmp_path)], made.encode_prompts(["a"]), torch.tensor([5]), (0, 0, 0))
+    assert evidence.log_ratio.abs().max().item() == 0
+    assert evidence.drift is not None
+    assert evidence.drift.max().item() == 0
+
+
+def test_without_a_reference_the_error_itself_is_read(tmp_path: Path) -> None:
+    made = policy()
+    evidence = Pictures(made, replay(made), needs("none")).read([group(tmp_path)], made.encode_prompts(["a"]), torch.tensor([5]), (0, 0, 0))
+    assert (evidence.log_ratio < 0).all()
+    assert evidence.drift is None
+
+
+def test_noise_is_shared_within_a_prompt_and_not_between_prompts_updates_or_timesteps(tmp_path: Path) -> None:
+    made = policy()
+    reader = Pictures(made, replay(made), needs())
+    one, other = group(tmp_path, "a"), group(tmp_path, "bb")
+    noise = reader._noise([one, other], torch.tensor([5, 6]), (0, 0, 0), (3,)).view(2, 4, 3)
+    assert torch.equal(noise[:, 0], noise[:, 1])
+    assert torch.equal(noise[0, 2], reader._noise([other], torch.tensor([5]), (0, 0, 0), (3,))[0])
+    drawn = [noise[0, 0], noise[0, 2], noise[1, 0], reader._noise([one], torch.tensor([5]), (0, 0, 1), (3,))[0]]
+    assert len({tuple(each.tolist()) for each in drawn}) == 4
+
+
+def test_the_exact_kl_is_that_of_two_gaussians(tmp_path: Path) -> None:
+    made = policy(moved=0.5)
+    mine, steps, how = group(tmp_path), torch.tensor([1, 2]), replay(made)
+    evidence = Trajectories(made, how, needs(exact_kl=True)).read([mine], made.encode_prompts(["a"]), steps, (0, 0, 0))
+    assert evidence.kl is not None
+    for place, step in enumerate(steps.tolist()):
+        x_t = mine.shard.latents(step)
+        theirs = how.step(made, x_t[None], torch.tensor([step]), made.encode_prompts(["a"] * 2))
+        with made.without_adapter():
+            before = how.step(made, x_t[None], torch.tensor([step]), made.encode_prompts(["a"] * 2))
+        policies = [torch.distributions.Normal(s.mean, s.std[:, None]) for s in (theirs, before)]
+        torch.testing.assert_close(evidence.kl[place], torch.distributions.kl_divergence(*policies).mean(dim=1))
+    evidence.kl.sum().backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in made.trainable().values())
+
+
+def test_the_drift_of_pictures_is_the_kl_of_a_samplers_step(tmp_path: Path) -> None:
+    """At a timestep of the grid, with the grid's step, both measure the same."""
+    made = policy(moved=0.5)
+    mine, how = group(tmp_path), replay(made)
+    reader = Pictures(made, how, needs())
+    timestep = how.grid.timesteps[1:2]
+    evidence = reader.read([mine], made.encode_prompts(["a"]), timestep, (0, 0, 0))
+    noise = reader._noise([mine], timestep, (0, 0, 0), (3,))
+    x_t, _ = how.transition.noised(mine.clean(), noise, timestep.expand(2))
+    theirs = how.step(made, x_t[None], torch.tensor([1]), made.encode_prompts(["a"] * 2))
+    with made.without_adapter():
+        before = how.step(made, x_t[None], torch.tensor([1]), made.encode_prompts(["a"] * 2))
+    kl = (theirs.mean - before.mean).square().mean(dim=1) / (2 * theirs.std**2)
+    assert evidence.drift is not None
+    torch.testing.assert_close(evidence.drift[0], kl, rtol=1e-3, atol=1e-7)
+
+
+def test_an_update_costs_pictures_as_many_rows_as_trajectories() -> None:
+    made = policy()
+    stepping, noising = Trajectories(made, replay(made), needs()), Pictures(made, replay(made), needs())
+    assert stepping.count(0.5, len(stepping.choices((0, 1000)))) == noising.count(0.5, len(noising.choices((0, 1000)))) == 2
+
+
+def test_timesteps_are_drawn_from_the_range() -> None:
+    made = policy()
+    choices = Pictures(made, replay(made), needs()).choices((250, 1000))
+    assert (int(choices[0]), int(choices[-1])) == (250, 999)
