@@ -18,6 +18,7 @@ from d3po.options import (
     LastStep,
     LogProbReduce,
     ObjectiveName,
+    OptimizerName,
     QuestionKind,
     ReferenceRefresh,
     SamplerKind,
@@ -149,6 +150,10 @@ class Objective(Section):
 class Training(Section):
     """How the policy is moved."""
 
+    optimizer: OptimizerName = Field(
+        default="adamw",
+        description="adamw, or adamw8bit with a quarter of its memory (needs d3po[8bit]; matters for adapter.method = full)",
+    )
     learning_rate: float = Field(default=3e-5, gt=0, description="AdamW learning rate")
     weight_decay: float = Field(default=1e-4, ge=0, description="AdamW weight decay")
     adam_betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False, description="AdamW betas")

@@ -23,6 +23,9 @@ Decoding = Literal["whole", "sliced", "tiled"]
 TextEncoders = Literal["keep", "offload", "free"]
 """Between uses they stay on the device, wait on the CPU, or are dropped and loaded again when a new prompt comes."""
 
+OptimizerName = Literal["adamw", "adamw8bit"]
+"""AdamW with moments in float32, or in blocks of 8 bits."""
+
 AdapterTargets = Literal["attention", "attention+conv", "linear"]
 """The layers that get an adapter: projections of attention, those and convolutions, or every linear layer."""
 

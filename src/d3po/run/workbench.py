@@ -90,7 +90,7 @@ class Workbench:
         """The run's trainer, optimizer state not yet loaded."""
         check_model(self.config, self.replay.transition)
         replay = self.replay if self.config.training.guided else replace(self.replay, guidance=1.0)
-        return Trainer(self.policy, replay, self.config)
+        return Trainer(self.policy, replay, self.config, say=self.narrator.say)
 
     @cached_property
     def sampling_fits(self) -> Fitting:

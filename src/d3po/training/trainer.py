@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +20,10 @@ from d3po.objectives.registry import OBJECTIVES, build
 from d3po.training.brake import Brake
 from d3po.training.data import ImageLabels, PromptGroup, chunk_groups
 from d3po.training.evidence import Evidence, Occasion, Pictures, Trajectories
+from d3po.training.fitting import Fitting
+from d3po.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from d3po.training.replay import Replay
+from d3po.training.team import Team
 
 BANDS = ("early", "middle", "late")
 """Thirds of the denoising steps, from noise to picture."""
@@ -27,6 +31,11 @@ BANDS = ("early", "middle", "late")
 AUTOCAST = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 Metrics = dict[str, float]
+
+Call = tuple[list[PromptGroup], Int[Tensor, " _"]]
+"""One network call of an update: which prompts at which steps."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +53,20 @@ class Update:
 class Trainer:
     """Moves a policy by preferences; holds the optimizer and, optionally, averaged weights."""
 
-    def __init__(self, policy: AbstractPolicy, replay: Replay, config: RunConfig) -> None:
+    def __init__(self, policy: AbstractPolicy, replay: Replay, config: RunConfig, *, say: Callable[[str], None] = lambda _: None) -> None:
         self.policy, self.replay, self.config = policy, replay, config
         objective, settings = config.objective, config.training
         self.needs = OBJECTIVES[objective.name].needs
         self.objective = build(objective.name, objective.model_dump())
         reader = Trajectories if self.needs.evidence == "trajectories" else Pictures
         self.reader = reader(policy, replay, self.needs)
+        self.team = Team()  # before accelerate's own state, which would take its own idea of patience
         self.accelerator = _accelerator(settings.mixed_precision)
-        self.optimizer = torch.optim.AdamW(
+        self._fitting = Fitting("training", say, halve=config.hardware.halve_on_out_of_memory)
+        self.optimizer = make_optimizer(
+            settings.optimizer,
             policy.trainable().values(),
-            lr=settings.learning_rate,
+            learning_rate=settings.learning_rate,
             betas=settings.adam_betas,
             weight_decay=settings.weight_decay,
         )
@@ -106,13 +118,10 @@ class Trainer:
         K images of a prompt cost K network rows per step, however many pairs they form. How the rows are cut into network
         calls (`training.max_rows`) does not change the result. Images that parted in one step are trained in that step alone.
         """
-        self.optimizer.zero_grad()
-        calls = list(self._calls(groups, steps))
-        total = sum(group.weight * len(part) for chunk, part in calls for group in chunk)
-        mean = self._mean_log_ratio(calls, condition, occasion) if self.needs.batch_mean else 0.0
-        sums = MetricSums()
-        for chunk, part in calls:
-            self._accumulate(chunk, self.reader.read(chunk, condition, part, occasion), part, total, mean, sums)
+        share = self._share(groups, steps)
+        mean = self._mean_log_ratio(share, condition, occasion) if self.needs.batch_mean else 0.0
+        total = sum(group.weight * (len(steps) if group.branch is None else 1) for group in groups)
+        sums = self._gradients(share, condition, occasion, total, mean)
         norm = float(self.accelerator.clip_grad_norm_(self.policy.trainable().values(), self.config.training.max_grad_norm) or 0.0)
         if not math.isfinite(norm) and self.accelerator.scaler is None:
             raise NonFiniteError(
@@ -130,10 +139,7 @@ class Trainer:
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.policy.trainable().items():
             tensors[f"policy.{name}"] = parameter.detach().cpu()
-            moments = self.optimizer.state.get(parameter, {})
-            for key in ("exp_avg", "exp_avg_sq", "step"):
-                if key in moments:
-                    tensors[f"adam.{key}.{name}"] = moments[key].cpu()
+        tensors |= optimizer_state(self.optimizer, self.policy.trainable())
         tensors |= {f"average.{name}": value for name, value in (self.average or {}).items()}
         tensors["brake.kl"] = torch.tensor(self._brake.kl, dtype=torch.float64)
         return {name: value.contiguous().clone() for name, value in tensors.items()}
@@ -142,28 +148,62 @@ class Trainer:
         """Continue from `state()` of an earlier process."""
         self.policy.load_state(under("policy.", tensors))
         self._brake.kl = float(tensors["brake.kl"])
-        for name, parameter in self.policy.trainable().items():
-            moments = {key: tensors[f"adam.{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step") if f"adam.{key}.{name}" in tensors}
-            if moments:
-                self.optimizer.state[parameter] = {
-                    key: value.clone() if key == "step" else value.clone().to(parameter.device) for key, value in moments.items()
-                }
+        load_optimizer_state(self.optimizer, self.policy.trainable(), tensors)
         if self.average is not None:
             self.average = under("average.", tensors)
 
-    def _calls(self, groups: Sequence[PromptGroup], steps: Int[Tensor, " S"]) -> Iterator[tuple[list[PromptGroup], Int[Tensor, " s"]]]:
-        """The update's network calls: which prompts at which steps."""
-        rows = self.config.training.max_rows
+    def _share(self, groups: Sequence[PromptGroup], steps: Int[Tensor, " S"]) -> list[Call]:
+        """This process's part of an update: cut fine enough that, where it can be, every process has one."""
+        rows = sum(len(group) * (len(steps) if group.branch is None else 1) for group in groups)
+        return self.team.share(list(self._calls(groups, steps, min(self.config.training.max_rows, -(-rows // self.team.size)))))
+
+    def _calls(self, groups: Sequence[PromptGroup], steps: Int[Tensor, " S"], rows: int) -> Iterator[Call]:
+        """Network calls of at most so many rows: which prompts at which steps."""
         for chunk in chunk_groups(groups, rows):
             branch = chunk[0].branch
             theirs = steps if branch is None else torch.tensor([branch])
             for part in theirs.split(max(1, rows // sum(len(group) for group in chunk))):
                 yield chunk, part
 
+    def _fitted(self, work: Callable[[list[Call]], T], share: Sequence[Call]) -> T:
+        """`work` on this process's calls, cut smaller where they do not fit into memory; it starts over when that shows."""
+        return self._fitting.run(lambda rows: work([call for c in share for call in self._calls(*c, rows)]), self.config.training.max_rows)
+
     @torch.no_grad()
-    def _mean_log_ratio(self, calls: Sequence[tuple[list[PromptGroup], Tensor]], condition: Condition, occasion: Occasion) -> float:
-        ratios = [self.reader.read(chunk, condition, part, occasion).log_ratio.flatten() for chunk, part in calls]
-        return float(torch.cat(ratios).mean())
+    def _mean_log_ratio(self, share: Sequence[Call], condition: Condition, occasion: Occasion) -> float:
+        def ratios(calls: list[Call]) -> list[float]:
+            return [
+                ratio for chunk, part in calls for ratio in self.reader.read(chunk, condition, part, occasion).log_ratio.flatten().tolist()
+            ]
+
+        every = [ratio for theirs in self.team.gather(self._fitted(ratios, share)) for ratio in theirs]
+        return sum(every) / len(every)
+
+    def _gradients(self, share: Sequence[Call], condition: Condition, occasion: Occasion, total: float, mean: float) -> "MetricSums":
+        """Leave the update's gradient, that of all processes, in the parameters; return what was measured by all of them.
+
+        Raises:
+            NonFiniteError: a loss of one of them is not finite.
+        """
+
+        def accumulate(calls: list[Call]) -> MetricSums:
+            self.optimizer.zero_grad()
+            sums = MetricSums()
+            for chunk, part in calls:
+                self._accumulate(chunk, self.reader.read(chunk, condition, part, occasion), part, total, mean, sums)
+            return sums
+
+        mine: MetricSums | NonFiniteError
+        try:
+            mine = self._fitted(accumulate, share)
+        except NonFiniteError as error:
+            mine = error
+        every = self.team.gather(mine)
+        for outcome in every:
+            if isinstance(outcome, NonFiniteError):
+                raise outcome
+        self.team.add_gradients(self.policy.trainable().values())
+        return MetricSums.together([sums for sums in every if isinstance(sums, MetricSums)])
 
     def _accumulate(
         self, groups: Sequence[PromptGroup], evidence: Evidence, steps: Tensor, total: float, mean: float, sums: "MetricSums"
@@ -239,6 +279,16 @@ class MetricSums:
                 for key in (name, f"{name}/{BANDS[int(along * len(BANDS) + 1e-9)]}"):
                     self._sums[key] = self._sums.get(key, 0.0) + value
                     self._weights[key] = self._weights.get(key, 0.0) + total
+
+    @classmethod
+    def together(cls, parts: Sequence["MetricSums"]) -> "MetricSums":
+        """The sums of all parts."""
+        whole = cls()
+        for part in parts:
+            for key, value in part._sums.items():
+                whole._sums[key] = whole._sums.get(key, 0.0) + value
+                whole._weights[key] = whole._weights.get(key, 0.0) + part._weights[key]
+        return whole
 
     def means(self) -> Metrics:
         """Every metric's mean, 0 of one that nothing had part in; a band that was not trained is absent."""

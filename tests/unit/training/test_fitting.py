@@ -8,6 +8,12 @@ from d3po.errors import ConfigError
 from d3po.training.fitting import Fitting
 
 
+@pytest.fixture(autouse=True)
+def nothing_to_collect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collecting garbage takes a second among the tests' many objects."""
+    monkeypatch.setattr("d3po.training.fitting.clear_device_cache", lambda **_: None)
+
+
 class Memory:
     """Doubles rows of a table, as long as they are few enough."""
 
