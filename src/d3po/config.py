@@ -88,12 +88,13 @@ class Sampling(Section):
 class Feedback(Section):
     """Who says which picture is better."""
 
-    source: Literal["reward", "human", "imported"] = Field(
+    source: Literal["reward", "human", "model", "imported"] = Field(
         default="reward",
-        description="the measured reward below; people, through `d3po rate`; or pictures and votes brought by `d3po votes import`",
+        description="the measured reward below; people, through `d3po rate`; a vision-language model ([judge]); or what `d3po votes import` brought",
     )
     reward: str = Field(
-        default="colourfulness", description="a built-in reward, closeness:#rrggbb, or module:function; with people, only what is plotted"
+        default="colourfulness",
+        description="a judge of `d3po judges`, module:function, weighted:0.7*A+3*B or pareto:A+B; with people and models, only what is plotted",
     )
     temperature: float = Field(default=0.0, ge=0, description="Bradley-Terry noise of the simulated annotator, in units of the reward")
     tie_band: float = Field(default=0.0, ge=0, description="differences up to this are ties, in units of the reward")
@@ -109,6 +110,30 @@ class Feedback(Section):
     overlap: Count = Field(default=1, description="how many people answer each question")
     quota: int = Field(default=0, ge=0, description="votes after which a round is trained; 0 waits for every question")
     deadline_minutes: float = Field(default=0.0, ge=0, description="minutes after which a round is trained on the votes it has; 0 waits")
+
+
+class Judge(Section):
+    """The vision-language model that compares, where `feedback.source` is "model"."""
+
+    url: str = Field(
+        default="", description="an OpenAI-compatible endpoint up to /v1, such as http://localhost:8000/v1; nothing else is asked"
+    )
+    model: str = Field(default="", description="the model's name there")
+    criterion: str = Field(
+        default="Which picture shows better what the prompt describes?",
+        description="what pictures are compared by; one question, not several",
+    )
+    key_variable: str = Field(default="OPENAI_API_KEY", description="the environment variable that holds the key; unset sends none")
+    concurrency: Count = Field(default=4, description="calls at a time")
+    timeout_seconds: float = Field(default=60.0, gt=0, description="that one try may take")
+    attempts: Count = Field(default=6, description="tries of a call, with growing waits between them")
+    input_price: float = Field(default=0.0, ge=0, description="of a million tokens read; 0 for a model of your own")
+    output_price: float = Field(default=0.0, ge=0, description="of a million tokens written")
+    max_cost: float = Field(default=0.0, ge=0, description="no call is made once the run's judging has cost this much; 0 is no cap")
+    picture_tokens: Count = Field(default=1000, description="tokens that a picture counts as, for the estimate")
+    min_consistency: float = Field(
+        default=0.6, ge=0, le=1, description="a round is not trained on a judge that says the same in both orders of fewer of its pairs"
+    )
 
 
 class Adapter(Section):
@@ -245,6 +270,7 @@ class RunConfig(Section):
     rounds: Count = Field(default=5, description="sample, compare, train: how many times")
     sampling: Sampling = Sampling()
     feedback: Feedback = Feedback()
+    judge: Judge = Judge()
     adapter: Adapter = Adapter()
     objective: Objective = Objective()
     training: Training = Training()
@@ -257,6 +283,8 @@ class RunConfig(Section):
     def _consistent(self) -> "RunConfig":
         if self.sampling.eta == 0:
             raise ValueError("sampling.eta is 0: deterministic steps have no log-prob to train; set it above 0, 1 is usual")
+        if self.feedback.source == "model" and not (self.judge.url and self.judge.model):
+            raise ValueError("feedback.source is 'model', which needs judge.url and judge.model: an endpoint and a model's name there")
         if self.adapter.method == "full" and self.objective.reference != "per_round":
             raise ValueError(
                 f"objective.reference is {self.objective.reference!r}, which needs an adapter to switch off; with adapter.method = 'full' set it to 'per_round'"

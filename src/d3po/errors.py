@@ -5,7 +5,7 @@
     |  |- ConfigError                run.toml, a recipe or an option
     |  |- PromptError                a prompt file
     |  |- ModelError                 a model that cannot be found or used
-    |  |- RewardError                a reward that cannot be found or that failed
+    |  |- RewardError                a reward or judge that cannot be found, or that failed
     |  |- RunFolderError             a run folder that is missing, taken, or of another run
     |  |- CorruptFileError           a shard or checkpoint whose bytes are not those that were written
     |  |- FormatError                a file of votes that is not what its format asks for
@@ -65,7 +65,7 @@ class ModelError(UserError):
 
 
 class RewardError(UserError):
-    """A reward that is unknown, failed, or returned something other than a finite number."""
+    """A reward or judge that is unknown, lacks something, failed or cannot be believed, or a value that is no finite number."""
 
 
 class RunFolderError(UserError):

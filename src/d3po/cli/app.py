@@ -294,6 +294,10 @@ def _print_plan(bench: "Workbench") -> None:
 
     for line in plan_run(bench).lines():
         typer.echo(line)
+    if bench.config.feedback.source == "model":
+        from d3po.run.judging import judging_estimate
+
+        typer.echo(f"judging              {judging_estimate(bench)}")
 
 
 def _assignment(text: str) -> tuple[str, str]:

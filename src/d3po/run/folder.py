@@ -17,7 +17,7 @@ from d3po.run.prompts import read_prompts
 from d3po.storage.files import sha256, write_atomically
 
 CHANGEABLE: dict[str, bool | set[str]] = {
-    **dict.fromkeys(("database", "rounds", "tracking", "guards", "hardware", "recipe"), True),
+    **dict.fromkeys(("database", "rounds", "tracking", "guards", "hardware", "judge", "recipe"), True),
     "feedback": {"source", "ask", "pairs_per_prompt", "overlap", "quota", "deadline_minutes"},
 }
 """Settings that may change between two commands on one folder; all others decide what was already made."""
@@ -60,6 +60,11 @@ class RunFolder:
     @property
     def embeddings(self) -> Path:
         return self.path / "embeddings"
+
+    @property
+    def verdicts(self) -> Path:
+        """What a vision-language model has said."""
+        return self.path / "verdicts"
 
     def relative(self, path: Path) -> str:
         return path.relative_to(self.path).as_posix()

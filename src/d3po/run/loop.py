@@ -9,6 +9,7 @@ from d3po.run.asking import ask_people
 from d3po.run.control import heed
 from d3po.run.evaluating import Evaluation, evaluate, label_of
 from d3po.run.feedback import compare_round
+from d3po.run.judging import judge_by_model
 from d3po.run.reporting import write_report
 from d3po.run.sampling import sample_round
 from d3po.run.training import train_round
@@ -69,9 +70,12 @@ def run_round(bench: Workbench, round: int) -> None:
 
 
 def collect_feedback(bench: Workbench, round: int) -> None:
-    """Have the round's pictures compared, by people or by the measured judge, whichever the settings say."""
-    if bench.config.feedback.source == "human":
+    """Have the round's pictures compared, by people, a vision-language model or the measured judge, whichever the settings say."""
+    source = bench.config.feedback.source
+    if source == "human":
         ask_people(bench, round)
+    elif source == "model":
+        judge_by_model(bench, round)
     else:
         compare_round(bench, round)
 

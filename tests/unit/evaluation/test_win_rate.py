@@ -90,3 +90,11 @@ def test_interval_is_the_same_whenever_it_is_computed() -> None:
 
 def test_interval_is_written_for_people() -> None:
     assert str(Interval(value=0.612, low=0.5, high=0.7)) == "0.612 [0.500, 0.700]"
+
+
+def test_by_several_criteria_only_dominance_wins() -> None:
+    """Noise 0 against noise 1 and the other way, computed by hand: better by both; better by one and worse by the other; equal and better."""
+    tuned = np.array([[[1, 1], [0, 0]], [[1, 0], [0, 1]], [[1, 1], [1, 2]]], dtype=float)
+    base = np.array([[[0, 0], [0, 0]], [[1, 0], [0, 1]], [[1, 1], [1, 1]]], dtype=float)
+    expected = [(1 + 0.5) / 2, (0.5 + 0.5) / 2, (0.5 + 1) / 2]
+    assert win_rate(tuned, base).value == pytest.approx(np.mean(expected))

@@ -1,0 +1,39 @@
+"""Answers kept on disk, so that nothing is paid for twice: one small file each, named by the hash of all that the answer depends on."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from d3po.feedback.vision.asking import PROTOCOL, Verdict
+from d3po.storage.files import write_atomically
+
+
+class VerdictCache:
+    """Verdicts by what they were given on.
+
+    Args:
+        directory: where the files lie.
+        model: who is asked.
+        criterion: what about.
+    """
+
+    def __init__(self, directory: Path, *, model: str, criterion: str) -> None:
+        self._directory, self._asked = directory, [PROTOCOL, model, criterion]
+
+    def get(self, prompt: str, first: bytes, second: bytes) -> Verdict | None:
+        """The verdict on two pictures in this order; None if there is none, or none that can be read."""
+        try:
+            return Verdict.model_validate_json(self._path(prompt, first, second).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def put(self, prompt: str, first: bytes, second: bytes, verdict: Verdict) -> None:
+        """Keep a verdict."""
+        write_atomically(self._path(prompt, first, second), verdict.model_dump_json())
+
+    def _path(self, prompt: str, first: bytes, second: bytes) -> Path:
+        key = json.dumps([*self._asked, prompt, hashlib.sha256(first).hexdigest(), hashlib.sha256(second).hexdigest()])
+        name = hashlib.sha256(key.encode()).hexdigest()
+        return self._directory / name[:2] / f"{name}.json"

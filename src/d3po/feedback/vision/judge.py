@@ -1,0 +1,113 @@
+"""A vision-language model that judges pairs: always asked in both orders, believed only where it says the same in both."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from d3po.feedback.vision.asking import Choice, Verdict, request
+from d3po.feedback.vision.cache import VerdictCache
+from d3po.feedback.vision.client import ChatClient
+from d3po.preferences.agreement import Proportion
+from d3po.preferences.records import Answer
+
+TURNED: dict[Choice, Choice] = {"first": "second", "second": "first", "tie": "tie"}
+"""The same verdict, as it is said when the pictures have changed places."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturePair:
+    """Two pictures of one prompt."""
+
+    prompt: str
+    image_a: int
+    image_b: int
+    path_a: Path
+    path_b: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class BothOrders:
+    """What the model says of a pair with a first, and with b first; None where it gave no answer."""
+
+    a_first: Choice | None
+    b_first: Choice | None
+
+    @property
+    def consistent(self) -> bool:
+        """Whether both say the same of the pictures."""
+        return self.a_first is not None and self.b_first is not None and self.a_first == TURNED[self.b_first]
+
+    def answer(self, pair: PicturePair) -> Answer:
+        """The vote: what both orders say, a tie where they differ, a skip where one is missing."""
+        if self.a_first is None or self.b_first is None:
+            return Answer(outcome="skip")
+        if not self.consistent or self.a_first == "tie":
+            return Answer(outcome="tie")
+        return Answer(outcome="win", winner=pair.image_a if self.a_first == "first" else pair.image_b)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conduct:
+    """How a judge behaved over many pairs."""
+
+    consistent: Proportion
+    """Pairs of which both orders say the same; an answer that is missing is no consistent one."""
+    first: Proportion
+    """Answers that prefer the picture shown first, of those that prefer one. A judge that looks has about half."""
+
+    def __str__(self) -> str:
+        return f"consistent on {self.consistent}, chose the first picture in {self.first}"
+
+
+def conduct(verdicts: Iterable[BothOrders]) -> Conduct:
+    """Over all pairs."""
+    known = list(verdicts)
+    decided = [choice for both in known for choice in (both.a_first, both.b_first) if choice in ("first", "second")]
+    return Conduct(
+        consistent=Proportion(count=sum(both.consistent for both in known), total=len(known)),
+        first=Proportion(count=decided.count("first"), total=len(decided)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionJudge:
+    """Asks the model, at most `concurrency` calls at a time, and never twice for the same, nor about two pictures that are one."""
+
+    model: str
+    criterion: str
+    client: ChatClient
+    cache: VerdictCache
+    concurrency: int
+
+    def judge_all(self, pairs: Sequence[PicturePair], advance: Callable[[], None]) -> list[BothOrders]:
+        """The verdicts on the pairs, in their order; `advance` is called once a pair.
+
+        Raises:
+            RewardError: the server fails or refuses, or the money is spent. What was answered until then is kept.
+        """
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            futures = [pool.submit(self._judge, pair) for pair in pairs]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    advance()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [future.result() for future in futures]
+
+    def _judge(self, pair: PicturePair) -> BothOrders:
+        a, b = pair.path_a.read_bytes(), pair.path_b.read_bytes()
+        if a == b:
+            return BothOrders(a_first="tie", b_first="tie")
+        return BothOrders(a_first=self._choice(pair.prompt, a, b), b_first=self._choice(pair.prompt, b, a))
+
+    def _choice(self, prompt: str, first: bytes, second: bytes) -> Choice | None:
+        verdict = self.cache.get(prompt, first, second)
+        if verdict is None:
+            body = request(model=self.model, criterion=self.criterion, prompt=prompt, first=first, second=second)
+            verdict = self.client.ask(body, Verdict)
+            if verdict is not None:
+                self.cache.put(prompt, first, second, verdict)
+        return verdict.choice if verdict else None
