@@ -104,7 +104,7 @@ def test_own_pictures_come_in_with_their_pairs(copy: Path) -> None:
         (("import", "RUN", "RUN/run.toml", "--format", "pickapick"), "did you mean pickapic"),
         (("import", "RUN", "RUN/run.toml", "--kind", "robot"), "--kind robot: it is one of human, model, rule"),
         (("import", "RUN", "RUN/run.toml", "--name", "../x"), "the name '../x' has something other than letters"),
-        (("export", "RUN", "--to", "RUN/out", "--purpose", "fun"), "--purpose fun: it is one of train, gold, blind, all"),
+        (("export", "RUN", "--to", "RUN/out", "--purpose", "fun"), "--purpose fun: it is one of train, gold, blind, repeat, all"),
         (("merge", "RUN", "RUN"), "is the run itself"),
         (("merge", "RUN", "nowhere"), "nowhere"),
         (("stats", "nowhere"), "nowhere"),

@@ -88,6 +88,16 @@ def test_annotators_and_their_agreement_show(house: House, public: TestClient) -
     assert data["agreement"]["pairs"] > 0
 
 
+def test_pairs_come_again_and_how_often_somebody_says_the_same_shows(house: House, serve: Serve) -> None:
+    ask(house.store, house.pictures)
+    client = serve(repeat_rate=1.0)
+    items = [item for _ in range(13) for item in vote(client, 1, outcome="win", position=0)]
+    twice = {tuple(sorted(house.shown(item))) for item in items}
+    (person,) = client.get("/v1/dashboard").json()["annotators"]
+    assert len(twice) == len(items) - 1
+    assert (person["votes"], person["again_asked"], person["again_same"]) == (len(items), 1, 0), "always left is never the same"
+
+
 def test_agreement_shows_by_round_and_older_rounds_are_not_read_again(
     house: House, owner: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,13 +38,20 @@ def rate(
         str | None,
         typer.Option(metavar="URL", help="Where the pictures lie: a folder, or a URL that fsspec knows, such as s3://... Default: RUN."),
     ] = None,
+    gold: Annotated[float, typer.Option(min=0, max=1, help="Share of questions that are control questions, where there are such.")] = 0.08,
+    repeats: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of pairs after which people are asked one of theirs again, sides swapped.")
+    ] = 0.03,
 ) -> None:
     """Serve the page where people compare a run's pictures, and its dashboard, until Ctrl-C; training may go on beside it."""
     from d3po.web.server import serve
     from d3po.web.settings import WebSettings
 
     with _opened(run, store) as opened:
-        settings = WebSettings(run=run.resolve().name, images=images or str(run.resolve()), host=host, port=port, public_url=url)
+        settings = WebSettings(
+            run=run.resolve().name, images=images or str(run.resolve()), host=host, port=port, public_url=url,
+            gold_rate=gold, repeat_rate=repeats,
+        )  # fmt: skip
         serve(opened, settings, announce=lambda ready: _announce(run, ready), browser=browser)
 
 

@@ -28,7 +28,7 @@ FormatOption = Annotated[
     typer.Option("--format", help="jsonl (ours), pickapic, jsonl_pairs, folders, likes_csv, d3po_json, label_studio or argilla."),
 ]
 KINDS = ("human", "model", "rule")
-PURPOSES = ("train", "gold", "blind", "all")
+PURPOSES = ("train", "gold", "blind", "repeat", "all")
 
 
 @votes.command("import", epilog="Example: `d3po votes import runs/mine pairs.jsonl --format jsonl_pairs`")
@@ -67,7 +67,8 @@ def export(
     format: FormatOption = "jsonl",
     round: Annotated[int | None, typer.Option(min=0, help="Only votes of this round. Default: all rounds.")] = None,
     purpose: Annotated[
-        str | None, typer.Option(help="Only votes for this purpose: train, gold, blind or all. Default: all for jsonl, train for others.")
+        str | None,
+        typer.Option(help="Only votes for this purpose: train, gold, blind, repeat or all. Default: all for jsonl, train for others."),
     ] = None,
     pictures: Annotated[
         bool,
@@ -168,12 +169,12 @@ def _say_statistics(found: "VoteStatistics") -> None:
     for who, measured in found.agreement.items():
         typer.echo(f"agreement of {who}, Krippendorff's alpha: {measured}")
     typer.echo(f"left picture chosen by people: {found.left}")
-    heads = ("kind", "votes", "weight", "gold", "with others", "left", "median ms", "< 300 ms", "circles")
+    heads = ("kind", "votes", "weight", "gold", "again", "with others", "left", "median ms", "< 300 ms", "circles")
     table = Table(Column("annotator", no_wrap=True), *heads, box=SIMPLE, padding=(0, 1))
     for annotator, report, trust in found.reports:
         time = "-" if report.median_rt_ms is None else f"{report.median_rt_ms:.0f}"
-        shares = [_short(each) for each in (report.gold, report.others, report.left, report.fast, report.cycles)]
-        table.add_row(annotator.handle, annotator.kind, str(report.votes), f"{trust.weight:.2f}", *shares[:3], time, *shares[3:])
+        shares = [_short(each) for each in (report.gold, report.consistent, report.others, report.left, report.fast, report.cycles)]
+        table.add_row(annotator.handle, annotator.kind, str(report.votes), f"{trust.weight:.2f}", *shares[:4], time, *shares[4:])
     if found.reports:
         console.print(table)
     for annotator, report, _ in found.reports:

@@ -75,6 +75,8 @@ class Thresholds:
     """Fewer than this are not judged."""
     gold: float = 0.8
     """Gold questions answered right, at least."""
+    consistency: float = 0.6
+    """Pairs decided the same way again, at least; guessing gives 0.5."""
     others: float = 0.6
     """Agreement with the majority of the others, at least; guessing gives 0.5, and people who try reach about 0.7."""
     side_p: float = 0.001
@@ -93,6 +95,8 @@ class AnnotatorReport:
     votes: int
     gold: Proportion
     """Gold questions answered right."""
+    consistent: Proportion
+    """Pairs decided the same way when they came again with the sides swapped; ties, skips and the like are left out."""
     others: Proportion
     """Judgements that agree with the majority of the other annotators, ties left out."""
     left: Proportion
@@ -118,7 +122,7 @@ def agreement(votes: Iterable[Vote], *, seed: int = 0) -> Agreement:
         votes: standing votes, of any kind.
         seed: of the bootstrap.
     """
-    counts, annotators = _verdict_counts(verdicts_by_annotator(pair_judgements(votes)))
+    counts, annotators = _verdict_counts(verdicts_by_annotator(pair_judgements(_first(votes))))
     alpha = _alpha(counts)
     if alpha is None:
         return Agreement(alpha=None, low=None, high=None, pairs=len(counts), annotators=annotators)
@@ -136,7 +140,7 @@ def report_annotators(
         gold: by question id, what a gold question's answer must be.
         thresholds: when to be suspicious.
     """
-    verdicts = verdicts_by_annotator(pair_judgements(votes))
+    verdicts = verdicts_by_annotator(pair_judgements(_first(votes)))
     by_annotator: dict[int, list[Vote]] = defaultdict(list)
     for vote in votes:
         by_annotator[vote.annotator].append(vote)
@@ -166,6 +170,18 @@ def answered_right(vote: Vote, expected: Answer) -> bool:
         return vote.answer.outcome == expected.outcome
     said = _said(vote)
     return all(said.get(pair) == target for pair, target in due.items())
+
+
+def _first(votes: Iterable[Vote]) -> list[Vote]:
+    """Without what somebody was asked again, so that nobody counts twice."""
+    return [vote for vote in votes if vote.purpose != "repeat"]
+
+
+def _consistency(own: list[Vote]) -> Proportion:
+    """How often one annotator says the same of a pair that comes again."""
+    before = {vote.images: vote.answer.winner for vote in own if vote.purpose == "train" and vote.answer.outcome == "win"}
+    again = [vote for vote in own if vote.purpose == "repeat" and vote.answer.outcome == "win" and vote.images in before]
+    return Proportion(count=sum(before[vote.images] == vote.answer.winner for vote in again), total=len(again))
 
 
 def _said(vote: Vote) -> dict[tuple[int, int], float]:
@@ -232,12 +248,13 @@ def _report(own: list[Vote], gold: Mapping[int, Answer], others: Proportion, thr
         annotator=own[0].annotator,
         votes=len(own),
         gold=Proportion(count=sum(tests), total=len(tests)),
+        consistent=_consistency(own),
         others=others,
         left=Proportion(count=sum(left), total=len(left)),
         left_p=float(stats.binomtest(sum(left), len(left)).pvalue) if left else None,
         median_rt_ms=float(median(times)) if times else None,
         fast=Proportion(count=sum(time < FAST_MS for time in times), total=len(times)),
-        cycles=_cycles(own),
+        cycles=_cycles(_first(own)),
         suspicions=(),
     )
     return replace(report, suspicions=tuple(_suspicions(report, thresholds)))
@@ -267,6 +284,8 @@ def _suspicions(report: AnnotatorReport, thresholds: Thresholds) -> list[str]:
 
     if enough(report.gold) and report.gold.interval[1] < thresholds.gold:
         found.append(f"{report.gold.count} of {report.gold.total} gold questions right; {thresholds.gold:.0%} are expected")
+    if enough(report.consistent) and report.consistent.interval[1] < thresholds.consistency:
+        found.append(f"decided {report.consistent.count} of {report.consistent.total} pairs the same way again; guessing gives half")
     if enough(report.others) and report.others.interval[1] < thresholds.others:
         found.append(f"agrees with the others on {report.others.count} of {report.others.total} pairs; guessing gives half")
     if enough(report.left) and report.left_p is not None and report.left_p < thresholds.side_p:

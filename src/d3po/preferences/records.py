@@ -8,8 +8,8 @@ from d3po.options import QuestionKind
 
 Kind = QuestionKind
 
-Purpose = Literal["train", "gold", "blind"]
-"""What an answer is for: training; checking the annotator; or before against after, never trained on."""
+Purpose = Literal["train", "gold", "blind", "repeat"]
+"""What an answer is for: training; checking the annotator; before against after; or whether somebody says the same again. Only the first is trained on."""
 
 Outcome = Literal["win", "tie", "both_bad", "skip", "flag", "rank", "best_worst", "marks", "up", "down", "score", "share"]
 """What an answer says. `share` is a soft preference between two pictures, as imported data may hold."""

@@ -103,7 +103,7 @@ class QuestionRow(Base):
     __tablename__ = "question"
     __table_args__ = (
         CheckConstraint("kind IN ('pair', 'best_worst', 'rank', 'grid', 'thumb', 'score')", name="kind_known"),
-        CheckConstraint("purpose IN ('train', 'gold', 'blind')", name="purpose_known"),
+        CheckConstraint("purpose IN ('train', 'gold', 'blind', 'repeat')", name="purpose_known"),
         CheckConstraint("overlap >= 1", name="asked_at_least_once"),
         CheckConstraint("open_slots >= 0 AND open_slots <= overlap", name="never_over_assigned"),
         CheckConstraint("(purpose = 'gold') = (gold_answer IS NOT NULL)", name="gold_has_answer"),
@@ -111,7 +111,9 @@ class QuestionRow(Base):
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(comment="two pictures; best and worst; an order; mark the bad ones; up or down; 1 to 5")
-    purpose: Mapped[str] = mapped_column(comment="train, gold (checks the annotator) or blind (before against after, never trained on)")
+    purpose: Mapped[str] = mapped_column(
+        comment="train; or, never trained on: gold (checks the annotator), blind (before against after), repeat (asked the same person before)"
+    )
     prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"), comment="the prompt of all its pictures")
     round: Mapped[int | None] = mapped_column(index=True, comment="the round whose training it serves")
     dedup_key: Mapped[str] = mapped_column(unique=True, comment="hash of purpose, kind and the sorted image ids, so that (a, b) is (b, a)")

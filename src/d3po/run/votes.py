@@ -125,7 +125,7 @@ def vote_statistics(store: Store) -> VoteStatistics:
         agreements["people and others"] = agreement(votes)
     reports = report_annotators(votes, gold=store.questions.expected())
     gold = {report.annotator: GoldRecord(right=report.gold.count, asked=report.gold.total) for report in reports}
-    trusted = reliabilities(pair_judgements(vote for vote in votes if vote.purpose != "gold"), gold=gold)
+    trusted = reliabilities(pair_judgements(vote for vote in votes if vote.purpose not in ("gold", "repeat")), gold=gold)
     return VoteStatistics(
         outcomes=Counter((vote.purpose, vote.kind, vote.answer.outcome) for vote in votes),
         agreement=agreements,

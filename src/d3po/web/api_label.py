@@ -75,9 +75,8 @@ async def me(desk: TheDesk, caller: Somebody) -> Me:
 async def queue(desk: TheDesk, caller: Somebody, n: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 4) -> Queue:
     """Lease questions; asking again brings the same ones until they are answered."""
     settings = desk.settings
-    assigned = await desk.writer.run(
-        lambda: desk.store.questions.lease(caller.id, n, lease_seconds=settings.lease_seconds, gold_rate=settings.gold_rate)
-    )
+    checks = {"gold_rate": settings.gold_rate, "repeat_rate": settings.repeat_rate}
+    assigned = await desk.writer.run(lambda: desk.store.questions.lease(caller.id, n, lease_seconds=settings.lease_seconds, **checks))
     desk.standing.put(caller.id, assigned)
     return await run_in_threadpool(_queue, desk, caller, assigned)
 

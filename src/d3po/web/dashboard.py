@@ -124,6 +124,7 @@ def _figures(report: "AnnotatorReport", who: Annotator) -> AnnotatorFigures:
     return AnnotatorFigures(
         handle=who.handle, kind=who.kind, votes=report.votes,
         gold_asked=report.gold.total, gold_right=report.gold.count, gold_low=ends[0], gold_high=ends[1],
+        again_asked=report.consistent.total, again_same=report.consistent.count,
         left_share=report.left.share, left_p=report.left_p, median_rt_ms=report.median_rt_ms, fast_share=report.fast.share,
         intransitive=report.cycles.count, suspicions=list(report.suspicions),
     )  # fmt: skip

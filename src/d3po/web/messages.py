@@ -218,6 +218,10 @@ class AnnotatorFigures(BaseModel):
     gold_right: int
     gold_low: float | None
     gold_high: float | None
+    again_asked: int
+    """Pairs decided twice, the second time with the sides swapped."""
+    again_same: int
+    """Of these, decided the same way."""
     left_share: float | None
     left_p: float | None
     """Chance of a left share as far from one half, were sides drawn by a coin."""

@@ -23,6 +23,8 @@ class WebSettings:
     lease_seconds: float = 600.0
     gold_rate: float = 0.08
     """Share of questions that check the annotator, where there are such."""
+    repeat_rate: float = 0.03
+    """Share of pairs after which somebody is asked one of theirs again, sides swapped."""
     body_limit: int = 64 * 1024
     """Bytes of a request's body."""
     session_days: int = 30

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect, text
@@ -104,22 +106,34 @@ def test_tables_without_a_history_are_refused(tmp_path: Path) -> None:
         Store.in_folder(tmp_path)
 
 
-def test_an_older_database_is_brought_to_today_with_all_that_is_in_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store of 0001 is the one of today without what came later."""
-    newest = Store(url)
-    (a, b, _), *_ = fill(newest)
-    (question,) = newest.questions.ask([pair(a, b)])
-    with newest.database.transaction() as connection:
-        for column in ("probability", "at_random"):
-            connection.execute(text(f"ALTER TABLE question DROP COLUMN {column}"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    newest.close()
-    store = Store(url)
-    with store.database.reading() as connection:
+def test_an_older_database_is_brought_to_today_with_all_that_is_in_it(store: Store, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    url = request.getfixturevalue("postgresql").database() if store.database.is_postgresql else f"sqlite:///{tmp_path / 'old.db'}"
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(FOLDER))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text("INSERT INTO prompt (id, text, text_hash) VALUES (1, 'a cat', 'c0ffee')"))
+        connection.execute(
+            text(
+                "INSERT INTO question (id, kind, purpose, prompt_id, round, dedup_key, overlap, open_slots, priority) "
+                "VALUES (7, 'pair', 'train', 1, 0, 'key', 1, 1, 0)"
+            )
+        )
+    engine.dispose()
+    newer = Store(url)
+    with newer.database.reading() as connection:
         assert differences(connection) == []
         assert migrations.revision_of(connection) == migrations.HEAD
-    assert [(each.id, each.images, each.probability) for each in store.questions.asked(0)] == [(question, (a, b), None)]
-    store.close()
+        with store.database.reading() as fresh:
+            assert checks(connection) == checks(fresh)
+    assert [(each.id, each.probability) for each in newer.questions.asked(0)] == [(7, None)]
+    with newer.database.transaction() as connection:
+        connection.execute(text("UPDATE question SET purpose = 'repeat'"))
+    with pytest.raises(IntegrityError, match="purpose_known"), newer.database.transaction() as connection:
+        connection.execute(text("UPDATE question SET purpose = 'other'"))
+    newer.close()
 
 
 @pytest.mark.parametrize("table", ["vote", "vote_item", "feedback_batch_vote", "audit_log"])

@@ -106,8 +106,8 @@ class Room:
         return self.votes()
 
     def settings(self, port: int) -> WebSettings:
-        """How the room is served."""
-        return WebSettings(run="valleys", images=str(self.folder), host=HOST, port=port)
+        """How the room is served: nothing is asked again, so that what is asked is what is answered."""
+        return WebSettings(run="valleys", images=str(self.folder), host=HOST, port=port, repeat_rate=0.0)
 
     @contextmanager
     def served(self) -> Generator[str, None, None]:

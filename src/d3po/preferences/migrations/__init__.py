@@ -9,7 +9,7 @@ from sqlalchemy import Connection, inspect, text
 
 from d3po.errors import StorageError
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision: the tables that `d3po.preferences.tables` describes."""
 
 

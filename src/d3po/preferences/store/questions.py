@@ -3,7 +3,7 @@
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, func, select, true
 
@@ -12,6 +12,7 @@ from d3po.preferences.store.asking import record_questions
 from d3po.preferences.store.checks import answer_from_json
 from d3po.preferences.store.database import Database
 from d3po.preferences.store.leasing import assign, assigned_from, candidates, lock_annotator, renew, select_assigned, select_open
+from d3po.preferences.store.repeats import put_again
 from d3po.preferences.store.slots import close_round, release_expired
 from d3po.preferences.tables import AssignmentRow, QuestionImageRow, QuestionRow
 
@@ -38,14 +39,22 @@ class Progress:
         return self.leased + self.open
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Due:
+    """How much of somebody's next gold question, and of their next repeat, has become due."""
+
+    gold: float = 0.0
+    repeat: float = 0.0
+
+
 class Questions:
     """Asks questions and hands them to annotators; each method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._chance = random.SystemRandom()
-        self._gold_due: dict[int, float] = {}
-        """By annotator: how much of the next gold question has become due in this process."""
+        self._due: dict[int, _Due] = defaultdict(_Due)
+        """By annotator, counted in this process."""
 
     def ask(self, questions: Sequence[NewQuestion]) -> list[int]:
         """The id of each question, recorded where it is new; all or none of them.
@@ -76,30 +85,37 @@ class Questions:
                 for row in connection.execute(query.where(*mine).order_by(QuestionRow.id))
             ]  # fmt: skip
 
-    def lease(self, annotator: int, n: int, *, lease_seconds: float = LEASE_SECONDS, gold_rate: float = 0.0) -> list[Assigned]:
+    def lease(
+        self, annotator: int, n: int, *, lease_seconds: float = LEASE_SECONDS, gold_rate: float = 0.0, repeat_rate: float = 0.0
+    ) -> list[Assigned]:
         """Up to n questions for the annotator: first those in front of them already, then new ones by priority and id.
 
-        Every 1/gold_rate-th new one is a gold question, as long as there are some they have not seen. Nobody gets a question twice, except
-        one whose lease they lost before answering. The order in which the pictures are shown is drawn here and kept.
+        Every 1/gold_rate-th new one is a gold question, as long as there are some they have not seen. With every 1/repeat_rate-th other one they are
+        asked a pair of before again, sides swapped. Otherwise nobody gets a question twice, except one whose lease they lost before answering. The
+        order in which the pictures are shown is drawn here and kept.
         """
 
-        def take(connection: Connection) -> tuple[list[Assigned], float]:
+        def take(connection: Connection) -> tuple[list[Assigned], _Due]:
             now = self._database.now()
             expires = now + round(1000 * lease_seconds)
             lock_annotator(connection, annotator)
             standing = renew(connection, annotator, expires)[:n]
-            wanted = n - len(standing)
-            due = self._gold_due.get(annotator, 0.0) + gold_rate * wanted
+            wanted, due = n - len(standing), self._due[annotator]
+            gold_due = due.gold + gold_rate * wanted
             if wanted == 0:
-                return standing, due
+                return standing, replace(due, gold=gold_due)
             release_expired(connection, now=now)
-            golds = candidates(connection, annotator, min(int(due), wanted), gold=True)
+            golds = candidates(connection, annotator, min(int(gold_due), wanted), gold=True)
             chosen = candidates(connection, annotator, wanted - len(golds), gold=False)
+            repeat_due = due.repeat + repeat_rate * len(chosen)
+            again = put_again(connection, annotator, self._chance, now, expires) if chosen and repeat_due >= 1 else []
+            del chosen[len(chosen) - len(again) :]
             for gold in golds:
                 chosen.insert(self._chance.randint(0, len(chosen)), gold)
-            return standing + assign(connection, annotator, chosen, self._chance, now, expires), min(1.0, due - len(golds))
+            new = assign(connection, annotator, chosen, self._chance, now, expires)
+            return standing + new + again, _Due(gold=min(1.0, gold_due - len(golds)), repeat=min(1.0, repeat_due - len(again)))
 
-        assigned, self._gold_due[annotator] = self._database.write(take)
+        assigned, self._due[annotator] = self._database.write(take)
         return assigned
 
     def assigned(self, assignment: str, annotator: int) -> Assigned | None:

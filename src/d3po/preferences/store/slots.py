@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import count
 
-from sqlalchemy import Connection, bindparam, literal_column, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, literal_column, or_, select, update
 
 from d3po.preferences.tables import AssignmentRow, FeedbackBatchRow, QuestionRow
 
@@ -27,8 +27,11 @@ _CLOSE = update(QuestionRow).where(QuestionRow.id.in_(bindparam("questions", exp
 
 _TRAINED = select(FeedbackBatchRow.id).where(FeedbackBatchRow.round == QuestionRow.round).exists()
 
+_REOPENS = and_(QuestionRow.purpose != "repeat", or_(~_TRAINED, QuestionRow.purpose != "train"))
+"""Whether somebody else may be asked: a round that was trained on stays closed, and a repeat is one person's own."""
+
 _EXPIRED = (
-    select(AssignmentRow.id, AssignmentRow.question_id, or_(~_TRAINED, QuestionRow.purpose != "train").label("reopens"))
+    select(AssignmentRow.id, AssignmentRow.question_id, _REOPENS.label("reopens"))
     .join(QuestionRow, QuestionRow.id == AssignmentRow.question_id)
     .where(IS_LEASED, AssignmentRow.lease_expires_at < bindparam("now"))
     .order_by(AssignmentRow.lease_expires_at)

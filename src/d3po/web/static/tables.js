@@ -52,13 +52,14 @@ export function people(list) {
     one.kind,
     short(one.votes),
     one.gold_asked ? `${one.gold_right} of ${one.gold_asked}${range(one.gold_low, one.gold_high)}` : "–",
+    one.again_asked ? `${one.again_same} of ${one.again_asked}` : "–",
     one.left_share === null ? "–" : share(one.left_share),
     one.median_rt_ms === null ? "–" : `${(one.median_rt_ms / 1000).toFixed(1)} s`,
     one.fast_share === null ? "–" : share(one.fast_share),
     String(one.intransitive),
     one.suspicions.length ? h("span", { class: "warn" }, one.suspicions.join("; ")) : "",
   ]);
-  const heads = ["Handle", "Kind", "Votes", "Gold right", "Left", "Median time", "Under 0.3 s", "Circles", "Look at"];
+  const heads = ["Handle", "Kind", "Votes", "Gold right", "Same again", "Left", "Median time", "Under 0.3 s", "Circles", "Look at"];
   return table(heads, rows, "Nobody has voted yet.");
 }
 
