@@ -274,6 +274,19 @@ def test_the_policy_allows_no_inline_code_and_no_other_host(owner: TestClient) -
         assert all(" src=" in tag for tag in html.split("<script")[1:])
 
 
+def test_the_worker_keeps_the_page_and_its_files_and_nothing_of_the_api(owner: TestClient, serve: Serve) -> None:
+    reply = owner.get("/worker.js")
+    assert reply.headers["content-type"].startswith("text/javascript")
+    assert reply.headers["cache-control"] == "no-cache"
+    assert "worker-src 'self'" in reply.headers["content-security-policy"]
+    kept = json.loads(reply.text.partition("const FILES = ")[2].partition(";\n")[0])
+    assert kept[0] == "/rate"
+    assert all(path.startswith("/static/") for path in kept[1:])
+    assert {owner.get(path).status_code for path in kept} == {200}
+    other = serve(run="another run").get("/worker.js").text
+    assert other == reply.text, "the page names no run, so its worker is the same"
+
+
 def test_preflights_are_not_granted(owner: TestClient) -> None:
     headers = {"origin": "https://evil.example", "access-control-request-method": "POST"}
     reply = owner.options("/v1/votes", headers=headers)

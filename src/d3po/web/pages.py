@@ -8,12 +8,13 @@ from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from d3po import __version__
 
 PAGES = {"/rate": "rate.html.j2", "/join": "join.html.j2", "/dashboard": "dashboard.html.j2"}
+KEPT_PAGE = "/rate"
 MEDIA_TYPES = {
     ".js": "text/javascript",
     ".css": "text/css",
@@ -36,12 +37,25 @@ def add_pages(app: FastAPI, *, run: str) -> None:
     """Add the pages and their files. Which files there are is fixed at the start, so a path from a client is only ever looked up by name."""
     environment = Environment(loader=PackageLoader("d3po.web"), autoescape=True, undefined=StrictUndefined)
     router = APIRouter(include_in_schema=False)
-    for path, template in PAGES.items():
-        html = environment.get_template(template).render(run=run, version=__version__)
-        router.add_api_route(path, _page(html), methods=["GET"], response_class=HTMLResponse)
+    pages = {path: environment.get_template(template).render(run=run, version=__version__) for path, template in PAGES.items()}
+    known = static_files()
+    for path, html in pages.items():
+        router.add_api_route(path, _page(html, "text/html"), methods=["GET"])
+    worker = environment.get_template("worker.js.j2").render(files=_kept(known), digest=_digest(pages[KEPT_PAGE], known))
+    router.add_api_route("/worker.js", _page(worker, "text/javascript"), methods=["GET"])
     router.add_api_route("/", lambda: RedirectResponse("/rate"), methods=["GET"])
-    router.add_api_route("/static/{name:path}", _static(static_files()), methods=["GET"])
+    router.add_api_route("/static/{name:path}", _static(known), methods=["GET"])
     app.include_router(router)
+
+
+def _kept(known: Mapping[str, StaticFile]) -> list[str]:
+    """What browsers keep for the time when the server cannot be reached: the rating page and its files."""
+    return [KEPT_PAGE, *(f"/static/{name}" for name in sorted(known))]
+
+
+def _digest(page: str, known: Mapping[str, StaticFile]) -> str:
+    """Of all that is kept: another version is kept under another name."""
+    return hashlib.sha256("".join([page, *(f"{name}{known[name].etag}" for name in sorted(known))]).encode()).hexdigest()[:16]
 
 
 def static_files() -> dict[str, StaticFile]:
@@ -60,9 +74,9 @@ def static_files() -> dict[str, StaticFile]:
     return found
 
 
-def _page(html: str) -> Callable[[], HTMLResponse]:
-    def page() -> HTMLResponse:
-        return HTMLResponse(html, headers={"cache-control": "no-cache"})
+def _page(content: str, media_type: str) -> Callable[[], Response]:
+    def page() -> Response:
+        return Response(content, media_type=media_type, headers={"cache-control": "no-cache"})
 
     return page
 

@@ -70,11 +70,12 @@ def room(empty_room: Path, tmp_path: Path) -> Generator[Room, None, None]:
 
 @pytest.fixture
 def context(chromium: Browser) -> Generator[OpenContext, None, None]:
-    """Opens browser profiles that know nothing of each other."""
+    """Opens browser profiles that know nothing of each other; a page is what the server has now, unless a test lets workers keep it."""
     with ExitStack() as stack:
 
         def open_context(**options: Any) -> BrowserContext:
-            made = chromium.new_context(**({"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"} | options))
+            usual = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", "service_workers": "block"}
+            made = chromium.new_context(**(usual | options))
             stack.callback(made.close)
             return made
 

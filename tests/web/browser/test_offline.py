@@ -109,6 +109,37 @@ def test_a_killed_and_restarted_server_has_every_answer_once(room: Room, context
     assert outcomes == ["win"] * 5 + ["tie"]
 
 
+KEPT = """async () => {
+  const names = await caches.keys();
+  const caught = await Promise.all(names.map(async (name) => (await (await caches.open(name)).keys()).map(({ url }) => new URL(url).pathname)));
+  return { names, paths: caught.flat() };
+}"""
+
+
+def test_a_reload_while_the_server_is_away_brings_the_page_and_its_votes_back(room: Room, context: OpenContext, screenshots: Path) -> None:
+    room.ask("pair", 12)
+    port = free_port()
+    with server_process(room, port) as first:
+        tab = Rater(context(service_workers="allow"), f"http://127.0.0.1:{port}").open().wait(queue=4)
+        tab.page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        kept = tab.page.evaluate(KEPT)
+        assert len(kept["names"]) == 1
+        assert {"/rate", "/static/rate.js", "/static/modes/pair.js"} <= set(kept["paths"])
+        assert all(path == "/rate" or path.startswith("/static/") for path in kept["paths"]), "nothing that is anybody's"
+        first.kill()
+        first.wait()
+        tab.answer("ArrowLeft").answer("ArrowRight").wait(net="offline", unsaved=2)
+        tab.page.on("dialog", lambda dialog: dialog.accept())
+        tab.page.reload()
+        tab.wait(state="offline", unsaved=2)
+        tab.keep(screenshots, "reloaded-offline")
+        assert "Your votes are kept" in tab.text("#stage")
+        assert "Offline, your votes are kept · 2 unsaved" in tab.text("#saving")
+    with server_process(room, port):
+        tab.wait(state="rating", net="online", unsaved=0)
+        room.wait_for_votes(2)
+
+
 def test_two_tabs_share_the_work_and_the_outbox(room: Room, rater: OpenRater) -> None:
     room.ask("pair", 6)
     one = rater().wait(queue=4)

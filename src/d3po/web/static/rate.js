@@ -1,6 +1,6 @@
 /** @file The page where pictures are rated: wires the queue, the outbox, the keys and the stage together. */
 
-import { call } from "./api.js";
+import { ApiError, call, sleep } from "./api.js";
 import { byId, count, expose, h, letDialogsClose, openDialog } from "./dom.js";
 import { openHelp } from "./help.js";
 import { Keys, caption } from "./keys.js";
@@ -10,10 +10,13 @@ import { Pace } from "./pace.js";
 import { Queue } from "./queue.js";
 import { showSaving } from "./saving.js";
 import { Session } from "./session.js";
+import { openShelf } from "./store.js";
 import { Stage } from "./view.js";
 import { Waiting } from "./waiting.js";
 
 const DEAF_MS = 150; // a key pressed this soon after a paint was meant for the pictures before
+const FIRST_WAIT_MS = 1000;
+const LONGEST_WAIT_MS = 10_000;
 const PAN_STEP = 0.1;
 const ZOOM_STEP = 1.5;
 const PANS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
@@ -46,7 +49,8 @@ let barOf = "";
 
 async function start() {
   expose({ state: "loading" });
-  const me = await call("GET", "/v1/me").catch((error) => error);
+  navigator.serviceWorker?.register("/worker.js").catch(() => {}); // without it only a reload while the server is away is lost
+  const me = await whoRates().catch((error) => error);
   if (me instanceof Error) return greetStranger(me);
   byId("handle").textContent = me.handle;
   byId("to-dashboard").hidden = me.role !== "admin";
@@ -63,6 +67,30 @@ async function start() {
   listen();
   queue.refill();
   outbox.send();
+}
+
+/** Asks the server who rates here, again and again while it cannot be reached. */
+async function whoRates() {
+  for (let wait = FIRST_WAIT_MS; ; wait = Math.min(2 * wait, LONGEST_WAIT_MS)) {
+    try {
+      return await call("GET", "/v1/me");
+    } catch (error) {
+      if (!(error instanceof ApiError && error.passing)) throw error;
+      await showAway();
+      await Promise.race([sleep(Math.max(wait, error.retryAfterMs)), new Promise((resolve) => addEventListener("online", resolve, { once: true }))]);
+    }
+  }
+}
+
+/** The page came from what the browser kept; so do the votes. */
+async function showAway() {
+  const shelf = await openShelf();
+  const entries = await shelf.all().catch(() => []);
+  showSaving({ net: "offline", durable: true, waiting: entries.filter((entry) => !entry.refused), refused: [] });
+  const words = "Your votes are kept in this browser. The page goes on by itself.";
+  byId("ask").textContent = "";
+  stage.say(h("div", { class: "card" }, h("h2", {}, "The server cannot be reached"), h("p", {}, words)));
+  expose({ state: "offline" });
 }
 
 function greetStranger(error) {

@@ -3,7 +3,7 @@
 import { byId, count, expose, h, openDialog } from "./dom.js";
 
 /**
- * @param {import("./outbox.js").Outbox} outbox
+ * @param {Pick<import("./outbox.js").Outbox, "net"|"durable"|"waiting"|"refused">} outbox
  */
 export function showSaving(outbox) {
   const waiting = outbox.waiting.length;
