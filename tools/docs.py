@@ -1,6 +1,6 @@
 """`python -m tools.docs` writes docs/configuration.md from the settings in `d3po.config`, docs/store.md from the tables in
-`d3po.preferences.tables`, and the tables in docs/families.md and docs/judges.md from `d3po.models.families` and
-`d3po.feedback.rewards.catalogue`; `--check` only says whether they are current."""
+`d3po.preferences.tables`, and the tables in docs/families.md, docs/judges.md and docs/recipes.md from `d3po.models.families`,
+`d3po.feedback.rewards.catalogue` and `d3po.recipes`; `--check` only says whether they are current."""
 
 import argparse
 import re
@@ -18,11 +18,13 @@ from d3po.config import RunConfig, Section
 from d3po.feedback.rewards.catalogue import table as judges_table
 from d3po.models.families import table as families_table
 from d3po.preferences.tables import Base
+from d3po.recipes import table as recipes_table
 
 CONFIGURATION = Path(__file__).parents[1] / "docs" / "configuration.md"
 STORE = Path(__file__).parents[1] / "docs" / "store.md"
 FAMILIES = Path(__file__).parents[1] / "docs" / "families.md"
 JUDGES = Path(__file__).parents[1] / "docs" / "judges.md"
+RECIPES = Path(__file__).parents[1] / "docs" / "recipes.md"
 TABLE = re.compile(r"(<!-- table: begin, .*? -->\n).*?(<!-- table: end -->)", re.DOTALL)
 
 HEADING = """\
@@ -82,12 +84,18 @@ def judges_page(page: str) -> str:
     return _with_table(page, judges_table())
 
 
+def recipes_page(page: str) -> str:
+    """docs/recipes.md likewise."""
+    return _with_table(page, recipes_table())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Write the pages, or with --check return 1 if one is stale."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a page is not current")
     pages = {CONFIGURATION: configuration_page(), STORE: store_page()}
-    pages |= {path: write(path.read_text(encoding="utf-8")) for path, write in ((FAMILIES, families_page), (JUDGES, judges_page))}
+    tables = ((FAMILIES, families_page), (JUDGES, judges_page), (RECIPES, recipes_page))
+    pages |= {path: write(path.read_text(encoding="utf-8")) for path, write in tables}
     if not parser.parse_args(arguments).check:
         for path, page in pages.items():
             path.write_text(page, encoding="utf-8")

@@ -16,7 +16,7 @@ from d3po.objectives.metrics import pair_metrics
 from d3po.recipes import recipe_names
 from d3po.run.evaluating import Evaluation
 from d3po.training.trainer import BANDS
-from tools.docs import CONFIGURATION, FAMILIES, JUDGES, configuration_page, families_page, judges_page, main
+from tools.docs import CONFIGURATION, FAMILIES, JUDGES, RECIPES, configuration_page, families_page, judges_page, main, recipes_page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -53,6 +53,10 @@ def test_the_table_of_families_is_current() -> None:
 
 def test_the_table_of_judges_is_current() -> None:
     assert JUDGES.read_text() == judges_page(JUDGES.read_text()), "run `python -m tools.docs` and commit docs/judges.md"
+
+
+def test_the_table_of_recipes_is_current() -> None:
+    assert RECIPES.read_text() == recipes_page(RECIPES.read_text()), "run `python -m tools.docs` and commit docs/recipes.md"
 
 
 def test_the_configuration_page_names_every_setting() -> None:

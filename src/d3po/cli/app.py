@@ -46,7 +46,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command(epilog="Example: `d3po init runs/vivid --recipe default --set feedback.reward=colourfulness`")
 def init(
     run: RunArgument,
-    recipe: Annotated[str, typer.Option(help="The recipe to start from.")] = "default",
+    recipe: Annotated[str, typer.Option(help="The recipe to start from; `d3po recipes` lists them.")] = "default",
     objective: Annotated[
         str | None, typer.Option(help="Train by this objective, with its own settings in place of the recipe's; see `d3po objectives`.")
     ] = None,
@@ -54,14 +54,14 @@ def init(
         str | None,
         typer.Option(help="emoji (embedded), a folder in diffusers' layout, a .safetensors file, a hub id, or custom:module:function."),
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="Prompts to train on, one a line. Default for emoji: a list of its own.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Prompts to train on, one a line. Default: the recipe's, and for emoji a list of its own.")] = None,
     held_out: Annotated[Path | None, typer.Option(help="Prompts for evaluation only. Default: every fifth of --prompts.")] = None,
     set_: SetOption = None,
     skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Pass over empty lines in prompt files.")] = False,
 ) -> None:
     """Make a run folder: run.toml with every setting, and the prompts."""
     from d3po.errors import ConfigError
-    from d3po.recipes import load_recipe
+    from d3po.recipes import load_recipe, recipe_prompts
     from d3po.run.folder import create_run
     from d3po.run.prompts import choose_prompts
     from d3po.run.starting import numbered_starts, own_settings, start
@@ -71,6 +71,8 @@ def init(
         assignments["model"] = model
     begun = start(load_recipe(recipe), assignments)
     config = begun.config
+    if prompts is None and (own := recipe_prompts(recipe)) is not None:
+        prompts, held_out = own[0], held_out or own[1]
     if begun.needs_prompts and prompts is None:
         raise ConfigError(f"model {config.model!r} needs prompts; give a file with one a line by --prompts")
     if prompts is None and not begun.has_prompts:
@@ -218,6 +220,16 @@ def families() -> None:
 
     for family in FAMILIES:
         for line in family.lines():
+            typer.echo(line)
+
+
+@app.command(epilog="Example: `d3po recipes`")
+def recipes() -> None:
+    """Print the recipes: what each is for, published numbers, hardware and time, and how it was tested here."""
+    from d3po.recipes import about_recipe, recipe_names
+
+    for name in recipe_names():
+        for line in about_recipe(name).lines(name):
             typer.echo(line)
 
 

@@ -1,19 +1,53 @@
 """Recipes: complete starting points for a run, one TOML file each, with the numbers to expect in its heading.
 
-A recipe's file overrides the defaults of `d3po.config`; `d3po init --recipe NAME` writes the complete run.toml.
+A recipe's file overrides the defaults of `d3po.config`, or those of the recipe it `extends`; `d3po init --recipe NAME` writes the complete run.toml.
+Its table `[about]` says what it is for; prompts, where it has its own, are in `prompts/`.
 """
 
 import difflib
 import tomllib
+from collections.abc import Iterable
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from d3po.config import RunConfig, parse_config
 from d3po.errors import ConfigError
 
+FOLDER = Path(str(files(__name__)))
+HEADING = ["recipe", "what it is for", "published", "hardware and time", "tested here"]
+
+
+class About(BaseModel):
+    """What a recipe's file says of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    what: str
+    published: str = ""
+    """Numbers of the paper, and where they stand there."""
+    hardware: str
+    tested: str
+    prompts: str = ""
+    """The name of its prompt list; empty for a recipe that leaves prompts to the user."""
+    extends: str = ""
+    """The recipe whose settings hold where this one says nothing."""
+
+    def lines(self, name: str) -> list[str]:
+        """The recipe in words, for a terminal."""
+        facts = zip(HEADING[2:], self.cells(name)[2:], strict=True)
+        return [f"{name}: {self.what}", *(f"  {title:<17} {fact}" for title, fact in facts)]
+
+    def cells(self, name: str) -> list[str]:
+        """The recipe as a row under `HEADING`."""
+        return [name, self.what, self.published or "-", self.hardware, self.tested]
+
 
 def recipe_names() -> list[str]:
     """All recipes shipped here."""
-    return sorted(entry.name.removesuffix(".toml") for entry in files(__name__).iterdir() if entry.name.endswith(".toml"))
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def load_recipe(name: str) -> RunConfig:
@@ -22,10 +56,43 @@ def load_recipe(name: str) -> RunConfig:
     Raises:
         ConfigError: there is no such recipe; the message suggests the nearest.
     """
+    return parse_config({"recipe": name, **_settings(name)}, where=f"recipe {name}")
+
+
+def about_recipe(name: str) -> About:
+    """What a recipe is for.
+
+    Raises:
+        ConfigError: there is no such recipe; the message suggests the nearest.
+    """
+    return About.model_validate(_read(name)["about"])
+
+
+def recipe_prompts(name: str) -> tuple[Path, Path] | None:
+    """A recipe's own prompts: files for training and held out; None if it has none."""
+    prompts = about_recipe(name).prompts
+    return (FOLDER / "prompts" / f"{prompts}.txt", FOLDER / "prompts" / f"{prompts}-held-out.txt") if prompts else None
+
+
+def table() -> Iterable[list[str]]:
+    """The recipes as rows, a heading first."""
+    return [HEADING, *(about_recipe(name).cells(f"`{name}`") for name in recipe_names())]
+
+
+def _settings(name: str) -> dict[str, Any]:
+    values = _read(name)
+    base = About.model_validate(values.pop("about")).extends
+    return _over(_settings(base), values) if base else values
+
+
+def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The values, and the base's where there are none, table by table."""
+    tables = {key: _over(base[key], value) for key, value in values.items() if isinstance(value, dict) and key in base}
+    return base | values | tables
+
+
+def _read(name: str) -> dict[str, Any]:
     if name not in recipe_names():
         near = difflib.get_close_matches(name, recipe_names(), n=1)
-        raise ConfigError(
-            f"there is no recipe {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}recipes: {', '.join(recipe_names())}"
-        )
-    values = tomllib.loads((files(__name__) / f"{name}.toml").read_text())
-    return parse_config({"recipe": name, **values}, where=f"recipe {name}")
+        raise ConfigError(f"there is no recipe {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}`d3po recipes` lists them")
+    return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))

@@ -1,0 +1,75 @@
+"""The paper's recipes: each through a whole round on a tiny pipeline of its classes, overriding nothing but sizes and where weights lie."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from d3po.preferences.records import Answer, Assigned, Cast
+from d3po.preferences.store import Store
+from d3po.recipes import about_recipe, recipe_names
+from d3po.run.asking import questions_of
+from d3po.run.folder import RunFolder
+from d3po.run.loop import run_rounds
+from d3po.run.progress import Narrator
+from d3po.run.sampling import sample_round
+from d3po.run.workbench import Workbench
+from tests.e2e.conftest import d3po
+from tests.tiny.judges import save_aesthetic
+
+SIZES = {
+    "rounds": 1,
+    "sampling.steps": 3,
+    "sampling.prompts_per_round": 2,
+    "evaluation.prompts": 1,
+    "evaluation.images_per_prompt": 2,
+    "training.max_rows": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def aesthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_aesthetic(tmp_path_factory.mktemp("aesthetic"))
+
+
+def answer(item: Assigned) -> Answer:
+    """What a person says who likes later pictures better."""
+    newest = max(item.shown)
+    if item.kind == "grid":
+        return Answer(outcome="marks", values={image: 1.0 for image in item.shown if image != newest})
+    return Answer(outcome="win", winner=newest)
+
+
+def rate(store: Store, name: str) -> int:
+    """A person answers all questions; returns how many there were."""
+    who, done = store.people.annotator(name, "human").id, 0
+    while items := store.questions.lease(who, 4):
+        for item in items:
+            store.votes.cast(Cast(id=str(uuid.uuid4()), assignment=item.assignment, annotator=who, answer=answer(item), rt_ms=500))
+            done += 1
+    return done
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if about_recipe(name).extends == "paper"])
+def test_a_whole_round(name: str, tmp_path: Path, tiny_model: Path, aesthetic: Path) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    weights = {"feedback.reward": f"aesthetic:{aesthetic}"} if name == "paper-aesthetic" else {}
+    sets = [word for key, value in (SIZES | weights).items() for word in ("--set", f"{key}={value}")]
+    made = d3po("init", tmp_path / "run", "--recipe", name, "--model", tiny_model, *sets)
+    assert made.returncode == 0, made.stderr
+    folder = RunFolder(path=tmp_path / "run")
+    config = folder.config()
+    bench = Workbench(folder=folder, config=config, narrator=Narrator())
+    if config.feedback.source == "human":
+        sample_round(bench, 0)
+        questions = questions_of(bench, 0)
+        bench.store.questions.ask(questions)
+        answered = [rate(bench.store, f"rater {i}") for i in range(config.feedback.overlap)]
+        assert answered == [len(questions)] * config.feedback.overlap
+    run_rounds(bench)
+    (metrics,) = {update["round"] for update in folder.read_metrics()}
+    assert (metrics, bench.trained_rounds()) == (0, 1)
+    assert all(0.683 <= update["loss"] <= 0.703 for update in folder.read_metrics())
+    assert folder.report.exists()
+    bench.close()
