@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -258,6 +259,24 @@ def test_every_answer_carries_the_headers(owner: TestClient, path: str) -> None:
 def test_refusals_carry_the_headers_too(owner: TestClient) -> None:
     reply = owner.get("/v1/me", headers={"host": "evil.example"})
     assert {name: reply.headers.get(name) for name in HEADERS} == HEADERS
+
+
+def test_whoever_comes_while_too_many_are_asking_is_told_so_with_the_headers(
+    house: House, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(requests_at_once=1)
+    inner: list[Any] = []
+    standing = desk_of(client).standing
+
+    def meanwhile(annotator: int) -> tuple[int, int]:
+        inner.append(newcomer(client).get("/v1/me"))
+        return 0, 0
+
+    monkeypatch.setattr(standing, "progress", meanwhile)
+    assert client.get("/v1/me").status_code == 200
+    assert (inner[0].status_code, inner[0].headers["retry-after"]) == (503, "2")
+    assert {name: inner[0].headers.get(name) for name in HEADERS} == HEADERS
+    assert client.get("/v1/me").status_code == 200, "there is room again"
 
 
 def test_the_policy_allows_no_inline_code_and_no_other_host(owner: TestClient) -> None:

@@ -17,7 +17,7 @@ from d3po.web.settings import WebSettings
 log = logging.getLogger(__name__)
 
 RETRY_AFTER = 2
-"""Seconds after which to try again a store that is away."""
+"""Seconds after which to try again a store that is away, or a server that is asked too much."""
 
 
 class Gate:
@@ -27,6 +27,7 @@ class Gate:
         self._app, self._settings, self._sessions = app, settings, sessions
         self._known = RateLimit(per_second=settings.requests_per_second, burst=settings.request_burst)
         self._strangers = RateLimit(per_second=settings.strangers_per_second, burst=settings.stranger_burst)
+        self._under_way = 0
         self._joins = RateLimit(per_second=settings.joins_per_minute / 60, burst=settings.joins_per_minute)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,6 +36,17 @@ class Gate:
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
         answer = Answer(scope["path"], send)
+        if self._under_way >= self._settings.requests_at_once:
+            return await answer.refuse(
+                Refusal(status=503, detail="too many are asking at once; try again shortly", retry_after=RETRY_AFTER)
+            )
+        self._under_way += 1
+        try:
+            await self._answer(scope, receive, answer)
+        finally:
+            self._under_way -= 1
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
         refusal = await self._refusal(scope)
         if refusal is not None:
             return await answer.refuse(refusal)

@@ -21,7 +21,6 @@ from d3po.web.app import create_app
 from d3po.web.settings import WebSettings
 
 BACKLOG = 512
-MOST_CONNECTIONS = 1024
 SECONDS_TO_FINISH = 5
 """How long requests under way may take once the server is told to end."""
 
@@ -44,8 +43,7 @@ def serve(store: Store, settings: WebSettings, *, announce: Callable[[WebSetting
         settings = replace(settings, port=listener.getsockname()[1])
         app = create_app(store, settings)
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, limit_concurrency=MOST_CONNECTIONS,
-            timeout_keep_alive=30, timeout_graceful_shutdown=SECONDS_TO_FINISH,
+            app, log_config=None, access_log=False, server_header=False, timeout_keep_alive=30, timeout_graceful_shutdown=SECONDS_TO_FINISH,
         )  # fmt: skip
         server = uvicorn.Server(config)
         announce(settings)

@@ -31,6 +31,8 @@ class WebSettings:
     requests_per_second: float = 40.0
     """Sustained requests of one annotator; a queue of four grids is some thirty pictures."""
     request_burst: float = 400.0
+    requests_at_once: int = 1024
+    """Requests under way; whoever comes on top is told to come back."""
     strangers_per_second: float = 50.0
     """Sustained requests from one address without a session, pages and scripts included."""
     stranger_burst: float = 400.0

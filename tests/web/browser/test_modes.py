@@ -10,6 +10,12 @@ from tests.web.browser.rater import Rater
 from tests.web.browser.rooms import Room
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2, "color_scheme": "dark"}
+TOO_SMALL = """() => {
+  const small = ({ width, height }) => width < 44 || height < 44;
+  const seen = [...document.querySelectorAll("button, a")].filter((button) => button.checkVisibility());
+  return seen.filter((button) => small(button.getBoundingClientRect())).map((button) => button.outerHTML);
+}"""
+"""What a finger would miss: visible buttons and links under 44 pixels wide or high."""
 BY_KEYBOARD: dict[Kind, tuple[list[str], str]] = {
     "best_worst": (["2", "4"], "best_worst"),
     "rank": (["3", "1", "4", "Enter"], "rank"),
@@ -53,8 +59,7 @@ def test_every_way_of_asking_fits_a_phone(kind: Kind, room: Room, rater: OpenRat
     tab.keep(screenshots, f"phone-{kind}")
     page = tab.page
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth && document.documentElement.scrollHeight <= innerHeight")
-    low = "() => [...document.querySelectorAll('button, a')].filter(b => b.checkVisibility() && b.getBoundingClientRect().height < 44).map(b => b.outerHTML)"
-    assert page.evaluate(low) == []
+    assert page.evaluate(TOO_SMALL) == []
     wide = "() => [...document.querySelectorAll('.answer')].filter(b => b.scrollWidth > b.clientWidth + 1).map(b => b.textContent)"
     assert page.evaluate(wide) == []
 
