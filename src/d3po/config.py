@@ -213,6 +213,10 @@ class Evaluation(Section):
 
     prompts: Count = Field(default=16, description="held-out prompts")
     images_per_prompt: int = Field(default=4, ge=2, description="images of each held-out prompt and policy")
+    held_out_reward: str = Field(
+        default="",
+        description="a second judge, measured on the same pictures and never trained on; it shows when the first is being fooled",
+    )
     every_round: bool = Field(default=True, description="measure after every round, not only at the end")
 
 
@@ -224,7 +228,19 @@ class Guards(Section):
     max_checkerboard: float = Field(
         default=1.6, gt=0, description="stop when 2x2 checkerboard energy rises above this multiple of the base model's"
     )
-    action: Literal["warn", "stop"] = Field(default="stop", description="warn only, or stop at the last good checkpoint")
+    max_clipped: float = Field(
+        default=0.9, gt=0, le=1, description="warn when clipping cuts off more than this share of the second half of a round's gradients"
+    )
+    min_held_out: float = Field(
+        default=0.35,
+        ge=0,
+        le=1,
+        description="over-optimised: the trained judge's win rate is up and that of evaluation.held_out_reward below this",
+    )
+    action: Literal["warn", "rollback", "stop"] = Field(
+        default="stop",
+        description="warn only; rollback: undo the round, go on from the policy before it at half the learning rate; or stop there",
+    )
 
 
 class Tracking(Section):

@@ -133,7 +133,7 @@ def train(run: RunArgument, dry_run: DryRun = False) -> None:
         if dry_run:
             return _print_plan(bench)
         from d3po.errors import RunFolderError, TrainingStoppedError
-        from d3po.run.loop import collect_feedback, stop_at
+        from d3po.run.loop import collect_feedback, refuse
         from d3po.run.sampling import is_sampled
         from d3po.run.training import train_round
 
@@ -145,7 +145,7 @@ def train(run: RunArgument, dry_run: DryRun = False) -> None:
         try:
             train_round(bench, round)
         except TrainingStoppedError as stop:
-            stop_at(bench, kept_rounds=round, reason=str(stop))
+            refuse(bench, round, str(stop))
             raise
         typer.echo(f"round {round}: trained, {bench.store.votes.count()} answers so far")
 
@@ -165,7 +165,7 @@ def evaluate_(
         from d3po.errors import TrainingStoppedError
         from d3po.run.blind import ask_blind
         from d3po.run.evaluating import evaluate
-        from d3po.run.loop import announce, measure, result_rounds, stop_at
+        from d3po.run.loop import announce, measure, refuse, result_rounds
 
         bench.folder.mark_started(bench.config)
         announce(bench, evaluate(bench, 0))
@@ -174,7 +174,7 @@ def evaluate_(
             if rounds:
                 measure(bench, rounds)
         except TrainingStoppedError as stop:
-            stop_at(bench, kept_rounds=rounds - 1, reason=str(stop))
+            refuse(bench, rounds - 1, str(stop))
             raise
         if blind:
             questions = ask_blind(bench, rounds, overlap=bench.config.feedback.overlap)

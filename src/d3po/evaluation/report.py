@@ -42,6 +42,7 @@ class Point:
     diversity_kept: float
     checkerboard_ratio: float
     subject_accuracy: float | None
+    held_out_win_rate: Interval | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ class Report:
     updates: Sequence[dict[str, Any]]
     rows: Sequence[PictureRow]
     stopped: str | None
+    alarms: Sequence[tuple[int, str, str]]
+    """(round, guard, message) of every guard that fired."""
     blind: tuple[Interval, int] | None
     """People's blind win rate over the base model, and the votes behind it."""
     agreement: Mapping[int, Interval | None]
@@ -116,6 +119,11 @@ def progress_figure(points: Sequence[Point]) -> Figure:
     x = [p.comparisons for p in points]
     left.fill_between(x, [p.win_rate.low for p in points], [p.win_rate.high for p in points], color=ACCENT, alpha=0.18, lw=0)
     left.plot(x, [p.win_rate.value for p in points], "o-", color=ACCENT)
+    if points[-1].held_out_win_rate is not None:
+        left.plot(
+            x, [p.held_out_win_rate.value if p.held_out_win_rate else 0.5 for p in points], "s--", color=SECOND, label="held-out judge"
+        )
+        left.legend(frameon=False, fontsize=8)
     left.axhline(0.5, color=INK, lw=0.8, ls=":")
     left.set_ylim(0, 1.02)
     _label(left, "Win rate over the base model (95 % interval)", "comparisons")

@@ -5,6 +5,7 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from PIL import Image
 from d3po.evaluation.pictures import checkerboard_energy, diversity
 from d3po.evaluation.subjects import load_classifier
 from d3po.evaluation.win_rate import Interval, win_rate
+from d3po.feedback.rewards.registry import load_reward
 from d3po.models.load import EMBEDDED
 from d3po.preferences.store import NewPicture
 from d3po.run.learnt import judgements_learnt_from
@@ -42,6 +44,8 @@ class Evaluation:
     checkerboard_ratio: float
     subject_accuracy: float | None
     subject_change: float | None
+    held_out_win_rate: Interval | None
+    """The same win rate by the judge that was never trained on, if the run has one."""
 
 
 def label_of(rounds: int) -> str:
@@ -71,6 +75,7 @@ def evaluate(bench: Workbench, rounds: int) -> Evaluation:
         "comparisons": sum(judgements_learnt_from(bench, round) for round in range(rounds)),
         "prompts": prompts,
         "scores": scores,
+        "held_out_scores": _held_out_scores(bench, prompts, pictures),
         "subject_accuracy": accuracy,
     }
     write_atomically(path, json.dumps(record, indent=1))
@@ -115,7 +120,22 @@ def read_evaluation(bench: Workbench, rounds: int) -> Evaluation:
         checkerboard_ratio=checkerboard_energy(pictures) / checkerboard_energy(base_pictures),
         subject_accuracy=accuracy,
         subject_change=None if accuracy is None else accuracy - base_accuracy,
+        held_out_win_rate=_held_out_win_rate(record, base),
     )
+
+
+def _held_out_scores(bench: Workbench, prompts: list[str], pictures: NDArray[np.uint8]) -> list[list[float]] | None:
+    name = bench.config.evaluation.held_out_reward
+    if not name:
+        return None
+    reward = load_reward(name, bench.narrator.say)
+    return [[reward(Image.fromarray(pixels), prompt) for pixels in row] for prompt, row in zip(prompts, pictures, strict=True)]
+
+
+def _held_out_win_rate(record: dict[str, Any], base: dict[str, Any]) -> Interval | None:
+    if record.get("held_out_scores") is None:
+        return None
+    return win_rate(np.atleast_3d(record["held_out_scores"]), np.atleast_3d(base["held_out_scores"]))
 
 
 def held_out_pictures(bench: Workbench, label: str) -> NDArray[np.uint8]:

@@ -11,11 +11,12 @@ from d3po.run.evaluating import Evaluation, evaluate, label_of
 from d3po.run.feedback import compare_round
 from d3po.run.judging import judge_by_model
 from d3po.run.reporting import write_report
+from d3po.run.rollback import is_undone, roll_back
 from d3po.run.sampling import sample_round
 from d3po.run.training import train_round
 from d3po.run.workbench import Workbench
 from d3po.storage.files import write_atomically
-from d3po.training.guards import check_evaluation
+from d3po.training.guards import check_evaluation, check_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +34,15 @@ def run_rounds(bench: Workbench) -> None:
     bench.store.journal.control("resume", bench.store.people.owner().id)
     bench.journal.phase("evaluating", None, "the base model")
     announce(bench, evaluate(bench, 0))
+    for alarm in check_settings(bench.trainer.objective) if bench.trained_rounds() == 0 else ():
+        bench.raise_alarm(alarm, 0)
     for round in range(bench.config.rounds):
         if read_stop(bench):
             break
         try:
             run_round(bench, round)
         except TrainingStoppedError as stop:
-            stop_at(bench, kept_rounds=round, reason=str(stop))
+            refuse(bench, round, str(stop))
     stop = read_stop(bench)
     bench.journal.phase("stopped" if stop else "done", None, stop.reason if stop else "")
     if stop:
@@ -56,6 +59,8 @@ def run_round(bench: Workbench, round: int) -> None:
         TrainingStoppedError: a guard fired that stops.
         RunEndedError: somebody ended the run from the dashboard.
     """
+    if is_undone(bench, round):
+        return
     heed(bench)
     if bench.config.feedback.source != "imported":
         bench.journal.phase("sampling", round)
@@ -88,15 +93,25 @@ def measure(bench: Workbench, rounds: int) -> Evaluation:
     """
     result = evaluate(bench, rounds)
     announce(bench, result)
-    for alarm in check_evaluation(result.diversity_kept, result.checkerboard_ratio, bench.config.guards):
+    alarms = check_evaluation(
+        bench.config.guards,
+        diversity_kept=result.diversity_kept,
+        checkerboard_ratio=result.checkerboard_ratio,
+        win_rate=result.win_rate.value,
+        held_out_win_rate=result.held_out_win_rate.value if result.held_out_win_rate else None,
+    )
+    for alarm in alarms:
         bench.raise_alarm(alarm, rounds - 1)
     return result
 
 
 def result_rounds(bench: Workbench) -> int:
-    """How many rounds are behind the run's result: all that were trained, or those before a guard stopped it."""
+    """How many rounds are behind the run's result: all that were trained, or those before a guard stopped it or the last was undone."""
     stop = read_stop(bench)
-    return stop.kept_rounds if stop else bench.trained_rounds()
+    rounds = stop.kept_rounds if stop else bench.trained_rounds()
+    while rounds and is_undone(bench, rounds - 1):
+        rounds -= 1
+    return rounds
 
 
 def announce(bench: Workbench, result: Evaluation) -> None:
@@ -117,9 +132,19 @@ def summary(result: Evaluation) -> str:
         f"diversity kept {result.diversity_kept:.0%}",
         f"checkerboard x{result.checkerboard_ratio:.2f}",
     ]
+    if result.held_out_win_rate is not None:
+        parts.append(f"held-out judge {result.held_out_win_rate}")
     if result.subject_accuracy is not None and result.subject_change is not None:
         parts.append(f"subject accuracy {result.subject_accuracy:.1%} ({100 * result.subject_change:+.1f} points)")
     return ", ".join(parts) + f", {result.comparisons} comparisons"
+
+
+def refuse(bench: Workbench, round: int, reason: str) -> None:
+    """What guards.action says of a round that may not stand: the run ends before it, or goes back to before it."""
+    if bench.config.guards.action == "rollback":
+        roll_back(bench, round, reason)
+    else:
+        stop_at(bench, kept_rounds=round, reason=reason)
 
 
 def stop_at(bench: Workbench, *, kept_rounds: int, reason: str) -> None:

@@ -35,6 +35,7 @@ def write_report(bench: Workbench, rounds: int, stopped: str | None) -> Path:
         updates=bench.folder.read_metrics(),
         rows=rows,
         stopped=stopped,
+        alarms=sorted({(entry.round or 0, entry.body["guard"], entry.body["message"]) for entry in bench.store.journal.read(kind="alarm")}),
         blind=blind_result(bench, result.rounds),
         agreement=_agreement_by_round(bench, result.rounds),
         config=bench.folder.public_settings(),
@@ -75,4 +76,5 @@ def _point(evaluation: Evaluation) -> Point:
         diversity_kept=evaluation.diversity_kept,
         checkerboard_ratio=evaluation.checkerboard_ratio,
         subject_accuracy=evaluation.subject_accuracy,
+        held_out_win_rate=evaluation.held_out_win_rate,
     )

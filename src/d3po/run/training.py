@@ -12,6 +12,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from d3po.run.control import heed
 from d3po.run.judged import References, load_round, reference_context
+from d3po.run.rollback import caution
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints, save_checkpoint
 from d3po.storage.files import write_atomically
@@ -38,6 +39,7 @@ def train_round(bench: Workbench, round: int) -> None:
     if isinstance(bench.trainer.reader, Pictures):
         bench.trainer.reader.reference = partial(reference_context, bench, bench.config.objective.reference, references)
     updates = bench.trainer.plan(len(groups), round)
+    bench.trainer.caution = caution(bench, round)
     log = MetricsLog(bench, round, first)
     settings = bench.config.training
     bench.moved(None)
@@ -59,7 +61,7 @@ def train_round(bench: Workbench, round: int) -> None:
                 _save(bench, round, done, final=False, moving=references.moving)
 
         bench.trainer.run(groups, condition, updates[first:], after_update=after_update)
-    for alarm in check_round(log.metrics):
+    for alarm in check_round(log.metrics, bench.config.guards):
         bench.raise_alarm(alarm, round)
     moving = references.moving
     if moving is not None:

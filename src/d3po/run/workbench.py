@@ -137,7 +137,7 @@ class Workbench:
             tensors, _ = self.finals()[rounds - 1].load()
             self.trainer.load_state(tensors)
         elif self._touched:
-            raise RuntimeError("a trained policy cannot go back to the base; open the run anew")
+            self.trainer.reset()
         self._standing = rounds
         self._touched = self._touched or rounds > 0
 

@@ -1,12 +1,21 @@
-"""Guards: each names a way in which preference training fails, says why it fired, and what to change."""
+"""Guards: each names a way in which preference training fails, says why it fired, and what to change.
 
+Their thresholds come from runs that were made to fail on purpose and from healthy ones (docs/experiments.md).
+"""
+
+import math
 from dataclasses import dataclass
 
 from d3po.config import Guards
+from d3po.objectives.d3po import D3PO
 from d3po.training.trainer import Metrics
 
 NOTABLE = 1e-3
 """Log-ratios smaller than this are noise, not a direction."""
+FLAT = 0.1
+"""A loss that can move by less than this, in nats, shows nothing."""
+CLEARLY_UP = 0.6
+"""A win rate from which the trained judge counts as pleased."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +25,25 @@ class Alarm:
     guard: str
     message: str
     stops: bool
+    """Whether the round may not stand: the run ends or goes back, as guards.action says."""
+
+
+def check_settings(objective: object) -> list[Alarm]:
+    """Guards on what the settings make impossible; they only warn."""
+    if not isinstance(objective, D3PO) or objective.clip != "two_sided":
+        return []
+    reach = objective.beta * (math.log1p(objective.clip_range) - math.log1p(-objective.clip_range))
+    low, high = math.log1p(math.exp(-reach)), math.log1p(math.exp(reach))
+    if high - low >= FLAT:
+        return []
+    return [
+        Alarm(
+            guard="flat_loss",
+            message=f"with beta = {objective.beta:g} and ratios clipped at {objective.clip_range:g} the loss can only lie between {low:.3f} and {high:.3f}: "
+            "its curve stays flat by construction. Look at margin and accuracy, or set objective.clip = 'none'",
+            stops=False,
+        )
+    ]
 
 
 def check_update(metrics: Metrics, guards: Guards) -> list[Alarm]:
@@ -34,12 +62,29 @@ def check_update(metrics: Metrics, guards: Guards) -> list[Alarm]:
     return alarms
 
 
-def check_round(updates: list[Metrics]) -> list[Alarm]:
-    """Guards on the course of one round; they only warn."""
+def check_round(updates: list[Metrics], guards: Guards) -> list[Alarm]:
+    """Guards on the course of one round; they only warn, for what they see wastes work and harms nothing."""
     if len(updates) < 4:
         return []
     half = len(updates) // 2
     first, last = _mean(updates[:half]), _mean(updates[half:])
+    return [*_winner_falling(first, last), *_clip_saturated(last, guards)]
+
+
+def _clip_saturated(last: Metrics, guards: Guards) -> list[Alarm]:
+    if last["clip_fraction"] <= guards.max_clipped:
+        return []
+    return [
+        Alarm(
+            guard="clip_saturated",
+            message=f"clipping cut off {last['clip_fraction']:.0%} of the gradients in the second half of the round, above guards.max_clipped = "
+            f"{guards.max_clipped:.0%}: the round has nothing left to teach. Train fewer epochs or lower training.learning_rate",
+            stops=False,
+        )
+    ]
+
+
+def _winner_falling(first: Metrics, last: Metrics) -> list[Alarm]:
     falling = last["winner_log_ratio"] < min(-NOTABLE, first["winner_log_ratio"])
     if falling and last["margin"] > first["margin"] and -last["winner_log_ratio"] > last["margin"]:
         return [
@@ -53,9 +98,21 @@ def check_round(updates: list[Metrics]) -> list[Alarm]:
     return []
 
 
-def check_evaluation(diversity_kept: float, checkerboard_ratio: float, guards: Guards) -> list[Alarm]:
-    """Guards on what the pictures have become, as ratios to the base model's."""
+def check_evaluation(
+    guards: Guards, *, diversity_kept: float, checkerboard_ratio: float, win_rate: float = 0.5, held_out_win_rate: float | None = None
+) -> list[Alarm]:
+    """Guards on what the pictures have become, against the base model's."""
     alarms: list[Alarm] = []
+    if held_out_win_rate is not None and win_rate >= CLEARLY_UP and held_out_win_rate < guards.min_held_out:
+        alarms.append(
+            _alarm(
+                "over_optimised",
+                f"the trained judge prefers the new pictures in {win_rate:.0%} of cases, the held-out one in {held_out_win_rate:.0%}, below "
+                f"guards.min_held_out = {guards.min_held_out:.0%}: the policy is learning what fools its judge. Stop earlier, raise objective.beta, "
+                "or combine both judges in feedback.reward",
+                guards,
+            )
+        )
     if diversity_kept < guards.min_diversity:
         alarms.append(
             _alarm(
@@ -78,8 +135,8 @@ def check_evaluation(diversity_kept: float, checkerboard_ratio: float, guards: G
 
 
 def _alarm(guard: str, message: str, guards: Guards) -> Alarm:
-    return Alarm(guard=guard, message=message, stops=guards.action == "stop")
+    return Alarm(guard=guard, message=message, stops=guards.action != "warn")
 
 
 def _mean(updates: list[Metrics]) -> Metrics:
-    return {key: sum(update[key] for update in updates) / len(updates) for key in ("margin", "winner_log_ratio")}
+    return {key: sum(update[key] for update in updates) / len(updates) for key in ("margin", "winner_log_ratio", "clip_fraction")}

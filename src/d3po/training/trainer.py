@@ -75,6 +75,9 @@ class Trainer:
         self._step_weights = step_weights(replay, balanced=objective.step_weighting == "balanced")
         self._dimensions = math.prod(policy.latent_shape)
         self._brake = Brake(target=settings.target_kl)
+        self._initial = None if config.adapter.method == "full" else policy.state()
+        self.caution = 1.0
+        """Share of the learning rate that is used, beside the brake."""
 
     def plan(self, count: int, round: int) -> list[Update]:
         """The round's updates over `count` prompt groups: a function of the seed, the round and the settings alone."""
@@ -143,6 +146,19 @@ class Trainer:
         tensors |= {f"average.{name}": value for name, value in (self.average or {}).items()}
         tensors["brake.kl"] = torch.tensor(self._brake.kl, dtype=torch.float64)
         return {name: value.contiguous().clone() for name, value in tensors.items()}
+
+    def reset(self) -> None:
+        """Go back to before any training.
+
+        Raises:
+            RuntimeError: the whole network is trained, and no copy of it is kept; open the run anew.
+        """
+        if self._initial is None:
+            raise RuntimeError("a network that is trained whole cannot go back to the base; open the run anew")
+        self.policy.load_state(self._initial)
+        self.optimizer.state.clear()
+        self._brake.kl = 0.0
+        self.average = None if self.average is None else self.policy.state()
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Continue from `state()` of an earlier process."""
@@ -252,7 +268,7 @@ class Trainer:
         return {name: gaussian_kl(value * unit**2) / self._dimensions for name, value in squares.items()} | measured
 
     def _set_learning_rate(self, share: float) -> float:
-        rate = share * self.config.training.learning_rate
+        rate = share * self.caution * self.config.training.learning_rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate

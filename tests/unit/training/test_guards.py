@@ -1,18 +1,22 @@
 """Each guard fires on its own failure and is silent otherwise."""
 
-from d3po.config import Guards
-from d3po.training.guards import check_evaluation, check_round, check_update
+import pytest
+
+from d3po.config import Guards, RunConfig, override
+from d3po.objectives.registry import build
+from d3po.recipes import load_recipe
+from d3po.training.guards import check_evaluation, check_round, check_settings, check_update
 
 GUARDS = Guards(max_kl=0.05, min_diversity=0.6, max_checkerboard=1.6, action="stop")
 
 
 def course(margins: list[float], winners: list[float]) -> list[dict[str, float]]:
-    return [{"margin": m, "winner_log_ratio": w} for m, w in zip(margins, winners, strict=True)]
+    return [{"margin": m, "winner_log_ratio": w, "clip_fraction": 0.1} for m, w in zip(margins, winners, strict=True)]
 
 
 def test_a_healthy_update_and_a_healthy_evaluation_raise_no_alarm() -> None:
     assert check_update({"kl": 0.01, "kl/early": 0.02, "kl/late": 0.01}, GUARDS) == []
-    assert check_evaluation(0.9, 1.1, GUARDS) == []
+    assert check_evaluation(GUARDS, diversity_kept=0.9, checkerboard_ratio=1.1) == []
 
 
 def test_kl_is_watched_in_every_band() -> None:
@@ -24,18 +28,45 @@ def test_kl_is_watched_in_every_band() -> None:
 
 def test_an_action_of_warn_never_stops() -> None:
     warn = GUARDS.model_copy(update={"action": "warn"})
-    assert [alarm.stops for alarm in [*check_update({"kl/late": 1.0}, warn), *check_evaluation(0.1, 9.0, warn)]] == [False] * 3
+    assert [
+        alarm.stops
+        for alarm in [*check_update({"kl/late": 1.0}, warn), *check_evaluation(warn, diversity_kept=0.1, checkerboard_ratio=9.0)]
+    ] == [False] * 3
 
 
 def test_lost_diversity_and_checkerboards_are_told_apart() -> None:
-    assert [alarm.guard for alarm in check_evaluation(0.5, 1.0, GUARDS)] == ["diversity"]
-    assert [alarm.guard for alarm in check_evaluation(0.9, 2.0, GUARDS)] == ["checkerboard"]
+    assert [alarm.guard for alarm in check_evaluation(GUARDS, diversity_kept=0.5, checkerboard_ratio=1.0)] == ["diversity"]
+    assert [alarm.guard for alarm in check_evaluation(GUARDS, diversity_kept=0.9, checkerboard_ratio=2.0)] == ["checkerboard"]
 
 
 def test_a_falling_winner_is_named_only_when_the_margin_hides_it() -> None:
     sick = course([0.0, 0.001, 0.004, 0.005], [0.0, -0.001, -0.02, -0.03])
     healthy = course([0.0, 0.001, 0.004, 0.005], [0.0, 0.0005, 0.002, 0.003])
     noise = course([0.0, 1e-6, 2e-6, 3e-6], [0.0, -1e-6, -5e-6, -6e-6])
-    assert [alarm.guard for alarm in check_round(sick)] == ["winner_falling"]
-    assert check_round(healthy) == []
-    assert check_round(noise) == []
+    assert [alarm.guard for alarm in check_round(sick, GUARDS)] == ["winner_falling"]
+    assert check_round(healthy, GUARDS) == []
+    assert check_round(noise, GUARDS) == []
+
+
+def test_a_round_whose_gradients_are_cut_off_is_named() -> None:
+    saturated = [{"margin": 0.1, "winner_log_ratio": 0.1, "clip_fraction": share} for share in (0.1, 0.5, 0.95, 0.97)]
+    assert [alarm.guard for alarm in check_round(saturated, GUARDS)] == ["clip_saturated"]
+    assert check_round([line | {"clip_fraction": 0.8} for line in saturated], GUARDS) == []
+
+
+@pytest.mark.parametrize(("trained", "held_out", "fires"), [(0.9, 0.2, True), (0.9, 0.5, False), (0.5, 0.2, False), (0.9, None, False)])
+def test_a_judge_that_is_being_fooled_is_seen_by_another(trained: float, held_out: float | None, fires: bool) -> None:
+    alarms = check_evaluation(GUARDS, diversity_kept=1.0, checkerboard_ratio=1.0, win_rate=trained, held_out_win_rate=held_out)
+    assert [alarm.guard for alarm in alarms] == ["over_optimised"] * fires
+
+
+def test_a_loss_that_cannot_move_is_foretold() -> None:
+    def alarms(config: RunConfig) -> list[str]:
+        objective = build(config.objective.name, config.objective.model_dump())
+        return [f"{alarm.guard}: {alarm.message}" for alarm in check_settings(objective)]
+
+    (message,) = alarms(load_recipe("paper"))
+    assert message.startswith("flat_loss: ")
+    assert "0.683 and 0.703" in message
+    assert alarms(load_recipe("default")) == []
+    assert alarms(override(load_recipe("paper"), {"objective.beta": "10"}, where="test")) == []

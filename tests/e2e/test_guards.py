@@ -1,0 +1,66 @@
+"""What a run does when a guard fires: it warns, goes back, or stops."""
+
+from collections.abc import Callable
+
+import torch
+
+from d3po.run.folder import RunFolder
+from d3po.storage.checkpoints import list_checkpoints
+from tests.e2e.conftest import d3po
+
+MakeRun = Callable[..., RunFolder]
+SICK = {
+    "sampling.prompts_per_round": "2",
+    "evaluation.prompts": "1",
+    "training.epochs": "1",
+    "training.learning_rate": "1e-1",
+    "guards.max_kl": "1e-6",
+}
+
+
+def weights(run: RunFolder, round: int) -> dict[str, torch.Tensor]:
+    tensors, _ = [c for c in list_checkpoints(run.checkpoints) if c.round == round and c.final][-1].load()
+    return {name: value for name, value in tensors.items() if name.startswith("policy.")}
+
+
+def test_a_round_that_a_guard_refuses_is_undone_and_the_run_goes_on_with_smaller_steps(make_run: MakeRun) -> None:
+    run = make_run(settings=SICK | {"guards.action": "rollback", "training.target_kl": "0.0"})
+    done = d3po("run", run.path)
+    assert done.returncode == 0, done.stderr
+    assert "round 0 is undone" in done.stdout
+    assert all(value.abs().sum() == 0 for name, value in weights(run, 0).items() if "lora_B" in name), "the policy is the base model again"
+    rates = {line["round"]: line["learning_rate"] for line in run.read_metrics()}
+    assert rates[1] == 0.5 * rates[0]
+    assert "result after 0 rounds" in done.stdout
+    assert "<h2>Guards</h2>" in run.report.read_text()
+    again = d3po("run", run.path)
+    assert again.returncode == 0
+    assert "is undone" not in again.stdout, "what was undone is not trained again"
+
+
+def test_an_evaluation_that_a_guard_refuses_undoes_its_round(make_run: MakeRun) -> None:
+    settings = SICK | {
+        "guards.action": "rollback",
+        "guards.max_kl": "1e9",
+        "guards.max_checkerboard": "1e-9",
+        "training.learning_rate": "1e-3",
+    }
+    run = make_run(settings=settings)
+    done = d3po("run", run.path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is undone") == 2
+    assert all(value.abs().sum() == 0 for name, value in weights(run, 1).items() if "lora_B" in name)
+
+
+def test_a_held_out_judge_is_measured_and_never_trained_on(make_run: MakeRun) -> None:
+    settings = SICK | {
+        "guards.action": "warn",
+        "rounds": "1",
+        "evaluation.held_out_reward": "colourfulness",
+        "training.learning_rate": "1e-3",
+    }
+    run = make_run(settings=settings)
+    done = d3po("run", run.path)
+    assert done.returncode == 0, done.stderr
+    assert "held-out judge" in done.stdout
+    assert "held-out judge" in run.report.read_text()
