@@ -13,6 +13,8 @@ from d3po.cli.app import app
 from d3po.config import RunConfig, Section
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.metrics import pair_metrics
+from d3po.objectives.registry import OBJECTIVES
+from d3po.options import ObjectiveName
 from d3po.recipes import recipe_names
 from d3po.run.evaluating import Evaluation
 from d3po.training.trainer import BANDS
@@ -101,6 +103,17 @@ def test_every_error_is_documented(name: str) -> None:
     assert name in first_column("architecture.md")
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_has_a_page_with_its_own_values(name: ObjectiveName) -> None:
+    page, entry = (DOCS / "methods" / f"{name}.md").read_text(), OBJECTIVES[name]
+    rows = {words: cells[1] for row in page.splitlines() if (cells := row.strip("|").split("|")) and (words := cells[0]) and len(cells) > 2}
+    for key, value in entry.own.items():
+        (row,) = (rows[words] for words in rows if f"`{key}`" in words)
+        assert f"{value:g}" in row or f"{value:.0e}".replace("e-0", "e-") in row
+    assert all(part in page for part in ("**Idea.**", "**When.**", "**Healthy**", "**Sick**"))
+    assert f"]({name}.md)" in (DOCS / "methods" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_documented(name: str) -> None:
     assert name in first_column("recipes.md")
@@ -111,7 +124,9 @@ def test_every_command_has_an_example_in_the_readme(name: str) -> None:
     assert re.search(rf"^d3po {name}\b", (ROOT / "README.md").read_text(), re.MULTILINE), f"README.md shows no line `d3po {name} ...`"
 
 
-@pytest.mark.parametrize("page", [*sorted(path.name for path in DOCS.glob("*.md")), "../README.md", "../CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "page", [*sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")), "../README.md", "../CONTRIBUTING.md"]
+)
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     path = DOCS / page
     targets = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", path.read_text())
