@@ -34,7 +34,7 @@ HEADING = """\
 
 A run's settings are in `run.toml` in its folder. `d3po init` writes it complete, every setting with its value and a word on it; a recipe
 changes some of the defaults below. An unknown key is refused, and the nearest known one is suggested. Values are not coerced: `"4"` is not `4`.
-Once a run has begun, `rounds`, `recipe`, `[guards]`, `[tracking]` and `[hardware]` may still change; everything else decided what was already
+Once a run has begun, `rounds`, `recipe`, `[guards]`, `[judge]`, `[tracking]` and `[hardware]` may still change; everything else decided what was already
 made and needs a new folder.
 """
 

@@ -372,7 +372,7 @@ def dump_config(config: RunConfig) -> str:
     document = tomlkit.document()
     document.add(
         tomlkit.comment(
-            "All settings of this run. rounds, [guards], [tracking] and [hardware] may change; other changes need a new run folder."
+            "All settings of this run. rounds, [guards], [judge], [tracking] and [hardware] may change; other changes need a new run folder."
         )
     )
     _fill(document, config)

