@@ -13,6 +13,7 @@ from torch import Tensor
 from d3po.diffusion.rollout import rollout
 from d3po.models.base import AbstractPolicy, SamplerSettings
 from d3po.models.families import FAMILIES, family_of
+from d3po.objectives.registry import OBJECTIVES
 from d3po.recipes import load_recipe
 from d3po.run.exporting import export_result
 from d3po.run.folder import RunFolder, create_run
@@ -20,6 +21,9 @@ from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator
 from d3po.run.starting import numbered_starts, start
 from d3po.run.workbench import Workbench
+from d3po.storage.shards import Shard, writing_shard
+from d3po.training.data import PromptGroup
+from d3po.training.evidence import Pictures
 from tests.e2e import plain
 from tests.e2e.conftest import HELD_OUT, PROMPTS, SETTINGS
 from tests.tiny import TINY, save_tiny
@@ -142,3 +146,24 @@ def load(directory: Path) -> DiffusionPipeline:
 
 def test_every_family_but_custom_has_a_tiny_pipeline() -> None:
     assert {family.name for family in FAMILIES} == {*TINY, "custom"}
+
+
+def test_pictures_alone_can_be_trained_on(trained: Trained, tmp_path: Path) -> None:
+    bench = opened(trained.folder)
+    policy = bench.policy
+    size = policy.decode(torch.zeros(1, *policy.latent_shape)).shape[2:]
+    latents = policy.encode(torch.rand(2, 3, *size))
+    assert tuple(latents.shape) == (2, *policy.latent_shape)
+    with writing_shard(tmp_path / "pictures", num_steps=0, batch=2, latent_shape=policy.latent_shape, dtype="float32") as writer:
+        writer.append(latents)
+        writer.finish()
+    nothing = torch.zeros(0)
+    group = PromptGroup(
+        prompt=0, identity="a", shard=Shard(path=tmp_path / "pictures"), rows=torch.arange(2), pairs=torch.zeros(0, 2, dtype=torch.long),
+        targets=nothing, weights=nothing, reference=None,
+    )  # fmt: skip
+    reader = Pictures(policy, bench.replay, OBJECTIVES["flow_dpo"].needs)
+    evidence = reader.read([group], policy.encode_prompts(["a cat"]), torch.tensor([250, 750]), (0, 0, 0))
+    (evidence.log_ratio[:, 0] - evidence.log_ratio[:, 1]).sum().backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in policy.trainable().values())
+    bench.close()
