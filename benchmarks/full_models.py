@@ -16,10 +16,9 @@ PLACES = 77
 
 
 def save(name: str, directory: Path) -> Path:
-    """Write the model `sd15` (float32) or `sdxl` (bfloat16), unless it is there already."""
+    """Write the model `sd15` or `sdxl` in float32, unless it is there already."""
     if not (directory / "model_index.json").exists():
         torch.manual_seed(0)
-        torch.set_default_dtype({"sd15": torch.float32, "sdxl": torch.bfloat16}[name])
         {"sd15": sd15, "sdxl": sdxl}[name]().save_pretrained(directory)
     return directory
 

@@ -22,11 +22,12 @@ from benchmarks.full_models import save
 from d3po.config import RunConfig, override
 from d3po.run.feedback import compare_round
 from d3po.run.folder import RunFolder, create_run
+from d3po.run.judged import References, load_round
 from d3po.run.plan import plan_run
 from d3po.run.probe import peak_bytes
 from d3po.run.progress import Narrator
 from d3po.run.sampling import sample_round
-from d3po.run.training import load_round, train_round
+from d3po.run.training import train_round
 from d3po.run.workbench import Workbench
 from d3po.training.data import PromptGroup, step_batch
 
@@ -104,7 +105,7 @@ def run(path: str, repeats: str) -> Report:
     report["parameters"] = sum(weight.numel() for weight in network.parameters())
     report["trained"] = sum(weight.numel() for weight in bench.policy.trainable().values())
     report["metrics"] = bench.folder.read_metrics()[0]
-    groups, condition = load_round(bench, 0, None)
+    groups, condition = load_round(bench, 0, References(start=None, moving=None))
     step = torch.tensor([len(bench.replay.grid) // 2])
     ours, bare = interleaved_cpu(
         lambda: bench.trainer.update(groups, condition, step), bare_pass(bench, groups, condition, step), int(repeats)

@@ -44,6 +44,8 @@ class D3POError(Exception):
     """Base of all errors d3po raises on purpose."""
 
     exit_code = 1
+    said_elsewhere = False
+    """Whether another process of the same run tells the user."""
 
 
 class UserError(D3POError):

@@ -18,7 +18,8 @@ def main() -> None:
     except D3POError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        if not error.said_elsewhere:
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:

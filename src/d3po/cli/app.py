@@ -1,6 +1,7 @@
 """The commands: each opens a run folder and does one phase of it."""
 
 import os
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -54,7 +55,9 @@ def init(
         str | None,
         typer.Option(help="emoji (embedded), a folder in diffusers' layout, a .safetensors file, a hub id, or custom:module:function."),
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="Prompts to train on, one a line. Default: the recipe's, and for emoji a list of its own.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompts to train on, one a line. Default: the recipe's, and for emoji a list of its own.")
+    ] = None,
     held_out: Annotated[Path | None, typer.Option(help="Prompts for evaluation only. Default: every fifth of --prompts.")] = None,
     set_: SetOption = None,
     skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Pass over empty lines in prompt files.")] = False,
@@ -92,19 +95,24 @@ def run(
     set_: SetOption = None,
     serve: Annotated[bool, typer.Option("--serve", help="Also serve the rating page, as `d3po rate` does, and open it.")] = False,
     port: Annotated[int, typer.Option(help="Port of the page of --serve.")] = 8000,
+    num_processes: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine that sample and train together, such as one a GPU.")
+    ] = 1,
     dry_run: DryRun = False,
 ) -> None:
     """Sample, compare, train and evaluate, round after round, to the end; then write the report."""
+    if num_processes > 1 and not dry_run:
+        return _launched(num_processes)
     changes = dict(_assignment(text) for text in set_ or [])
     if feedback is not None:
         changes["feedback.source"] = feedback
-    with _opened(run, changes, more=more) as bench:
+    with _opened(run, changes, more=more, together=True) as bench:
         if dry_run:
             return _print_plan(bench)
         from d3po.run.loop import run_rounds
         from d3po.run.serving import rating_page
 
-        with rating_page(run, port) if serve else nullcontext():
+        with rating_page(run, port) if serve and bench.team.leads else nullcontext():
             run_rounds(bench)
 
 
@@ -263,29 +271,51 @@ def doctor() -> None:
 
 
 @contextmanager
-def _opened(path: Path, changes: dict[str, str] | None = None, *, more: int = 0) -> "Generator[Workbench, None, None]":
+def _opened(
+    path: Path, changes: dict[str, str] | None = None, *, more: int = 0, together: bool = False
+) -> "Generator[Workbench, None, None]":
+    """A run folder at work; with `together`, in every process that a launcher started, the first of which holds its lock."""
     from d3po.errors import ConfigError
     from d3po.run.folder import RunFolder
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but a run trains in one process today; start `d3po` without a launcher"
-        )
+    processes, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if processes > 1 and not together:
+        raise ConfigError(f"WORLD_SIZE is {processes}, but only `d3po run` takes several processes; start this command without a launcher")
     folder = RunFolder(path=path)
     config = folder.config()
-    with folder.locked():
+    with folder.locked() if rank == 0 else nullcontext():
+        from rich.console import Console
+
+        from d3po.config import override
         from d3po.run.progress import Narrator
         from d3po.run.workbench import Workbench, final_checkpoints
 
         if more:
             changes = {"rounds": str(len(final_checkpoints(folder)) + more)} | (changes or {})
         if changes:
-            config = folder.change(changes)
-        bench = Workbench(folder=folder, config=config, narrator=Narrator())
+            config = folder.change(changes) if rank == 0 else override(config, changes, where="--set")
+        bench = Workbench(folder=folder, config=config, narrator=Narrator(Console(quiet=rank > 0)))
         try:
             yield bench
         finally:
             bench.close()
+
+
+def _launched(processes: int) -> None:
+    """This command line in several processes, `--num-processes` taken out of it."""
+    from d3po.errors import ConfigError
+    from d3po.run.launching import launch
+
+    if "WORLD_SIZE" in os.environ:
+        raise ConfigError("--num-processes starts processes of its own, but a launcher has started this one; take one of the two")
+    words = iter(sys.argv[1:])
+    kept: list[str] = []
+    for word in words:
+        if word == "--num-processes":
+            next(words, None)
+        elif not word.startswith("--num-processes="):
+            kept.append(word)
+    launch(kept, processes)
 
 
 def _next_round(bench: "Workbench") -> int:

@@ -2,7 +2,8 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from d3po.errors import TrainingStoppedError
 from d3po.run.asking import ask_people
@@ -29,20 +30,34 @@ class Stop:
 
 
 def run_rounds(bench: Workbench) -> None:
-    """Bring the run to its end from wherever it is, and write the report."""
+    """Bring the run to its end from wherever it is, and write the report.
+
+    Of several processes all sample and train; the first one does everything else, while the others wait.
+    """
+    team = bench.team
+    team.lead(partial(_begin, bench))
+    for round in range(bench.config.rounds):
+        if team.lead(partial(read_stop, bench)):
+            break
+        try:
+            run_round(bench, round)
+        except TrainingStoppedError as stop:
+            team.lead(partial(refuse, bench, round, str(stop)))
+            if not team.leads:
+                bench.moved(None)  # the first process may have gone back; the others do when they next stand at a round
+    team.lead(partial(_finish, bench))
+
+
+def _begin(bench: Workbench) -> None:
     bench.folder.mark_started(bench.config)
     bench.store.journal.control("resume", bench.store.people.owner().id)
     bench.journal.phase("evaluating", None, "the base model")
     announce(bench, evaluate(bench, 0))
     for alarm in check_settings(bench.trainer.objective) if bench.trained_rounds() == 0 else ():
         bench.raise_alarm(alarm, 0)
-    for round in range(bench.config.rounds):
-        if read_stop(bench):
-            break
-        try:
-            run_round(bench, round)
-        except TrainingStoppedError as stop:
-            refuse(bench, round, str(stop))
+
+
+def _finish(bench: Workbench) -> None:
     stop = read_stop(bench)
     bench.journal.phase("stopped" if stop else "done", None, stop.reason if stop else "")
     if stop:
@@ -59,19 +74,27 @@ def run_round(bench: Workbench, round: int) -> None:
         TrainingStoppedError: a guard fired that stops.
         RunEndedError: somebody ended the run from the dashboard.
     """
-    if is_undone(bench, round):
+    team = bench.team
+    if team.lead(partial(is_undone, bench, round)):
         return
-    heed(bench)
     if bench.config.feedback.source != "imported":
-        bench.journal.phase("sampling", round)
+        team.lead(partial(_enter, bench, "sampling", round))
         sample_round(bench, round)
-        collect_feedback(bench, round)
-    heed(bench)
-    bench.journal.phase("training", round)
+        team.lead(partial(collect_feedback, bench, round))
+    team.lead(partial(_enter, bench, "training", round))
     train_round(bench, round)
     if bench.config.evaluation.every_round or round == bench.config.rounds - 1:
-        bench.journal.phase("evaluating", round)
-        measure(bench, round + 1)
+        team.lead(partial(_measure_round, bench, round))
+
+
+def _enter(bench: Workbench, phase: Literal["sampling", "training"], round: int) -> None:
+    heed(bench)
+    bench.journal.phase(phase, round)
+
+
+def _measure_round(bench: Workbench, round: int) -> None:
+    bench.journal.phase("evaluating", round)
+    measure(bench, round + 1)
 
 
 def collect_feedback(bench: Workbench, round: int) -> None:

@@ -1,7 +1,8 @@
 """The sampling phase: a round's rollouts, and evaluation pictures."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,27 @@ def sample_round(bench: Workbench, round: int, *, repair: bool = False) -> None:
     if not missing and not damaged:
         return
     bench.stand_at(round)
-    with bench.narrator.bar(f"round {round}: sampling", total=(len(missing) + len(damaged)) * len(bench.replay.grid)) as bar:
-        for number in sorted([*missing, *damaged]):
-            checksum = _sample_shard(bench, round, number, shards[number], on_step=lambda: bar.advance())
-            if number in done and checksum != done[number].checksum:
-                raise CorruptFileError(
-                    f"shard {number} of round {round} was made again but differs from the recorded one (other torch version or machine?); "
-                    "start a new run folder"
-                )
-            if number not in done:
-                _record(bench, round, number, shards[number], checksum)
+    todo, team = sorted([*missing, *damaged]), bench.team
+    with bench.narrator.bar(f"round {round}: sampling", total=-(-len(todo) // team.size) * len(bench.replay.grid)) as bar:
+        for start in range(0, len(todo), team.size):
+            mine = team.share(todo[start : start + team.size])
+            made = {number: _sample_shard(bench, round, number, shards[number], on_step=lambda: bar.advance()) for number in mine}
+            checksums = {number: checksum for theirs in team.gather(made) for number, checksum in theirs.items()}
+            team.lead(partial(_take_down, bench, round, shards, checksums, {number: record.checksum for number, record in done.items()}))
+
+
+def _take_down(
+    bench: Workbench, round: int, shards: Sequence[Sequence[str]], checksums: Mapping[int, str], recorded: Mapping[int, str]
+) -> None:
+    """Record shards that were made; those that were made again must be what they were."""
+    for number, checksum in checksums.items():
+        if checksum != recorded.get(number, checksum):
+            raise CorruptFileError(
+                f"shard {number} of round {round} was made again but differs from the recorded one (other torch version or machine?); "
+                "start a new run folder"
+            )
+        if number not in recorded:
+            _record(bench, round, number, shards[number], checksum)
 
 
 def is_sampled(bench: Workbench, round: int) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -35,20 +36,21 @@ def train_round(bench: Workbench, round: int) -> None:
     if bench.trained_rounds() > round:
         return
     first, references = _restore(bench, round)
-    groups, condition = load_round(bench, round, references)
+    groups, condition = bench.team.first(partial(load_round, bench, round, references))
     if isinstance(bench.trainer.reader, Pictures):
         bench.trainer.reader.reference = partial(reference_context, bench, bench.config.objective.reference, references)
     updates = bench.trainer.plan(len(groups), round)
     bench.trainer.caution = caution(bench, round)
-    log = MetricsLog(bench, round, first)
+    log = MetricsLog(bench, round, first) if bench.team.leads else None
     settings = bench.config.training
     bench.moved(None)
     judged = sum(len(group.targets) if group.labels is None else len(group) for group in groups)
     said = f"{judged} {'pairs' if bench.trainer.needs.labels == 'pairs' else 'pictures'}"
-    with bench.narrator.bar(f"round {round}: training", total=len(updates)) as bar, log:
+    with bench.narrator.bar(f"round {round}: training", total=len(updates)) as bar, log or nullcontext():
         bar.advance(first, said)
 
         def after_update(update: Update, metrics: Metrics) -> None:
+            assert log is not None
             log.write(update, metrics)
             bar.advance(1, f"{said}  loss {metrics['loss']:.3f}  margin {metrics['margin']:+.4f}")
             bench.journal.write("update", round, number=update.number, of=len(updates), loss=metrics["loss"], margin=metrics["margin"])
@@ -60,14 +62,20 @@ def train_round(bench: Workbench, round: int) -> None:
                 log.sync()
                 _save(bench, round, done, final=False, moving=references.moving)
 
-        bench.trainer.run(groups, condition, updates[first:], after_update=after_update)
-    for alarm in check_round(log.metrics, bench.config.guards):
+        bench.trainer.run(
+            groups, condition, updates[first:], after_update=lambda update, metrics: bench.team.lead(partial(after_update, update, metrics))
+        )
+    bench.team.lead(lambda: _end(bench, round, len(updates), log, references.moving))
+    bench.moved(round + 1)
+
+
+def _end(bench: Workbench, round: int, updates: int, log: "MetricsLog | None", moving: dict[str, Tensor] | None) -> None:
+    """Look back on the round, and save what it made."""
+    for alarm in check_round(log.metrics if log else [], bench.config.guards):
         bench.raise_alarm(alarm, round)
-    moving = references.moving
     if moving is not None:
         moving = moving_average(moving, bench.policy.state(), bench.config.objective.reference_decay)
-    _save(bench, round, len(updates), final=True, moving=moving)
-    bench.moved(round + 1)
+    _save(bench, round, updates, final=True, moving=moving)
 
 
 class MetricsLog:
@@ -79,7 +87,7 @@ class MetricsLog:
         kept = [line for line in earlier if (line["round"], line["update"]) < (round, first)]
         write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
         self._step = len(kept)
-        self.metrics: list[Metrics] = [line for line in kept if line["round"] == round]
+        self.metrics: list[Metrics] = [{key: float(value) for key, value in line.items()} for line in kept if line["round"] == round]
 
     def __enter__(self) -> "MetricsLog":
         self._file = self._path.open("a")

@@ -23,6 +23,7 @@ from d3po.storage.embeddings import EmbeddingCache
 from d3po.training.fitting import Fitting
 from d3po.training.guards import Alarm
 from d3po.training.replay import Replay
+from d3po.training.team import Team
 from d3po.training.trainer import AUTOCAST, Trainer
 
 BASE = "base"
@@ -61,6 +62,11 @@ class Workbench:
         return load_criteria(self.config.feedback.reward, self.narrator.say)
 
     @cached_property
+    def team(self) -> Team:
+        """The processes of this run."""
+        return Team()
+
+    @cached_property
     def policy(self) -> AbstractPolicy:
         """The run's model with its adapter."""
         adapter = self.config.adapter
@@ -74,10 +80,11 @@ class Workbench:
         if self.config.training.gradient_checkpointing:
             policy.enable_gradient_checkpointing()
         if torch.cuda.is_available():
-            policy.to("cuda")  # not run here: there was no GPU
+            policy.to(str(self.team.device))  # not run here: there was no GPU
         if self.config.hardware.compile:
             policy.network.compile()
-        self.journal.watch(policy.network)
+        if self.team.leads:
+            self.journal.watch(policy.network)
         return policy
 
     @cached_property
@@ -90,7 +97,7 @@ class Workbench:
         """The run's trainer, optimizer state not yet loaded."""
         check_model(self.config, self.replay.transition)
         replay = self.replay if self.config.training.guided else replace(self.replay, guidance=1.0)
-        return Trainer(self.policy, replay, self.config, say=self.narrator.say)
+        return Trainer(self.policy, replay, self.config, team=self.team, say=self.narrator.say)
 
     @cached_property
     def sampling_fits(self) -> Fitting:

@@ -41,7 +41,8 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, n
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
-    """Give the optimizer the state that `optimizer_state` made."""
+    """Give the optimizer the state that `optimizer_state` made; what it says nothing of begins anew."""
+    optimizer.state.clear()
     for name, parameter in parameters.items():
         kept = {key.removeprefix(PREFIX).removesuffix(f".{name}"): value for key, value in _of(name, tensors)}
         if kept:

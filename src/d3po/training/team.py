@@ -1,5 +1,6 @@
 """The processes that train one policy together: who is the first, and how they agree."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,11 +19,17 @@ PATIENCE = timedelta(days=30)
 
 
 class Team:
-    """All processes of a run, or the only one. Every method but `leads` and `share` is called by all of them, in the same order."""
+    """All processes of a run, or the only one. Every method but `share` is called by all of them, in the same order."""
 
     def __init__(self) -> None:
-        self._state = PartialState(timeout=PATIENCE)
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        self._state = PartialState(cpu=several and not torch.cuda.is_available(), timeout=PATIENCE)
         self.rank, self.size = self._state.process_index, self._state.num_processes
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return torch.device(str(self._state.device))
 
     @property
     def leads(self) -> bool:
@@ -48,6 +55,7 @@ class Team:
                 outcome = [(None, error)]
         result, error = broadcast_object_list(outcome)[0]
         if error is not None:
+            error.said_elsewhere = not self.leads
             raise error
         return result
 

@@ -53,14 +53,22 @@ class Update:
 class Trainer:
     """Moves a policy by preferences; holds the optimizer and, optionally, averaged weights."""
 
-    def __init__(self, policy: AbstractPolicy, replay: Replay, config: RunConfig, *, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        policy: AbstractPolicy,
+        replay: Replay,
+        config: RunConfig,
+        *,
+        team: Team | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.policy, self.replay, self.config = policy, replay, config
         objective, settings = config.objective, config.training
         self.needs = OBJECTIVES[objective.name].needs
         self.objective = build(objective.name, objective.model_dump())
         reader = Trajectories if self.needs.evidence == "trajectories" else Pictures
         self.reader = reader(policy, replay, self.needs)
-        self.team = Team()  # before accelerate's own state, which would take its own idea of patience
+        self.team = team or Team()  # before accelerate's own state, which would take its own idea of patience
         self.accelerator = _accelerator(settings.mixed_precision)
         self._fitting = Fitting("training", say, halve=config.hardware.halve_on_out_of_memory)
         self.optimizer = make_optimizer(

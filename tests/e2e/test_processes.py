@@ -1,0 +1,89 @@
+"""Two processes train what one trains, a killed one ends the run with a word, and the run goes on in as many processes as one likes."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from torch import Tensor
+
+from d3po.run.folder import RunFolder
+from d3po.run.loop import run_rounds
+from d3po.run.progress import Narrator
+from d3po.run.workbench import Workbench, final_checkpoints
+from d3po.storage.files import sha256
+from tests.e2e.conftest import command, environment
+
+SETTINGS = {
+    "rounds": "1",
+    "sampling.steps": "3",
+    "sampling.images_per_prompt": "2",
+    "sampling.prompts_per_shard": "1",
+    "training.epochs": "12",
+    "training.learning_rate": "1e-4",
+    "training.prompts_per_update": "2",
+    "training.checkpoint_every": "5",
+    "evaluation.prompts": "1",
+}
+UPDATES = 24
+TOGETHER = "update-000020"
+"""Of the checkpoint that two processes reach before one of them is killed."""
+
+
+def alone(folder: RunFolder) -> dict[str, Tensor]:
+    """The weights that one process ends with."""
+    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+    run_rounds(bench)
+    bench.close()
+    return weights(folder)
+
+
+def weights(folder: RunFolder) -> dict[str, Tensor]:
+    (final,) = final_checkpoints(folder)
+    return {name: value for name, value in final.load()[0].items() if name.startswith("policy.")}
+
+
+def started(folder: RunFolder, processes: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("run", folder.path, "--num-processes", str(processes)), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment()
+    )  # fmt: skip
+
+
+def shards(folder: RunFolder) -> list[str]:
+    return [sha256(path) for path in sorted((folder.path / "rollouts").rglob("shard-*.safetensors"))]
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does_and_one_goes_on_where_two_were_killed(make_run: Callable[..., RunFolder]) -> None:
+    one, two = make_run("one", SETTINGS), make_run("two", SETTINGS)
+    with started(two, 2) as launcher:
+        while not list(two.checkpoints.glob(f"*{TOGETHER}*")):
+            assert launcher.poll() is None, launcher.stderr and launcher.stderr.read()
+            time.sleep(0.05)
+        children = psutil.Process(launcher.pid).children()
+        os.kill(next(child.pid for child in children if child.environ().get("RANK") == "1"), signal.SIGKILL)
+        _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 1
+    assert "error: process 1 of 2 was ended by SIGKILL, so the others were stopped too" in said
+    assert not final_checkpoints(two)
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    expected, result = alone(one), alone(two)
+    assert shards(two) == shards(one), "noise is by identity"
+    assert len(two.read_metrics()) == UPDATES
+    assert result.keys() == expected.keys()
+    for name, value in result.items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5)
+
+
+def test_other_commands_take_one_process(make_run: Callable[..., RunFolder], tmp_path: Path) -> None:
+    folder = make_run()
+    result = subprocess.run(
+        command("sample", folder.path), capture_output=True, text=True, env=environment() | {"WORLD_SIZE": "2"}, check=False
+    )
+    assert result.returncode == 2
+    assert "WORLD_SIZE is 2, but only `d3po run` takes several processes" in result.stderr
