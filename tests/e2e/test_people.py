@@ -118,6 +118,13 @@ def test_pairs_are_chosen_while_people_vote(make_run: MakeRun) -> None:
     assert all(question.at_random is not None for question in asked)
 
 
+def test_how_people_are_asked_may_change_once_a_run_has_begun(make_run: MakeRun) -> None:
+    folder = make_run(settings=HUMAN)
+    folder.mark_started(folder.config())
+    changed = folder.change({"feedback.pairs_per_prompt": "2", "feedback.choose": "adaptive", "feedback.overlap": "3"})
+    assert changed.feedback.choose == folder.config().feedback.choose == "adaptive"
+
+
 def test_train_now_ends_the_wait_once_something_is_preferred(make_run: MakeRun) -> None:
     bench = sampled(make_run)
     thread = waiting(bench)

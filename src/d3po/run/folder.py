@@ -18,7 +18,7 @@ from d3po.storage.files import sha256, write_atomically
 
 CHANGEABLE: dict[str, bool | set[str]] = {
     **dict.fromkeys(("database", "rounds", "tracking", "guards", "hardware", "judge", "recipe"), True),
-    "feedback": {"source", "ask", "pairs_per_prompt", "overlap", "quota", "deadline_minutes"},
+    "feedback": {"source", "ask", "pairs_per_prompt", "choose", "overlap", "quota", "deadline_minutes"},
 }
 """Settings that may change between two commands on one folder; all others decide what was already made."""
 
