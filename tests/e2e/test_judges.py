@@ -67,6 +67,18 @@ def test_a_model_without_an_address_is_refused_at_once(make_run: MakeRun) -> Non
         make_run(settings=MODEL)
 
 
+def test_a_judge_that_cannot_be_had_is_said_so_before_any_picture_is_made(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(settings={"feedback.reward": '"clip_score:/no/such/folder"'})
+    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+    with pytest.raises(RewardError, match="judge clip_score cannot be loaded"):
+        evaluate(bench, 0)
+    assert not folder.images("held-out").exists()
+    monkeypatch.setattr("d3po.run.needs.find_spec", lambda name: None)
+    asking = make_run("asking", settings=MODEL | {"judge.url": '"http://localhost:9/v1"'})
+    with pytest.raises(ConfigError, match=r"needs tenacity.*pip install 'd3po\[vision\]'"):
+        Workbench(folder=asking, config=asking.config(), narrator=Narrator())
+
+
 def test_a_dry_run_says_what_judging_will_cost(make_run: MakeRun) -> None:
     folder = make_run(settings=MODEL | {"judge.url": '"http://localhost:9/v1"'})
     assert "24 pairs in both orders, 48 calls" in d3po("run", folder.path, "--dry-run").stdout

@@ -58,7 +58,7 @@ def evaluate(bench: Workbench, rounds: int) -> Evaluation:
     path = bench.folder.evaluation(label_of(rounds))
     if path.exists():
         return read_evaluation(bench, rounds)
-    settings = bench.config.evaluation
+    settings, criteria = bench.config.evaluation, bench.criteria  # a judge that cannot be had is said so before pictures are made
     prompts = bench.folder.held_out()[: settings.prompts]
     bench.stand_at(rounds)
     with averaged(bench, rounds):
@@ -66,7 +66,7 @@ def evaluate(bench: Workbench, rounds: int) -> Evaluation:
         pictures = sample_pictures(bench, prompts, settings.images_per_prompt, stream=STREAM, title=title)
     _keep_pictures(bench, label_of(rounds), prompts, pictures)
     scores = [
-        [[reward(Image.fromarray(pixels), prompt) for reward in bench.criteria] for pixels in row]
+        [[reward(Image.fromarray(pixels), prompt) for reward in criteria] for pixels in row]
         for prompt, row in zip(prompts, pictures, strict=True)
     ]
     accuracy = subject_accuracy(pictures, prompts) if bench.config.model == EMBEDDED else None

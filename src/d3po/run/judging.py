@@ -5,9 +5,10 @@ import json
 import math
 import os
 from dataclasses import asdict
-from importlib.util import find_spec
 
 from d3po.errors import RewardError
+from d3po.feedback.vision.cache import VerdictCache
+from d3po.feedback.vision.client import ChatClient, Patience
 from d3po.feedback.vision.judge import BothOrders, Conduct, PicturePair, VisionJudge, conduct
 from d3po.feedback.vision.spending import Estimate, Price, Purse, estimate
 from d3po.preferences.records import ImageRecord, NewQuestion
@@ -66,11 +67,6 @@ def _purse(bench: Workbench) -> Purse:
 
 
 def _ask(bench: Workbench, purse: Purse, pairs: list[PicturePair], round: int) -> list[BothOrders]:
-    if find_spec("tenacity") is None:
-        raise RewardError("feedback.source is 'model', which needs tenacity, not installed here; `pip install 'd3po[vision]'`")
-    from d3po.feedback.vision.cache import VerdictCache
-    from d3po.feedback.vision.client import ChatClient, Patience
-
     settings = bench.config.judge
     patience = Patience(timeout=settings.timeout_seconds, attempts=settings.attempts)
     client = ChatClient(settings.url, key=os.environ.get(settings.key_variable), patience=patience, purse=purse)

@@ -10,7 +10,6 @@ from d3po.run.asking import ask_people
 from d3po.run.control import heed
 from d3po.run.evaluating import Evaluation, evaluate, label_of
 from d3po.run.feedback import compare_round
-from d3po.run.judging import judge_by_model
 from d3po.run.reporting import write_report
 from d3po.run.rollback import is_undone, roll_back
 from d3po.run.sampling import sample_round
@@ -103,6 +102,8 @@ def collect_feedback(bench: Workbench, round: int) -> None:
     if source == "human":
         ask_people(bench, round)
     elif source == "model":
+        from d3po.run.judging import judge_by_model  # needs packages of an extra
+
         judge_by_model(bench, round)
     else:
         compare_round(bench, round)

@@ -1,5 +1,7 @@
 """What an objective needs and a run lacks, said before any work is done."""
 
+from importlib.util import find_spec
+
 from d3po.config import RunConfig
 from d3po.diffusion.flow import FlowSDE
 from d3po.diffusion.transition import Transition
@@ -8,11 +10,13 @@ from d3po.objectives.registry import OBJECTIVES
 
 
 def check_needs(config: RunConfig) -> None:
-    """Hold the objective's needs against the settings.
+    """Hold the objective's needs, and the judge's, against the settings and what is installed.
 
     Raises:
         ConfigError: something is missing; the message says what would give it.
     """
+    if config.feedback.source == "model" and find_spec("tenacity") is None:
+        raise ConfigError("feedback.source is 'model', which needs tenacity, not installed here; `pip install 'd3po[vision]'`")
     name = config.objective.name
     needs = OBJECTIVES[name].needs
     if needs.evidence == "trajectories" and config.feedback.source == "imported":
