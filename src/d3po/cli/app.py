@@ -249,6 +249,8 @@ def judges() -> None:
     for entry in ENTRIES:
         for line in entry.lines():
             typer.echo(line)
+    typer.echo("several at once: feedback.reward = weighted:0.7*A+3*B (a sum) or pareto:A+B (better by one and worse by none)")
+    typer.echo("a vision-language model: feedback.source = \"model\" and the settings in [judge] (pip install 'd3po[vision]')")
 
 
 @app.command(epilog="Example: `d3po objectives` · start a run with one: `d3po init runs/kto --objective kto`")

@@ -8,7 +8,7 @@ from torch import nn
 from d3po.preferences.store import Journal
 from d3po.training.guards import Alarm
 
-PhaseName = Literal["sampling", "rating", "training", "evaluating", "done", "stopped"]
+PhaseName = Literal["sampling", "rating", "judging", "training", "evaluating", "done", "stopped"]
 
 
 class RunJournal:

@@ -31,6 +31,7 @@ def judge_by_model(bench: Workbench, round: int) -> None:
     images = {image.id: image for image in bench.store.pictures.images(round)}
     pairs = [_pictures(bench, images[a], images[b]) for a, b in pairs_of_round(bench, list(images.values()))]
     bench.narrator.say(f"round {round}: asking {bench.config.judge.model} about {_estimate(bench, len(pairs), pairs[0].prompt)}")
+    bench.journal.phase("judging", round, bench.config.judge.model)
     purse = _purse(bench)
     before = purse.cost
     verdicts = _ask(bench, purse, pairs, round)
