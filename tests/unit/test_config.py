@@ -116,7 +116,7 @@ def test_unknown_setting_like_no_other_lists_those_there_are() -> None:
         ("seed = -1", "seed", "-1"),
         ('rounds = "five"', "rounds", "'five'"),
         ("rounds = 2.5", "rounds", "2.5"),
-        ("[objective]\nbeta = 0", "objective.beta", "0"),
+        ("[objective]\nbeta = -1", "objective.beta", "-1"),
         ("[objective]\nbeta = nan", "objective.beta", "nan"),
         ('[objective]\nclip = "both"', "objective.clip", "'both'"),
         ("[sampling]\nimages_per_prompt = 1", "sampling.images_per_prompt", "1"),
