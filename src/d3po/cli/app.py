@@ -208,13 +208,26 @@ def report(run: RunArgument) -> None:
 def export(
     run: RunArgument,
     to: Annotated[Path | None, typer.Option(help="Where to write. Default: `export` in the run folder.")] = None,
+    push_to: Annotated[
+        str | None, typer.Option(metavar="USER/NAME", help="Also upload it to this repository on the Hugging Face Hub.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make that repository private, if it is new.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the export, say what would be uploaded, and upload nothing.")] = False,
 ) -> None:
     """Write the result as a LoRA that a plain diffusers pipeline loads, and as a merged model."""
     with _opened(run) as bench:
         from d3po.run.exporting import export_result
+        from d3po.run.publishing import check_repository, plan_upload, push
 
-        for path in export_result(bench, to or run / "export"):
+        repository = check_repository(push_to) if push_to is not None else None
+        directory = to or run / "export"
+        written = export_result(bench, directory)
+        for path in written:
             typer.echo(str(path))
+        if repository is not None:
+            upload = plan_upload(written, directory, repository)
+            typer.echo("\n".join(upload.lines()))
+            typer.echo("nothing was uploaded (--dry-run)" if dry_run else push(upload, private=private))
 
 
 app.command(epilog="Example: `d3po rate runs/demo`")(rate)
