@@ -133,7 +133,13 @@ def annotate(port: int, number: int, secret: str, timings: Timings, end: float, 
         timings.queues.append(1000 * (time.perf_counter() - before))
         for item in items:
             time.sleep(pause)
-            ballot = {"id": str(uuid4()), "assignment": item["assignment"], "outcome": "win", "position": len(timings.log) % 2, "rt_ms": 700}
+            ballot = {
+                "id": str(uuid4()),
+                "assignment": item["assignment"],
+                "outcome": "win",
+                "position": len(timings.log) % 2,
+                "rt_ms": 700,
+            }
             body = json.dumps(ballot)
             before = time.perf_counter()
             connection.request("POST", "/v1/votes", body, headers)

@@ -32,7 +32,9 @@ def test_a_pair_decided_a_while_ago_comes_again_with_the_sides_swapped(store: St
     assert again.shown == done[0].shown[::-1]
     assert again.prompt == done[0].prompt
     assert next_one.purpose == "train"
-    assert [item.assignment for item in store.questions.lease(ada, 1, repeat_rate=1.0)] == [again.assignment], "it stays in front of her until she answers"
+    assert [item.assignment for item in store.questions.lease(ada, 1, repeat_rate=1.0)] == [again.assignment], (
+        "it stays in front of her until she answers"
+    )
 
 
 def test_no_pair_comes_a_third_time_and_one_in_so_many_is_a_repeat(store: Store) -> None:

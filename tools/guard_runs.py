@@ -1,0 +1,62 @@
+"""`python -m tools.guard_runs LABEL RUN ... >> tests/golden/guard_runs.jsonl`: what the guards saw of runs, one line each.
+
+LABEL is `healthy`, or the name of the guard that such a run must set off. tests/golden/test_guard_runs.py holds the guards' thresholds against these lines;
+how the runs were made is in docs/experiments.md.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from d3po.config import load_config
+from d3po.run.evaluating import label_of, read_evaluation
+from d3po.run.folder import RunFolder
+from d3po.run.progress import Narrator
+from d3po.run.workbench import Workbench
+
+READ = ("kl", "kl/early", "kl/middle", "kl/late", "margin", "winner_log_ratio", "clip_fraction")
+DIGITS = 5
+
+
+def main(label: str, *runs: str) -> None:
+    """Print a line for each run."""
+    for run in runs:
+        print(json.dumps({"label": label, "run": Path(run).name, "rounds": seen(RunFolder(path=Path(run)))}))
+
+
+def seen(folder: RunFolder) -> list[dict[str, Any]]:
+    """By round: the updates' metrics that guards read, and the evaluation after them."""
+    bench = Workbench(folder=folder, config=load_config(folder.config_path), narrator=Narrator())
+    updates: dict[int, list[dict[str, float]]] = defaultdict(list)
+    for line in folder.read_metrics():
+        updates[line["round"]].append({key: round(line[key], DIGITS) for key in READ if key in line})
+    rounds = [{"updates": _thinned(lines), **_evaluation(bench, number + 1)} for number, lines in sorted(updates.items())]
+    bench.close()
+    return rounds
+
+
+def _thinned(lines: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Eight parts of a round, each the mean of its updates but for the KLs, of which the largest counts."""
+    parts = [lines[i * len(lines) // 8 : (i + 1) * len(lines) // 8] for i in range(8)]
+    keys = [sorted({key for line in part for key in line}) for part in parts]
+    return [{key: _of(key, part) for key in mine} for part, mine in zip(parts, keys, strict=True) if part]
+
+
+def _of(key: str, part: list[dict[str, float]]) -> float:
+    values = [line[key] for line in part if key in line]
+    return max(values) if key.startswith("kl") else round(sum(values) / len(values), DIGITS)
+
+
+def _evaluation(bench: Workbench, rounds: int) -> dict[str, Any]:
+    if not bench.folder.evaluation(label_of(rounds)).exists():
+        return {"evaluation": None}
+    result = read_evaluation(bench, rounds)
+    held_out = None if result.held_out_win_rate is None else round(result.held_out_win_rate.value, DIGITS)
+    figures = {key: round(getattr(result, key), DIGITS) for key in ("diversity_kept", "checkerboard_ratio")}
+    return {"evaluation": figures | {"win_rate": round(result.win_rate.value, DIGITS), "held_out_win_rate": held_out}}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
