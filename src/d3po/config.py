@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -37,6 +37,9 @@ class Section(BaseModel):
     """A table of run.toml: unknown keys are refused, values are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Kind = TypeVar("Kind", bound=Section)
 
 
 class Sampling(Section):
@@ -330,24 +333,41 @@ def load_config(path: Path) -> RunConfig:
     Raises:
         ConfigError: unreadable, not TOML, an unknown key (the nearest is suggested) or a value out of range.
     """
+    return parse_config(read_toml(path), where=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file.
+
+    Raises:
+        ConfigError: unreadable, or not TOML.
+    """
     try:
-        values = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    return parse_config(values, where=str(path))
 
 
 def parse_config(values: dict[str, Any], *, where: str) -> RunConfig:
     """Validate settings read from `where` (named in messages)."""
+    return parse(RunConfig, values, where=where)
+
+
+def parse(kind: type[Kind], values: dict[str, Any], *, where: str) -> Kind:
+    """Validate a whole file's values, read from `where`, as tables of this kind.
+
+    Raises:
+        ConfigError: an unknown key (the nearest is suggested) or a value out of range.
+    """
     try:
-        return RunConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{where}: {_explain(first['loc'], first['type'], first['msg'], first['input'])}") from error
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # a key that is misspelt is missing too
+        raise ConfigError(f"{where}: {_explain(kind, first['loc'], first['type'], first['msg'], first['input'])}") from error
 
 
 def override(config: RunConfig, assignments: dict[str, str], *, where: str) -> RunConfig:
@@ -392,20 +412,20 @@ def _fill(table: Any, section: Section) -> None:
             table[name] = entry.comment(field.description or "")
 
 
-def _explain(location: tuple[int | str, ...], kind: str, message: str, given: Any) -> str:
-    key = ".".join(str(part) for part in location)
+def _explain(root: type[Section], location: tuple[int | str, ...], kind: str, message: str, given: Any) -> str:
+    key, message = ".".join(str(part) for part in location), message.removeprefix("Value error, ")
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1)
-        return f"unknown setting {key!r}" + (
-            f"; did you mean {near[0]!r}?" if near else f"; known here are {', '.join(_known_keys(location[:-1]))}"
-        )
-    if not key:
-        return message.removeprefix("Value error, ")
-    return f"{key} is {given!r}: {message}"
+        known = _known_keys(root, location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
+        return f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known here are {', '.join(known)}")
+    if kind == "missing":
+        return f"{key} is missing; set it"
+    return f"{key} is {given!r}: {message}" if key else message
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = RunConfig
+def _known_keys(root: type[Section], location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table there; a number in the location is a place in a list of tables."""
+    table: Any = root
     for part in location:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+        table = get_args(table)[0] if isinstance(part, int) else table.model_fields[part].annotation
+    return list(table.model_fields)

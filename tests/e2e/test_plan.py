@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from d3po.models.base import AbstractPolicy
+from d3po.run.counting import shape_of, work_of_round
 from d3po.run.evaluating import evaluate
 from d3po.run.folder import RunFolder
 from d3po.run.loop import run_round
 from d3po.run.plan import Plan, plan_run
 from d3po.run.probe import peak_bytes
 from d3po.run.progress import Narrator
+from d3po.run.spent import spent_by_round
+from d3po.run.starting import own_settings
 from d3po.run.workbench import Workbench
 
 SETTINGS = {
@@ -64,10 +67,35 @@ def test_a_run_computes_the_rows_that_its_plan_counts(make_run: Callable[..., Ru
     bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
     plan, planning, running = planned_and_run(bench)
     assert plan.training_rows == running.total["trained"]
-    assert plan.sampling_rows + plan.evaluation_rows == running.total["sampled"]
+    assert plan.sampling_rows + plan.reference_rows + plan.evaluation_rows == running.total["sampled"]
     assert plan.images_per_round * plan.rounds + 3 * 2 == running.total["decoded"]
     assert plan.updates_per_round * plan.rounds == len(folder.read_metrics())
     assert planning.largest == running.largest
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective.reference": "fixed", "training.guided": "false"},
+        own_settings("dpok"),
+        own_settings("kto"),
+        own_settings("d3po_branch") | {"objective.reference": "per_round"},
+    ],
+    ids=["unguided", "dpok", "kto", "d3po_branch"],
+)
+def test_the_rows_of_a_round_are_those_that_its_objective_computes(make_run: Callable[..., RunFolder], settings: dict[str, str]) -> None:
+    """Counted beforehand, and by the journal as they go through the network."""
+    unevaluated = {"rounds": "3", "evaluation.every_round": "false", "sampling.prompts_per_round": "2", "training.timestep_fraction": "0.5"}
+    folder = make_run(settings=SETTINGS | unevaluated | settings)
+    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+    shape = shape_of(bench.config, bench.policy, bench.replay)
+    for round in (0, 1):
+        run_round(bench, round)
+    bench.journal.phase("done", None)
+    spent = spent_by_round(bench.store.journal.read())
+    bench.close()
+    assert [spent[round].network_rows for round in (0, 1)] == [work_of_round(bench.config, shape, round).rows.total for round in (0, 1)]
+    assert all(each.seconds > 0 for each in spent.values())
 
 
 def test_peak_memory_is_that_of_this_process() -> None:

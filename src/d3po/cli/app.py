@@ -11,6 +11,7 @@ import typer
 
 from d3po import __version__
 from d3po.cli.arguments import RunArgument
+from d3po.cli.comparing import compare
 from d3po.cli.pictures import register as register_pictures
 from d3po.cli.rating import invite, rate
 from d3po.cli.votes import votes
@@ -63,27 +64,17 @@ def init(
     skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Pass over empty lines in prompt files.")] = False,
 ) -> None:
     """Make a run folder: run.toml with every setting, and the prompts."""
-    from d3po.errors import ConfigError
-    from d3po.recipes import load_recipe, recipe_prompts
+    from d3po.recipes import load_recipe
     from d3po.run.folder import create_run
-    from d3po.run.prompts import choose_prompts
-    from d3po.run.starting import numbered_starts, own_settings, start
+    from d3po.run.starting import own_settings, prompts_for, start
 
     assignments = (own_settings(objective) if objective else {}) | dict(_assignment(text) for text in set_ or [])
     if model is not None:
         assignments["model"] = model
     begun = start(load_recipe(recipe), assignments)
-    config = begun.config
-    if prompts is None and (own := recipe_prompts(recipe)) is not None:
-        prompts, held_out = own[0], held_out or own[1]
-    if begun.needs_prompts and prompts is None:
-        raise ConfigError(f"model {config.model!r} needs prompts; give a file with one a line by --prompts")
-    if prompts is None and not begun.has_prompts:
-        trained, kept = numbered_starts(config)
-    else:
-        trained, kept = choose_prompts(prompts, held_out, skip_empty=skip_empty)
+    trained, kept = prompts_for(begun, prompts, held_out, skip_empty=skip_empty)
     typer.echo(begun.words())
-    create_run(run, config, prompts=trained, held_out=kept)
+    create_run(run, begun.config, prompts=trained, held_out=kept)
     typer.echo(f"{run} is ready: settings in {run / 'run.toml'}, {len(trained)} prompts, {len(kept)} held out. Next: d3po run {run}")
 
 
@@ -92,6 +83,9 @@ def run(
     run: RunArgument,
     feedback: Annotated[str | None, typer.Option(help="Who compares from now on: reward (measured) or human.")] = None,
     more: Annotated[int, typer.Option(min=0, help="Train this many rounds more than are trained; 0 keeps `rounds` of run.toml.")] = 0,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="End after the round in which sampling, judging and training have taken so long; 0 goes by rounds.")
+    ] = 0.0,
     set_: SetOption = None,
     serve: Annotated[bool, typer.Option("--serve", help="Also serve the rating page, as `d3po rate` does, and open it.")] = False,
     port: Annotated[int, typer.Option(help="Port of the page of --serve.")] = 8000,
@@ -113,7 +107,7 @@ def run(
         from d3po.run.serving import rating_page
 
         with rating_page(run, port) if serve and bench.team.leads else nullcontext():
-            run_rounds(bench)
+            run_rounds(bench, minutes=minutes)
 
 
 @app.command(epilog="Example: `d3po sample runs/demo`")
@@ -230,6 +224,7 @@ def export(
             typer.echo("nothing was uploaded (--dry-run)" if dry_run else push(upload, private=private))
 
 
+app.command(epilog="Example: `d3po compare objectives.toml comparisons/objectives --jobs 2`")(compare)
 app.command(epilog="Example: `d3po rate runs/demo`")(rate)
 app.command(epilog="Example: `d3po invite runs/demo ada --host 192.168.1.20`")(invite)
 

@@ -85,7 +85,7 @@ class RunFolder:
     def _require_unchanged(self, config: RunConfig) -> None:
         frozen = self.path / "started.json"
         if frozen.exists():
-            _require_same(json.loads(frozen.read_text()), self._decisive(config), self.path)
+            require_same(json.loads(frozen.read_text()), self._decisive(config), self.path)
 
     def change(self, assignments: dict[str, str]) -> RunConfig:
         """Change settings in run.toml, given as dotted keys, and return the new config.
@@ -178,7 +178,12 @@ def create_run(path: Path, config: RunConfig, *, prompts: list[str], held_out: l
     return folder
 
 
-def _require_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+def require_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """Hold the settings a run was made with against those of now.
+
+    Raises:
+        ConfigError: they differ; the first difference is named.
+    """
     old, new = _flat(before), _flat(now)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import count
 from typing import Any, Literal
 
 from d3po.errors import TrainingStoppedError
@@ -13,6 +14,7 @@ from d3po.run.feedback import compare_round
 from d3po.run.reporting import write_report
 from d3po.run.rollback import is_undone, roll_back
 from d3po.run.sampling import sample_round
+from d3po.run.spent import spent_in_all
 from d3po.run.training import train_round
 from d3po.run.workbench import Workbench
 from d3po.storage.files import write_atomically
@@ -28,15 +30,16 @@ class Stop:
     reason: str
 
 
-def run_rounds(bench: Workbench) -> None:
+def run_rounds(bench: Workbench, *, minutes: float = 0.0) -> None:
     """Bring the run to its end from wherever it is, and write the report.
 
     Of several processes all sample and train; the first one does everything else, while the others wait.
+    With `minutes` the run ends after the round in which so much time has gone into sampling, judging and training, whatever `rounds` says.
     """
     team = bench.team
     team.lead(partial(_begin, bench))
-    for round in range(bench.config.rounds):
-        if team.lead(partial(read_stop, bench)):
+    for round in count() if minutes else range(bench.config.rounds):
+        if team.lead(partial(_is_over, bench, minutes)):
             break
         try:
             run_round(bench, round)
@@ -64,6 +67,15 @@ def _finish(bench: Workbench) -> None:
     rounds = result_rounds(bench)
     bench.narrator.say(f"result after {rounds} rounds, held-out prompts: {summary(evaluate(bench, rounds))}")
     bench.narrator.say(f"report: {write_report(bench, rounds, stop.reason if stop else None)}")
+
+
+def _is_over(bench: Workbench, minutes: float) -> bool:
+    return read_stop(bench) is not None or (minutes > 0 and is_time_up(bench, minutes))
+
+
+def is_time_up(bench: Workbench, minutes: float) -> bool:
+    """Whether the rounds so far have taken that long."""
+    return spent_in_all(bench.store.journal.read()).seconds >= 60 * minutes
 
 
 def run_round(bench: Workbench, round: int) -> None:

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 
 from d3po.config import RunConfig
-from d3po.run.probe import probe
+from d3po.run.counting import Shape, evaluated_images, sampled_rows, shape_of, work_of_round
+from d3po.run.probe import Probe, probe
 from d3po.run.prompts import prompts_of_round
 from d3po.run.workbench import Workbench
 
@@ -18,6 +19,7 @@ class Plan:
     pairs_per_round: int
     updates_per_round: int
     sampling_rows: int
+    reference_rows: int
     training_rows: int
     evaluation_rows: int
     stored_bytes: int
@@ -31,7 +33,8 @@ class Plan:
             f"images               {self.images_per_round} a round, {self.rounds * self.images_per_round} in all",
             f"pairs                {self.pairs_per_round} a round, {self.rounds * self.pairs_per_round} in all",
             f"updates              {self.updates_per_round} a round, {self.rounds * self.updates_per_round} in all",
-            f"network rows         {self.sampling_rows:,} sampling, {self.training_rows:,} training, {self.evaluation_rows:,} evaluating",
+            f"network rows         {self.sampling_rows:,} sampling, {self.training_rows:,} training, {self.reference_rows:,} training without "
+            f"gradient, {self.evaluation_rows:,} evaluating",
             f"disk                 {self.stored_bytes / 1e6:,.0f} MB of latents",
             f"memory               {self.peak_bytes / 1e6:,.0f} MB at the peak of a measured sampling, decoding and training step",
             f"time                 {self.seconds / 60:.1f} min, from these steps on this machine",
@@ -41,43 +44,37 @@ class Plan:
 def plan_run(bench: Workbench) -> Plan:
     """Count the work of the whole run and measure one sampling, one decoding and one training step."""
     config, policy = bench.config, bench.policy
-    sampling, training = config.sampling, config.training
+    sampling = config.sampling
     prompts_of_round(bench.folder.prompts(), sampling.prompts_per_round, seed=config.seed, round=0)
-    per_prompt, steps = sampling.images_per_prompt, len(bench.replay.grid)
-    images = sampling.prompts_per_round * per_prompt
-    every = math.comb(per_prompt, 2)
-    pairs = min(config.feedback.pairs_per_prompt or every, every)
-    updates = training.epochs * math.ceil(sampling.prompts_per_round / training.prompts_per_update)
-    reader = bench.trainer.reader
-    trained_steps = reader.count(training.timestep_fraction, len(reader.choices(training.timestep_range)))
-    guided = 1 if sampling.guidance == 1 else policy.guided_rows
-    evaluations = 1 + (config.rounds if config.evaluation.every_round else 1)
-    evaluated = evaluations * config.evaluation.prompts * config.evaluation.images_per_prompt
-    rows = {
-        "sampling": config.rounds * images * steps * guided,
-        "training": config.rounds * training.epochs * images * trained_steps * guided,
-        "evaluation": evaluated * steps * guided,
-    }
-    if config.objective.reference != "per_round":
-        rows["sampling"] += (config.rounds - 1) * images * steps * guided
-    cost = probe(
-        bench, prompts=_prompts_in_a_call(config), sampled=_sampled_in_a_call(config), trained=_trained_in_a_call(config, trained_steps)
-    )
+    shape = shape_of(config, policy, bench.replay)
+    works = [work_of_round(config, shape, round) for round in range(config.rounds)]
+    images, evaluated = sum(work.images for work in works), evaluated_images(config)
+    without_gradient = sum(work.rows.sampling + work.rows.reference for work in works) + sampled_rows(config, shape, evaluated)
+    training_rows = sum(work.rows.training for work in works)
+    cost = probe_run(bench, shape)
     latent_bytes = math.prod(policy.latent_shape) * (4 if sampling.stored == "float32" else 2)
     return Plan(
         rounds=config.rounds,
-        images_per_round=images,
-        pairs_per_round=sampling.prompts_per_round * pairs,
-        updates_per_round=updates,
-        sampling_rows=rows["sampling"],
-        training_rows=rows["training"],
-        evaluation_rows=rows["evaluation"],
-        stored_bytes=config.rounds * images * (steps + 1) * latent_bytes,
-        seconds=cost.sampling_seconds * (rows["sampling"] + rows["evaluation"])
-        + cost.training_seconds * rows["training"]
-        + cost.decoding_seconds * (config.rounds * images + evaluated),
+        images_per_round=works[0].images,
+        pairs_per_round=works[0].pairs,
+        updates_per_round=works[0].updates,
+        sampling_rows=sum(work.rows.sampling for work in works),
+        reference_rows=sum(work.rows.reference for work in works),
+        training_rows=training_rows,
+        evaluation_rows=sampled_rows(config, shape, evaluated),
+        stored_bytes=images * (shape.steps + 1) * latent_bytes,
+        seconds=cost.sampling_seconds * without_gradient
+        + cost.training_seconds * training_rows
+        + cost.decoding_seconds * (images + evaluated),
         peak_bytes=cost.peak_bytes,
     )
+
+
+def probe_run(bench: Workbench, shape: Shape) -> Probe:
+    """Measure calls of the sizes that the run will make."""
+    config = bench.config
+    steps = 1 if config.sampling.branch else shape.trained
+    return probe(bench, prompts=_prompts_in_a_call(config), sampled=_sampled_in_a_call(config), trained=_trained_in_a_call(config, steps))
 
 
 def _prompts_in_a_call(config: RunConfig) -> int:

@@ -2,11 +2,14 @@
 
 import difflib
 from dataclasses import dataclass
+from pathlib import Path
 
 from d3po.config import RunConfig, override
 from d3po.errors import ConfigError
 from d3po.models.families import EMBEDDED, Family, family_of
 from d3po.objectives.registry import OBJECTIVES
+from d3po.recipes import recipe_prompts
+from d3po.run.prompts import choose_prompts
 
 STARTS = 64
 """Starting noises of a run without prompts, if its settings ask for no more."""
@@ -38,13 +41,14 @@ class Start:
         return f"model: {self.family.title}" + (f"; proposed for it: {proposed}" if proposed else "")
 
 
-def start(recipe: RunConfig, assignments: dict[str, str]) -> Start:
-    """The recipe's settings for the model; `default` takes what the model's family proposes, and assignments win over both.
+def start(recipe: RunConfig, assignments: dict[str, str], *, where: str = "--set") -> Start:
+    """The recipe's settings for the model; `default` takes what the model's family proposes, and assignments win over both; messages
+    say that they came from `where`.
 
     Raises:
         ModelError: the model lies here but is of no family that is known.
     """
-    config = override(recipe, assignments, where="--set")
+    config = override(recipe, assignments, where=where)
     family = family_of(config.model)
     if family is not None and recipe.recipe == "default" and config.model != EMBEDDED:
         config = override(config, {key: value for key, value in family.proposes.items() if key not in assignments}, where=family.name)
@@ -64,6 +68,22 @@ def own_settings(objective: str) -> dict[str, str]:
         )
     own = {f"objective.{key}": "0" for key in OBJECTIVES[objective].own}
     return {"objective.name": objective, **own, **OBJECTIVES[objective].settings}
+
+
+def prompts_for(begun: Start, prompts: Path | None, held_out: Path | None, *, skip_empty: bool = False) -> tuple[list[str], list[str]]:
+    """Training and held-out prompts: from the files, else the recipe's, else the model's own or what takes their place.
+
+    Raises:
+        ConfigError: the model needs prompts and no file is given.
+        PromptError: a file cannot be used.
+    """
+    if prompts is None and (own := recipe_prompts(begun.config.recipe)) is not None:
+        prompts, held_out = own[0], held_out or own[1]
+    if begun.needs_prompts and prompts is None:
+        raise ConfigError(f"model {begun.config.model!r} needs prompts; give a file with one a line by --prompts")
+    if prompts is None and not begun.has_prompts:
+        return numbered_starts(begun.config)
+    return choose_prompts(prompts, held_out, skip_empty=skip_empty)
 
 
 def numbered_starts(config: RunConfig) -> tuple[list[str], list[str]]:

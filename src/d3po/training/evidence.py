@@ -170,6 +170,11 @@ class Pictures(Reader):
         return torch.where(std > 0, self._replay.transition.slope(steps, ends).abs() / std.clamp(min=1e-12), 0.0)
 
 
+def reader_of(policy: AbstractPolicy, replay: Replay, needs: Needs) -> Reader:
+    """The reader of what an objective looks at."""
+    return (Trajectories if needs.evidence == "trajectories" else Pictures)(policy, replay, needs)
+
+
 def prompt_rows(groups: Sequence[PromptGroup]) -> Int[Tensor, " N"]:
     """The prompt of each image, all groups laid side by side."""
     return torch.tensor([group.prompt for group in groups for _ in range(len(group))])

@@ -19,7 +19,7 @@ from d3po.objectives.metrics import gaussian_kl, image_metrics, pair_metrics
 from d3po.objectives.registry import OBJECTIVES, build
 from d3po.training.brake import Brake
 from d3po.training.data import ImageLabels, PromptGroup, chunk_groups
-from d3po.training.evidence import Evidence, Occasion, Pictures, Trajectories
+from d3po.training.evidence import Evidence, Occasion, reader_of
 from d3po.training.fitting import Fitting
 from d3po.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from d3po.training.replay import Replay
@@ -66,8 +66,7 @@ class Trainer:
         objective, settings = config.objective, config.training
         self.needs = OBJECTIVES[objective.name].needs
         self.objective = build(objective.name, objective.model_dump())
-        reader = Trajectories if self.needs.evidence == "trajectories" else Pictures
-        self.reader = reader(policy, replay, self.needs)
+        self.reader = reader_of(policy, replay, self.needs)
         self.team = team or Team()  # before accelerate's own state, which would take its own idea of patience
         self.accelerator = _accelerator(settings.mixed_precision)
         self._fitting = Fitting("training", say, halve=config.hardware.halve_on_out_of_memory)

@@ -1,0 +1,60 @@
+"""How many rounds fit into a budget; and what a cell will take."""
+
+from dataclasses import dataclass
+
+from d3po.config import RunConfig
+from d3po.errors import ConfigError
+from d3po.run.comparison.spec import Budget
+from d3po.run.counting import RoundWork, Shape, evaluated_images, sampled_rows, work_of_round
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What so many rounds of a cell come to, at most."""
+
+    rounds: int
+    labels: int
+    images: int
+    network_rows: int
+    """Of sampling and training."""
+    training_rows: int
+    """Those of them that a gradient is taken of."""
+    evaluated_images: int
+    evaluation_rows: int
+
+
+def work_of(config: RunConfig, shape: Shape, rounds: int) -> Work:
+    """Everything that a cell of so many rounds does."""
+    works = [work_of_round(config, shape, round) for round in range(rounds)]
+    evaluated = evaluated_images(config.model_copy(update={"rounds": rounds}))
+    return Work(
+        rounds=rounds,
+        labels=sum(work.labels for work in works),
+        images=sum(work.images for work in works),
+        network_rows=sum(work.rows.total for work in works),
+        training_rows=sum(work.rows.training for work in works),
+        evaluated_images=evaluated,
+        evaluation_rows=sampled_rows(config, shape, evaluated),
+    )
+
+
+def rounds_that_fit(budget: Budget, config: RunConfig, shape: Shape, *, label: str) -> int | None:
+    """The most rounds that the budget allows; None of minutes, where only running shows.
+
+    Raises:
+        ConfigError: not even one round fits.
+    """
+    if budget.unit == "minutes":
+        return None
+    first, later = (_of(budget, work_of_round(config, shape, round)) for round in (0, 1))
+    if first > budget.amount:
+        unit = budget.unit.replace("_", " ")
+        raise ConfigError(
+            f"budget.{budget.unit} is {budget.amount:,}, but one round of {label!r} takes {first:,} {unit}; "
+            "raise the budget, or lower sampling.prompts_per_round"
+        )
+    return 1 + int(budget.amount - first) // later
+
+
+def _of(budget: Budget, work: RoundWork) -> int:
+    return {"labels": work.labels, "images": work.images, "network_rows": work.rows.total}[budget.unit]

@@ -1,0 +1,86 @@
+"""The cells of a comparison: one ordinary run for each objective, reward and seed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from d3po.config import RunConfig
+from d3po.errors import ConfigError
+from d3po.recipes import load_recipe
+from d3po.run.comparison.spec import Entry, Spec, slug
+from d3po.run.folder import RunFolder, create_run, require_same
+from d3po.run.needs import check_needs
+from d3po.run.starting import own_settings, prompts_for, start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A run of the grid."""
+
+    label: str
+    reward: str
+    seed: int
+    config: RunConfig
+    """`rounds` is the recipe's until a budget has said how many."""
+    prompts: list[str]
+    held_out: list[str]
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}.{slug(self.reward)}.{self.seed}"
+
+    def folder(self, comparison: Path) -> RunFolder:
+        """Where it is run."""
+        return RunFolder(path=comparison / "runs" / self.name)
+
+
+def cells_of(spec: Spec) -> list[Cell]:
+    """The whole grid; a seed's cells come one after another, so that what is done first can already be compared.
+
+    Raises:
+        ConfigError: an entry's settings do not make a run; the message names the entry.
+    """
+    return [_cell(spec, entry, reward, seed) for seed in spec.seeds for reward in spec.rewards for entry in spec.objectives]
+
+
+def _cell(spec: Spec, entry: Entry, reward: str, seed: int) -> Cell:
+    said = {key: _toml(value) for key, value in (spec.settings | entry.settings).items()}
+    own = {"model": _toml(spec.model), "seed": _toml(seed), "feedback.reward": _toml(reward), "feedback.source": "reward"}
+    try:
+        begun = start(load_recipe(spec.recipe), (own_settings(entry.name) if entry.name else {}) | said | own, where="settings")
+        check_needs(begun.config)
+    except ConfigError as error:
+        raise ConfigError(f"objective {entry.label!r} of the comparison: {error}") from error
+    files = [Path(name) if name else None for name in (spec.prompts, spec.held_out)]
+    prompts, held_out = prompts_for(begun, *files)
+    return Cell(label=entry.label, reward=reward, seed=seed, config=begun.config, prompts=prompts, held_out=held_out)
+
+
+def _toml(value: Any) -> str:
+    return tomlkit.item(value).as_string()
+
+
+def make_folder(cell: Cell, comparison: Path, *, rounds: int | None) -> RunFolder:
+    """The cell's run folder, made or found, and told how many rounds to train; None leaves that open.
+
+    Raises:
+        ConfigError: a run of that name is there that was made with other settings or prompts.
+    """
+    folder = cell.folder(comparison)
+    if not folder.config_path.exists():
+        return create_run(
+            folder.path,
+            cell.config.model_copy(update={"rounds": rounds or cell.config.rounds}),
+            prompts=cell.prompts,
+            held_out=cell.held_out,
+        )
+    config = folder.config()
+    exclude = {"rounds"}
+    require_same(config.model_dump(mode="json", exclude=exclude), cell.config.model_dump(mode="json", exclude=exclude), folder.path)
+    if (folder.prompts(), folder.held_out()) != (cell.prompts, cell.held_out):
+        raise ConfigError(f"{folder.path} was made with other prompts than the comparison's; use those again, or another folder")
+    if rounds is not None and config.rounds != rounds:
+        folder.change({"rounds": str(rounds)})
+    return folder

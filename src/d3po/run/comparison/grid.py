@@ -1,0 +1,151 @@
+"""The whole comparison: what is not done yet is run, and what came of it is written down."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from d3po.errors import RunFolderError
+from d3po.run.comparison.budget import rounds_that_fit, work_of
+from d3po.run.comparison.cells import Cell, cells_of, make_folder
+from d3po.run.comparison.jobs import Job, run_jobs
+from d3po.run.comparison.results import HeldOutReward, last_round, opened, rows_of
+from d3po.run.comparison.scales import scales_of
+from d3po.run.comparison.spec import Spec
+from d3po.run.comparison.writing import Done, write_tables
+from d3po.run.evaluating import label_of, read_evaluation
+from d3po.run.folder import RunFolder
+from d3po.run.loop import is_time_up, read_stop, summary
+from d3po.run.progress import Bar, Narrator
+from d3po.run.workbench import Workbench
+
+
+def plan_lines(spec: Spec, narrator: Narrator) -> list[str]:
+    """What the comparison will take, by label: counted, and timed by measured steps."""
+    cells = cells_of(spec)
+    scales = scales_of(cells, narrator, measure=True)
+    each = len(spec.rewards) * len(spec.seeds)
+    lines = [f"{'':<20} cells  rounds  labels  images  network rows  of them trained  minutes a cell"]
+    total = 0.0
+    for cell in {cell.label: cell for cell in reversed(cells)}.values():
+        scale = scales[cell.label]
+        rounds = rounds_that_fit(spec.budget, cell.config, scale.shape, label=cell.label)
+        if rounds is None:
+            lines.append(f"{cell.label:<20} {each:>5}  as many as fit into {spec.budget.minutes:g} minutes")
+            continue
+        work = work_of(cell.config, scale.shape, rounds)
+        total += each * scale.seconds(work)
+        lines.append(
+            f"{cell.label:<20} {each:>5}  {rounds:>6}  {work.labels:>6,}  {work.images:>6,}  {work.network_rows:>12,}  {work.training_rows:>15,}  "
+            f"{scale.seconds(work) / 60:>14.1f}"
+        )
+    if total:
+        lines.append(
+            f"all {len(cells)} cells one after another: {total / 60:.0f} min, from measured steps on this machine, without loading"
+        )
+    return lines
+
+
+def compare(spec: Spec, path: Path, narrator: Narrator, *, at_once: int) -> dict[str, str]:
+    """Bring every cell to its end and write the results; returns the last words of the cells that failed.
+
+    Raises:
+        ConfigError: a cell cannot be made, or not one round of it fits into the budget; nothing was run.
+        RunFolderError: another process compares in this folder.
+    """
+    cells = cells_of(spec)
+    scales = scales_of(cells, narrator, measure=False)
+    rounds = {cell.label: rounds_that_fit(spec.budget, cell.config, scales[cell.label].shape, label=cell.label) for cell in reversed(cells)}
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunFolderError(f"{path} is in use by another d3po process; wait for it or stop it first") from error
+    with lock:
+        return _Grid(spec=spec, path=path, cells=cells, rounds=rounds, narrator=narrator).run(at_once)
+
+
+@dataclass(kw_only=True)
+class _Grid:
+    """A comparison at work in its folder."""
+
+    spec: Spec
+    path: Path
+    cells: Sequence[Cell]
+    rounds: dict[str, int | None]
+    """That the budget allows, by label; None where time decides."""
+    narrator: Narrator
+    done: dict[str, Done] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    told: set[Path] = field(default_factory=set)
+    """Evaluations that were said."""
+
+    def run(self, at_once: int) -> dict[str, str]:
+        by_name = {cell.name: cell for cell in self.cells}
+        for cell in self.cells:
+            make_folder(cell, self.path, rounds=self.rounds[cell.label])
+            if self._is_done(cell):
+                self._take(cell)
+        waiting = [self._job(cell) for cell in self.cells if cell.name not in self.done]
+        with self.narrator.bar("comparing", total=len(self.cells)) as bar:
+            bar.advance(len(self.done), "cells")
+
+            def on_end(job: Job, code: int) -> None:
+                self._tell(job)
+                if code == 0 and self._is_done(by_name[job.name]):
+                    self._take(by_name[job.name])
+                    self._write_tables()
+                else:
+                    self.failed[job.name] = job.last_words()
+                    self.narrator.say(f"{job.name}: failed: {job.last_words()} (all of it: {job.log})")
+                bar.advance()
+
+            run_jobs(waiting, at_once=at_once, on_end=on_end, while_waiting=lambda jobs: self._show(jobs, bar))
+        self._write_tables()
+        return self.failed
+
+    def _job(self, cell: Cell) -> Job:
+        run = cell.folder(self.path).path
+        return Job(name=cell.name, run=run, log=self.path / "logs" / f"{cell.name}.log", minutes=self.spec.budget.minutes or 0.0)
+
+    def _is_done(self, cell: Cell) -> bool:
+        """Whether there is nothing left for its run to do."""
+        folder, rounds = cell.folder(self.path), self.rounds[cell.label]
+        if not folder.report.exists():
+            return False
+        with closing(opened(folder, self.narrator)) as bench:
+            if read_stop(bench):
+                return True
+            enough = is_time_up(bench, self.spec.budget.minutes or 0.0) if rounds is None else bench.trained_rounds() >= rounds
+            return enough and folder.evaluation(label_of(last_round(bench, rounds))).exists()
+
+    def _take(self, cell: Cell) -> None:
+        """Read what a cell that is done has shown."""
+        rewards = {name: HeldOutReward(name, self.path / "scores", self.narrator) for name in self.spec.held_out_rewards}
+        with closing(opened(cell.folder(self.path), self.narrator)) as bench:
+            rows = rows_of(cell, bench, rewards, rounds=self.rounds[cell.label])
+            self.done[cell.name] = Done(cell=cell, rows=rows, folder=bench.folder)
+
+    def _in_order(self) -> list[Done]:
+        return [self.done[cell.name] for cell in self.cells if cell.name in self.done]
+
+    def _write_tables(self) -> None:
+        write_tables(self.spec, self.path, self._in_order(), self.failed)
+
+    def _show(self, jobs: Sequence[Job], bar: Bar) -> None:
+        for job in jobs:
+            self._tell(job)
+        bar.advance(0, "cells; at work: " + ", ".join(job.name for job in jobs))
+
+    def _tell(self, job: Job) -> None:
+        """Say the figures of evaluations that are new."""
+        bench: Workbench | None = None
+        for path in sorted((job.run / "evaluations").glob("round-*.json")):
+            if path not in self.told:
+                self.told.add(path)
+                bench = bench or opened(RunFolder(path=job.run), self.narrator)
+                rounds = int(path.stem.removeprefix("round-")) + 1
+                self.narrator.say(f"{job.name}: {path.stem}: {summary(read_evaluation(bench, rounds))}")

@@ -1,0 +1,113 @@
+"""What the cells have shown: a row for each cell and round, read off their folders."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d3po.evaluation.comparison import Row
+from d3po.feedback.rewards.registry import load_criteria, score_file
+from d3po.run.comparison.cells import Cell
+from d3po.run.evaluating import label_of, read_evaluation, series_of
+from d3po.run.folder import RunFolder
+from d3po.run.loop import read_stop, result_rounds
+from d3po.run.progress import Narrator
+from d3po.run.rollback import is_undone
+from d3po.run.spent import Spent, spent_by_round
+from d3po.run.workbench import Workbench
+from d3po.storage.files import write_atomically
+
+Scores = NDArray[np.float64]
+"""(P prompts, n images) of one held-out set of pictures."""
+
+
+def opened(folder: RunFolder, narrator: Narrator) -> Workbench:
+    """A cell's run, to be read; its model is not loaded."""
+    return Workbench(folder=folder, config=folder.config(), narrator=narrator)
+
+
+def last_round(bench: Workbench, rounds: int | None) -> int:
+    """After how many rounds the run's result stands, of at most so many."""
+    reached = result_rounds(bench)
+    return reached if rounds is None else min(reached, rounds)
+
+
+def rows_of(cell: Cell, bench: Workbench, held_out: Mapping[str, "HeldOutReward"], *, rounds: int | None) -> list[Row]:
+    """A row for the base model and each evaluated round that stands, of at most so many rounds."""
+    standing = [r for r in range(last_round(bench, rounds) + 1) if r == 0 or not is_undone(bench, r - 1)]
+    evaluated = [r for r in standing if bench.folder.evaluation(label_of(r)).exists()]
+    trained = {r: _trained_scores(bench, r) for r in evaluated}
+    others = {name: {r: reward.scores(bench, label_of(r)) for r in evaluated} for name, reward in held_out.items()}
+    spent, stop = spent_by_round(bench.store.journal.read()), read_stop(bench)
+    rows: list[Row] = []
+    for r in evaluated:
+        evaluation = read_evaluation(bench, r)
+        cost = sum((spent.get(round, Spent()) for round in range(r)), start=Spent())
+        rows.append(
+            Row(
+                label=cell.label,
+                reward=cell.reward,
+                seed=cell.seed,
+                rounds=r,
+                is_result=r == evaluated[-1],
+                is_stopped=stop is not None,
+                labels=evaluation.comparisons,
+                images=r * bench.config.sampling.prompts_per_round * bench.config.sampling.images_per_prompt,
+                network_rows=cost.network_rows,
+                seconds=cost.seconds,
+                win_rate=evaluation.win_rate.value,
+                score=evaluation.mean_score,
+                diversity_kept=evaluation.diversity_kept,
+                checkerboard_ratio=evaluation.checkerboard_ratio,
+                subject_accuracy=evaluation.subject_accuracy,
+                gain=gain(trained[r], trained[0]),
+                held_out={name: float(scores[r].mean()) for name, scores in others.items()},
+                held_out_gain={name: gain(scores[r], scores[0]) for name, scores in others.items()},
+            )
+        )
+    return rows
+
+
+def gain(scores: Scores, base: Scores) -> float:
+    """How far the mean has moved, in standard deviations of the base model's pictures; nan where those are all scored alike."""
+    spread = float(base.std())
+    return float(scores.mean() - base.mean()) / spread if spread > 0 else float("nan")
+
+
+class HeldOutReward:
+    """A reward that nothing was trained for, loaded when it is first asked; what it said is kept in `scores/` of the comparison."""
+
+    def __init__(self, name: str, directory: Path, narrator: Narrator) -> None:
+        self._name, self._directory, self._narrator = name, directory, narrator
+        self._criteria = None
+
+    def scores(self, bench: Workbench, label: str) -> Scores:
+        """Of the pictures that the evaluation of that label has made."""
+        path = self._directory / f"{bench.folder.path.name}.json"
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        mine = kept.setdefault(self._name, {})
+        if label not in mine:
+            mine[label] = self._measured(bench, label)
+            write_atomically(path, json.dumps(kept, indent=1))
+        return np.array(mine[label])
+
+    def _measured(self, bench: Workbench, label: str) -> list[list[float]]:
+        criteria = self._criteria = self._criteria or load_criteria(self._name, self._narrator.say)
+        directory, settings = bench.folder.images(series_of(label)), bench.config.evaluation
+        return [
+            [sum(score_file(criteria, directory / f"{p:03}-{i}.png", prompt)) for i in range(settings.images_per_prompt)]
+            for p, prompt in enumerate(bench.folder.held_out()[: settings.prompts])
+        ]
+
+
+def first_pictures(bench: Workbench, rounds: int, count: int) -> list[Path]:
+    """The first picture of each of the first held-out prompts, by the policy after so many rounds."""
+    directory = bench.folder.images(series_of(label_of(rounds)))
+    return [directory / f"{p:03}-0.png" for p in range(min(count, bench.config.evaluation.prompts))]
+
+
+def _trained_scores(bench: Workbench, rounds: int) -> Scores:
+    """The scores that evaluation kept; of several criteria their sum, as `mean_score` reads them."""
+    return np.atleast_3d(json.loads(bench.folder.evaluation(label_of(rounds)).read_text())["scores"]).sum(axis=-1)

@@ -1,0 +1,64 @@
+"""How much work the cells are, counted on the loaded model; and how long it takes, measured on it."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from d3po.run.comparison.budget import Work
+from d3po.run.comparison.cells import Cell
+from d3po.run.counting import Shape, shape_of
+from d3po.run.folder import RunFolder
+from d3po.run.needs import check_model
+from d3po.run.plan import probe_run
+from d3po.run.probe import Probe
+from d3po.run.progress import Narrator
+from d3po.run.workbench import Workbench, make_replay, policy_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What decides how much work a label's cells are, and how long they take."""
+
+    shape: Shape
+    cost: Probe | None
+    """Measured, where that was asked for."""
+
+    def seconds(self, work: Work) -> float:
+        """That a cell's work takes on this machine, evaluation included; nan where nothing was measured."""
+        if self.cost is None:
+            return float("nan")
+        without_gradient = work.network_rows - work.training_rows + work.evaluation_rows
+        return (
+            self.cost.sampling_seconds * without_gradient
+            + self.cost.training_seconds * work.training_rows
+            + self.cost.decoding_seconds * (work.images + work.evaluated_images)
+        )
+
+
+def scales_of(cells: Sequence[Cell], narrator: Narrator, *, measure: bool) -> dict[str, Scale]:
+    """Of each label; seeds and rewards play no part. The model is loaded once for all labels that ask the same of it.
+
+    Raises:
+        ConfigError: an objective does not go with the model, or a timestep range holds nothing to train.
+    """
+    of_label = {cell.label: cell for cell in reversed(cells)}
+    scales: dict[str, Scale] = {}
+    while left := [cell for cell in of_label.values() if cell.label not in scales]:
+        alike = [cell for cell in left if policy_settings(cell.config) == policy_settings(left[0].config)]
+        with TemporaryDirectory() as scratch:
+            bench = Workbench(folder=RunFolder(path=Path(scratch)), config=left[0].config, narrator=narrator)
+            with closing(bench):
+                scales |= _scales(alike, bench, measure=measure)
+    return scales
+
+
+def _scales(cells: Sequence[Cell], bench: Workbench, *, measure: bool) -> dict[str, Scale]:
+    shapes: dict[str, Shape] = {}
+    for cell in cells:
+        replay = make_replay(bench.policy, cell.config)
+        check_model(cell.config, replay.transition)
+        shapes[cell.label] = shape_of(cell.config, bench.policy, replay)
+    cost = probe_run(bench, shapes[cells[0].label]) if measure else None
+    return {label: Scale(shape=shape, cost=cost) for label, shape in shapes.items()}

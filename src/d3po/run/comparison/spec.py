@@ -1,0 +1,146 @@
+"""What is to be compared: the file that `d3po compare` reads."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from d3po.config import Count, Section, parse, read_toml
+
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+Unit = Literal["labels", "images", "network_rows", "minutes"]
+
+TAKEN = {
+    "model": "`model`",
+    "recipe": "`recipe`",
+    "seed": "`seeds`",
+    "rounds": "`[budget]`",
+    "feedback.reward": "`rewards`",
+    "objective.name": "`name` of an entry of `objectives`",
+}
+"""Settings of a run that a comparison has a key of its own for."""
+
+FIXED = {"database": "each cell keeps its own database", "feedback.source": "cells are judged by measured rewards"}
+"""Settings that a comparison decides."""
+
+
+def _flat(tables: object) -> object:
+    """Tables of settings as dotted keys, so that `sampling.steps = 5` and `"sampling.steps" = 5` are one."""
+    if not isinstance(tables, Mapping):
+        return tables
+    flat: dict[str, Any] = {}
+    for key, value in tables.items():
+        inner = _flat(value)
+        flat |= {f"{key}.{name}": each for name, each in inner.items()} if isinstance(inner, Mapping) else {key: value}
+    return flat
+
+
+def _named(entries: object) -> object:
+    """Bare names as entries that are labelled by them."""
+    if not isinstance(entries, list):
+        return entries
+    return [{"label": entry, "name": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
+def _require_free(settings: dict[str, Any]) -> dict[str, Any]:
+    for key in settings:
+        if key in TAKEN:
+            raise ValueError(f"settings hold {key!r}, which a comparison says by {TAKEN[key]}; write it there")
+        if key in FIXED:
+            raise ValueError(f"settings hold {key!r}, but {FIXED[key]}; leave it out")
+    return settings
+
+
+Settings = Annotated[dict[str, Any], BeforeValidator(_flat), Field(default_factory=dict)]
+
+
+class Entry(Section):
+    """One of the compared: an objective, or a variant of one."""
+
+    label: Label = Field(description="its name in tables and folders")
+    name: str = Field(default="", description="the objective, with its own settings in place of the recipe's; empty is the recipe as it is")
+    settings: Settings = Field(description="dotted keys of run.toml, for this entry alone")
+
+    @model_validator(mode="after")
+    def _free(self) -> "Entry":
+        _require_free(self.settings)
+        return self
+
+
+class Budget(Section):
+    """What every cell may spend: exactly one of these."""
+
+    labels: Count | None = Field(default=None, description="pairs asked about; of objectives that read single pictures, pictures judged")
+    images: Count | None = Field(default=None, description="pictures sampled to learn from")
+    network_rows: Count | None = Field(default=None, description="rows of the network in sampling and training")
+    minutes: Annotated[float, Field(gt=0)] | None = Field(default=None, description="of sampling, judging and training")
+
+    @model_validator(mode="after")
+    def _one(self) -> "Budget":
+        if len(self.model_fields_set) != 1:
+            raise ValueError(
+                f"[budget] sets {len(self.model_fields_set)} of {', '.join(type(self).model_fields)}; set exactly one of them, "
+                "the one that is to be equal"
+            )
+        return self
+
+    @property
+    def unit(self) -> Unit:
+        """Which one is set."""
+        return next(iter(self.model_fields_set))  # pyright: ignore[reportReturnType]
+
+    @property
+    def amount(self) -> int | float:
+        """How much of it."""
+        return getattr(self, self.unit)
+
+
+class Spec(Section):
+    """A whole comparison."""
+
+    model: str = Field(default="emoji", description="as in run.toml")
+    recipe: str = Field(default="default", description="what all cells begin with")
+    prompts: str = Field(default="", description="a file of prompts to train on, as `d3po init --prompts`")
+    held_out: str = Field(default="", description="a file of prompts for evaluation only, as `d3po init --held-out`")
+    objectives: Annotated[list[Entry], BeforeValidator(_named), Field(min_length=1)] = Field(
+        description="names of objectives, or tables with label, name and settings"
+    )
+    rewards: Annotated[list[str], Field(min_length=1)] = Field(description="what is trained for, each in runs of its own")
+    held_out_rewards: list[str] = Field(default=[], description="measured on the same held-out pictures, never trained for")
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(description="one run each; paired between objectives")
+    baseline: str = Field(description="the label that differences are taken to")
+    budget: Budget
+    settings: Settings = Field(description="dotted keys of run.toml, for all")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Spec":
+        _require_free(self.settings)
+        labels = [entry.label for entry in self.objectives]
+        for key, values in (
+            ("objectives", labels),
+            ("rewards", [slug(reward) for reward in self.rewards]),
+            ("held_out_rewards", self.held_out_rewards),
+            ("seeds", self.seeds),
+        ):
+            doubled = [value for value, count in Counter(values).items() if count > 1]
+            if doubled:
+                raise ValueError(f"{key} names {doubled[0]!r} more than once; keep one of each, and give variants labels of their own")
+        if self.baseline not in labels:
+            raise ValueError(f"baseline is {self.baseline!r}, which is none of the labels ({', '.join(labels)}); set it to one of them")
+        return self
+
+
+def slug(reward: str) -> str:
+    """A reward's name as a folder's name can hold it."""
+    return "-".join("".join(letter if letter.isalnum() or letter == "_" else " " for letter in reward).split())
+
+
+def load_spec(path: Path) -> Spec:
+    """Read and validate the file of a comparison.
+
+    Raises:
+        ConfigError: unreadable, not TOML, an unknown key (the nearest is suggested) or a value out of range.
+    """
+    return parse(Spec, read_toml(path), where=str(path))
