@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from d3po.run.workbench import Workbench
+from d3po.training.replay import Replay
 
 MOMENTS = 2
 """Numbers that AdamW keeps of each trained weight."""
@@ -34,27 +35,29 @@ def probe(bench: Workbench, *, prompts: int, sampled: int, trained: int) -> Prob
 
     Weights of the size of the optimizer's state, and of averaged weights where the run keeps them, are held meanwhile: later rounds sample with them.
     """
-    policy, replay = bench.policy, bench.replay
+    policy = bench.policy
     copies = MOMENTS + (1 if bench.config.training.policy_ema else 0)
     held = [torch.ones_like(weight) for weight in policy.trainable().values() for _ in range(copies)]
     condition = policy.encode_prompts([f"prompt {number}" for number in range(prompts)])
-    guided = 1 if bench.config.sampling.guidance == 1 else policy.guided_rows
 
-    def predicted(images: int) -> torch.Tensor:
+    def guided(replay: Replay) -> int:
+        return 1 if replay.guidance == 1 else policy.guided_rows
+
+    def predicted(images: int, replay: Replay) -> torch.Tensor:
         x = torch.zeros(images, *policy.latent_shape, device=policy.device)
         timesteps = replay.grid.timesteps[:1].expand(images).to(policy.device)
         return replay.predict(policy, x, timesteps, condition.rows(torch.arange(images) % prompts))
 
     with torch.no_grad():
-        sampling = _seconds(lambda: predicted(sampled))
+        sampling = _seconds(lambda: predicted(sampled, bench.replay))
         latents = torch.zeros(sampled, *policy.latent_shape, device=policy.device)
         decoding = _seconds(lambda: policy.decode(latents))
-    training = _seconds(lambda: predicted(trained).sum().backward())
+    training = _seconds(lambda: predicted(trained, bench.trainer.replay).sum().backward())
     policy.network.zero_grad()
     del held
     return Probe(
-        sampling_seconds=sampling / (sampled * guided),
-        training_seconds=training / (trained * guided),
+        sampling_seconds=sampling / (sampled * guided(bench.replay)),
+        training_seconds=training / (trained * guided(bench.trainer.replay)),
         decoding_seconds=decoding / sampled,
         peak_bytes=peak_bytes(),
     )

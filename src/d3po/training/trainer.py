@@ -190,7 +190,8 @@ class Trainer:
 
     def _fitted(self, work: Callable[[list[Call]], T], share: Sequence[Call]) -> T:
         """`work` on this process's calls, cut smaller where they do not fit into memory; it starts over when that shows."""
-        return self._fitting.run(lambda rows: work([call for c in share for call in self._calls(*c, rows)]), self.config.training.max_rows)
+        largest = max((sum(len(group) for group in chunk) * len(part) for chunk, part in share), default=1)
+        return self._fitting.run(lambda rows: work([call for c in share for call in self._calls(*c, rows)]), largest)
 
     @torch.no_grad()
     def _mean_log_ratio(self, share: Sequence[Call], condition: Condition, occasion: Occasion) -> float:
