@@ -15,6 +15,7 @@ CUSTOM = "custom:"
 DISCRETE = "DDIM, ancestral Euler"
 FLOW = "flow SDE"
 UNET_TARGETS = "LoRA on attention, attention + convolutions or all linear layers; whole network"
+NO_KOHYA = "`load_lora_weights`, merged pipeline; no Kohya keys, whose layout fuses what is apart here"
 TRANSFORMER_TARGETS = "LoRA on attention or all linear layers; whole network"
 TINY_ROUND = "a whole run (sample, compare, train, resume, export, reload) on a tiny random pipeline of the real classes"
 
@@ -64,7 +65,7 @@ FAMILIES = (
         guidance="classifier-free, none",
         training=UNET_TARGETS,
         export="`load_lora_weights`, Kohya keys, merged pipeline",
-        tested=TINY_ROUND + ", epsilon and v prediction; the embedded model end to end",
+        tested=TINY_ROUND + ", epsilon and v prediction, a single file; the embedded model end to end",
         single_file=("v1", "v2"),
     ),
     Family(
@@ -100,7 +101,7 @@ FAMILIES = (
         sampling=FLOW,
         guidance="classifier-free, none",
         training=TRANSFORMER_TARGETS,
-        export="`load_lora_weights`, merged pipeline",
+        export=NO_KOHYA,
         tested=TINY_ROUND,
         single_file=("sd3", "sd35_medium", "sd35_large"),
         proposes={"sampling.guidance": "4.5", "sampling.steps": "10", "adapter.targets": "attention"},
@@ -113,7 +114,7 @@ FAMILIES = (
         sampling=FLOW,
         guidance="embedded (dev), classifier-free, none",
         training=TRANSFORMER_TARGETS,
-        export="`load_lora_weights`, merged pipeline",
+        export=NO_KOHYA,
         tested=TINY_ROUND,
         single_file=("flux-dev", "flux-schnell"),
         proposes={"sampling.guidance": "3.5", "sampling.steps": "10", "adapter.targets": "attention"},
