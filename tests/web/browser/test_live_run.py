@@ -27,6 +27,9 @@ SETTINGS = {
     "tracking.tensorboard": "false",
 }
 
+TRAINERS_PATIENCE_MS = 120_000
+"""A process that starts, loads a model and samples, on a machine that has much else to do."""
+
 HURRIED = "const later = window.setTimeout; window.setTimeout = (work, ms, ...rest) => later(work, Math.min(ms, 250), ...rest);"
 """The dashboard's waits between two looks, cut short."""
 
@@ -42,7 +45,7 @@ def test_the_dashboard_follows_and_steers_a_run(run: RunFolder, context: OpenCon
         board, tab = (Rater(context(viewport={"width": 1280, "height": 1000}), server.url) for _ in range(2))
         board.page.add_init_script(HURRIED)
         board.page.goto(f"{server.url}/dashboard")
-        board.page.wait_for_selector("#now-title:has-text('Rating, round 0')", timeout=30_000)
+        board.page.wait_for_selector("#now-title:has-text('Rating, round 0')", timeout=TRAINERS_PATIENCE_MS)
         assert "after the first round" in board.text("#tiles"), "the base model has won nothing over itself"
         board.keep(screenshots, "live-rating")
 
@@ -60,7 +63,7 @@ def test_the_dashboard_follows_and_steers_a_run(run: RunFolder, context: OpenCon
         board.keep(screenshots, "live-paused")
         board.page.click("[data-control=resume]")
 
-        board.page.wait_for_selector("#now-title:has-text('Rating, round 1')", timeout=30_000)
+        board.page.wait_for_selector("#now-title:has-text('Rating, round 1')", timeout=TRAINERS_PATIENCE_MS)
         assert board.page.locator("#tiles .figure").nth(1).inner_text().endswith("%"), "the win rate after round 0"
         assert "owner" in board.text("#people")
         board.page.screenshot(path=screenshots / "live-round-1.png", full_page=True)
@@ -68,7 +71,7 @@ def test_the_dashboard_follows_and_steers_a_run(run: RunFolder, context: OpenCon
 
         board.page.click("[data-control=stop]")
         board.page.click("#confirm-yes")
-        said = trainer.communicate(timeout=20)[0]
+        said = trainer.communicate(timeout=TRAINERS_PATIENCE_MS / 1000)[0]
         assert trainer.returncode == 0, said
         assert "goes on from here" in said
         board.wait(phase="stopped")
