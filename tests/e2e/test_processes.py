@@ -5,19 +5,20 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from torch import Tensor
 
+from d3po.run.feedback import compare_round
 from d3po.run.folder import RunFolder
-from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator
+from d3po.run.sampling import sample_round
+from d3po.run.training import train_round
 from d3po.run.workbench import Workbench, final_checkpoints
 from d3po.storage.files import sha256
-from tests.e2e.conftest import command, environment
+from tests.e2e.conftest import command, d3po, environment
 
 SETTINGS = {
     "rounds": "1",
@@ -38,7 +39,10 @@ TOGETHER = "update-000020"
 def alone(folder: RunFolder) -> dict[str, Tensor]:
     """The weights that one process ends with."""
     bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
-    run_rounds(bench)
+    folder.mark_started(bench.config)
+    sample_round(bench, 0)
+    compare_round(bench, 0)
+    train_round(bench, 0)
     bench.close()
     return weights(folder)
 
@@ -80,10 +84,15 @@ def test_two_processes_train_what_one_does_and_one_goes_on_where_two_were_killed
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5)
 
 
-def test_other_commands_take_one_process(make_run: Callable[..., RunFolder], tmp_path: Path) -> None:
-    folder = make_run()
-    result = subprocess.run(
-        command("sample", folder.path), capture_output=True, text=True, env=environment() | {"WORLD_SIZE": "2"}, check=False
-    )
+def test_other_commands_take_one_process(make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = d3po("sample", make_run().path)
     assert result.returncode == 2
     assert "WORLD_SIZE is 2, but only `d3po run` takes several processes" in result.stderr
+
+
+def test_a_launcher_and_the_option_do_not_go_together(make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = d3po("run", make_run().path, "--num-processes", "2")
+    assert result.returncode == 2
+    assert "a launcher has started this one; take one of the two" in result.stderr

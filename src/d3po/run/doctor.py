@@ -9,6 +9,7 @@ from d3po import __version__
 NEEDED = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "sqlalchemy", "scipy", "matplotlib", "tensorboard")
 OPTIONAL = {
     "wandb": "logging to Weights & Biases: pip install 'd3po[wandb]'",
+    "bitsandbytes": "AdamW in 8 bits: pip install 'd3po[8bit]'",
     "tenacity": "a vision-language model as judge: pip install 'd3po[vision]'",
     "brisque": "judge brisque: pip install 'd3po[brisque]'",
     "mediapipe": "judges hands and pose: pip install 'd3po[body]'",
