@@ -18,18 +18,17 @@ def compare(
     ] = False,
 ) -> None:
     """Run a grid of objectives, rewards and seeds under equal budgets, and write tables, figures and a page of what came of it."""
-    from d3po.run.comparison.grid import compare as run_comparison
-    from d3po.run.comparison.grid import plan_lines
-    from d3po.run.comparison.spec import load_spec
+    from d3po.run.comparison import grid
     from d3po.run.progress import Narrator
 
-    wanted, narrator = load_spec(spec), Narrator()
+    narrator = Narrator()
     if dry_run:
-        for line in plan_lines(wanted, narrator):
+        for line in grid.plan_lines(spec, narrator):
             typer.echo(line)
         return
-    failed = run_comparison(wanted, folder, narrator, at_once=jobs)
-    typer.echo(f"results: {folder / 'comparison.md'}, {folder / 'comparison.csv'}")
+    failed = grid.compare(spec, folder, narrator, at_once=jobs)
+    typer.echo(f"results: {folder / 'comparison.html'}, {folder / 'comparison.md'}, {folder / 'comparison.csv'}")
     if failed:
-        typer.echo(f"error: {len(failed)} cells failed, the first ({next(iter(failed))}): {next(iter(failed.values()))}", err=True)
+        name, words = next(iter(failed.items()))
+        typer.echo(f"error: {len(failed)} cells failed; {name}: {words}; mend the cause and run the same command again", err=True)
         raise typer.Exit(1)

@@ -1,25 +1,20 @@
 """One self-contained HTML page about a run: pictures before and after, curves with intervals, every figure explained."""
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
-from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from d3po.evaluation.drawing import ACCENT, INK, SECOND, data_uri, picture_png, svg, template, titled
 from d3po.evaluation.win_rate import Interval
 
-matplotlib.use("Agg")
-matplotlib.rcParams["svg.hashsalt"] = "d3po"
 ENLARGED = 96
-INK, ACCENT, SECOND = "#3b3b46", "#c2410c", "#1d6fa5"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +83,14 @@ EXPLAINED = {
 def render(report: Report) -> tuple[str, bytes]:
     """The page, and its before/after grid as a PNG."""
     grid = picture_grid(report.rows)
-    environment = Environment(loader=PackageLoader("d3po.evaluation"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("report.html.j2").render(
+    page = template("report.html.j2").render(
         report=report,
         result=report.points[-1],
         base=report.points[0],
         explained=EXPLAINED,
-        progress_svg=_svg(progress_figure(report.points)),
-        training_svg=_svg(training_figure(report.updates)) if report.updates else "",
-        pictures=[(row.prompt, [_data_uri(p) for p in row.before], [_data_uri(p) for p in row.after]) for row in report.rows],
+        progress_svg=svg(progress_figure(report.points)),
+        training_svg=svg(training_figure(report.updates)) if report.updates else "",
+        pictures=[(row.prompt, [_shown(p) for p in row.before], [_shown(p) for p in row.after]) for row in report.rows],
     )
     return page, grid
 
@@ -126,14 +120,14 @@ def progress_figure(points: Sequence[Point]) -> Figure:
         left.legend(frameon=False, fontsize=8)
     left.axhline(0.5, color=INK, lw=0.8, ls=":")
     left.set_ylim(0, 1.02)
-    _label(left, "Win rate over the base model (95 % interval)", "comparisons")
+    titled(left, "Win rate over the base model (95 % interval)", "comparisons")
     right.plot(x, [p.diversity_kept for p in points], "o-", color=SECOND, label="diversity kept")
     right.plot(x, [p.checkerboard_ratio for p in points], "s-", color="#7a7a85", label="checkerboard")
     if points[0].subject_accuracy is not None:
         right.plot(x, [p.subject_accuracy for p in points], "^-", color="#2f8f4e", label="subject accuracy")
     right.set_ylim(bottom=0)
     right.legend(frameon=False, fontsize=8)
-    _label(right, "What it cost", "comparisons")
+    titled(right, "What it cost", "comparisons")
     return figure
 
 
@@ -156,24 +150,9 @@ def training_figure(updates: Sequence[dict[str, Any]]) -> Figure:
             axes.axvline(start, color="#d8d8de", lw=0.8, zorder=0)
         if len(series) > 1:
             axes.legend(frameon=False, fontsize=8)
-        _label(axes, title, "update (lines: rounds)")
+        titled(axes, title, "update (lines: rounds)")
     return figure
 
 
-def _label(axes: Axes, title: str, x: str) -> None:
-    axes.set_title(title, fontsize=9.5, color=INK, loc="left")
-    axes.set_xlabel(x, fontsize=8, color=INK)
-    axes.tick_params(labelsize=8, colors=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue().split("?>", 1)[-1].split('.dtd">', 1)[-1]
-
-
-def _data_uri(pixels: NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _shown(pixels: NDArray[np.uint8]) -> str:
+    return data_uri(picture_png(pixels))

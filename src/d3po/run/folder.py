@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,22 +131,27 @@ class RunFolder:
         complete = [line for line in self.metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
         return [json.loads(line) for line in complete]
 
-    @contextmanager
-    def locked(self) -> Generator[None, None, None]:
-        """Hold the folder for this process; the lock goes with the process, however it ends.
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder for this process; see `locked`."""
+        return locked(self.path)
 
-        Raises:
-            RunFolderError: another process holds it.
-        """
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunFolderError(f"{self.path} is in use by another d3po process; wait for it or stop it first") from error
-        try:
-            yield
-        finally:
-            lock.release()
+
+@contextmanager
+def locked(path: Path) -> Generator[None, None, None]:
+    """Hold a folder for this process; the lock goes with the process, however it ends.
+
+    Raises:
+        RunFolderError: another process holds it.
+    """
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunFolderError(f"{path} is in use by another d3po process; wait for it or stop it first") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def create_run(path: Path, config: RunConfig, *, prompts: list[str], held_out: list[str]) -> RunFolder:

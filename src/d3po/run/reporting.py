@@ -39,18 +39,23 @@ def write_report(bench: Workbench, rounds: int, stopped: str | None) -> Path:
         blind=blind_result(bench, result.rounds),
         agreement=_agreement_by_round(bench, result.rounds),
         config=bench.folder.public_settings(),
-        versions={
-            "d3po": __version__,
-            **{name: version(name) for name in LIBRARIES},
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        },
+        versions=versions(),
         seed=bench.config.seed,
     )
     page, grid = render(report)
     write_atomically(bench.folder.report, page)
     write_atomically(bench.folder.path / "before-after.png", grid)
     return bench.folder.report
+
+
+def versions() -> dict[str, str]:
+    """Of everything that a result may depend on."""
+    return {
+        "d3po": __version__,
+        **{name: version(name) for name in LIBRARIES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
 
 
 def _agreement_by_round(bench: Workbench, rounds: int) -> dict[int, Interval | None]:

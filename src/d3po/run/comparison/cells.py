@@ -1,5 +1,6 @@
 """The cells of a comparison: one ordinary run for each objective, reward and seed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,14 @@ def cells_of(spec: Spec) -> list[Cell]:
         ConfigError: an entry's settings do not make a run; the message names the entry.
     """
     return [_cell(spec, entry, reward, seed) for seed in spec.seeds for reward in spec.rewards for entry in spec.objectives]
+
+
+def by_label(cells: Sequence[Cell]) -> dict[str, Cell]:
+    """One cell of each label, in order; what a label's work is does not depend on seed and reward."""
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        first.setdefault(cell.label, cell)
+    return first
 
 
 def _cell(spec: Spec, entry: Entry, reward: str, seed: int) -> Cell:

@@ -5,40 +5,39 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from d3po.errors import RunFolderError
 from d3po.run.comparison.budget import rounds_that_fit, work_of
-from d3po.run.comparison.cells import Cell, cells_of, make_folder
+from d3po.run.comparison.cells import Cell, by_label, cells_of, make_folder
 from d3po.run.comparison.jobs import Job, run_jobs
 from d3po.run.comparison.results import HeldOutReward, last_round, opened, rows_of
 from d3po.run.comparison.scales import scales_of
-from d3po.run.comparison.spec import Spec
-from d3po.run.comparison.writing import Done, write_tables
+from d3po.run.comparison.spec import Spec, load_spec
+from d3po.run.comparison.writing import KEPT_SPEC, Done, write_page, write_tables
 from d3po.run.evaluating import label_of, read_evaluation
-from d3po.run.folder import RunFolder
+from d3po.run.folder import RunFolder, locked
 from d3po.run.loop import is_time_up, read_stop, summary
 from d3po.run.progress import Bar, Narrator
 from d3po.run.workbench import Workbench
+from d3po.storage.files import write_atomically
 
 
-def plan_lines(spec: Spec, narrator: Narrator) -> list[str]:
-    """What the comparison will take, by label: counted, and timed by measured steps."""
+def plan_lines(file: Path, narrator: Narrator) -> list[str]:
+    """What the file's comparison will take, by label: counted, and timed by measured steps."""
+    spec = load_spec(file)
     cells = cells_of(spec)
     scales = scales_of(cells, narrator, measure=True)
     each = len(spec.rewards) * len(spec.seeds)
     lines = [f"{'':<20} cells  rounds  labels  images  network rows  of them trained  minutes a cell"]
     total = 0.0
-    for cell in {cell.label: cell for cell in reversed(cells)}.values():
-        scale = scales[cell.label]
-        rounds = rounds_that_fit(spec.budget, cell.config, scale.shape, label=cell.label)
+    for label, cell in by_label(cells).items():
+        scale = scales[label]
+        rounds = rounds_that_fit(spec.budget, cell.config, scale.shape, label=label)
         if rounds is None:
-            lines.append(f"{cell.label:<20} {each:>5}  as many as fit into {spec.budget.minutes:g} minutes")
+            lines.append(f"{label:<20} {each:>5}  as many as fit into {spec.budget.minutes:g} minutes")
             continue
         work = work_of(cell.config, scale.shape, rounds)
         total += each * scale.seconds(work)
         lines.append(
-            f"{cell.label:<20} {each:>5}  {rounds:>6}  {work.labels:>6,}  {work.images:>6,}  {work.network_rows:>12,}  {work.training_rows:>15,}  "
+            f"{label:<20} {each:>5}  {rounds:>6}  {work.labels:>6,}  {work.images:>6,}  {work.network_rows:>12,}  {work.training_rows:>15,}  "
             f"{scale.seconds(work) / 60:>14.1f}"
         )
     if total:
@@ -48,23 +47,20 @@ def plan_lines(spec: Spec, narrator: Narrator) -> list[str]:
     return lines
 
 
-def compare(spec: Spec, path: Path, narrator: Narrator, *, at_once: int) -> dict[str, str]:
-    """Bring every cell to its end and write the results; returns the last words of the cells that failed.
+def compare(file: Path, path: Path, narrator: Narrator, *, at_once: int) -> dict[str, str]:
+    """Bring every cell of the file's grid to its end and write the results; returns the last words of the cells that failed.
 
     Raises:
         ConfigError: a cell cannot be made, or not one round of it fits into the budget; nothing was run.
         RunFolderError: another process compares in this folder.
     """
+    spec = load_spec(file)
     cells = cells_of(spec)
     scales = scales_of(cells, narrator, measure=False)
-    rounds = {cell.label: rounds_that_fit(spec.budget, cell.config, scales[cell.label].shape, label=cell.label) for cell in reversed(cells)}
+    rounds = {label: rounds_that_fit(spec.budget, cell.config, scales[label].shape, label=label) for label, cell in by_label(cells).items()}
     path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunFolderError(f"{path} is in use by another d3po process; wait for it or stop it first") from error
-    with lock:
+    with locked(path):
+        write_atomically(path / KEPT_SPEC, file.read_bytes())
         return _Grid(spec=spec, path=path, cells=cells, rounds=rounds, narrator=narrator).run(at_once)
 
 
@@ -105,6 +101,7 @@ class _Grid:
 
             run_jobs(waiting, at_once=at_once, on_end=on_end, while_waiting=lambda jobs: self._show(jobs, bar))
         self._write_tables()
+        write_page(self.spec, self.path, self._in_order(), self.failed)
         return self.failed
 
     def _job(self, cell: Cell) -> Job:

@@ -33,6 +33,14 @@ class Job:
         return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
 
 
+def started(job: Job) -> "subprocess.Popen[bytes]":
+    """The job's process, with one thread for torch; what it writes goes to its log."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("wb") as log:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(job.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
 @dataclass(kw_only=True)
 class Running:
     """Processes at work."""
@@ -40,12 +48,8 @@ class Running:
     processes: dict[str, tuple[Job, subprocess.Popen[bytes]]] = field(default_factory=dict)
 
     def begin(self, job: Job) -> None:
-        """Start a job's process, with one thread for torch."""
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("wb") as log:
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            process = subprocess.Popen(job.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        self.processes[job.name] = (job, process)
+        """Start a job's process."""
+        self.processes[job.name] = (job, started(job))
 
     def ended(self) -> Iterator[tuple[Job, int]]:
         """Jobs that have ended since, with their exit codes."""

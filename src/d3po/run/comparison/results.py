@@ -102,10 +102,10 @@ class HeldOutReward:
         ]
 
 
-def first_pictures(bench: Workbench, rounds: int, count: int) -> list[Path]:
+def picture_files(folder: RunFolder, rounds: int, prompts: int) -> list[Path]:
     """The first picture of each of the first held-out prompts, by the policy after so many rounds."""
-    directory = bench.folder.images(series_of(label_of(rounds)))
-    return [directory / f"{p:03}-0.png" for p in range(min(count, bench.config.evaluation.prompts))]
+    directory = folder.images(series_of(label_of(rounds)))
+    return [directory / f"{p:03}-0.png" for p in range(prompts)]
 
 
 def _trained_scores(bench: Workbench, rounds: int) -> Scores:

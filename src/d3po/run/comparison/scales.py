@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from d3po.run.comparison.budget import Work
-from d3po.run.comparison.cells import Cell
+from d3po.run.comparison.cells import Cell, by_label
 from d3po.run.counting import Shape, shape_of
 from d3po.run.folder import RunFolder
 from d3po.run.needs import check_model
@@ -43,9 +43,8 @@ def scales_of(cells: Sequence[Cell], narrator: Narrator, *, measure: bool) -> di
     Raises:
         ConfigError: an objective does not go with the model, or a timestep range holds nothing to train.
     """
-    of_label = {cell.label: cell for cell in reversed(cells)}
     scales: dict[str, Scale] = {}
-    while left := [cell for cell in of_label.values() if cell.label not in scales]:
+    while left := [cell for cell in by_label(cells).values() if cell.label not in scales]:
         alike = [cell for cell in left if policy_settings(cell.config) == policy_settings(left[0].config)]
         with TemporaryDirectory() as scratch:
             bench = Workbench(folder=RunFolder(path=Path(scratch)), config=left[0].config, narrator=narrator)

@@ -1,15 +1,29 @@
 """Writes what a comparison has shown: the CSV, the tables and the page with its figures."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
 from d3po.evaluation.comparison import Row, summaries, to_csv
+from d3po.evaluation.comparison_figures import learning_figure, picture_figure, trade_figure
+from d3po.evaluation.comparison_page import LEARNING, PICTURES, TRADE, Chapter, Drawn, Page, render
 from d3po.evaluation.comparison_tables import Table, cost_table, difference_table, result_table
+from d3po.evaluation.drawing import png, svg
 from d3po.run.comparison.cells import Cell
-from d3po.run.comparison.spec import Spec
+from d3po.run.comparison.results import picture_files
+from d3po.run.comparison.spec import Spec, slug
 from d3po.run.folder import RunFolder
+from d3po.run.reporting import versions
 from d3po.storage.files import write_atomically
+
+KEPT_SPEC = "comparison.toml"
+"""The copy, in its folder, of the file that says what is compared."""
+SHOWN_PROMPTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,3 +69,45 @@ def _markdown(spec: Spec, rows: Sequence[Row], failed: Mapping[str, str]) -> str
     if failed:
         parts += ["## Cells that failed\n", "".join(f"* {name}: {words}\n" for name, words in failed.items())]
     return "\n".join(parts)
+
+
+def write_page(spec: Spec, path: Path, done: Sequence[Done], failed: Mapping[str, str]) -> None:
+    """Write comparison.html, and its figures under figures/."""
+    chapters: list[Chapter] = []
+    for reward in spec.rewards:
+        mine = [each for each in done if each.cell.reward == reward]
+        if mine:
+            figures = _figures(spec, mine)
+            tables = tables_of(spec, [row for each in mine for row in each.rows], reward)
+            chapters.append(Chapter(title=f"Trained for {reward}", tables=tables, figures=list(figures.values())))
+            for name, drawn in figures.items():
+                suffix = "svg" if isinstance(drawn.content, str) else "png"
+                write_atomically(path / "figures" / f"{name}-{slug(reward)}.{suffix}", drawn.content)
+    page = Page(
+        title=path.name, lead=heading(spec), chapters=chapters, failed=failed, spec=(path / KEPT_SPEC).read_text(), versions=versions()
+    )
+    write_atomically(path / "comparison.html", render(page))
+
+
+def _figures(spec: Spec, done: Sequence[Done]) -> dict[str, Drawn]:
+    """The figures of one reward, by the names of their files."""
+    rows = {
+        entry.label: [row for each in done if each.cell.label == entry.label for row in each.rows]
+        for entry in spec.objectives
+        if any(each.cell.label == entry.label for each in done)
+    }
+    return {
+        "learning": Drawn(title="Learning", reading=LEARNING, content=svg(learning_figure(rows, spec.baseline))),
+        "trade": Drawn(title="What the reward was bought with", reading=TRADE, content=svg(trade_figure(rows, spec.baseline))),
+        "pictures": Drawn(title="Pictures", reading=PICTURES, content=png(_pictures(done))),
+    }
+
+
+def _pictures(done: Sequence[Done]) -> Figure:
+    """Of the seed that most labels are done with."""
+    seed = Counter(each.cell.seed for each in done).most_common(1)[0][0]
+    shown = [each for each in done if each.cell.seed == seed]
+    prompts = shown[0].cell.held_out[: shown[0].cell.config.evaluation.prompts][:SHOWN_PROMPTS]
+    before = {"base": picture_files(shown[0].folder, 0, len(prompts))}
+    after = {each.cell.label: picture_files(each.folder, each.rows[-1].rounds, len(prompts)) for each in shown}
+    return picture_figure(prompts, {label: [np.asarray(Image.open(path)) for path in files] for label, files in (before | after).items()})

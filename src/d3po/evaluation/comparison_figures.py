@@ -1,0 +1,128 @@
+"""The figures of a comparison, one reward at a time: how labels learn, what it costs them, and what they draw."""
+
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from d3po.evaluation.comparison import Row
+from d3po.evaluation.drawing import INK, titled
+
+Value = Callable[[Row], float]
+SHADES = [matplotlib.colormaps["tab20"](place) for place in (*range(2, 20, 2), *range(3, 20, 2))]
+"""Of all labels but the baseline, which is drawn in ink."""
+MARKS = "osv^DPX<>dph"
+PANEL = 3.1
+"""Inches."""
+GUIDE = {"color": "#9a9aa5", "lw": 0.8, "ls": ":", "zorder": 0}
+"""Lines where nothing has changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Of one label: a value at each round, over seeds. A cell that a guard stopped stays where it was stopped."""
+
+    x: Sequence[float]
+    """Means."""
+    y: Sequence[float]
+    """Means."""
+    low: Sequence[float]
+    high: Sequence[float]
+    """The lowest and the highest seed."""
+
+
+def curve(rows: Sequence[Row], x: Value, y: Value) -> Curve:
+    """The curve of one label's rows for one reward."""
+    by_seed: dict[int, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.rounds):
+        by_seed.setdefault(row.seed, []).append(row)
+    rounds = sorted({row.rounds for row in rows})
+    standing = [[max((row for row in mine if row.rounds <= r), key=lambda row: row.rounds) for mine in by_seed.values()] for r in rounds]
+    values = [[y(row) for row in at] for at in standing]
+    return Curve(
+        x=[float(np.mean([x(row) for row in at])) for at in standing],
+        y=[float(np.mean(at)) for at in values],
+        low=[min(at) for at in values],
+        high=[max(at) for at in values],
+    )
+
+
+def learning_figure(rows: Mapping[str, Sequence[Row]], baseline: str) -> Figure:
+    """Win rate and gain in the trained reward, by labels and by network rows; `rows` of one reward, by label."""
+    figure = Figure(figsize=(9.5, 6.2 + _legend_height(rows)), layout="constrained")
+    panels = figure.subplots(2, 2, sharey="row")
+    for line, (name, y, still) in enumerate(
+        (("Win rate over the base model", lambda row: row.win_rate, 0.5), ("Trained reward, in base spreads", lambda row: row.gain, 0.0))
+    ):
+        for axes, (unit, x) in zip(
+            panels[line], (("labels", lambda row: row.labels), ("network rows", lambda row: row.network_rows)), strict=True
+        ):
+            axes.axhline(still, **GUIDE)
+            _draw(axes, {label: curve(mine, x, y) for label, mine in rows.items()}, baseline, band=True)
+            titled(axes, name, unit)
+            axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
+    panels[0, 0].set_ylim(0, 1.02)
+    _legend(figure, panels[0, 0], rows)
+    return figure
+
+
+def trade_figure(rows: Mapping[str, Sequence[Row]], baseline: str) -> Figure:
+    """What became of each held-out reward, and of diversity, while the trained reward rose; `rows` of one reward, by label."""
+    held_out = list(next(iter(rows.values()))[0].held_out_gain)
+    ways: list[tuple[str, Value, float]] = [(name, lambda row, name=name: row.held_out_gain[name], 0.0) for name in held_out]
+    ways.append(("Diversity kept", lambda row: row.diversity_kept, 1.0))
+    columns = min(3, len(ways))
+    lines = math.ceil(len(ways) / columns)
+    figure = Figure(figsize=(PANEL * columns + 0.2, PANEL * lines + _legend_height(rows)), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False)
+    for axes, (name, y, still) in zip(panels.flat, ways, strict=False):
+        axes.axhline(still, **GUIDE)
+        axes.axvline(0.0, **GUIDE)
+        _draw(axes, {label: curve(mine, lambda row: row.gain, y) for label, mine in rows.items()}, baseline, band=False)
+        titled(axes, name, "trained reward, in base spreads")
+        axes.ticklabel_format(useOffset=False)
+    for axes in panels.flat[len(ways) :]:
+        axes.set_axis_off()
+    _legend(figure, panels[0, 0], rows)
+    return figure
+
+
+def picture_figure(prompts: Sequence[str], columns: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure:
+    """A row a prompt, a column a policy; `columns` are its pictures, (height, width, 3) each, in the order of the prompts."""
+    size = min(1.2, 8.2 / len(columns))
+    figure = Figure(figsize=(1.5 + size * len(columns), 0.3 + size * len(prompts)), layout="constrained")
+    panels = figure.subplots(len(prompts), len(columns), squeeze=False)
+    for place, (label, pictures) in enumerate(columns.items()):
+        panels[0, place].set_title(textwrap.fill(label, max(6, int(size * 11))), fontsize=7.5, color=INK)
+        for axes, picture in zip(panels[:, place], pictures, strict=True):
+            axes.imshow(picture, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+    for axes, prompt in zip(panels[:, 0], prompts, strict=True):
+        axes.set_ylabel(textwrap.fill(prompt, 22), fontsize=7.5, color=INK, rotation=0, ha="right", va="center")
+    return figure
+
+
+def _draw(axes: Axes, curves: Mapping[str, Curve], baseline: str, *, band: bool) -> None:
+    others = [label for label in curves if label != baseline]
+    for label, drawn in curves.items():
+        place = -1 if label == baseline else others.index(label)
+        colour = INK if place < 0 else SHADES[place % len(SHADES)]
+        mark = MARKS[(place + 1) % len(MARKS)]
+        if band:
+            axes.fill_between(drawn.x, drawn.low, drawn.high, color=colour, alpha=0.1, lw=0)
+        axes.plot(drawn.x, drawn.y, f"{mark}-", color=colour, label=label, lw=2.0 if place < 0 else 1.3, ms=4)
+
+
+def _legend(figure: Figure, axes: Axes, rows: Mapping[str, Sequence[Row]]) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(5, len(rows)), frameon=False, fontsize=8)
+
+
+def _legend_height(rows: Mapping[str, Sequence[Row]]) -> float:
+    return 0.2 * math.ceil(len(rows) / 5)

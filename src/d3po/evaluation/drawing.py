@@ -1,0 +1,56 @@
+"""How figures look, and how they get into a page."""
+
+import base64
+import io
+
+import matplotlib
+import numpy as np
+from jinja2 import Environment, PackageLoader, Template
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+matplotlib.use("Agg")
+matplotlib.rcParams["svg.hashsalt"] = "d3po"
+INK, ACCENT, SECOND = "#3b3b46", "#c2410c", "#1d6fa5"
+
+
+def titled(axes: Axes, title: str, x: str) -> None:
+    """Give a panel its title and the name of its horizontal axis."""
+    axes.set_title(title, fontsize=9.5, color=INK, loc="left")
+    axes.set_xlabel(x, fontsize=8, color=INK)
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def svg(figure: Figure) -> str:
+    """A figure as an element of a page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue().split("?>", 1)[-1].split('.dtd">', 1)[-1]
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a file, 150 dots an inch."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def picture_png(pixels: NDArray[np.uint8]) -> bytes:
+    """A picture, (height, width, 3), as a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def data_uri(content: bytes) -> str:
+    """A PNG as an address that holds it."""
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def template(name: str) -> Template:
+    """A page's template, from the folder beside this file; whatever is put into it is escaped."""
+    environment = Environment(loader=PackageLoader("d3po.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(name)
