@@ -13,6 +13,7 @@ from torch import Tensor
 
 from d3po.run.feedback import compare_round
 from d3po.run.folder import RunFolder
+from d3po.run.judged import References, load_round, share_references
 from d3po.run.progress import Narrator
 from d3po.run.sampling import sample_round
 from d3po.run.training import train_round
@@ -96,3 +97,22 @@ def test_a_launcher_and_the_option_do_not_go_together(make_run: Callable[..., Ru
     result = d3po("run", make_run().path, "--num-processes", "2")
     assert result.returncode == 2
     assert "a launcher has started this one; take one of the two" in result.stderr
+
+
+def test_reference_log_probs_are_computed_by_shares(make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both processes' shares, one after the other in this process."""
+    folder = make_run(settings=SETTINGS | {"training.guided": "false"})
+    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+    sample_round(bench, 0)
+    compare_round(bench, 0)
+    monkeypatch.setattr(bench.team, "size", 2)
+    monkeypatch.setattr(bench.team, "gather", lambda item: [item])
+    nothing = References(start=None, moving=None)
+    for rank, made in ((0, [0, 2]), (1, [0, 1, 2, 3])):
+        monkeypatch.setattr(bench.team, "rank", rank)
+        share_references(bench, 0, nothing)
+        assert sorted(int(path.name[6:9]) for path in folder.path.rglob("shard-*.reference-*")) == made
+    monkeypatch.setattr("d3po.run.judged.reference_log_probs", lambda *_, **__: pytest.fail("all of them are kept"))
+    groups, _ = load_round(bench, 0, nothing)
+    assert all(group.reference is not None and torch.isfinite(group.reference).any() for group in groups)
+    bench.close()

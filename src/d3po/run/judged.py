@@ -80,6 +80,19 @@ def load_round(bench: Workbench, round: int, references: References) -> tuple[li
     return groups, condition
 
 
+def share_references(bench: Workbench, round: int, references: References) -> None:
+    """Of several processes, let each compute the reference log-probs of its share of the round's shards, and keep them for all."""
+    if bench.team.size == 1 or bench.config.feedback.source == "imported":
+        return
+    images = list(_sampled(bench, round).values())
+    prompts = {image.prompt_id: image.prompt for image in images}
+    order = {prompt: row for row, prompt in enumerate(prompts)}
+    mine = bench.team.share(sorted({image.shard.path for image in images}))
+    condition = bench.policy.encode_prompts(list(prompts.values()))
+    _reference_log_probs(bench, round, [image for image in images if image.shard.path in mine], condition, order, references)
+    bench.team.gather(None)  # nobody goes on before all are kept
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Told:
     """What was said of one prompt's images."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from d3po.run.control import heed
-from d3po.run.judged import References, load_round, reference_context
+from d3po.run.judged import References, load_round, reference_context, share_references
 from d3po.run.rollback import caution
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints, save_checkpoint
@@ -36,6 +36,7 @@ def train_round(bench: Workbench, round: int) -> None:
     if bench.trained_rounds() > round:
         return
     first, references = _restore(bench, round)
+    share_references(bench, round, references)
     groups, condition = bench.team.first(partial(load_round, bench, round, references))
     if isinstance(bench.trainer.reader, Pictures):
         bench.trainer.reader.reference = partial(reference_context, bench, bench.config.objective.reference, references)
