@@ -51,7 +51,7 @@ class Ended:
 
 @pytest.fixture
 def run_cells(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Cells are run in this process, which is quicker, and their names noted."""
+    """Cells are run in this process and without their report pages, which is quicker, and their names noted."""
     run: list[str] = []
 
     def start(job: Job) -> Ended:
@@ -62,6 +62,8 @@ def run_cells(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Ended(done.returncode)
 
     monkeypatch.setattr(jobs, "started", start)
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr("d3po.run.reporting.render", lambda report: ("a report", b""))
     return run
 
 

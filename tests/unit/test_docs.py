@@ -11,11 +11,13 @@ import torch
 from d3po import errors
 from d3po.cli.app import app
 from d3po.config import RunConfig, Section
+from d3po.evaluation.comparison import Row
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.metrics import pair_metrics
 from d3po.objectives.registry import OBJECTIVES
 from d3po.options import ObjectiveName
 from d3po.recipes import recipe_names
+from d3po.run.comparison.spec import Budget, Entry, Spec
 from d3po.run.evaluating import Evaluation
 from d3po.training.trainer import BANDS
 from tools.docs import CONFIGURATION, FAMILIES, JUDGES, RECIPES, configuration_page, families_page, judges_page, main, recipes_page
@@ -96,6 +98,12 @@ def test_the_bands_of_metrics_are_explained(band: str) -> None:
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Evaluation)])
 def test_every_evaluation_figure_is_explained(field: str) -> None:
     assert field in first_column("metrics.md")
+
+
+def test_every_key_and_column_of_a_comparison_is_explained() -> None:
+    keys = {name for section in (Spec, Entry, Budget) for name in section.model_fields}
+    columns = {field.name for field in dataclasses.fields(Row)} - {"held_out_gain"}
+    assert keys | columns <= first_column("comparing.md")
 
 
 @pytest.mark.parametrize("name", error_names())

@@ -224,7 +224,7 @@ def export(
             typer.echo("nothing was uploaded (--dry-run)" if dry_run else push(upload, private=private))
 
 
-app.command(epilog="Example: `d3po compare objectives.toml comparisons/objectives --jobs 2`")(compare)
+app.command(epilog="Example: `d3po compare examples/comparisons/objectives.toml runs/objectives --jobs 2`")(compare)
 app.command(epilog="Example: `d3po rate runs/demo`")(rate)
 app.command(epilog="Example: `d3po invite runs/demo ada --host 192.168.1.20`")(invite)
 
