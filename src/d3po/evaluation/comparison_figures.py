@@ -18,8 +18,10 @@ Value = Callable[[Row], float]
 SHADES = [matplotlib.colormaps["tab20"](place) for place in (*range(2, 20, 2), *range(3, 20, 2))]
 """Of all labels but the baseline, which is drawn in ink."""
 MARKS = "osv^DPX<>dph"
-PANEL = 3.1
+WIDTH = 9.5
 """Inches."""
+BANDS = 5
+"""Labels whose bands can still be told apart; of more only the end is drawn, as a bar."""
 GUIDE = {"color": "#9a9aa5", "lw": 0.8, "ls": ":", "zorder": 0}
 """Lines where nothing has changed."""
 
@@ -55,7 +57,7 @@ def curve(rows: Sequence[Row], x: Value, y: Value) -> Curve:
 
 def learning_figure(rows: Mapping[str, Sequence[Row]], baseline: str) -> Figure:
     """Win rate and gain in the trained reward, by labels and by network rows; `rows` of one reward, by label."""
-    figure = Figure(figsize=(9.5, 6.2 + _legend_height(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 6.2 + _legend_height(rows)), layout="constrained")
     panels = figure.subplots(2, 2, sharey="row")
     for line, (name, y, still) in enumerate(
         (("Win rate over the base model", lambda row: row.win_rate, 0.5), ("Trained reward, in base spreads", lambda row: row.gain, 0.0))
@@ -67,7 +69,7 @@ def learning_figure(rows: Mapping[str, Sequence[Row]], baseline: str) -> Figure:
             _draw(axes, {label: curve(mine, x, y) for label, mine in rows.items()}, baseline, band=True)
             titled(axes, name, unit)
             axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
-    panels[0, 0].set_ylim(0, 1.02)
+    panels[0, 0].set_ylim(min(0.4, *(row.win_rate - 0.02 for mine in rows.values() for row in mine)), 1.02)
     _legend(figure, panels[0, 0], rows)
     return figure
 
@@ -77,9 +79,9 @@ def trade_figure(rows: Mapping[str, Sequence[Row]], baseline: str) -> Figure:
     held_out = list(next(iter(rows.values()))[0].held_out_gain)
     ways: list[tuple[str, Value, float]] = [(name, lambda row, name=name: row.held_out_gain[name], 0.0) for name in held_out]
     ways.append(("Diversity kept", lambda row: row.diversity_kept, 1.0))
-    columns = min(3, len(ways))
+    columns = 2 if len(ways) in (1, 2, 4) else 3
     lines = math.ceil(len(ways) / columns)
-    figure = Figure(figsize=(PANEL * columns + 0.2, PANEL * lines + _legend_height(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.1 * lines + _legend_height(rows)), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False)
     for axes, (name, y, still) in zip(panels.flat, ways, strict=False):
         axes.axhline(still, **GUIDE)
@@ -95,11 +97,15 @@ def trade_figure(rows: Mapping[str, Sequence[Row]], baseline: str) -> Figure:
 
 def picture_figure(prompts: Sequence[str], columns: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure:
     """A row a prompt, a column a policy; `columns` are its pictures, (height, width, 3) each, in the order of the prompts."""
-    size = min(1.2, 8.2 / len(columns))
-    figure = Figure(figsize=(1.5 + size * len(columns), 0.3 + size * len(prompts)), layout="constrained")
+    left, right, top = 1.6, 0.5, 0.7
+    size = min(1.2, (WIDTH - left - right) / len(columns))
+    slanted = {"rotation": 35, "ha": "left"} if size < 1 else {}
+    width, height = left + size * len(columns) + right, top + size * len(prompts) + 0.1
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(left / width, 0.1 / height, 1 - right / width, 1 - top / height, wspace=0.06, hspace=0.06)
     panels = figure.subplots(len(prompts), len(columns), squeeze=False)
     for place, (label, pictures) in enumerate(columns.items()):
-        panels[0, place].set_title(textwrap.fill(label, max(6, int(size * 11))), fontsize=7.5, color=INK)
+        panels[0, place].set_title(label, fontsize=7.5, color=INK, **slanted)
         for axes, picture in zip(panels[:, place], pictures, strict=True):
             axes.imshow(picture, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
@@ -115,8 +121,10 @@ def _draw(axes: Axes, curves: Mapping[str, Curve], baseline: str, *, band: bool)
         place = -1 if label == baseline else others.index(label)
         colour = INK if place < 0 else SHADES[place % len(SHADES)]
         mark = MARKS[(place + 1) % len(MARKS)]
-        if band:
-            axes.fill_between(drawn.x, drawn.low, drawn.high, color=colour, alpha=0.1, lw=0)
+        if band and len(curves) <= BANDS:
+            axes.fill_between(drawn.x, drawn.low, drawn.high, color=colour, alpha=0.12, lw=0)
+        elif band:
+            axes.vlines(drawn.x[-1], drawn.low[-1], drawn.high[-1], color=colour, lw=1)
         axes.plot(drawn.x, drawn.y, f"{mark}-", color=colour, label=label, lw=2.0 if place < 0 else 1.3, ms=4)
 
 

@@ -7,9 +7,10 @@ from d3po.evaluation.comparison_tables import Table
 from d3po.evaluation.drawing import data_uri, template
 
 LEARNING = (
-    "How far each objective has come after so many labels (left) and for so much computing (right). Points are rounds, lines means over seeds; the band "
-    "reaches from the lowest to the highest seed. What is steeper on the left learns more from a label, on the right more from a pass of the network. "
-    "The trained reward is in standard deviations of the base model's pictures; a cell that a guard stopped stays where it was stopped."
+    "How far each objective has come after so many labels (left) and for so much computing (right). Points are rounds, lines means over seeds; the band, "
+    "or with many objectives the bar at the end, reaches from the lowest to the highest seed. What is steeper on the left learns more from a label, on the "
+    "right more from a pass of the network. The trained reward is in standard deviations of the base model's pictures; a cell that a guard stopped stays "
+    "where it was stopped."
 )
 TRADE = (
     "What else has changed while the trained reward rose, round after round, from the base model where the dotted lines cross. A curve that goes right "

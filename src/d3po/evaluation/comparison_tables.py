@@ -8,12 +8,12 @@ from d3po.evaluation.comparison import COSTS, FIGURES, Summary
 from d3po.evaluation.paired import Paired
 from d3po.evaluation.win_rate import Interval
 
-NOTHING = "-"
+NOTHING, LINE = "-", "\n"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A title, how to read it, and cells of text."""
+    """A title, how to read it, and cells of text, of several lines where that reads better."""
 
     title: str
     reading: str
@@ -23,7 +23,7 @@ class Table:
     def markdown(self) -> str:
         """The table in Markdown."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
-        table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+        table = "\n".join(f"| {' | '.join(cell.replace('|', '/').replace(LINE, ' ') for cell in line)} |" for line in lines)
         return f"### {self.title}\n\n{table}\n\n{self.reading}\n"
 
 
@@ -80,13 +80,13 @@ def _interval(interval: Interval | None, sign: str = "") -> str:
         return NOTHING
     if math.isnan(interval.low):
         return f"{interval.value:{sign}.3f}"
-    return f"{interval.value:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+    return f"{interval.value:{sign}.3f}{LINE}[{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 
 def _paired(found: Paired | None) -> str:
     if found is None:
         return NOTHING
-    return f"{_interval(found.difference, sign='+')}, p {_p(found.t_p)} / {_p(found.sign_flip_p)}"
+    return f"{_interval(found.difference, sign='+')}{LINE}p {_p(found.t_p)} / {_p(found.sign_flip_p)}"
 
 
 def _p(value: float) -> str:
