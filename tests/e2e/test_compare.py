@@ -110,7 +110,7 @@ def test_a_grid_is_run_goes_on_and_survives_a_broken_cell(spec: Callable[..., Pa
     again = d3po("compare", spec(more=BROKEN), folder)
     assert run_cells == ["broken.brightness.0", "broken.brightness.1"], "what is done is kept"
     assert again.returncode == 1
-    assert "2 cells failed; broken.brightness.0: error: round 0 has no comparison with a preference" in again.stderr
+    assert "failed cells: 2; broken.brightness.0: error: round 0 has no comparison with a preference" in again.stderr
     assert [line for line in table(folder) if line["is_result"] == "True"] == results
     assert "broken.brightness.1: error: round 0" in (folder / "comparison.md").read_text()
 
@@ -131,6 +131,15 @@ def test_the_plan_says_what_the_grid_will_take_and_does_nothing(spec: Callable[.
     assert said.returncode == 0, said.stderr
     assert [line.split()[:4] for line in said.stdout.splitlines()[1:3]] == [["d3po", "2", "1", "6"], ["kto", "2", "1", "6"]]
     assert not (tmp_path / "comparison").exists()
+
+
+def test_a_held_out_reward_that_cannot_be_had_is_said_before_anything_is_run(spec: Callable[..., Path], tmp_path: Path) -> None:
+    file = spec()
+    file.write_text(file.read_text().replace('held_out_rewards = ["warmth"]', 'held_out_rewards = ["warmt"]'))
+    refused = d3po("compare", file, tmp_path / "comparison")
+    assert refused.returncode == 2
+    assert "did you mean 'warmth'?" in refused.stderr
+    assert not (tmp_path / "comparison" / "runs").exists()
 
 
 def test_a_run_ends_after_the_round_in_which_its_time_is_up(make_run: Callable[..., RunFolder]) -> None:

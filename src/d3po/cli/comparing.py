@@ -30,5 +30,5 @@ def compare(
     typer.echo(f"results: {folder / 'comparison.html'}, {folder / 'comparison.md'}, {folder / 'comparison.csv'}")
     if failed:
         name, words = next(iter(failed.items()))
-        typer.echo(f"error: {len(failed)} cells failed; {name}: {words}; mend the cause and run the same command again", err=True)
+        typer.echo(f"error: failed cells: {len(failed)}; {name}: {words}; mend the cause and run the same command again", err=True)
         raise typer.Exit(1)

@@ -27,6 +27,10 @@ def check_needs(config: RunConfig) -> None:
         )
     if needs.same_state and not config.sampling.branch:
         raise ConfigError(f"objective.name is {name!r}, which needs pictures that part in one step; set sampling.branch = true")
+    if config.sampling.branch and needs.evidence == "pictures":
+        raise ConfigError(
+            f"sampling.branch is true, but objective.name is {name!r}, which reads no denoising step; set sampling.branch = false"
+        )
     if config.sampling.branch and not config.sampling.shared_start:
         raise ConfigError("sampling.branch is true, so a prompt's images share all noise up to a step; set sampling.shared_start = true")
     if config.adapter.method == "full" and not config.training.guided:

@@ -54,6 +54,7 @@ def test_a_setting_that_is_given_wins_over_the_objectives_own() -> None:
     [
         ({"feedback.source": "imported"}, r"have none; set it to one of .*diffusion_dpo"),
         ({"objective.name": "d3po_branch"}, r"set sampling\.branch = true"),
+        ({"objective.name": "kto", "sampling.branch": "true"}, r"set sampling\.branch = false"),
         ({"sampling.branch": "true", "sampling.shared_start": "false"}, r"set sampling\.shared_start = true"),
         ({"objective.name": "kto", "adapter.method": "full"}, r"set adapter\.method = 'lora'"),
         ({"objective.name": "dpok", "adapter.method": "full"}, r"set adapter\.method = 'lora'"),

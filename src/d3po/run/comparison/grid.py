@@ -52,6 +52,7 @@ def compare(file: Path, path: Path, narrator: Narrator, *, at_once: int) -> dict
 
     Raises:
         ConfigError: a cell cannot be made, or not one round of it fits into the budget; nothing was run.
+        RewardError: a held-out reward cannot be had; nothing was run.
         RunFolderError: another process compares in this folder.
     """
     spec = load_spec(file)
@@ -61,7 +62,8 @@ def compare(file: Path, path: Path, narrator: Narrator, *, at_once: int) -> dict
     path.mkdir(parents=True, exist_ok=True)
     with locked(path):
         write_atomically(path / KEPT_SPEC, file.read_bytes())
-        return _Grid(spec=spec, path=path, cells=cells, rounds=rounds, narrator=narrator).run(at_once)
+        held_out = {name: HeldOutReward(name, path / "scores", narrator) for name in spec.held_out_rewards}
+        return _Grid(spec=spec, path=path, cells=cells, rounds=rounds, narrator=narrator, held_out=held_out).run(at_once)
 
 
 @dataclass(kw_only=True)
@@ -74,6 +76,7 @@ class _Grid:
     rounds: dict[str, int | None]
     """That the budget allows, by label; None where time decides."""
     narrator: Narrator
+    held_out: dict[str, HeldOutReward]
     done: dict[str, Done] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     told: set[Path] = field(default_factory=set)
@@ -97,7 +100,7 @@ class _Grid:
                 else:
                     self.failed[job.name] = job.last_words()
                     self.narrator.say(f"{job.name}: failed: {job.last_words()} (all of it: {job.log})")
-                bar.advance()
+                bar.advance(1, "cells")
 
             run_jobs(waiting, at_once=at_once, on_end=on_end, while_waiting=lambda jobs: self._show(jobs, bar))
         self._write_tables()
@@ -121,9 +124,10 @@ class _Grid:
 
     def _take(self, cell: Cell) -> None:
         """Read what a cell that is done has shown."""
-        rewards = {name: HeldOutReward(name, self.path / "scores", self.narrator) for name in self.spec.held_out_rewards}
         with closing(opened(cell.folder(self.path), self.narrator)) as bench:
-            rows = rows_of(cell, bench, rewards, rounds=self.rounds[cell.label])
+            if self.rounds[cell.label] is None:
+                bench.folder.change({"rounds": str(max(1, bench.trained_rounds()))})  # as many as there was time for
+            rows = rows_of(cell, bench, self.held_out, rounds=self.rounds[cell.label])
             self.done[cell.name] = Done(cell=cell, rows=rows, folder=bench.folder)
 
     def _in_order(self) -> list[Done]:

@@ -77,11 +77,15 @@ def gain(scores: Scores, base: Scores) -> float:
 
 
 class HeldOutReward:
-    """A reward that nothing was trained for, loaded when it is first asked; what it said is kept in `scores/` of the comparison."""
+    """A reward that nothing was trained for; what it said is kept in a folder, a file for each run.
+
+    Raises:
+        RewardError: there is none of that name, or it cannot be made.
+    """
 
     def __init__(self, name: str, directory: Path, narrator: Narrator) -> None:
-        self._name, self._directory, self._narrator = name, directory, narrator
-        self._criteria = None
+        self._name, self._directory = name, directory
+        self._criteria = load_criteria(name, narrator.say)
 
     def scores(self, bench: Workbench, label: str) -> Scores:
         """Of the pictures that the evaluation of that label has made."""
@@ -94,10 +98,9 @@ class HeldOutReward:
         return np.array(mine[label])
 
     def _measured(self, bench: Workbench, label: str) -> list[list[float]]:
-        criteria = self._criteria = self._criteria or load_criteria(self._name, self._narrator.say)
         directory, settings = bench.folder.images(series_of(label)), bench.config.evaluation
         return [
-            [sum(score_file(criteria, directory / f"{p:03}-{i}.png", prompt)) for i in range(settings.images_per_prompt)]
+            [sum(score_file(self._criteria, directory / f"{p:03}-{i}.png", prompt)) for i in range(settings.images_per_prompt)]
             for p, prompt in enumerate(bench.folder.held_out()[: settings.prompts])
         ]
 
