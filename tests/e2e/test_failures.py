@@ -17,8 +17,6 @@ from tests.e2e.conftest import command, d3po, d3po_process, environment
 MakeRun = Callable[..., RunFolder]
 POINTS = [
     "rollouts/round-000/shard-000.safetensors",
-    "checkpoints/*update-000002*",
-    "evaluations/round-000.json",
     "checkpoints/round-001-update-000004*",
 ]
 

@@ -46,7 +46,7 @@ def test_a_run_trains_by_it(make_run: MakeRun, name: ObjectiveName) -> None:
     assert run.report.exists()
 
 
-@pytest.mark.parametrize("name", ["kto", "ddpo", "d3po_branch"])
+@pytest.mark.parametrize("name", ["kto", "d3po_branch"])
 def test_how_rows_are_cut_into_calls_does_not_change_the_result(make_run: MakeRun, name: ObjectiveName) -> None:
     runs = [make_run(str(rows), SMALL | own_settings(name) | {"training.max_rows": str(rows)}) for rows in (3, 64)]
     for run in runs:

@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(make_run: 
     assert not torch.equal(final_weights(a)[name], final_weights(c)[name])
 
 
-@pytest.mark.parametrize("settings", [{"training.max_rows": "3"}, {"training.max_rows": "7"}, {"training.gradient_checkpointing": "true"}])
+@pytest.mark.parametrize("settings", [{"training.max_rows": "3"}, {"training.max_rows": "7", "training.gradient_checkpointing": "true"}])
 def test_how_work_is_cut_does_not_change_the_result(make_run: MakeRun, settings: dict[str, str]) -> None:
     whole, cut = make_run("whole"), make_run("cut", settings)
     for folder in (whole, cut):

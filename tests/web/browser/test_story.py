@@ -39,7 +39,7 @@ SETTINGS = {
     "training.epochs": "5",
     "training.timestep_range": "[0, 1000]",
     "training.target_kl": "0.006",
-    "evaluation.prompts": "24" if FULL else "8",
+    "evaluation.prompts": "24" if FULL else "6",
     "guards.action": "warn",
     "tracking.tensorboard": "false",
 }
