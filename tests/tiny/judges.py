@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     BertTokenizer,
@@ -45,7 +46,7 @@ def save_clip(directory: Path, *, logit_scale: float = 4.6) -> Path:
 def save_aesthetic(directory: Path) -> Path:
     """The same with a head."""
     save_clip(directory)
-    torch.save(head(seed=1), directory / "aesthetic-model.pth")
+    save_file(head(seed=1), directory / "aesthetic-model.safetensors")
     return directory
 
 
@@ -63,7 +64,7 @@ def save_image_reward(directory: Path, shapes: Mapping[str, Sequence[int]]) -> P
     tensors = {name: wave(name, shape) for name, shape in shapes.items()}
     unused = {"blip.text_encoder.embeddings.position_ids": torch.arange(40)[None], "blip.vision_proj.weight": torch.zeros(2, WIDTH)}
     directory.mkdir(parents=True, exist_ok=True)
-    torch.save(tensors | unused, directory / "ImageReward.pt")
+    save_file(tensors | unused, directory / "ImageReward.safetensors")
     BlipConfig(vision_config=vision.to_dict(), text_config=text.to_dict()).save_pretrained(directory)
     BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(directory)
     return directory

@@ -15,9 +15,9 @@ from transformers import AutoTokenizer, BlipConfig, BlipTextConfig, BlipVisionCo
 from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-from d3po.judges.weights import device, hub_file, linear_head, read_tensors
+from d3po.judges.weights import device, linear_head, read_tensors
 
-REPOSITORY, WEIGHTS, TOKENIZER = "THUDM/ImageReward", "ImageReward.pt", "google-bert/bert-base-uncased"
+WEIGHTS, PUBLISHED = "ImageReward.safetensors", "https://huggingface.co/THUDM/ImageReward (ImageReward.pt)"
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of the raw reward over the authors' data, by which it is standardised."""
 PROMPT_TOKENS = 35
@@ -46,12 +46,11 @@ def image_reward(folder: str = "") -> Callable[[Image.Image, str], float]:
     """The standardised reward.
 
     Args:
-        folder: holds `ImageReward.pt`, a BERT tokenizer, and, where the sizes are not the published ones, BLIP's `config.json`.
+        folder: holds `ImageReward.safetensors`, a BERT tokenizer, and, where the sizes are not the published ones, BLIP's `config.json`.
     """
-    sized = bool(folder) and (Path(folder) / "config.json").exists()
-    config = BlipConfig.from_pretrained(folder) if sized else published_architecture()
-    path = Path(folder) / WEIGHTS if folder else hub_file(REPOSITORY, WEIGHTS)
-    return _Scorer(config, read_tensors(path), folder or TOKENIZER)
+    tensors = read_tensors(folder, WEIGHTS, published=PUBLISHED)
+    config = BlipConfig.from_pretrained(folder) if (Path(folder) / "config.json").exists() else published_architecture()
+    return _Scorer(config, tensors, folder)
 
 
 class _Scorer:

@@ -28,7 +28,7 @@ class TwoTowers:
 
     def __init__(self, model: str, processor: str) -> None:
         self._device = device()
-        self._model: Any = CLIPModel.from_pretrained(model)
+        self._model: Any = CLIPModel.from_pretrained(model, use_safetensors=True)
         self._model.eval().to(self._device)
         self._processor: Any = CLIPProcessor.from_pretrained(processor)
         self._embed_prompt = lru_cache(REMEMBERED_PROMPTS)(self._embed_prompt_anew)

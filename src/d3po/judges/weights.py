@@ -1,22 +1,18 @@
-"""Where a judge's weights lie, and how they are read: tensors only, whatever the file."""
+"""Where a judge's weights lie, and how they are read: safetensors, never pickles."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from d3po.errors import RewardError
 
 
 def device() -> torch.device:
     """Where judges compute."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def hub_file(repository: str, name: str) -> Path:
-    """A file of a repository on the Hugging Face hub, fetched once."""
-    from huggingface_hub import hf_hub_download
-
-    return Path(hf_hub_download(repository, name))
 
 
 def web_file(url: str) -> Path:
@@ -28,9 +24,24 @@ def web_file(url: str) -> Path:
     return path
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint. torch's restricted reader refuses a file that holds anything to be executed."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+def read_tensors(folder: str, name: str, *, published: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Args:
+        folder: where the user keeps it.
+        name: the file's.
+        published: the file it is made from, which is a pickle; d3po loads none.
+
+    Raises:
+        RewardError: no folder is named, or it does not hold the file.
+    """
+    path = Path(folder) / name
+    if not folder or not path.exists():
+        raise RewardError(
+            f"there is no {name} in {folder or 'a folder that feedback.reward names'}: its weights are published as a pickle, {published}, and "
+            "d3po loads none; convert it once as docs/judges.md shows, and name the folder"
+        )
+    return load_file(path)
 
 
 def linear_head(tensors: Mapping[str, Tensor]) -> nn.Sequential:

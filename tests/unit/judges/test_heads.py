@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from d3po.errors import RewardError
 from d3po.feedback.rewards.registry import load_reward
@@ -40,10 +41,23 @@ def test_the_aesthetic_rating_is_the_head_of_an_embedding_of_length_one(tmp_path
     assert judge(PICTURE, "a cat") == judge(PICTURE, "a dog") == pytest.approx(by_hand(head(seed=1), embedding), rel=1e-4)
 
 
-def test_weights_that_hold_more_than_tensors_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("judge", ["aesthetic", "image_reward"])
+def test_weights_that_are_a_pickle_are_refused(judge: str, tmp_path: Path) -> None:
+    """Even one of tensors alone; the file that is asked for is named, and where its remedy stands."""
     save_aesthetic(tmp_path)
-    torch.save({"layers.0.weight": Path("anything")}, tmp_path / "aesthetic-model.pth")
-    with pytest.raises(RewardError, match=r"judge aesthetic cannot be loaded: UnpicklingError"):
+    for file in ("aesthetic-model", "ImageReward"):
+        torch.save(head(seed=1), tmp_path / f"{file}.pth")
+    (tmp_path / "aesthetic-model.safetensors").unlink()
+    with pytest.raises(RewardError, match=r"there is no .*\.safetensors in .*d3po loads none; convert it once as docs/judges\.md shows"):
+        load_reward(f"{judge}:{tmp_path}", print)
+    with pytest.raises(RewardError, match=r"in a folder that feedback\.reward names"):
+        load_reward(judge, print)
+
+
+def test_a_pickle_under_another_name_is_no_safetensors_file(tmp_path: Path) -> None:
+    save_aesthetic(tmp_path)
+    torch.save(head(seed=1), tmp_path / "aesthetic-model.safetensors")
+    with pytest.raises(RewardError, match=r"judge aesthetic cannot be loaded: SafetensorError"):
         load_reward(f"aesthetic:{tmp_path}", print)
 
 
@@ -60,13 +74,13 @@ def test_image_reward_is_the_number_that_its_authors_code_gives(case: dict[str, 
 
 def test_image_reward_is_standardised(blip: Path, tmp_path: Path) -> None:
     """With a head of zeros and a last bias of MEAN + 2 STD, every picture has the reward 2."""
-    tensors = read_tensors(blip / "ImageReward.pt")
+    tensors = read_tensors(str(blip), "ImageReward.safetensors", published="")
     for name in head(seed=0):
         tensors[f"mlp.{name}"].zero_()
     tensors["mlp.layers.7.bias"][:] = MEAN + 2 * STD
     for file in blip.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    torch.save(tensors, tmp_path / "ImageReward.pt")
+    save_file(tensors, tmp_path / "ImageReward.safetensors")
     assert image_reward(str(tmp_path))(PICTURE, "cat") == pytest.approx(2, abs=1e-5)
 
 

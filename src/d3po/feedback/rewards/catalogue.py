@@ -18,10 +18,8 @@ from d3po.feedback.rewards import measured
 Reward = Callable[[Image.Image, str], float]
 """Of a picture and its prompt; larger is better."""
 
-CLIP_L = "openai/clip-vit-large-patch14"
 FORMULA = "the formula, by hand-derived values"
 TINY = "the whole path, on a tiny randomly initialised model of the real classes, read from a folder; the formula, by hand-derived values"
-CLIP_DOWNLOAD = ("CLIP ViT-L/14", "1.7 GB", "MIT", f"https://huggingface.co/{CLIP_L}")
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ ENTRIES = (
         measures="agreement with the prompt: 100 max(cosine, 0) of CLIP's embeddings; pictures of a good model have about 30",
         argument="FOLDER",
         make=_lazy("d3po.judges.similarity:clip_score"),
-        downloads=(Download(*CLIP_DOWNLOAD),),
+        downloads=(Download("CLIP ViT-L/14", "1.7 GB", "MIT", "https://huggingface.co/openai/clip-vit-large-patch14"),),
         licence="MIT",
         kind="model",
         tested=TINY,
@@ -179,10 +177,6 @@ ENTRIES = (
         measures="ImageReward: preference and agreement with the prompt, standardised, about 0 for SD 1.5",
         argument="FOLDER",
         make=_lazy("d3po.judges.image_reward:image_reward"),
-        downloads=(
-            Download("ImageReward v1.0", "1.8 GB", "Apache-2.0", "https://huggingface.co/THUDM/ImageReward"),
-            Download("BERT's tokenizer", "1 MB", "Apache-2.0", "https://huggingface.co/google-bert/bert-base-uncased"),
-        ),
         kind="model",
         tested="the whole path, on a tiny model of the published layout, against numbers that the authors' own code gave on the same weights",
     ),
@@ -191,10 +185,6 @@ ENTRIES = (
         measures="LAION aesthetic predictor v2, 1 to 10, of the picture alone; about 5.5 for SD 1.5",
         argument="FOLDER",
         make=_lazy("d3po.judges.aesthetic:aesthetic"),
-        downloads=(
-            Download(*CLIP_DOWNLOAD),
-            Download("aesthetic head", "4 MB", "Apache-2.0", "https://huggingface.co/trl-lib/ddpo-aesthetic-predictor"),
-        ),
         licence="MIT (CLIP), Apache-2.0 (head)",
         kind="model",
         tested=TINY + "; the published head was read once",
