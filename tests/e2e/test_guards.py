@@ -5,6 +5,9 @@ from collections.abc import Callable
 import torch
 
 from d3po.run.folder import RunFolder
+from d3po.run.progress import Narrator
+from d3po.run.rollback import roll_back
+from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
 from tests.e2e.conftest import d3po
 
@@ -64,3 +67,16 @@ def test_a_held_out_judge_is_measured_and_never_trained_on(make_run: MakeRun) ->
     assert done.returncode == 0, done.stderr
     assert "held-out judge" in done.stdout
     assert "held-out judge" in run.report.read_text()
+
+
+def test_what_is_undone_takes_the_moving_reference_back_with_it(make_run: MakeRun) -> None:
+    settings = SICK | {"guards.action": "warn", "guards.max_kl": "1e9", "objective.reference": "ema", "training.learning_rate": "1e-2"}
+    run = make_run(settings=settings)
+    assert d3po("run", run.path).returncode == 0
+    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
+    roll_back(bench, 1, "a test")
+    first, undone = (final.load()[0] for final in bench.finals())
+    bench.close()
+    kept = {name for name in first if name.startswith("reference.")}
+    assert kept
+    assert all(torch.equal(first[name], undone[name]) for name in first)

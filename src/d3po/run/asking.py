@@ -2,14 +2,14 @@
 
 import random
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 
 from d3po.preferences.choosing import ChosenPairs
 from d3po.preferences.conversion import comparisons_of
-from d3po.preferences.records import ImageRecord, NewQuestion
+from d3po.preferences.records import NewQuestion
 from d3po.preferences.selection import all_pairs, random_pairs
 from d3po.run.control import heed
+from d3po.run.feedback import ids_by_prompt
 from d3po.run.progress import Bar
 from d3po.run.workbench import Workbench
 
@@ -44,7 +44,7 @@ def _chosen_pairs(bench: Workbench, round: int) -> ChosenPairs | None:
     settings = bench.config.feedback
     if settings.choose == "random":
         return None
-    groups = {prompt: [image.id for image in group] for prompt, group in _by_prompt(bench, round).items()}
+    groups = ids_by_prompt(bench.store.pictures.images(round))
     return ChosenPairs(
         round=round, groups=groups, pairs_per_prompt=settings.pairs_per_prompt, overlap=settings.overlap, seed=bench.config.seed
     )
@@ -52,9 +52,11 @@ def _chosen_pairs(bench: Workbench, round: int) -> ChosenPairs | None:
 
 def _ask_next(bench: Workbench, chosen: ChosenPairs, answers: int) -> int:
     """Put the next pairs if there are other than so many answers by now; returns how many there are."""
+    now = bench.store.votes.count(round=chosen.round, purpose="train")
+    if now == answers:
+        return answers
     votes = list(bench.store.votes.standing(round=chosen.round, purpose="train"))
-    if len(votes) != answers:
-        bench.store.questions.ask(chosen.next(bench.store.questions.asked(chosen.round), votes))
+    bench.store.questions.ask(chosen.next(bench.store.questions.asked(chosen.round), votes))
     return len(votes)
 
 
@@ -66,16 +68,9 @@ def questions_of(bench: Workbench, round: int) -> list[NewQuestion]:
         NewQuestion(
             kind=settings.ask, purpose="train", images=images, round=round, overlap=settings.overlap, priority=turn + order.random()
         )
-        for prompt, group in _by_prompt(bench, round).items()
-        for turn, images in enumerate(_images_of_questions(bench, round, prompt, [image.id for image in group]))
+        for prompt, ids in ids_by_prompt(bench.store.pictures.images(round)).items()
+        for turn, images in enumerate(_images_of_questions(bench, round, prompt, ids))
     ]
-
-
-def _by_prompt(bench: Workbench, round: int) -> dict[int, list[ImageRecord]]:
-    by_prompt: dict[int, list[ImageRecord]] = defaultdict(list)
-    for image in bench.store.pictures.images(round):
-        by_prompt[image.prompt_id].append(image)
-    return by_prompt
 
 
 def _images_of_questions(bench: Workbench, round: int, prompt: int, ids: list[int]) -> Iterator[tuple[int, ...]]:

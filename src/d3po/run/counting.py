@@ -73,8 +73,7 @@ def work_of_round(config: RunConfig, shape: Shape, round: int) -> RoundWork:
     """The work of the round; those after the first are all alike."""
     sampling, training = config.sampling, config.training
     needs = OBJECTIVES[config.objective.name].needs
-    every = math.comb(sampling.images_per_prompt, 2)
-    pairs = min(config.feedback.pairs_per_prompt or every, every)
+    pairs = pairs_of_a_prompt(config)
     judged = _judged_of_a_prompt(config, needs, pairs)
     prompts = sampling.prompts_per_round
     return RoundWork(
@@ -84,6 +83,12 @@ def work_of_round(config: RunConfig, shape: Shape, round: int) -> RoundWork:
         updates=training.epochs * math.ceil(prompts / training.prompts_per_update),
         rows=_rows(config, shape, needs, round, judged=prompts * judged),
     )
+
+
+def pairs_of_a_prompt(config: RunConfig) -> int:
+    """How many pairs of a prompt's images somebody is asked about."""
+    every = math.comb(config.sampling.images_per_prompt, 2)
+    return min(config.feedback.pairs_per_prompt or every, every)
 
 
 def evaluated_images(config: RunConfig) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 
 from d3po.feedback.annotator import SimulatedAnnotator
 from d3po.feedback.rewards.registry import annotator_kind, score_file
@@ -18,21 +19,33 @@ def compare_round(bench: Workbench, round: int) -> None:
     settings = bench.config.feedback
     judge = SimulatedAnnotator(temperature=settings.temperature, tie_band=settings.tie_band, seed=bench.config.seed)
     annotator = bench.store.people.annotator(_handle(settings.reward), annotator_kind(settings.reward))
-    criteria = bench.criteria
     images = bench.store.pictures.images(round)
     with bench.narrator.bar(f"round {round}: comparing", total=len(images)) as bar:
         scores: dict[int, tuple[float, ...]] = {}
         for image in images:
-            scores[image.id] = score_file(criteria, bench.folder.path / image.path, image.prompt)
+            scores[image.id] = measured(bench, image)
             bar.advance()
     bench.store.votes.record_judgements(annotator.id, judge.judge_all(pairs_of_round(bench, images), scores, round=round))
 
 
-def pairs_of_round(bench: Workbench, images: list[ImageRecord]) -> list[tuple[int, int]]:
-    """The pairs of image ids that are asked about."""
+def measured(bench: Workbench, image: ImageRecord) -> tuple[float, ...]:
+    """What the run's reward gives a sampled image, by criterion."""
+    if image.id not in bench.scores:
+        bench.scores[image.id] = score_file(bench.criteria, bench.folder.path / image.path, image.prompt)
+    return bench.scores[image.id]
+
+
+def ids_by_prompt(images: Sequence[ImageRecord]) -> dict[int, list[int]]:
+    """Image ids by prompt id, both in the order given."""
     by_prompt: dict[int, list[int]] = defaultdict(list)
     for image in images:
         by_prompt[image.prompt_id].append(image.id)
+    return by_prompt
+
+
+def pairs_of_round(bench: Workbench, images: list[ImageRecord]) -> list[tuple[int, int]]:
+    """The pairs of image ids that are asked about."""
+    by_prompt = ids_by_prompt(images)
     count = bench.config.feedback.pairs_per_prompt
     if count == 0:
         return [pair for ids in by_prompt.values() for pair in all_pairs(ids)]

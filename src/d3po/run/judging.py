@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 from dataclasses import asdict
 
@@ -12,6 +11,7 @@ from d3po.feedback.vision.client import ChatClient, Patience
 from d3po.feedback.vision.judge import BothOrders, Conduct, PicturePair, VisionJudge, conduct
 from d3po.feedback.vision.spending import Estimate, Price, Purse, estimate
 from d3po.preferences.records import ImageRecord, NewQuestion
+from d3po.run.counting import pairs_of_a_prompt
 from d3po.run.feedback import pairs_of_round
 from d3po.run.workbench import Workbench
 from d3po.storage.files import write_atomically
@@ -48,10 +48,9 @@ def judge_by_model(bench: Workbench, round: int) -> None:
 
 def judging_estimate(bench: Workbench) -> Estimate:
     """What judging the whole run will take."""
-    sampling, prompts = bench.config.sampling, bench.folder.prompts()
-    every = math.comb(sampling.images_per_prompt, 2)
-    pairs = min(bench.config.feedback.pairs_per_prompt or every, every) * sampling.prompts_per_round
-    return _estimate(bench, bench.config.rounds * pairs, max(prompts, key=len))
+    config = bench.config
+    pairs = config.rounds * config.sampling.prompts_per_round * pairs_of_a_prompt(config)
+    return _estimate(bench, pairs, max(bench.folder.prompts(), key=len))
 
 
 def _estimate(bench: Workbench, pairs: int, prompt: str) -> Estimate:

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 
-from d3po.feedback.rewards.registry import score_file
 from d3po.preferences.conversion import comparisons_of, pair_judgements
 from d3po.preferences.labels import ImageLabel, labels_of
 from d3po.preferences.ranking import reliabilities
 from d3po.preferences.records import Comparison, Vote
+from d3po.run.feedback import measured
 from d3po.run.workbench import Workbench
 
 
 def judgements_learnt_from(bench: Workbench, round: int) -> int:
     """How many comparisons, or labels, the round's training used or will use."""
+    if _reads_measured_scores(bench):
+        return len(bench.store.pictures.images(round))
     pairs = bench.trainer.needs.labels == "pairs"
     return len(comparisons_learnt_from(bench, round) if pairs else labels_learnt_from(bench, round))
 
@@ -27,14 +29,15 @@ def comparisons_learnt_from(bench: Workbench, round: int) -> list[Comparison]:
 
 def labels_learnt_from(bench: Workbench, round: int) -> list[ImageLabel]:
     """The round's labels of single images: the measured reward itself where it judges and the objective reads scores, else what the votes say."""
-    if bench.config.feedback.source == "reward" and bench.trainer.needs.labels == "scores":
+    if _reads_measured_scores(bench):
         images = bench.store.pictures.images(round)
-        return [
-            ImageLabel(image=image.id, value=sum(score_file(bench.criteria, bench.folder.path / image.path, image.prompt)))
-            for image in sorted(images, key=lambda image: image.id)
-        ]
+        return [ImageLabel(image=image.id, value=sum(measured(bench, image))) for image in sorted(images, key=lambda image: image.id)]
     votes = _votes(bench, round)
     return labels_of(votes, reliability=_reliability(votes))
+
+
+def _reads_measured_scores(bench: Workbench) -> bool:
+    return bench.config.feedback.source == "reward" and bench.trainer.needs.labels == "scores"
 
 
 def _votes(bench: Workbench, round: int) -> list[Vote]:

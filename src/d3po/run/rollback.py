@@ -3,8 +3,9 @@
 import json
 from dataclasses import asdict, dataclass
 
+from d3po.run.states import moving_average_in, save_state
 from d3po.run.workbench import Workbench
-from d3po.storage.checkpoints import list_checkpoints, save_checkpoint
+from d3po.storage.checkpoints import list_checkpoints
 from d3po.storage.files import write_atomically
 
 CAUTION = 0.5
@@ -40,10 +41,8 @@ def roll_back(bench: Workbench, round: int, reason: str) -> None:
     mine = [checkpoint.update for checkpoint in list_checkpoints(bench.folder.checkpoints) if checkpoint.round == round]
     bench.moved(None)
     bench.stand_at(round)
-    metadata: dict[str, object] = {"round": round, "update": 0, "seed": bench.config.seed, "model": bench.config.model, "undone": reason}
-    save_checkpoint(
-        bench.folder.checkpoints, round=round, update=max(mine, default=0) + 1, final=True, tensors=bench.trainer.state(), metadata=metadata
-    )
+    moving = moving_average_in(bench.finals()[round - 1].load()[0]) if round else None
+    save_state(bench, round, max(mine, default=0) + 1, final=True, moving=moving)
     bench.moved(round + 1)
     records = [asdict(each) for each in [*rollbacks(bench), Rollback(round=round, reason=reason)]]
     write_atomically(bench.folder.path / "rollbacks.json", json.dumps(records, indent=1))

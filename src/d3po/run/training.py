@@ -14,16 +14,14 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from d3po.run.control import heed
 from d3po.run.judged import References, load_round, reference_context, share_references
 from d3po.run.rollback import caution
+from d3po.run.states import moving_average_in, save_state
 from d3po.run.workbench import Workbench
-from d3po.storage.checkpoints import list_checkpoints, save_checkpoint
+from d3po.storage.checkpoints import list_checkpoints
 from d3po.storage.files import write_atomically
 from d3po.training.evidence import Pictures
 from d3po.training.guards import check_round, check_update
 from d3po.training.reference import moving_average
 from d3po.training.trainer import Metrics, Update, under
-
-REFERENCE = "reference."
-"""Prefix of the moving-average reference's weights in a checkpoint."""
 
 
 def train_round(bench: Workbench, round: int) -> None:
@@ -61,7 +59,7 @@ def train_round(bench: Workbench, round: int) -> None:
             done = update.number + 1
             if done % settings.checkpoint_every == 0 and done < len(updates):
                 log.sync()
-                _save(bench, round, done, final=False, moving=references.moving)
+                save_state(bench, round, done, final=False, moving=references.moving)
 
         bench.trainer.run(
             groups, condition, updates[first:], after_update=lambda update, metrics: bench.team.lead(partial(after_update, update, metrics))
@@ -76,7 +74,7 @@ def _end(bench: Workbench, round: int, updates: int, log: "MetricsLog | None", m
         bench.raise_alarm(alarm, round)
     if moving is not None:
         moving = moving_average(moving, bench.policy.state(), bench.config.objective.reference_decay)
-    _save(bench, round, updates, final=True, moving=moving)
+    save_state(bench, round, updates, final=True, moving=moving)
 
 
 class MetricsLog:
@@ -126,22 +124,16 @@ class MetricsLog:
 def _restore(bench: Workbench, round: int) -> tuple[int, References]:
     """Give the trainer the newest state of the round; returns the updates already done and the policies to compare with."""
     keeps_moving = bench.config.objective.reference == "ema"
-    before = bench.finals()[round - 1].load()[0] if round else {}
+    comparable = bench.config.adapter.method == "lora"  # the weights of a network that is trained whole are not kept twice
+    before = bench.finals()[round - 1].load()[0] if round and comparable else {}
     start = under("policy.", before) or None
     newest = [c for c in list_checkpoints(bench.folder.checkpoints) if (c.round, c.final) == (round, False)][-1:]
     if newest:
         tensors, _ = newest[0].load()
         bench.trainer.load_state(tensors)
-        return newest[0].update, References(start=start, moving=under(REFERENCE, tensors) if keeps_moving else None)
+        return newest[0].update, References(start=start, moving=moving_average_in(tensors) if keeps_moving else None)
     bench.stand_at(round)
-    moving = under(REFERENCE, before) or bench.policy.state()
-    return 0, References(start=start, moving=moving if keeps_moving else None)
-
-
-def _save(bench: Workbench, round: int, update: int, *, final: bool, moving: dict[str, Tensor] | None) -> None:
-    tensors = bench.trainer.state() | {REFERENCE + name: value for name, value in (moving or {}).items()}
-    metadata: dict[str, object] = {"round": round, "update": update, "seed": bench.config.seed, "model": bench.config.model}
-    save_checkpoint(bench.folder.checkpoints, round=round, update=update, final=final, tensors=tensors, metadata=metadata)
+    return 0, References(start=start, moving=(moving_average_in(before) or bench.policy.state()) if keeps_moving else None)
 
 
 def _run_id(bench: Workbench) -> str:

@@ -37,6 +37,8 @@ class Workbench:
     folder: RunFolder
     config: RunConfig
     narrator: Narrator
+    scores: dict[int, tuple[float, ...]] = field(default_factory=dict[int, tuple[float, ...]], init=False)
+    """What this process has measured of sampled images, by image id; a learnt judge is not asked twice."""
     _standing: int | None = field(default=None, init=False)
     """After how many rounds the policy stands; None: as loaded, or in the middle of a round."""
     _touched: bool = field(default=False, init=False)

@@ -1,0 +1,24 @@
+"""The trainer's state at the end of a round, or on the way: a checkpoint, with the moving-average reference beside it."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from d3po.run.workbench import Workbench
+from d3po.storage.checkpoints import save_checkpoint
+from d3po.training.trainer import under
+
+REFERENCE = "reference."
+"""Prefix of the moving-average reference's weights in a checkpoint."""
+
+
+def save_state(bench: Workbench, round: int, update: int, *, final: bool, moving: Mapping[str, Tensor] | None) -> None:
+    """Keep the trainer's state after so many updates of the round, and the moving average where the run keeps one."""
+    tensors = bench.trainer.state() | {REFERENCE + name: value for name, value in (moving or {}).items()}
+    metadata: dict[str, object] = {"round": round, "update": update, "seed": bench.config.seed, "model": bench.config.model}
+    save_checkpoint(bench.folder.checkpoints, round=round, update=update, final=final, tensors=tensors, metadata=metadata)
+
+
+def moving_average_in(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The moving average that a checkpoint holds; empty if it holds none."""
+    return under(REFERENCE, tensors)
