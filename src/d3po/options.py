@@ -61,7 +61,7 @@ ObjectiveName = Literal[
 LabelKind = Literal["pairs", "likes", "scores"]
 """What an objective is told: which of two pictures is preferred, whether one is liked, or how good one is."""
 
-Evidence = Literal["trajectories", "pictures"]
+EvidenceKind = Literal["trajectories", "pictures"]
 """What an objective looks at: the denoising steps a picture was sampled by, or the finished picture alone, noised anew."""
 
 ReferenceUse = Literal["none", "chosen", "sampler"]

@@ -6,13 +6,15 @@ the policy minus q under the reference.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from d3po.options import Evidence, LabelKind, ReferenceUse
+from d3po.options import EvidenceKind, LabelKind, ReferenceUse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class Needs:
     """What an objective has to be given."""
 
     labels: LabelKind
-    evidence: Evidence
+    evidence: EvidenceKind
     reference: ReferenceUse
     """`none`: it gets q itself where others get r."""
     same_state: bool = False
@@ -87,16 +89,28 @@ class ImageObjective(ABC):
 Objective = PairObjective | ImageObjective
 
 
+def preference_loss(margin: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
+    """Cross-entropy of sigmoid(margin) and the share of preference: least where the two are equal, so a tie pulls the margin to 0."""
+    return -target * F.logsigmoid(margin) - (1 - target) * F.logsigmoid(-margin)
+
+
+def centred(scores: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """Scores minus their mean."""
+    return scores - scores.mean()
+
+
 def standardised(scores: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """Scores with mean 0 and standard deviation 1 over the round; all 0 where they do not differ."""
-    centred = scores - scores.mean()
-    spread = centred.square().mean().sqrt()
-    return centred / spread if spread > 0 else centred
+    """Scores with mean 0 and standard deviation 1; all 0 where they do not differ."""
+    apart = centred(scores)
+    spread = apart.square().mean().sqrt()
+    return apart / spread if spread > 0 else apart
 
 
-def centred_by_prompt(scores: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """Scores minus the mean of their prompt's."""
-    centred = scores.clone()
+def by_prompt(
+    work: Callable[[Float[Tensor, " K"]], Float[Tensor, " K"]], scores: Float[Tensor, " N"], prompts: Int[Tensor, " N"]
+) -> Float[Tensor, " N"]:
+    """`work` on the scores of each prompt's images by themselves."""
+    result = torch.empty_like(scores)
     for prompt in prompts.unique():
-        centred[prompts == prompt] -= scores[prompts == prompt].mean()
-    return centred
+        result[prompts == prompt] = work(scores[prompts == prompt])
+    return result

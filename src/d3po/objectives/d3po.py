@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from d3po.objectives.base import PairObjective
+from d3po.objectives.base import PairObjective, preference_loss
 from d3po.options import Clip, Targets
 
 
@@ -42,7 +42,7 @@ class D3PO(PairObjective):
         margin = self.clipped(log_ratio_a, lean) - self.clipped(log_ratio_b, -lean)
         if self.targets == "signed":
             return -F.logsigmoid(self.beta * lean * margin)
-        return -target * F.logsigmoid(self.beta * margin) - (1 - target) * F.logsigmoid(-self.beta * margin)
+        return preference_loss(self.beta * margin, target)
 
     def clipped(self, log_ratio: Float[Tensor, "*pairs"], lean: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
         """The log-ratio as the loss sees it; `lean` > 0 where this image is the winner, < 0 where it is the loser."""

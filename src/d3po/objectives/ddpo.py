@@ -2,18 +2,18 @@
 
 With rho = pi_theta / pi_old of one step, pi_old the policy that sampled, and the advantage A of the image,
 
-    L = max( -A rho, -A clip(rho, 1 - c, 1 + c) ),     A = clip( (R - mean) / std, -5, 5 )
+    L = -min( A rho, A clip(rho, 1 - c, 1 + c) ),     A = clip( (R - mean) / std, -5, 5 )
 
 mean and std are those of the prompt's own images in this round (the paper keeps a buffer of a prompt's last scores over rounds).
 """
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from d3po.objectives.base import ImageObjective, ImageTerms, standardised
+from d3po.objectives.base import ImageObjective, ImageTerms, by_prompt, standardised
+from d3po.objectives.policy_gradient import clipped_gain, is_gain_clipped
 
 LARGEST_ADVANTAGE = 5.0
 
@@ -27,15 +27,10 @@ class DDPO(ImageObjective):
 
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """The advantages."""
-        advantages = torch.zeros_like(labels)
-        for prompt in prompts.unique():
-            advantages[prompts == prompt] = standardised(labels[prompts == prompt])
-        return advantages.clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
+        return by_prompt(standardised, labels, prompts).clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
 
     def __call__(self, terms: ImageTerms) -> Float[Tensor, "S N"]:
-        ratio = terms.log_ratio.exp()
-        return torch.maximum(-terms.value * ratio, -terms.value * ratio.clamp(1 - self.clip_range, 1 + self.clip_range))
+        return -clipped_gain(terms, self.clip_range)
 
     def is_clipped(self, terms: ImageTerms) -> Bool[Tensor, "S N"]:
-        ratio, raise_it = terms.log_ratio.exp(), terms.value > 0
-        return torch.where(raise_it, ratio > 1 + self.clip_range, ratio < 1 - self.clip_range) & (terms.value != 0)
+        return is_gain_clipped(terms, self.clip_range)

@@ -10,11 +10,10 @@ Soft targets are read as probabilities: the cross-entropy of sigmoid(beta / 2 (r
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from d3po.objectives.base import PairObjective
+from d3po.objectives.base import PairObjective, preference_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,5 +26,4 @@ class DiffusionDPO(PairObjective):
     def __call__(
         self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
     ) -> Float[Tensor, "*pairs"]:
-        margin = 0.5 * self.beta * (log_ratio_a - log_ratio_b)
-        return -target * F.logsigmoid(margin) - (1 - target) * F.logsigmoid(-margin)
+        return preference_loss(0.5 * self.beta * (log_ratio_a - log_ratio_b), target)

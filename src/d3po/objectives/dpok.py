@@ -9,11 +9,11 @@ prompt's own scores; A is in standard deviations of the round.
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from d3po.objectives.base import ImageObjective, ImageTerms, centred_by_prompt, standardised
+from d3po.objectives.base import ImageObjective, ImageTerms, by_prompt, centred, standardised
+from d3po.objectives.policy_gradient import clipped_gain, is_gain_clipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +29,11 @@ class DPOK(ImageObjective):
 
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """The advantages."""
-        return centred_by_prompt(standardised(labels), prompts)
+        return by_prompt(centred, standardised(labels), prompts)
 
     def __call__(self, terms: ImageTerms) -> Float[Tensor, "S N"]:
         assert terms.kl is not None
-        ratio = terms.log_ratio.exp()
-        gain = torch.minimum(terms.value * ratio, terms.value * ratio.clamp(1 - self.clip_range, 1 + self.clip_range))
-        return self.beta * terms.kl - self.alpha * gain
+        return self.beta * terms.kl - self.alpha * clipped_gain(terms, self.clip_range)
 
     def is_clipped(self, terms: ImageTerms) -> Bool[Tensor, "S N"]:
-        ratio, raise_it = terms.log_ratio.exp(), terms.value > 0
-        return torch.where(raise_it, ratio > 1 + self.clip_range, ratio < 1 - self.clip_range) & (terms.value != 0)
+        return is_gain_clipped(terms, self.clip_range)

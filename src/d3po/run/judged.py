@@ -12,7 +12,7 @@ from torch import Tensor
 
 from d3po.errors import RunFolderError
 from d3po.models.base import Condition
-from d3po.objectives.base import ImageObjective
+from d3po.objectives.base import ImageObjective, centred
 from d3po.preferences.labels import ImageLabel
 from d3po.preferences.records import Comparison
 from d3po.run.branching import branch_of
@@ -151,7 +151,7 @@ def _labels_of(labels: Sequence[ImageLabel], values: Tensor, images: Mapping[int
         pairs=torch.zeros(0, 2, dtype=torch.long),
         targets=nothing,
         weights=nothing,
-        labels=ImageLabels(values=values, leans=(said - said.mean()).sign(), weights=torch.tensor([label.weight for label in labels])),
+        labels=ImageLabels(values=values, leans=centred(said).sign(), weights=torch.tensor([label.weight for label in labels])),
     )
 
 
