@@ -79,9 +79,14 @@ def pair_judgements(votes: Iterable[Vote]) -> list[PairJudgement]:
 
 
 def _pooled(pair: tuple[int, int], judged: list[tuple[float, float]]) -> Comparison:
-    total = fsum(weight for weight, _ in judged)
-    target = fsum(weight * share for weight, share in judged) / total
+    target, total = weighted_mean(judged)
     return Comparison(image_a=pair[0], image_b=pair[1], target=min(1.0, target), weight=total)
+
+
+def weighted_mean(said: list[tuple[float, float]]) -> tuple[float, float]:
+    """The mean of (weight, value) pairs, and the sum of their weights, whatever their order."""
+    total = fsum(weight for weight, _ in said)
+    return fsum(weight * value for weight, value in said) / total, total
 
 
 def _judgements(vote: Vote, values: Mapping[int, float], verdict: Verdict) -> Iterator[PairJudgement]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import fsum
 
-from d3po.preferences.conversion import pair_judgements
+from d3po.preferences.conversion import pair_judgements, weighted_mean
 from d3po.preferences.records import Vote
 
 ABSOLUTE = frozenset({"up", "down", "marks", "score", "both_bad"})
@@ -62,8 +62,8 @@ def labels_of(votes: Iterable[Vote], *, reliability: Mapping[int, float] | None 
 
 
 def _pooled(image: int, judged: list[tuple[float, float]]) -> ImageLabel:
-    total = fsum(weight for weight, _ in judged)
-    return ImageLabel(image=image, value=fsum(weight * value for weight, value in judged) / total, weight=total)
+    value, total = weighted_mean(judged)
+    return ImageLabel(image=image, value=value, weight=total)
 
 
 def _absolute(vote: Vote) -> Mapping[int, float]:
