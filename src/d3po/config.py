@@ -265,6 +265,9 @@ class Hardware(Section):
         description="keep them on the device; or encode each prompt once, keep it in embeddings/, and offload them to the CPU or free them",
     )
     compile: bool = Field(default=False, description="torch.compile of the denoiser: minutes at the start, faster steps after")
+    channels_last: bool = Field(
+        default=False, description="the denoiser's convolutions laid out channels last: faster for U-Nets on many devices"
+    )
     halve_on_out_of_memory: bool = Field(
         default=True, description="a batch that does not fit into memory is halved, said once; false stops the run instead"
     )

@@ -15,7 +15,12 @@ from d3po.run.workbench import Workbench
 from d3po.storage.shards import Shard
 
 SHORT = {"training.epochs": "1", "training.learning_rate": "1e-4", "sampling.steps": "3", "sampling.prompts_per_round": "2"}
-SPARING = {"hardware.text_encoders": "free", "hardware.decoding": "sliced", "training.gradient_checkpointing": "true"}
+SPARING = {
+    "hardware.text_encoders": "free",
+    "hardware.decoding": "sliced",
+    "hardware.channels_last": "true",
+    "training.gradient_checkpointing": "true",
+}
 
 
 class Listener(Narrator):
@@ -57,6 +62,9 @@ def test_a_run_that_spares_memory_makes_the_same_pictures_and_updates(make_run: 
         "sampling: 6 rows at a time do not fit into memory; going on with 3",
         "training: 9 rows at a time do not fit into memory; going on with 5",
     ]
+    assert next(w for w in sparing.policy.network.parameters() if w.ndim == 4 and w.shape[-1] > 1).is_contiguous(
+        memory_format=torch.channels_last
+    )
     shards = [Shard(path=bench.folder.shard(0, 0)).latents(3) for bench in (plain, sparing)]
     torch.testing.assert_close(shards[1], shards[0], rtol=0, atol=1e-5)
     assert len(list(sparing.folder.embeddings.iterdir())) == 3, "two prompts and the negative one"

@@ -83,6 +83,8 @@ class Workbench:
             policy.enable_gradient_checkpointing()
         if torch.cuda.is_available():
             policy.to(str(self.team.device))  # not run here: there was no GPU
+        if self.config.hardware.channels_last:
+            policy.network.to(memory_format=torch.channels_last)
         if self.config.hardware.compile:
             policy.network.compile()
         if self.team.leads:
