@@ -1,4 +1,4 @@
-"""The subject classifier of `d3po.evaluation.subjects`, trained on augmented drawings; one drawing of every subject is held out."""
+"""The subject classifier of `d3po.judges.subjects`, trained on augmented drawings; one drawing of every subject is held out."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from d3po.evaluation.subjects import SubjectClassifier
+from d3po.judges.subjects import SubjectClassifier
 from tools.base_model import drawings as data
 from tools.base_model.fitting import averaged, fit
 

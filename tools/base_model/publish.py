@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from d3po.evaluation.subjects import SubjectClassifier
+from d3po.judges.subjects import SubjectClassifier
 from tools.base_model import classifier as subjects
 from tools.base_model import drawings as data
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from d3po.evaluation.pictures import checkerboard_energy, diversity
-from d3po.evaluation.subjects import load_classifier
 from d3po.evaluation.win_rate import Interval, win_rate
 from d3po.feedback.rewards.registry import load_reward
+from d3po.judges.subjects import load_classifier
 from d3po.models.load import EMBEDDED
 from d3po.preferences.store import NewPicture
 from d3po.run.learnt import judgements_learnt_from

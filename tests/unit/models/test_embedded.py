@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from d3po.evaluation.subjects import load_classifier
+from d3po.judges.subjects import load_classifier
 from d3po.models.families import model_directory
 from d3po.models.load import load_policy
 from d3po.run.prompts import choose_prompts

@@ -144,6 +144,20 @@ ENTRIES = (
         tested=FORMULA,
     ),
     JudgeEntry(
+        name="subject",
+        measures="agreement with the prompt, of the embedded model's pictures: log-probability of the subject that the prompt names",
+        make=_lazy("d3po.judges.subjects:subject"),
+        kind="model",
+        tested="the formula, on the shipped weights",
+    ),
+    JudgeEntry(
+        name="recognised",
+        measures="0 where the embedded model's picture is read as the subject of its prompt, -1 where not",
+        make=_lazy("d3po.judges.subjects:recognised"),
+        kind="model",
+        tested="the formula, on the shipped weights",
+    ),
+    JudgeEntry(
         name="clip_score",
         measures="agreement with the prompt: 100 max(cosine, 0) of CLIP's embeddings; pictures of a good model have about 30",
         argument="FOLDER",

@@ -5,14 +5,18 @@ It was trained on real drawings only, never on samples (see the model card).
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
+
+from d3po.errors import RewardError
 
 WEIGHTS = "assets/emoji/subjects.safetensors"
 
@@ -50,6 +54,31 @@ def load_classifier(path: Path | None = None) -> SubjectClassifier:
         classifier = SubjectClassifier(json.loads(file.metadata()["subjects"]))
         classifier.load_state_dict({name: file.get_tensor(name).float() for name in sorted(file.keys())})
     return classifier.eval()
+
+
+def subject(argument: str = "") -> Callable[[Image.Image, str], float]:
+    """The log-probability that a picture shows the subject its prompt names."""
+    classifier = load_classifier()
+    return lambda image, prompt: float(_read(classifier, image).log_softmax(dim=1)[0, _wanted(classifier, prompt)])
+
+
+def recognised(argument: str = "") -> Callable[[Image.Image, str], float]:
+    """0 where the subject read from a picture is its prompt's, -1 where it is another: the labels of the paper's distortion experiment."""
+    classifier = load_classifier()
+    return lambda image, prompt: float(_read(classifier, image).argmax() == _wanted(classifier, prompt)) - 1
+
+
+def _read(classifier: SubjectClassifier, image: Image.Image) -> Float[Tensor, "1 subjects"]:
+    pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+    with torch.no_grad():
+        return classifier(pixels[None])
+
+
+def _wanted(classifier: SubjectClassifier, prompt: str) -> int:
+    name = classifier.subject_of(prompt)
+    if name is None:
+        raise RewardError("the prompt names none, or several, of the embedded model's subjects; they are listed in its card")
+    return classifier.subjects.index(name)
 
 
 def _stage(inputs: int, outputs: int) -> nn.Sequential:
