@@ -188,6 +188,8 @@ def _type(kind: Any) -> str:
         return ", ".join(f"`{_toml(value)}`" for value in arguments)
     if origin in (Union, UnionType):
         return ", ".join(map(_type, arguments))
+    if origin is list:
+        return f"[{_type(arguments[0])}, ...]"
     if origin is tuple:
         return f"[{', '.join(map(_type, arguments))}]"
     return {int: "whole number", float: "number", str: "text", bool: "`true`, `false`"}[kind]

@@ -31,6 +31,10 @@ from d3po.options import (
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Size = Annotated[tuple[Count, Count], Field(strict=False)]
+
+MOST_APART = 1.5
+"""By how much the areas of a run's picture sizes may differ."""
 
 
 class Section(BaseModel):
@@ -67,6 +71,10 @@ class Sampling(Section):
     negative_prompt: str = Field(default="", description="what classifier-free guidance moves away from")
     width: int = Field(default=0, ge=0, description="of the pictures, in pixels; 0 is the model's own")
     height: int = Field(default=0, ge=0, description="of the pictures, in pixels; 0 is the model's own")
+    buckets: list[Size] = Field(
+        default=[],
+        description="aspect ratios to train on: sizes as [width, height] of about one area, of which each prompt is drawn one; empty is the size above for all",
+    )
     zero_terminal_snr: bool = Field(
         default=False, description="rescale the noise schedule so that it begins at noise alone (v prediction; take spacing = trailing)"
     )
@@ -307,6 +315,12 @@ class RunConfig(Section):
             raise ValueError("sampling.eta is 0: deterministic steps have no log-prob to train; set it above 0, 1 is usual")
         if self.feedback.source == "model" and not (self.judge.url and self.judge.model):
             raise ValueError("feedback.source is 'model', which needs judge.url and judge.model: an endpoint and a model's name there")
+        areas = [width * height for width, height in self.sampling.buckets]
+        if areas and max(areas) > MOST_APART * min(areas):
+            raise ValueError(
+                f"sampling.buckets has areas from {min(areas)} to {max(areas)} pixels; log-probs grow with the area, so give sizes of about one area, "
+                f"the largest at most {MOST_APART} times the smallest"
+            )
         if self.adapter.method == "full" and self.objective.reference != "per_round":
             raise ValueError(
                 f"objective.reference is {self.objective.reference!r}, which needs an adapter to switch off; with adapter.method = 'full' set it to 'per_round'"

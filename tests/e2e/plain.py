@@ -53,10 +53,11 @@ def plain_picture(family: str, pipeline: Any, policy: AbstractPolicy) -> Tensor:
     if family == "flux":
         latents = pipeline._pack_latents(latents, 1, 4, 4, 4)
     if family == "inpainting":
-        fixed: Any = policy
+        inpainting: Any = policy
+        fixed = inpainting._fixed_at(policy.latent_shape[1:])
         picture = torch.zeros(1, 3, 8, 8)
-        call |= {"image": picture, "mask_image": fixed._mask.repeat_interleave(2, -1).repeat_interleave(2, -2), "strength": 1.0}
-        call |= {"masked_image_latents": fixed._around}
+        call |= {"image": picture, "mask_image": fixed[:, :1].repeat_interleave(2, -1).repeat_interleave(2, -2), "strength": 1.0}
+        call |= {"masked_image_latents": fixed[:, 1:]}
     if family == "pixart":
         call |= {"use_resolution_binning": False}
     return pipeline([PROMPT], latents=latents, **call).images

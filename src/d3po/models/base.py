@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from d3po.diffusion.schedule import StepGrid
 from d3po.diffusion.transition import Transition
+from d3po.errors import ConfigError
 from d3po.models.text_encoders import PromptCache
 from d3po.options import Decoding, GuidanceKind, LastStep, SamplerKind, Spacing, TextEncoders, Weights
 
@@ -58,6 +59,8 @@ class SamplerSettings:
     spacing: Spacing | None = None
     """Spread of timesteps of a discrete-time model; None is its own."""
     last_step: LastStep = "model"
+    latent_shape: tuple[int, ...] = ()
+    """Of what is sampled, by which some flow models shift their noise levels; empty is the model's own."""
     zero_terminal_snr: bool = False
     """Rescale a discrete-time schedule so that its last timestep is noise alone."""
 
@@ -114,6 +117,14 @@ class AbstractPolicy(ABC):
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         """The condition of each prompt, one row each."""
+
+    def latent_shape_of(self, width: int, height: int) -> tuple[int, ...]:
+        """The shape of the latents of a picture of this size in pixels; 0 is the model's own side.
+
+        Raises:
+            ConfigError: the model cannot make pictures of that size.
+        """
+        raise ConfigError(f"sampling.buckets asks for {width}x{height}, but this model makes samples of one shape; leave it empty")
 
     @abstractmethod
     def sampler(self, settings: SamplerSettings) -> Sampler:

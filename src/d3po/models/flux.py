@@ -29,7 +29,7 @@ class FluxPolicy(PipelinePolicy):
         return network.config.guidance_embeds
 
     def sampler(self, settings: SamplerSettings) -> Sampler:
-        _, height, width = self.latent_shape
+        _, height, width = settings.latent_shape or self.latent_shape
         sigmas = np.linspace(1.0, 1 / settings.steps, settings.steps).tolist()
         return flow_sampler(self.pipeline.scheduler, settings, sigmas=sigmas, tokens=(height // PACKED) * (width // PACKED))
 
@@ -51,9 +51,8 @@ class FluxPolicy(PipelinePolicy):
         ).sample
         return self.pipeline._unpack_latents(packed, height, width, 1)
 
-    def _latent_shape(self) -> tuple[int, ...]:
-        factor, own = self.pipeline.vae_scale_factor, self.pipeline.default_sample_size
-        return (self._latent_channels(), *(self._in_latents(pixels, own, factor) for pixels in self._size()))
+    def _own_sides(self) -> tuple[int, ...]:
+        return (self.pipeline.default_sample_size, self.pipeline.default_sample_size)
 
     def _latent_channels(self) -> int:
         return super()._latent_channels() // PACKED**2

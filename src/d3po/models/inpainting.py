@@ -21,16 +21,15 @@ class InpaintingPolicy(PipelinePolicy):
 
     def __init__(self, pipeline: Any, **rest: Any) -> None:
         super().__init__(pipeline, **rest)
-        mask, around = self._read_picture()
-        self._mask, self._around = mask, around
+        self._fixed: dict[tuple[int, ...], Tensor] = {}
+        self._fixed_at(self.latent_shape[1:])
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        text = self.pipeline.encode_prompt(list(prompts), self.device, 1, False)[0]
-        fixed = torch.cat([self._mask, self._around], dim=1).to(text)
-        return {"text": text, "around": fixed.expand(len(text), *fixed.shape[1:])}
+        return {"text": self.pipeline.encode_prompt(list(prompts), self.device, 1, False)[0]}
 
     def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        return self.network(torch.cat([x_t, given["around"]], dim=1), timesteps, given["text"]).sample
+        fixed = self._fixed_at(tuple(x_t.shape[2:])).to(x_t)
+        return self.network(torch.cat([x_t, fixed.expand(len(x_t), *fixed.shape[1:])], dim=1), timesteps, given["text"]).sample
 
     def _latent_channels(self) -> int:
         channels, latent = super()._latent_channels(), int(self.pipeline.vae.config.latent_channels)
@@ -42,19 +41,22 @@ class InpaintingPolicy(PipelinePolicy):
         return latent
 
     @torch.no_grad()
-    def _read_picture(self) -> tuple[Float[Tensor, "1 1 h w"], Float[Tensor, "1 c h w"]]:
-        """The mask at the latents' size, and the encoded picture with its masked part taken out."""
+    def _fixed_at(self, size: tuple[int, ...]) -> Float[Tensor, "1 c h w"]:
+        """The mask, and below it the encoded picture with its masked part taken out, at the size of some latents."""
+        if size in self._fixed:
+            return self._fixed[size]
         settings, pipeline = self.settings, self.pipeline
         if not (settings.inpaint_image and settings.inpaint_mask):
             raise ConfigError(
                 "an inpainting model needs a picture and a mask; name them by sampling.inpaint_image and sampling.inpaint_mask"
             )
-        height, width = (side * pipeline.vae_scale_factor for side in self.latent_shape[1:])
+        height, width = (side * pipeline.vae_scale_factor for side in size)
         picture = pipeline.image_processor.preprocess(_opened(settings.inpaint_image, "RGB"), height=height, width=width)
         mask = pipeline.mask_processor.preprocess(_opened(settings.inpaint_mask, "L"), height=height, width=width)
         vae = pipeline.vae
         around = vae.encode((picture * (mask < 0.5)).to(vae.device, vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
-        return torch.nn.functional.interpolate(mask, size=self.latent_shape[1:]), around
+        self._fixed[size] = torch.cat([torch.nn.functional.interpolate(mask, size=size).to(around), around], dim=1)
+        return self._fixed[size]
 
 
 def _opened(path: str, mode: str) -> Image.Image:

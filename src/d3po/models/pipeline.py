@@ -47,7 +47,7 @@ class PipelinePolicy(AbstractPolicy):
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
-        self.latent_shape = self._latent_shape()
+        self.latent_shape = self.latent_shape_of(self.settings.width, self.settings.height)
         self.guidance_kind = self._guidance_kind()
         self.guided_rows = 2 if self.guidance_kind == "cfg" else 1
         if self.settings.start_from:
@@ -173,20 +173,19 @@ class PipelinePolicy(AbstractPolicy):
         """A network's input in the precision of its frozen weights."""
         return value.to(self._dtype) if value.is_floating_point() else value
 
-    def _latent_shape(self) -> tuple[int, ...]:
-        """(channels, height, width) for the picture size asked for, or the one the network was trained on."""
-        config: Any = self.network.config
-        sample = config.sample_size
-        own = (sample, sample) if isinstance(sample, int) else tuple(sample)
+    def latent_shape_of(self, width: int, height: int) -> tuple[int, ...]:
         factor = getattr(self.pipeline, "vae_scale_factor", 1)
-        return (self._latent_channels(), *(self._in_latents(given, size, factor) for given, size in zip(self._size(), own, strict=True)))
+        sides = zip((height, width), self._own_sides(), strict=True)
+        return (self._latent_channels(), *(self._in_latents(pixels, own, factor) for pixels, own in sides))
+
+    def _own_sides(self) -> tuple[int, ...]:
+        """Height and width in latents of the pictures that the network was trained on."""
+        config: Any = self.network.config
+        return (config.sample_size, config.sample_size) if isinstance(config.sample_size, int) else tuple(config.sample_size)
 
     def _latent_channels(self) -> int:
         config: Any = self.network.config
         return config.in_channels
-
-    def _size(self) -> tuple[int, int]:
-        return self.settings.height, self.settings.width
 
     def _in_latents(self, pixels: int, own: int, factor: int) -> int:
         """A picture's side in latents; `own` where none was asked for."""
@@ -194,7 +193,9 @@ class PipelinePolicy(AbstractPolicy):
             return own
         step = factor * self._patch()
         if pixels % step:
-            raise ConfigError(f"sampling.width and sampling.height must be multiples of {step} for this model; {pixels} is not")
+            raise ConfigError(
+                f"sampling.width, sampling.height and sampling.buckets must be multiples of {step} for this model; {pixels} is not"
+            )
         return pixels // factor
 
     def _patch(self) -> int:

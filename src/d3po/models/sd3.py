@@ -17,7 +17,7 @@ class SD3Policy(PipelinePolicy):
 
     def sampler(self, settings: SamplerSettings) -> Sampler:
         network: Any = self.network
-        _, height, width = self.latent_shape
+        _, height, width = settings.latent_shape or self.latent_shape
         tokens = (height // network.config.patch_size) * (width // network.config.patch_size)
         return flow_sampler(self.pipeline.scheduler, settings, sigmas=None, tokens=tokens)
 

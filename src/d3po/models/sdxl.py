@@ -15,9 +15,7 @@ class SDXLPolicy(PipelinePolicy):
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         text, _, pooled, _ = self.pipeline.encode_prompt(list(prompts), device=self.device, do_classifier_free_guidance=False)
-        size = [side * self.pipeline.vae_scale_factor for side in self.latent_shape[1:]]
-        sizes = torch.tensor([[*size, 0, 0, *size]], dtype=text.dtype, device=text.device)
-        return {"text": text, "pooled": pooled, "sizes": sizes.expand(len(text), -1)}
+        return {"text": text, "pooled": pooled}
 
     def encode_prompts(self, prompts: Sequence[str]) -> Embeddings:
         condition = super().encode_prompts(prompts)
@@ -27,7 +25,9 @@ class SDXLPolicy(PipelinePolicy):
         return Embeddings(given=condition.given, negative={**condition.negative, **zeros})
 
     def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        added = {"text_embeds": given["pooled"], "time_ids": given["sizes"]}
+        size = [side * self.pipeline.vae_scale_factor for side in x_t.shape[2:]]
+        sizes = x_t.new_tensor([*size, 0, 0, *size]).expand(len(x_t), -1)
+        added = {"text_embeds": given["pooled"], "time_ids": sizes}
         return self.network(x_t, timesteps, encoder_hidden_states=given["text"], added_cond_kwargs=added).sample
 
     def decode(self, latents: Tensor) -> Tensor:

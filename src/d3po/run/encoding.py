@@ -11,6 +11,7 @@ from torch import Tensor
 
 from d3po.errors import CorruptFileError
 from d3po.preferences.store import PictureRecord
+from d3po.run.buckets import Size, nearest_bucket
 from d3po.run.workbench import Workbench
 from d3po.storage.shards import Shard, writing_shard
 
@@ -25,9 +26,10 @@ def encoded(bench: Workbench, pictures: Sequence[PictureRecord]) -> dict[int, tu
         CorruptFileError: a picture's file is gone or cannot be read.
     """
     found: dict[int, tuple[Shard, int]] = {}
-    size = tuple(bench.policy.decode(torch.zeros(1, *bench.policy.latent_shape, device=bench.policy.device)).shape[2:])
+    own = tuple(bench.policy.decode(torch.zeros(1, *bench.policy.latent_shape, device=bench.policy.device)).shape[2:])
     with bench.narrator.bar("encoding pictures", total=len(pictures)) as bar:
-        for together in _by_prompt(pictures):
+        for (width, height), together in _parts(bench, pictures):
+            size = (height, width) if width else own
             shard = Shard(path=bench.folder.path / "encoded" / f"{_name(bench, together, size)}.safetensors")
             if not shard.path.exists():
                 _encode(bench, together, shard, size)
@@ -36,19 +38,26 @@ def encoded(bench: Workbench, pictures: Sequence[PictureRecord]) -> dict[int, tu
     return found
 
 
-def _by_prompt(pictures: Sequence[PictureRecord]) -> Iterator[list[PictureRecord]]:
-    """Parts of some pictures each, no prompt divided."""
+def _parts(bench: Workbench, pictures: Sequence[PictureRecord]) -> Iterator[tuple[Size, list[PictureRecord]]]:
+    """Parts of some pictures each, of one size, no prompt divided."""
     prompts: dict[int, list[PictureRecord]] = defaultdict(list)
     for picture in pictures:
         prompts[picture.prompt_id].append(picture)
-    part: list[PictureRecord] = []
+    waiting: dict[Size, list[PictureRecord]] = defaultdict(list)
     for group in prompts.values():
-        part += group
-        if len(part) >= PICTURES_PER_SHARD:
-            yield part
-            part = []
-    if part:
-        yield part
+        size = _size_of(bench, group)
+        waiting[size] += group
+        if len(waiting[size]) >= PICTURES_PER_SHARD:
+            yield size, waiting.pop(size)
+    yield from waiting.items()
+
+
+def _size_of(bench: Workbench, pictures: Sequence[PictureRecord]) -> Size:
+    """The bucket that pictures of one prompt are cut to; (0, 0) where there are none."""
+    if not bench.config.sampling.buckets:
+        return (0, 0)
+    opened = [_opened(bench, picture) for picture in pictures]
+    return nearest_bucket(bench.config, opened)
 
 
 def _name(bench: Workbench, pictures: Sequence[PictureRecord], size: tuple[int, ...]) -> str:
@@ -71,10 +80,14 @@ def _encode(bench: Workbench, pictures: Sequence[PictureRecord], shard: Shard, s
 
 def _pixels(bench: Workbench, picture: PictureRecord, size: tuple[int, ...]) -> Tensor:
     """(3, height, width) in [0, 1], cut to the middle and scaled to the model's size."""
+    fitted = ImageOps.fit(_opened(bench, picture), (size[1], size[0]), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1).float() / 255
+
+
+def _opened(bench: Workbench, picture: PictureRecord) -> Image.Image:
     path = bench.folder.path / picture.path
     try:
         with Image.open(path) as opened:
-            fitted = ImageOps.fit(opened.convert("RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
+            return opened.convert("RGB")
     except OSError as error:
         raise CorruptFileError(f"picture {path} cannot be read ({error}); import it again with `d3po votes import`") from error
-    return torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1).float() / 255

@@ -1,5 +1,6 @@
 """What a run's work costs on this machine: one denoising step, one decoding and one training step, each of the size that the run will do."""
 
+import math
 import resource
 import sys
 import time
@@ -38,19 +39,20 @@ def probe(bench: Workbench, *, prompts: int, sampled: int, trained: int) -> Prob
     policy = bench.policy
     copies = MOMENTS + (1 if bench.config.training.policy_ema else 0)
     held = [torch.ones_like(weight) for weight in policy.trainable().values() for _ in range(copies)]
+    latent_shape = largest_shape(bench)
     condition = policy.encode_prompts([f"prompt {number}" for number in range(prompts)])
 
     def guided(replay: Replay) -> int:
         return 1 if replay.guidance == 1 else policy.guided_rows
 
     def predicted(images: int, replay: Replay) -> torch.Tensor:
-        x = torch.zeros(images, *policy.latent_shape, device=policy.device)
+        x = torch.zeros(images, *latent_shape, device=policy.device)
         timesteps = replay.grid.timesteps[:1].expand(images).to(policy.device)
         return replay.predict(policy, x, timesteps, condition.rows(torch.arange(images) % prompts))
 
     with torch.no_grad():
         sampling = _seconds(lambda: predicted(sampled, bench.replay))
-        latents = torch.zeros(sampled, *policy.latent_shape, device=policy.device)
+        latents = torch.zeros(sampled, *latent_shape, device=policy.device)
         decoding = _seconds(lambda: policy.decode(latents))
     training = _seconds(lambda: predicted(trained, bench.trainer.replay).sum().backward())
     policy.network.zero_grad()
@@ -61,6 +63,11 @@ def probe(bench: Workbench, *, prompts: int, sampled: int, trained: int) -> Prob
         decoding_seconds=decoding / sampled,
         peak_bytes=peak_bytes(),
     )
+
+
+def largest_shape(bench: Workbench) -> tuple[int, ...]:
+    """The shape of the largest latents that the run samples."""
+    return max([bench.policy.latent_shape, *bench.replay.samplers], key=math.prod)
 
 
 def peak_bytes() -> int:

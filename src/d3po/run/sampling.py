@@ -17,6 +17,7 @@ from d3po.diffusion.rollout import RolloutStep, rollout
 from d3po.errors import CorruptFileError
 from d3po.preferences.store import NewPicture
 from d3po.run.branching import BranchingStreams, branch_of
+from d3po.run.buckets import bucket_of, cut_into_shards
 from d3po.run.prompts import prompts_of_round
 from d3po.run.workbench import BASE, Workbench
 from d3po.storage.files import sha256, write_atomically
@@ -25,9 +26,7 @@ from d3po.storage.shards import writing_shard
 
 def sample_round(bench: Workbench, round: int, *, repair: bool = False) -> None:
     """Sample the round's images and record them; what exists is kept, and with `repair` checked and made again where damaged or gone."""
-    sampling = bench.config.sampling
-    prompts = prompts_of_round(bench.folder.prompts(), sampling.prompts_per_round, seed=bench.config.seed, round=round)
-    shards = [prompts[i : i + sampling.prompts_per_shard] for i in range(0, len(prompts), sampling.prompts_per_shard)]
+    shards = _shards_of(bench, round)
     done = {record.number: record for record in bench.store.pictures.shards(round)}
     missing = [number for number in range(len(shards)) if number not in done]
     damaged = _damaged(bench, round) if repair else []
@@ -59,12 +58,11 @@ def _take_down(
 
 def is_sampled(bench: Workbench, round: int) -> bool:
     """Whether all of the round's shards are there."""
-    sampling = bench.config.sampling
-    return len(bench.store.pictures.shards(round)) == -(-sampling.prompts_per_round // sampling.prompts_per_shard)
+    return len(bench.store.pictures.shards(round)) == len(_shards_of(bench, round))
 
 
 def sample_pictures(bench: Workbench, prompts: Sequence[str], per_prompt: int, *, stream: str, title: str) -> NDArray[np.uint8]:
-    """Pictures of the policy as it stands: (P, n, height, width, 3).
+    """Pictures of the policy as it stands, of the run's own size: (P, n, height, width, 3).
 
     Image i of a prompt has noise of its own, x_T included, that depends on the seed, `stream`, the prompt and i alone: two
     policies sampled from one stream give pictures that can be looked at side by side.
@@ -96,19 +94,26 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def _shards_of(bench: Workbench, round: int) -> list[list[str]]:
+    config = bench.config
+    prompts = prompts_of_round(bench.folder.prompts(), config.sampling.prompts_per_round, seed=config.seed, round=round)
+    return cut_into_shards(config, prompts)
+
+
 def _sample_shard(bench: Workbench, round: int, number: int, prompts: Sequence[str], on_step: Callable[[], None]) -> str:
-    config, policy = bench.config, bench.policy
+    config = bench.config
+    latent_shape = bench.policy.latent_shape_of(*bucket_of(config, prompts[0])) if config.sampling.buckets else bench.policy.latent_shape
     per_prompt = config.sampling.images_per_prompt
     identities = [(round, prompt, image) for prompt in prompts for image in range(per_prompt)]
     starts = torch.stack(
         [
-            torch.randn(policy.latent_shape, generator=seeded(config.seed, "start", *(who[:2] if config.sampling.shared_start else who)))
+            torch.randn(latent_shape, generator=seeded(config.seed, "start", *(who[:2] if config.sampling.shared_start else who)))
             for who in identities
         ]
     )
     path = bench.folder.shard(round, number)
     with writing_shard(
-        path, num_steps=len(bench.replay.grid), batch=len(identities), latent_shape=policy.latent_shape, dtype=config.sampling.stored
+        path, num_steps=len(bench.replay.grid), batch=len(identities), latent_shape=latent_shape, dtype=config.sampling.stored
     ) as shard:
         shard.append(starts)
         latents = starts
@@ -137,7 +142,7 @@ def _denoise(
     bench: Workbench, prompts: Sequence[str], per_prompt: int, starts: Tensor, noise: NoiseStreams | BranchingStreams
 ) -> Iterator[RolloutStep]:
     """Denoise `per_prompt` images of each prompt, all in one batched call a step."""
-    policy, replay = bench.policy, bench.replay
+    policy, replay = bench.policy, bench.replay.at(starts.shape[1:])
     condition = policy.encode_prompts(prompts).rows(torch.arange(len(prompts)).repeat_interleave(per_prompt))
 
     def predict(x_t: Tensor, timesteps: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import count, takewhile
+from typing import Any
 
 import torch
 
@@ -84,7 +85,8 @@ class Workbench:
         if torch.cuda.is_available():
             policy.to(str(self.team.device))  # not run here: there was no GPU
         if self.config.hardware.channels_last:
-            policy.network.to(memory_format=torch.channels_last)
+            network: Any = policy.network
+            network.to(memory_format=torch.channels_last)
         if self.config.hardware.compile:
             policy.network.compile()
         if self.team.leads:
@@ -166,23 +168,24 @@ def final_checkpoints(folder: RunFolder) -> list[CheckpointFile]:
 def make_replay(policy: AbstractPolicy, config: RunConfig) -> Replay:
     """The sampler that a configuration asks for, on a model's own schedule."""
     sampling = config.sampling
-    sampler = policy.sampler(
-        SamplerSettings(
-            steps=sampling.steps,
-            kind=sampling.sampler,
-            eta=sampling.eta,
-            noise_level=sampling.noise_level,
-            spacing=None if sampling.spacing == "model" else sampling.spacing,
-            last_step=sampling.last_step,
-            zero_terminal_snr=sampling.zero_terminal_snr,
-        )
+    settings = SamplerSettings(
+        steps=sampling.steps,
+        kind=sampling.sampler,
+        eta=sampling.eta,
+        noise_level=sampling.noise_level,
+        spacing=None if sampling.spacing == "model" else sampling.spacing,
+        last_step=sampling.last_step,
+        zero_terminal_snr=sampling.zero_terminal_snr,
     )
+    sampler = policy.sampler(settings)
+    shapes = [policy.latent_shape_of(*size) for size in sampling.buckets]
     return Replay(
         transition=sampler.transition,
         grid=sampler.grid,
         guidance=sampling.guidance,
         guidance_range=sampling.guidance_range,
         reduce=config.objective.log_prob,
+        samplers={shape: policy.sampler(replace(settings, latent_shape=shape)) for shape in shapes},
     )
 
 

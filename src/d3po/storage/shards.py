@@ -10,6 +10,7 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -88,6 +89,12 @@ class Shard:
     """A finished shard on disk."""
 
     path: Path
+
+    @cached_property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of one image's latents."""
+        with safe_open(self.path, framework="pt") as file:
+            return tuple(file.get_slice("latents").get_shape()[2:])
 
     def latents(self, step: int) -> Float[Tensor, " B *latent"]:
         """x at position `step` of every image, 0 being x_T and T being x_0, as float32."""

@@ -47,6 +47,15 @@ class PromptGroup:
         return len(self.rows)
 
     @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape that latents of all its images have."""
+        return self.shard.latent_shape
+
+    def goes_with(self, other: "PromptGroup") -> bool:
+        """Whether images of both can be in one network call."""
+        return self.branch == other.branch and self.latent_shape == other.latent_shape
+
+    @property
     def weight(self) -> float:
         """What all its judgements weigh together."""
         return float((self.weights if self.labels is None else self.labels.weights).sum())
@@ -84,11 +93,11 @@ def step_batch(groups: Sequence[PromptGroup], steps: Int[Tensor, " S"]) -> StepB
 
 
 def chunk_groups(groups: Sequence[PromptGroup], max_rows: int) -> list[list[PromptGroup]]:
-    """Consecutive groups of one branch whose images together fit in `max_rows`; a larger group stands alone."""
+    """Consecutive groups of one branch and shape whose images together fit in `max_rows`; a larger group stands alone."""
     chunks: list[list[PromptGroup]] = []
     filled = max_rows
     for group in groups:
-        if filled + len(group) > max_rows or chunks[-1][0].branch != group.branch:
+        if filled + len(group) > max_rows or not group.goes_with(chunks[-1][0]):
             chunks.append([])
             filled = 0
         chunks[-1].append(group)

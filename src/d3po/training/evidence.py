@@ -85,25 +85,25 @@ class Trajectories(Reader):
         return max(1, -int(-fraction * choices // 1))
 
     def read(self, groups: Sequence[PromptGroup], condition: Condition, steps: Int[Tensor, " S"], occasion: Occasion) -> Evidence:  # noqa: ARG002
-        batch, replay = step_batch(groups, steps), self._replay
+        batch, replay = step_batch(groups, steps), self._replay.at(groups[0].latent_shape)
         rows = condition.rows(prompt_rows(groups))
         step = replay.step(self._policy, batch.x_t, steps, rows)
         log_probs = replay.log_prob_of(step, batch.x_next)
         assert batch.reference is not None
         return Evidence(
             log_ratio=log_probs - batch.reference.to(log_probs),
-            kl=self._exact_kl(step, batch.x_t, steps, rows) if self._needs.exact_kl else None,
+            kl=self._exact_kl(replay, step, batch.x_t, steps, rows) if self._needs.exact_kl else None,
         )
 
     def progress(self, steps: Int[Tensor, " S"]) -> list[float]:
         return [step / len(self._replay.grid) for step in steps.tolist()]
 
-    def _exact_kl(self, step: GaussianStep, x_t: Tensor, steps: Tensor, rows: Condition) -> Float[Tensor, "S N"]:
+    def _exact_kl(self, replay: Replay, step: GaussianStep, x_t: Tensor, steps: Tensor, rows: Condition) -> Float[Tensor, "S N"]:
         """|mu_theta - mu_pre|^2 / (2 std^2): summed over dimensions, or their mean, as the log-probs are."""
         with torch.no_grad(), self._policy.without_adapter():
-            pretrained = self._replay.step(self._policy, x_t, steps, rows)
+            pretrained = replay.step(self._policy, x_t, steps, rows)
         apart = (step.mean - pretrained.mean).square().flatten(1)
-        apart = apart.sum(dim=1) if self._replay.reduce == "sum" else apart.mean(dim=1)
+        apart = apart.sum(dim=1) if replay.reduce == "sum" else apart.mean(dim=1)
         return (apart / (2 * step.std.to(apart) ** 2)).unflatten(0, x_t.shape[:2])
 
 

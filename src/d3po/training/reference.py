@@ -26,6 +26,7 @@ def reference_log_probs(
 
     `within` switches the policy to the reference, as `policy.without_adapter()` does. `condition` has one row per image.
     """
+    replay = replay.at(shard.latent_shape)
     trainable = replay.transition.stochastic(replay.grid)
     images = shard.latents(0).shape[0]
     result = torch.full((len(replay.grid), images), torch.nan)

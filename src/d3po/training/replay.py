@@ -1,6 +1,7 @@
 """Log-probs of recorded steps under the policy as it is now."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from d3po.diffusion.schedule import StepGrid
 from d3po.diffusion.transition import GaussianStep, Transition
-from d3po.models.base import AbstractPolicy, Condition
+from d3po.models.base import AbstractPolicy, Condition, Sampler
 from d3po.options import LogProbReduce
 
 
@@ -22,6 +23,13 @@ class Replay:
     reduce: LogProbReduce
     guidance_range: tuple[int, int] = (0, 1000)
     """Only steps whose timestep lies in it, ends included, are guided; of the others the scale is 1."""
+    samplers: Mapping[tuple[int, ...], Sampler] = field(default_factory=dict[tuple[int, ...], Sampler])
+    """The sampler of each further shape of latents, by shape."""
+
+    def at(self, latent_shape: Sequence[int]) -> "Replay":
+        """How latents of this shape are sampled; some flow models shift their noise levels by it."""
+        sampler = self.samplers.get(tuple(latent_shape))
+        return self if sampler is None else replace(self, transition=sampler.transition, grid=sampler.grid, samplers={})
 
     def predict(
         self, policy: AbstractPolicy, x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"], condition: Condition

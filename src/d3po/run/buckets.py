@@ -1,0 +1,32 @@
+"""Aspect ratios: each prompt has one size of picture, whenever and wherever it is sampled, so that its images can be compared."""
+
+import math
+import random
+from collections.abc import Sequence
+
+from PIL import Image
+
+from d3po.config import RunConfig
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+def bucket_of(config: RunConfig, prompt: str) -> Size:
+    """The prompt's size, a function of the seed and the prompt alone; (0, 0), the run's one size, where there are no buckets."""
+    buckets = config.sampling.buckets
+    return random.Random(f"{config.seed}/bucket/{prompt}").choice(buckets) if buckets else (0, 0)
+
+
+def nearest_bucket(config: RunConfig, pictures: Sequence[Image.Image]) -> Size:
+    """The size whose aspect ratio is nearest to that of some pictures, at their geometric mean."""
+    ratio = sum(math.log(picture.width / picture.height) for picture in pictures) / len(pictures)
+    return min(config.sampling.buckets, key=lambda size: abs(math.log(size[0] / size[1]) - ratio), default=(0, 0))
+
+
+def cut_into_shards(config: RunConfig, prompts: Sequence[str]) -> list[list[str]]:
+    """A round's prompts as they are sampled: in batched calls, each of pictures of one size."""
+    sizes = {prompt: bucket_of(config, prompt) for prompt in prompts}
+    alike = [[prompt for prompt in prompts if sizes[prompt] == size] for size in dict.fromkeys(sizes.values())]
+    per_shard = config.sampling.prompts_per_shard
+    return [some[i : i + per_shard] for some in alike for i in range(0, len(some), per_shard)]
