@@ -273,12 +273,21 @@ class Hardware(Section):
         description="keep them on the device; or encode each prompt once, keep it in embeddings/, and offload them to the CPU or free them",
     )
     compile: bool = Field(default=False, description="torch.compile of the denoiser: minutes at the start, faster steps after")
+    divide: bool = Field(
+        default=False,
+        description="of a run in several processes: divide the denoiser's frozen weights among them, for models that fit into no one device",
+    )
     channels_last: bool = Field(
         default=False, description="the denoiser's convolutions laid out channels last: faster for U-Nets on many devices"
     )
     halve_on_out_of_memory: bool = Field(
         default=True, description="a batch that does not fit into memory is halved, said once; false stops the run instead"
     )
+
+    @property
+    def may_halve(self) -> bool:
+        """Whether batches are halved; not those of a divided network, of which one process alone may run out of memory."""
+        return self.halve_on_out_of_memory and not self.divide
 
 
 class RunConfig(Section):
@@ -324,6 +333,11 @@ class RunConfig(Section):
         if self.adapter.method == "full" and self.objective.reference != "per_round":
             raise ValueError(
                 f"objective.reference is {self.objective.reference!r}, which needs an adapter to switch off; with adapter.method = 'full' set it to 'per_round'"
+            )
+        if self.hardware.divide and (self.adapter.method == "full" or self.hardware.channels_last or self.hardware.compile):
+            raise ValueError(
+                "hardware.divide is true, which divides frozen weights as they are stored; set adapter.method = 'lora', and "
+                "hardware.channels_last and hardware.compile to false"
             )
         if self.adapter.method == "full" and self.weights != "float32":
             raise ValueError(

@@ -171,6 +171,22 @@ class AbstractPolicy(ABC):
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass: less memory, more time, same gradients."""
 
+    def divide(self, device: torch.device) -> None:
+        """Divide the denoiser's frozen weights among the processes that a launcher started; called by all of them, once, each with its device.
+
+        Raises:
+            ConfigError: the model is not one whose network can be divided.
+        """
+        raise ConfigError("hardware.divide is true, but a network of your own is not divided; set it to false")
+
+    def lend(self) -> None:
+        """Of a divided model: serve the first process's calls of the network until it releases this one."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Of a divided model: let the other processes go. Of any other, nothing."""
+        return
+
     def to(self, device: str) -> None:
         """Move every part of the model (here the denoiser alone); its trainable parameters stay the same objects."""
         self.network.to(device)

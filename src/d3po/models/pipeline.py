@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Num
@@ -18,6 +18,9 @@ from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler, read_scheduler
 from d3po.models.text_encoders import EncoderShelf, encode_once
 from d3po.options import Decoding
+
+if TYPE_CHECKING:
+    from d3po.models.divided import DividedNetwork
 
 
 class PipelinePolicy(AbstractPolicy):
@@ -53,6 +56,7 @@ class PipelinePolicy(AbstractPolicy):
         if self.settings.start_from:
             merge_layers(self.network, read_lora(Path(self.settings.start_from), self.network))
         self._dtype = next(self.network.parameters()).dtype
+        self._divided: DividedNetwork | None = None
         self._has_adapter = lora is not None
         if lora is not None:
             self._trainable = attach_lora(self.network, seed=seed, **lora)
@@ -164,7 +168,25 @@ class PipelinePolicy(AbstractPolicy):
         saver(directory, **{f"{self.denoiser}_lora_layers": layers})
         return directory / "pytorch_lora_weights.safetensors"
 
+    def divide(self, device: torch.device) -> None:
+        from d3po.models.divided import DividedNetwork
+
+        self._divided = DividedNetwork(self.network, self._called_here, list(self._trainable.values()), device)
+
+    def lend(self) -> None:
+        assert self._divided is not None
+        others = {name: None for name, part in self.pipeline.components.items() if isinstance(part, nn.Module) and name != self.denoiser}
+        self.pipeline.register_modules(**others)
+        self._divided.lend()
+
+    def release(self) -> None:
+        if self._divided is not None:
+            self._divided.release()
+
     def _called(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
+        return (self._divided or self._called_here)(x_t, timesteps, given, scale)
+
+    def _called_here(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             inputs = {name: self._cast(value) for name, value in {**given, "guidance": scale}.items()}
             return self._network_output(self._cast(x_t), timesteps, inputs).float()

@@ -16,10 +16,11 @@ class RunJournal:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._rows, self._since = 0, time.monotonic()
+        self._rows, self._times, self._since = 0, 1, time.monotonic()
 
-    def watch(self, network: nn.Module) -> None:
-        """Count every row that goes through the network."""
+    def watch(self, network: nn.Module, *, times: int = 1) -> None:
+        """Count every row that goes through the network; `times` as many where that is one of several parts."""
+        self._times = times
         network.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def phase(self, name: PhaseName, round: int | None, message: str = "") -> None:
@@ -46,4 +47,4 @@ class RunJournal:
         return next(begun, None)
 
     def _count(self, _network: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._rows += len(positional[0] if positional else next(iter(named.values())))
+        self._rows += self._times * len(positional[0] if positional else next(iter(named.values())))

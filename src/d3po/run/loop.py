@@ -37,6 +37,8 @@ def run_rounds(bench: Workbench, *, minutes: float = 0.0) -> None:
     With `minutes` the run ends after the round in which so much time has gone into sampling, judging and training, whatever `rounds` says.
     """
     team = bench.team
+    if team.lends:
+        return bench.policy.lend()
     team.lead(partial(_begin, bench))
     for round in count() if minutes else range(bench.config.rounds):
         if team.lead(partial(_is_over, bench, minutes)):

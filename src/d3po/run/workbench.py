@@ -67,7 +67,7 @@ class Workbench:
     @cached_property
     def team(self) -> Team:
         """The processes of this run."""
-        return Team()
+        return Team(divided=self.config.hardware.divide)
 
     @cached_property
     def policy(self) -> AbstractPolicy:
@@ -82,6 +82,9 @@ class Workbench:
         policy.autocast = AUTOCAST[self.config.training.mixed_precision]
         if self.config.training.gradient_checkpointing:
             policy.enable_gradient_checkpointing()
+        divided = self.config.hardware.divide and self.team.processes > 1
+        if divided:
+            policy.divide(self.team.device)
         if torch.cuda.is_available():
             policy.to(str(self.team.device))  # not run here: there was no GPU
         if self.config.hardware.channels_last:
@@ -90,7 +93,7 @@ class Workbench:
         if self.config.hardware.compile:
             policy.network.compile()
         if self.team.leads:
-            self.journal.watch(policy.network)
+            self.journal.watch(policy.network, times=self.team.processes if divided else 1)
         return policy
 
     @cached_property
@@ -116,7 +119,7 @@ class Workbench:
         return self._fitting("decoding")
 
     def _fitting(self, what: str) -> Fitting:
-        return Fitting(what, self.narrator.say, halve=self.config.hardware.halve_on_out_of_memory)
+        return Fitting(what, self.narrator.say, halve=self.config.hardware.may_halve)
 
     def raise_alarm(self, alarm: Alarm, round: int) -> None:
         """Say that a guard fired.
@@ -130,7 +133,9 @@ class Workbench:
         self.narrator.say(f"warning: {alarm.message}")
 
     def close(self) -> None:
-        """Give the database's connections back."""
+        """Give the database's connections back, and let processes go that lend their part of the network."""
+        if "policy" in self.__dict__ and self.team.leads:
+            self.policy.release()
         if "store" in self.__dict__:
             self.store.close()
 

@@ -19,12 +19,18 @@ PATIENCE = timedelta(days=30)
 
 
 class Team:
-    """All processes of a run, or the only one. Every method but `share` is called by all of them, in the same order."""
+    """All processes of a run, or the only one. Every method but `share` is called by all of them, in the same order.
 
-    def __init__(self) -> None:
+    With `divided` the processes share one network, and the first of them is a team of one.
+    """
+
+    def __init__(self, *, divided: bool = False) -> None:
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         self._state = PartialState(cpu=several and not torch.cuda.is_available(), timeout=PATIENCE)
-        self.rank, self.size = self._state.process_index, self._state.num_processes
+        self.rank, self.processes = self._state.process_index, self._state.num_processes
+        self.size = 1 if divided else self.processes
+        self.lends = divided and self.rank > 0
+        """Whether this process does nothing but compute parts of the first one's network calls."""
 
     @property
     def device(self) -> torch.device:

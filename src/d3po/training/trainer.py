@@ -69,7 +69,7 @@ class Trainer:
         self.reader = reader_of(policy, replay, self.needs)
         self.team = team or Team()  # before accelerate's own state, which would take its own idea of patience
         self.accelerator = _accelerator(settings.mixed_precision)
-        self._fitting = Fitting("training", say, halve=config.hardware.halve_on_out_of_memory)
+        self._fitting = Fitting("training", say, halve=config.hardware.may_halve)
         self.optimizer = make_optimizer(
             settings.optimizer,
             policy.trainable().values(),

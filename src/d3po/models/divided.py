@@ -1,0 +1,162 @@
+"""A network too large for one device, its frozen weights divided among processes (FSDP2).
+
+The first process runs everything as if it were alone. Where the network is called, every process computes a part of the rows with weights that
+are gathered block by block, used and dropped; so each holds a share of the frozen weights and a whole adapter, which is small. The other processes
+do nothing else: `lend` serves calls until the first one lets them go.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from d3po.models.lora import switched_off
+
+Compute = Callable[[Tensor, Tensor, Mapping[str, Tensor], Tensor], Tensor]
+"""(x_t, timesteps, condition by name, scale), a row each -> the network's output, as `PipelinePolicy` computes it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """What the first process tells the others before it sends tensors."""
+
+    tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+    weights: bool
+    """Whether the adapter has changed since they last heard of it."""
+    adapted: bool
+    gradient: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Backward:
+    """The gradient of the last call's output follows."""
+
+    shape: tuple[int, ...]
+
+
+class DividedNetwork:
+    """Calls of a network whose frozen weights are divided; `compute` is how one process calls it."""
+
+    def __init__(self, network: nn.Module, compute: Compute, trainable: Sequence[nn.Parameter], device: torch.device) -> None:
+        self._network, self._compute, self._trainable = network, compute, list(trainable)
+        self._size, self._device = dist.get_world_size(), device
+        self._known: list[int] = []
+        self._graph: Tensor | None = None
+        mesh = init_device_mesh(device.type, (self._size,))
+        for block in _blocks(network):
+            fully_shard(block, mesh=mesh, ignored_params=set(trainable))
+        fully_shard(network, mesh=mesh, ignored_params=set(trainable))
+
+    def __call__(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
+        """The output for all rows; in the first process."""
+        rows = len(x_t)
+        tensors = {"x_t": x_t, "timesteps": timesteps, "scale": scale} | {f"given.{name}": value for name, value in given.items()}
+        padded = {name: self._padded(value) for name, value in tensors.items()}
+        gradient = torch.is_grad_enabled()
+        output: Tensor = _Through.apply(self, padded, gradient, *self._trainable)  # pyright: ignore[reportAssignmentType]
+        return output[:rows]
+
+    def lend(self) -> None:
+        """Serve the first process's calls until it releases this one."""
+        while True:
+            (said,) = self._told(None)
+            if said is None:
+                return
+            if isinstance(said, _Backward):
+                self._backward(torch.empty(said.shape, device=self._device))
+            else:
+                tensors = {name: torch.empty(shape, dtype=dtype, device=self._device) for name, (shape, dtype) in said.tensors.items()}
+                self._forward(said, tensors)
+
+    def release(self) -> None:
+        """Let the other processes go; by the first one, at the end."""
+        self._told(None)
+
+    def begin(self, tensors: Mapping[str, Tensor], *, gradient: bool) -> Tensor:
+        """Have all processes compute their rows; in the first one."""
+        versions = [parameter._version for parameter in self._trainable]
+        layers = [module for module in self._network.modules() if isinstance(module, BaseTunerLayer)]
+        call = _Call(
+            tensors={name: (tuple(value.shape), value.dtype) for name, value in tensors.items()},
+            weights=versions != self._known,
+            adapted=not any(layer.disable_adapters for layer in layers),
+            gradient=gradient,
+        )
+        self._known = versions
+        self._told(call)
+        return self._forward(call, tensors)
+
+    def gradients(self, gradient: Tensor) -> list[Tensor]:
+        """The adapter's gradient, given that of the last call's output; in the first process."""
+        self._told(_Backward(shape=tuple(gradient.shape)))
+        return self._backward(gradient)
+
+    def _forward(self, call: _Call, tensors: Mapping[str, Tensor]) -> Tensor:
+        """This process's part of the rows, and everybody's, put together."""
+        for value in tensors.values():
+            dist.broadcast(value, src=0)
+        if call.weights:
+            for parameter in self._trainable:
+                dist.broadcast(parameter.data, src=0)
+        mine = {name: value.chunk(self._size)[dist.get_rank()] for name, value in tensors.items()}
+        given = {name.removeprefix("given."): value for name, value in mine.items() if name.startswith("given.")}
+        with (
+            warnings.catch_warnings(),
+            torch.set_grad_enabled(call.gradient),
+            nullcontext() if call.adapted else switched_off(self._network),
+        ):
+            # Nothing writes into what a block returns; a test holds the gradients against those of a whole network.
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+            part = self._compute(mine["x_t"], mine["timesteps"], given, mine["scale"])
+        self._graph = part if call.gradient else self._graph
+        parts = [torch.empty_like(part) for _ in range(self._size)]
+        dist.all_gather(parts, part.detach().contiguous())
+        return torch.cat(parts)
+
+    def _backward(self, gradient: Tensor) -> list[Tensor]:
+        """The adapter's gradient: in the first process the sum over all, of all rows."""
+        assert self._graph is not None
+        dist.broadcast(gradient, src=0)
+        part = gradient.chunk(self._size)[dist.get_rank()]
+        grads = torch.autograd.grad(self._graph, self._trainable, part, materialize_grads=True)
+        self._graph = None
+        whole = torch.cat([grad.flatten() for grad in grads])
+        dist.reduce(whole, dst=0)
+        return [g.view_as(w) for w, g in zip(self._trainable, whole.split([w.numel() for w in self._trainable]), strict=True)]
+
+    def _told(self, said: "_Call | _Backward | None") -> list[Any]:
+        message: list[Any] = [said]
+        dist.broadcast_object_list(message, src=0, device=self._device)
+        return message
+
+    def _padded(self, rows: Tensor) -> Tensor:
+        """As many rows more as it takes for every process to have as many; the last one again."""
+        missing = -len(rows) % self._size
+        return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]).contiguous()
+
+
+class _Through(torch.autograd.Function):
+    """One call, of which the first process's autograd sees only the adapter's weights."""
+
+    @staticmethod
+    def forward(ctx: Any, divided: DividedNetwork, tensors: Mapping[str, Tensor], gradient: bool, *_: Tensor) -> Tensor:
+        ctx.divided = divided
+        return divided.begin(tensors, gradient=gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (gradient,) = gradients
+        return (None, None, None, *ctx.divided.gradients(gradient.contiguous()))
+
+
+def _blocks(network: nn.Module) -> list[nn.Module]:
+    """What is gathered at a time: the entries of the network's own lists of blocks."""
+    return [block for part in network.children() if isinstance(part, nn.ModuleList) for block in part]
