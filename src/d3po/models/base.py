@@ -171,7 +171,7 @@ class AbstractPolicy(ABC):
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass: less memory, more time, same gradients."""
 
-    def divide(self, device: torch.device) -> None:
+    def divide(self, device: torch.device) -> None:  # noqa: ARG002
         """Divide the denoiser's frozen weights among the processes that a launcher started; called by all of them, once, each with its device.
 
         Raises:
