@@ -43,10 +43,7 @@ BROKEN = ', {label = "broken", name = "d3po", settings = {feedback.tie_band = 1e
 class Ended:
     """A process that has ended."""
 
-    code: int
-
-    def poll(self) -> int:
-        return self.code
+    exitcode: int
 
 
 @pytest.fixture
@@ -56,7 +53,7 @@ def run_cells(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def start(job: Job) -> Ended:
         run.append(job.name)
-        done = d3po(*job.command()[3:])
+        done = d3po(*job.arguments())
         job.log.parent.mkdir(exist_ok=True)
         job.log.write_text(done.stdout + done.stderr)
         return Ended(done.returncode)

@@ -1,6 +1,5 @@
 """Processes side by side: all are run, so many at once, and one that fails hinders no other."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from d3po.run.comparison.jobs import Job, run_jobs
 class Small(Job):
     code: str
 
-    def command(self) -> list[str]:
-        return [sys.executable, "-S", "-c", self.code]
+    def work(self) -> None:
+        exec(self.code)
 
 
 def small(tmp_path: Path, name: str, code: str) -> Small:
@@ -45,9 +44,17 @@ def test_a_failing_job_hinders_no_other(tmp_path: Path) -> None:
 
 
 def test_a_job_has_one_thread(tmp_path: Path) -> None:
-    job = small(tmp_path, "threads", "import os; print(os.environ['OMP_NUM_THREADS'])")
+    job = small(tmp_path, "threads", "import os, torch; print(os.environ['OMP_NUM_THREADS'], torch.get_num_threads())")
     run_jobs([job], at_once=1, on_end=lambda job, code: None, while_waiting=lambda running: None)
-    assert job.last_words() == "1"
+    assert job.last_words() == "1 1"
+
+
+def test_a_job_is_d3po_run(tmp_path: Path) -> None:
+    job = Job(name="real", run=tmp_path / "nothing", log=tmp_path / "log")
+    codes: list[int] = []
+    run_jobs([job], at_once=1, on_end=lambda job, code: codes.append(code), while_waiting=lambda running: None)
+    assert codes == [2]
+    assert job.last_words().startswith(f"error: {tmp_path / 'nothing'}")
 
 
 def test_an_interrupted_comparison_leaves_no_process_behind(tmp_path: Path) -> None:
@@ -64,4 +71,5 @@ def test_an_interrupted_comparison_leaves_no_process_behind(tmp_path: Path) -> N
                 [small(tmp_path, "long", "import time; time.sleep(60)")], at_once=1, on_end=lambda job, code: None, while_waiting=interrupt
             )
     ((_, process),) = started[0].processes.values()
-    assert process.poll() is not None
+    process.join(10)
+    assert process.exitcode is not None
