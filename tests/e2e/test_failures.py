@@ -1,5 +1,6 @@
 """What goes wrong gets one clear line, exit code 2, and damages nothing."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from d3po.errors import ConfigError
 from d3po.run.folder import RunFolder
 from d3po.storage.checkpoints import list_checkpoints
 from tests.e2e.conftest import command, d3po, d3po_process, environment
@@ -109,6 +111,20 @@ def test_a_changed_setting_is_refused_on_a_started_run(make_run: MakeRun) -> Non
     text = folder.config_path.read_text()
     folder.config_path.write_text(text.replace("steps = 5", "steps = 6"))
     assert_one_clear_line(d3po("sample", folder.path), "sampling.steps is 6", "made with 5")
+
+
+def test_a_run_made_before_a_setting_existed_goes_on_with_its_default(make_run: MakeRun) -> None:
+    folder = make_run()
+    folder.mark_started(folder.config())
+    marked = folder.path / "started.json"
+    settings = json.loads(marked.read_text())
+    del settings["sampling"]["buckets"], settings["objective"]["beta"]
+    marked.write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match=r"objective.beta is 5.0, but this run was made with 0.0"):
+        folder.config()
+    settings["objective"]["beta"] = 5.0
+    marked.write_text(json.dumps(settings))
+    assert folder.config().sampling.buckets == []
 
 
 def test_changed_prompts_are_refused_on_a_started_run(make_run: MakeRun) -> None:

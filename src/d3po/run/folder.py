@@ -184,12 +184,14 @@ def create_run(path: Path, config: RunConfig, *, prompts: list[str], held_out: l
 
 
 def require_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    """Hold the settings a run was made with against those of now.
+    """Hold the settings a run was made with against those of now. A setting that did not exist then was as its default is.
 
     Raises:
         ConfigError: they differ; the first difference is named.
     """
-    old, new = _flat(before), _flat(now)
+    new = _flat(now)
+    defaults = {key: value for key, value in _flat(RunConfig().model_dump(mode="json")).items() if key in new}
+    old = defaults | _flat(before)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise ConfigError(
