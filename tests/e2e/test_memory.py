@@ -1,6 +1,7 @@
 """What saves memory does not change what a run makes."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,6 +71,14 @@ def test_a_run_that_spares_memory_makes_the_same_pictures_and_updates(make_run: 
     assert len(list(sparing.folder.embeddings.iterdir())) == 3, "two prompts and the negative one"
     for name, weight in plain.policy.trainable().items():
         torch.testing.assert_close(sparing.policy.trainable()[name], weight, rtol=0, atol=1e-5)
+
+
+def test_a_run_with_channels_last_saves_its_moving_reference_and_its_model(make_run: Callable[..., RunFolder], tmp_path: Path) -> None:
+    folder = make_run(settings=SHORT | {"hardware.channels_last": "true", "objective.reference": "ema", "rounds": "1"})
+    one_round(folder)
+    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+    bench.stand_at(1)
+    assert tmp_path / "merged" in bench.policy.export(tmp_path)
 
 
 def test_settings_of_the_hardware_may_change_in_a_begun_run(make_run: Callable[..., RunFolder]) -> None:

@@ -55,6 +55,9 @@ class Family:
         return [f"{self.name}: {self.title}", *(f"  {name:<10} {fact}" for name, fact in facts.items())]
 
 
+PUBLISHED_RATE = {"training.learning_rate": "1e-4"}
+"""For models of the published sizes, whose LoRAs were trained at 3e-5 (D3PO) to 3e-4 (DDPO); the default recipe's rate suits the small embedded model."""
+
 FAMILIES = (
     Family(
         name="stable-diffusion",
@@ -67,6 +70,7 @@ FAMILIES = (
         export="`load_lora_weights`, Kohya keys, merged pipeline",
         tested=TINY_ROUND + ", epsilon and v prediction, a single file; the embedded model end to end",
         single_file=("v1", "v2"),
+        proposes=PUBLISHED_RATE,
     ),
     Family(
         name="inpainting",
@@ -79,6 +83,7 @@ FAMILIES = (
         export="`load_lora_weights`, Kohya keys, merged pipeline",
         tested=TINY_ROUND,
         single_file=("inpainting", "inpainting_v2"),
+        proposes=PUBLISHED_RATE,
     ),
     Family(
         name="sdxl",
@@ -91,7 +96,7 @@ FAMILIES = (
         export="`load_lora_weights`, Kohya keys, merged pipeline",
         tested=TINY_ROUND,
         single_file=("xl_base",),
-        proposes={"sampling.guidance": "5.0", "adapter.targets": "attention"},
+        proposes={"sampling.guidance": "5.0", "adapter.targets": "attention", **PUBLISHED_RATE},
     ),
     Family(
         name="sd3",
@@ -104,7 +109,7 @@ FAMILIES = (
         export=NO_KOHYA,
         tested=TINY_ROUND,
         single_file=("sd3", "sd35_medium", "sd35_large"),
-        proposes={"sampling.guidance": "4.5", "sampling.steps": "10", "adapter.targets": "attention"},
+        proposes={"sampling.guidance": "4.5", "sampling.steps": "10", "adapter.targets": "attention", **PUBLISHED_RATE},
     ),
     Family(
         name="flux",
@@ -117,7 +122,7 @@ FAMILIES = (
         export=NO_KOHYA,
         tested=TINY_ROUND,
         single_file=("flux-dev", "flux-schnell"),
-        proposes={"sampling.guidance": "3.5", "sampling.steps": "10", "adapter.targets": "attention"},
+        proposes={"sampling.guidance": "3.5", "sampling.steps": "10", "adapter.targets": "attention", **PUBLISHED_RATE},
     ),
     Family(
         name="pixart",
@@ -129,7 +134,7 @@ FAMILIES = (
         training=TRANSFORMER_TARGETS,
         export="peft folder (diffusers has no LoRA loader for it), merged pipeline",
         tested=TINY_ROUND,
-        proposes={"sampling.guidance": "4.5", "adapter.targets": "attention"},
+        proposes={"sampling.guidance": "4.5", "adapter.targets": "attention", **PUBLISHED_RATE},
     ),
     Family(
         name="unconditional",
@@ -142,7 +147,7 @@ FAMILIES = (
         export="peft folder (diffusers has no LoRA loader for it), merged pipeline",
         tested=TINY_ROUND + ", without a prompt file",
         prompts=False,
-        proposes={"sampling.guidance": "1.0"},
+        proposes={"sampling.guidance": "1.0", **PUBLISHED_RATE},
     ),
     Family(
         name="custom",
@@ -155,7 +160,7 @@ FAMILIES = (
         export="peft folder, state dict",
         tested="the 2-D toy and the action sequences in examples/, whole runs",
         prompts=False,
-        proposes={"sampling.guidance": "1.0", "adapter.targets": "linear"},
+        proposes={"sampling.guidance": "1.0", "adapter.targets": "linear", "training.learning_rate": "1.5e-3"},
     ),
 )
 

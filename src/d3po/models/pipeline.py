@@ -150,6 +150,8 @@ class PipelinePolicy(AbstractPolicy):
         return self._trainable
 
     def export(self, directory: Path) -> list[Path]:
+        network: Any = self.network
+        network.to(memory_format=torch.contiguous_format)  # safetensors keeps no other
         written: list[Path] = []
         if self._has_adapter:
             layers = scaled_lora(self.network)

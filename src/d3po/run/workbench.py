@@ -90,6 +90,8 @@ class Workbench:
         if self.config.hardware.channels_last:
             network: Any = policy.network
             network.to(memory_format=torch.channels_last)
+            for weight in policy.trainable().values():  # these are saved, and so stay as they are
+                weight.data = weight.data.contiguous()
         if self.config.hardware.compile:
             policy.network.compile()
         if self.team.leads:
