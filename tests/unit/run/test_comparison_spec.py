@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from d3po.errors import ConfigError
-from d3po.run.comparison.budget import rounds_that_fit, work_of
 from d3po.recipes import load_recipe
+from d3po.run.comparison.budget import rounds_that_fit, work_of
 from d3po.run.comparison.cells import cells_of, make_folder
 from d3po.run.comparison.spec import Budget, Spec, load_spec, slug
 from d3po.run.counting import Shape, work_of_round
