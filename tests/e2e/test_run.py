@@ -2,8 +2,10 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -21,7 +23,8 @@ from d3po.run.plan import plan_run
 from d3po.run.progress import Narrator
 from d3po.run.sampling import sample_round
 from d3po.run.training import train_round
-from d3po.run.workbench import Workbench
+from d3po.run.workbench import Workbench, final_checkpoints
+from tests.e2e.conftest import d3po
 
 MakeRun = Callable[..., RunFolder]
 
@@ -194,6 +197,27 @@ def test_a_guard_stops_at_the_last_good_round(make_run: MakeRun) -> None:
     assert bench.trained_rounds() == 0
     with pytest.raises(RunFolderError, match="no trained round"):
         export_result(opened(folder), folder.path / "out")
+
+
+@pytest.mark.parametrize("name", ["d3po", "kto"])
+def test_a_later_round_whose_pictures_are_all_judged_alike_is_passed_over(
+    make_run: MakeRun, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a detector finds no more defects."""
+    run = make_run(settings={"objective.name": name, "sampling.steps": "3", "feedback.reward": "all_alike_later:marked"})
+    monkeypatch.setitem(sys.modules, "all_alike_later", ModuleType("all_alike_later"))
+    monkeypatch.setattr(sys.modules["all_alike_later"], "marked", lambda image, prompt: 0.0, raising=False)
+    refused = d3po("run", run.path)
+    assert refused.returncode == 2
+    assert "nothing can be learnt from" in refused.stderr
+    run = make_run("other", settings={"objective.name": name, "sampling.steps": "3", "feedback.reward": "all_alike_later:marked"})
+    scores = iter(range(12))  # of the base model's held-out pictures and the first round's, all different; then no more
+    monkeypatch.setattr(sys.modules["all_alike_later"], "marked", lambda image, prompt: float(next(scores, 0)), raising=False)
+    done = d3po("run", run.path)
+    assert done.returncode == 0, done.stderr
+    assert "round 1: all pictures were judged alike, so nothing is trained in it" in done.stderr + done.stdout
+    first, second = (checkpoint.load()[0] for checkpoint in final_checkpoints(run))
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_a_stopped_run_goes_on_once_its_guards_are_changed(make_run: MakeRun) -> None:

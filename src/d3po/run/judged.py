@@ -51,8 +51,10 @@ class Located:
 def load_round(bench: Workbench, round: int, references: References) -> tuple[list[PromptGroup], Condition]:
     """The round's judgements as prompt groups, and the condition of their prompts.
 
+    No groups, if all pictures of a round were judged alike: where the first round had better and worse ones, that is what success looks like.
+
     Raises:
-        RunFolderError: the round has no judgement that says which image is better.
+        RunFolderError: nothing was judged, or all pictures of the first round alike.
         CorruptFileError: a shard is damaged.
     """
     images = _imported(bench) if bench.config.feedback.source == "imported" else _sampled(bench, round)
@@ -107,12 +109,13 @@ class _Told:
 def _told_in_pairs(bench: Workbench, round: int, images: Mapping[int, Located]) -> dict[int, _Told]:
     signed = bench.config.objective.targets == "signed"
     by_prompt: dict[int, list[Comparison]] = defaultdict(list)
-    for comparison in comparisons_learnt_from(bench, round):
+    comparisons = comparisons_learnt_from(bench, round)
+    for comparison in comparisons:
         if comparison.weight > 0 and not (comparison.is_tie and signed):
             by_prompt[images[comparison.image_a].prompt_id].append(comparison)
-    if not by_prompt:
+    if not by_prompt and (round == 0 or not comparisons):
         raise RunFolderError(f"round {round} has no comparison with a preference; nothing can be learnt from it (are all of them ties?)")
-    return {prompt: _pairs_of(comparisons, images) for prompt, comparisons in by_prompt.items()}
+    return {prompt: _pairs_of(theirs, images) for prompt, theirs in by_prompt.items()}
 
 
 def _pairs_of(comparisons: Sequence[Comparison], images: Mapping[int, Located]) -> _Told:
@@ -129,10 +132,13 @@ def _pairs_of(comparisons: Sequence[Comparison], images: Mapping[int, Located]) 
 
 def _told_one_by_one(bench: Workbench, round: int, images: Mapping[int, Located]) -> dict[int, _Told]:
     labels = [label for label in labels_learnt_from(bench, round) if label.image in images]
-    if len({label.value for label in labels}) < 2:
+    alike = len({label.value for label in labels}) < 2
+    if alike and (round == 0 or not labels):
         raise RunFolderError(
             f"round {round} has {len(labels)} labels that all say the same; nothing can be learnt from them (was anything judged yet?)"
         )
+    if alike:
+        return {}
     objective = bench.trainer.objective
     assert isinstance(objective, ImageObjective)
     prompts = torch.tensor([images[label.image].prompt_id for label in labels])

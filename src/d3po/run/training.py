@@ -38,6 +38,8 @@ def train_round(bench: Workbench, round: int) -> None:
     groups, condition = bench.team.first(partial(load_round, bench, round, references))
     if isinstance(bench.trainer.reader, Pictures):
         bench.trainer.reader.reference = partial(reference_context, bench, bench.config.objective.reference, references)
+    if not groups:
+        bench.narrator.say(f"round {round}: all pictures were judged alike, so nothing is trained in it")
     updates = bench.trainer.plan(len(groups), round)
     bench.trainer.caution = caution(bench, round)
     log = MetricsLog(bench, round, first) if bench.team.leads else None
