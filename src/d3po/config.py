@@ -32,6 +32,7 @@ from d3po.options import (
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[tuple[Count, Count], Field(strict=False)]
+"""Width and height in pixels."""
 
 MOST_APART = 1.5
 """By how much the areas of a run's picture sizes may differ."""

@@ -106,7 +106,7 @@ def test_shards_hold_one_size_each_and_are_the_same_whatever_else_is_in_the_roun
 def test_the_nearest_aspect_ratio_is_taken() -> None:
     config = configured({"sampling.buckets": "[[64, 64], [96, 48], [48, 96]]"})
     for sizes, nearest in (([(100, 90)], (64, 64)), ([(300, 100)], (96, 48)), ([(10, 30)], (48, 96)), ([(300, 100), (100, 300)], (64, 64))):
-        assert nearest_bucket(config, [Image.new("RGB", size) for size in sizes]) == nearest
+        assert nearest_bucket(config, sizes) == nearest
 
 
 def test_pictures_that_exist_already_are_cut_to_the_nearest_aspect_ratio(make_run: Callable[..., RunFolder], tmp_path: Path) -> None:

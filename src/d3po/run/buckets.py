@@ -4,12 +4,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from PIL import Image
-
-from d3po.config import RunConfig
-
-Size = tuple[int, int]
-"""Width and height in pixels."""
+from d3po.config import RunConfig, Size
 
 
 def bucket_of(config: RunConfig, prompt: str) -> Size:
@@ -18,9 +13,9 @@ def bucket_of(config: RunConfig, prompt: str) -> Size:
     return random.Random(f"{config.seed}/bucket/{prompt}").choice(buckets) if buckets else (0, 0)
 
 
-def nearest_bucket(config: RunConfig, pictures: Sequence[Image.Image]) -> Size:
-    """The size whose aspect ratio is nearest to that of some pictures, at their geometric mean."""
-    ratio = sum(math.log(picture.width / picture.height) for picture in pictures) / len(pictures)
+def nearest_bucket(config: RunConfig, pictures: Sequence[Size]) -> Size:
+    """The size whose aspect ratio is nearest to that of pictures of these sizes, at their geometric mean."""
+    ratio = sum(math.log(width / height) for width, height in pictures) / len(pictures)
     return min(config.sampling.buckets, key=lambda size: abs(math.log(size[0] / size[1]) - ratio), default=(0, 0))
 
 

@@ -2,16 +2,18 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from d3po.config import Size
 from d3po.errors import CorruptFileError
 from d3po.preferences.store import PictureRecord
-from d3po.run.buckets import Size, nearest_bucket
+from d3po.run.buckets import nearest_bucket
 from d3po.run.workbench import Workbench
 from d3po.storage.shards import Shard, writing_shard
 
@@ -56,8 +58,11 @@ def _size_of(bench: Workbench, pictures: Sequence[PictureRecord]) -> Size:
     """The bucket that pictures of one prompt are cut to; (0, 0) where there are none."""
     if not bench.config.sampling.buckets:
         return (0, 0)
-    opened = [_opened(bench, picture) for picture in pictures]
-    return nearest_bucket(bench.config, opened)
+    sizes: list[Size] = []
+    for picture in pictures:
+        with _opened(bench, picture) as opened:
+            sizes.append(opened.size)
+    return nearest_bucket(bench.config, sizes)
 
 
 def _name(bench: Workbench, pictures: Sequence[PictureRecord], size: tuple[int, ...]) -> str:
@@ -80,14 +85,17 @@ def _encode(bench: Workbench, pictures: Sequence[PictureRecord], shard: Shard, s
 
 def _pixels(bench: Workbench, picture: PictureRecord, size: tuple[int, ...]) -> Tensor:
     """(3, height, width) in [0, 1], cut to the middle and scaled to the model's size."""
-    fitted = ImageOps.fit(_opened(bench, picture), (size[1], size[0]), Image.Resampling.LANCZOS)
+    with _opened(bench, picture) as opened:
+        fitted = ImageOps.fit(opened.convert("RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1).float() / 255
 
 
-def _opened(bench: Workbench, picture: PictureRecord) -> Image.Image:
+@contextmanager
+def _opened(bench: Workbench, picture: PictureRecord) -> Generator[Image.Image, None, None]:
+    """The picture's file, of which only the header is read until its pixels are asked for."""
     path = bench.folder.path / picture.path
     try:
         with Image.open(path) as opened:
-            return opened.convert("RGB")
+            yield opened
     except OSError as error:
         raise CorruptFileError(f"picture {path} cannot be read ({error}); import it again with `d3po votes import`") from error
