@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from d3po.errors import ConfigError
 from d3po.options import (
     AdapterTargets,
+    Arithmetic,
     Choosing,
     Clip,
     Decoding,
@@ -302,6 +303,10 @@ class RunConfig(Section):
     weights: Weights = Field(
         default="float32", description="precision of the frozen weights; the adapter and the autoencoder stay in float32 whatever it is"
     )
+    arithmetic: Arithmetic = Field(
+        default="weights",
+        description="precision in which the denoiser computes: that of its weights, or float32, each layer's weights widened as it is called",
+    )
     recipe: str = Field(default="default", description="the recipe this file was made from")
     seed: int = Field(default=0, ge=0, description="everything random follows from it")
     database: str = Field(
@@ -344,6 +349,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"weights is {self.weights!r}, but adapter.method = 'full' trains them, and small updates vanish in half precision; "
                 "set it to 'float32', and training.mixed_precision to 'bf16' if memory is short"
+            )
+        if self.arithmetic == "float32" and (self.hardware.divide or self.training.mixed_precision != "no"):
+            raise ValueError(
+                "arithmetic is 'float32', which hardware.divide and training.mixed_precision contradict; "
+                "set it to 'weights', or hardware.divide to false and training.mixed_precision to 'no'"
             )
         if self.feedback.choose == "adaptive" and (self.feedback.ask != "pair" or self.feedback.pairs_per_prompt == 0):
             raise ValueError(

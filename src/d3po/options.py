@@ -17,6 +17,9 @@ GuidanceKind = Literal["model", "cfg", "embedded", "none"]
 Weights = Literal["float32", "bfloat16", "float16"]
 """Precision of a model's frozen weights (names as in torch)."""
 
+Arithmetic = Literal["weights", "float32"]
+"""Precision of the denoiser's arithmetic: that of its frozen weights, or float32 whatever they are kept in."""
+
 Decoding = Literal["whole", "sliced", "tiled"]
 """Latents become pictures all at once, one by one, or one by one in overlapping tiles (which only large pictures are cut into)."""
 

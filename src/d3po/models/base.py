@@ -15,7 +15,7 @@ from d3po.diffusion.schedule import StepGrid
 from d3po.diffusion.transition import Transition
 from d3po.errors import ConfigError
 from d3po.models.text_encoders import PromptCache
-from d3po.options import Decoding, GuidanceKind, LastStep, SamplerKind, Spacing, TextEncoders, Weights
+from d3po.options import Arithmetic, Decoding, GuidanceKind, LastStep, SamplerKind, Spacing, TextEncoders, Weights
 
 
 @runtime_checkable
@@ -78,6 +78,8 @@ class PolicySettings:
     """The folder or hub id of a pipeline that lends a single-file model the parts which are not in its file."""
     weights: Weights = "float32"
     """Precision of the frozen weights; the autoencoder's stay in float32, where some overflow in half precision."""
+    arithmetic: Arithmetic = "weights"
+    """Precision in which the denoiser computes."""
     decoding: Decoding = "whole"
     """How latents are decoded, for models that have a decoder."""
     text_encoders: TextEncoders = "keep"

@@ -17,6 +17,7 @@ from d3po.models.interchange import merge_layers, read_lora, to_kohya
 from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler, read_scheduler
 from d3po.models.text_encoders import EncoderShelf, encode_once
+from d3po.models.widening import narrow, widen
 from d3po.options import Decoding
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class PipelinePolicy(AbstractPolicy):
         self.guided_rows = 2 if self.guidance_kind == "cfg" else 1
         if self.settings.start_from:
             merge_layers(self.network, read_lora(Path(self.settings.start_from), self.network))
-        self._dtype = next(self.network.parameters()).dtype
+        widened = self.settings.arithmetic == "float32"
+        self._dtype = torch.float32 if widened else next(self.network.parameters()).dtype
         self._divided: DividedNetwork | None = None
         self._has_adapter = lora is not None
         if lora is not None:
@@ -63,6 +65,8 @@ class PipelinePolicy(AbstractPolicy):
         else:
             self.network.requires_grad_(True)
             self._trainable = dict(self.network.named_parameters())
+        if widened:
+            widen(self.network)
 
     @property
     def network(self) -> nn.Module:
@@ -151,6 +155,7 @@ class PipelinePolicy(AbstractPolicy):
 
     def export(self, directory: Path) -> list[Path]:
         network: Any = self.network
+        narrow(network)
         network.to(memory_format=torch.contiguous_format)  # safetensors keeps no other
         written: list[Path] = []
         if self._has_adapter:
@@ -194,7 +199,7 @@ class PipelinePolicy(AbstractPolicy):
             return self._network_output(self._cast(x_t), timesteps, inputs).float()
 
     def _cast(self, value: Tensor) -> Tensor:
-        """A network's input in the precision of its frozen weights."""
+        """A network's input in the precision that it computes in."""
         return value.to(self._dtype) if value.is_floating_point() else value
 
     def latent_shape_of(self, width: int, height: int) -> tuple[int, ...]:

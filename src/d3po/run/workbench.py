@@ -206,6 +206,7 @@ def policy_settings(config: RunConfig) -> PolicySettings:
         height=sampling.height,
         parts=config.parts,
         weights=config.weights,
+        arithmetic=config.arithmetic,
         decoding=config.hardware.decoding,
         text_encoders=config.hardware.text_encoders,
         start_from=config.adapter.start_from,

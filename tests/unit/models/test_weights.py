@@ -4,21 +4,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from d3po.config import RunConfig, override
 from d3po.errors import ConfigError
 from d3po.models.base import AbstractPolicy, PolicySettings
 from d3po.models.load import load_policy
-from d3po.options import Weights
+from d3po.options import Arithmetic, Weights
 from tests.tiny import TINY, save_tiny
 
 LORA = {"rank": 2, "alpha": 2.0, "targets": "attention"}
 SIZE = {"flux": {"width": 8, "height": 8}}
 
 
-def loaded(family: str, folder: Path, weights: Weights) -> AbstractPolicy:
-    policy = load_policy(str(folder), lora=LORA, seed=0, settings=PolicySettings(weights=weights, **SIZE.get(family, {})))
+def loaded(family: str, folder: Path, weights: Weights, arithmetic: Arithmetic = "weights") -> AbstractPolicy:
+    settings = PolicySettings(weights=weights, arithmetic=arithmetic, **SIZE.get(family, {}))
+    policy = load_policy(str(folder), lora=LORA, seed=0, settings=settings)
     policy.load_state({name: value + 0.05 for name, value in policy.state().items()})
     return policy
 
@@ -39,6 +41,47 @@ def test_half_precision_changes_a_prediction_only_by_rounding(family: str, tmp_p
     assert output.dtype == torch.float32
     assert 0 < (output - expected).norm() < 0.05 * expected.norm()
     assert torch.isfinite(rounded.decode(torch.zeros(1, *rounded.latent_shape))).all()
+
+
+def gradients(policy: AbstractPolicy) -> list[Tensor]:
+    return list(torch.autograd.grad(predicted(policy).square().mean(), list(policy.trainable().values())))
+
+
+@pytest.mark.parametrize("family", ["stable-diffusion", "sdxl", "flux"])
+@pytest.mark.parametrize("checkpointed", [False, True], ids=["plain", "checkpointed"])
+def test_weights_kept_in_half_precision_are_computed_with_in_float32(family: str, checkpointed: bool, tmp_path: Path) -> None:
+    folder = save_tiny(family, tmp_path)
+    kept, exact = loaded(family, folder, "bfloat16", "float32"), loaded(family, folder, "float32")
+    assert {p.dtype for p in kept.network.parameters() if not p.requires_grad} == {torch.bfloat16}
+    for policy in (kept, exact):
+        for weight in policy.network.parameters():
+            weight.data = weight.data if weight.requires_grad else weight.data.bfloat16().to(weight.dtype)
+        policy.load_state(exact.state())
+        if checkpointed:
+            policy.enable_gradient_checkpointing()
+            policy.network.train()
+    # Prompts are encoded in bfloat16 by one of them; what is compared here is the network.
+    kept.encode_prompts = exact.encode_prompts
+    torch.testing.assert_close(predicted(kept), predicted(exact), rtol=0, atol=1e-6)
+    for mine, theirs in zip(gradients(kept), gradients(exact), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_widened_weights_are_exported_as_they_are_stored(tmp_path: Path) -> None:
+    folder = save_tiny("sdxl", tmp_path / "model")
+    widened, stored = loaded("sdxl", folder, "bfloat16", "float32"), loaded("sdxl", folder, "bfloat16")
+    for policy, place in ((widened, "widened"), (stored, "stored")):
+        policy.export(tmp_path / place)
+    for file in ("lora-kohya.safetensors", "merged/unet/diffusion_pytorch_model.safetensors"):
+        mine, theirs = (load_file(tmp_path / place / file) for place in ("widened", "stored"))
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_arithmetic_in_float32_goes_with_whole_networks_and_no_autocast() -> None:
+    for other in ({"hardware.divide": "true"}, {"training.mixed_precision": "bf16"}):
+        with pytest.raises(ConfigError, match=r"arithmetic is 'float32', which hardware\.divide and training\.mixed_precision contradict"):
+            override(RunConfig(), {"arithmetic": "float32", **other}, where="--set")
 
 
 def test_the_adapter_and_its_gradients_stay_in_float32(tmp_path: Path) -> None:
