@@ -15,6 +15,7 @@ from d3po.options import (
     Choosing,
     Clip,
     Decoding,
+    Dividing,
     GuidanceKind,
     LastStep,
     LogProbReduce,
@@ -275,9 +276,13 @@ class Hardware(Section):
         description="keep them on the device; or encode each prompt once, keep it in embeddings/, and offload them to the CPU or free them",
     )
     compile: bool = Field(default=False, description="torch.compile of the denoiser: minutes at the start, faster steps after")
-    divide: bool = Field(
-        default=False,
-        description="of a run in several processes: divide the denoiser's frozen weights among them, for models that fit into no one device",
+    divide: Dividing = Field(
+        default="no",
+        description="of a run in several processes: divide the denoiser's frozen weights among them, for models that fit into no one device; "
+        "by fsdp (torch's own) or zero3 (needs d3po[deepspeed])",
+    )
+    deepspeed: str = Field(
+        default="", description="for zero3: a JSON file of DeepSpeed's settings, such as offload_param; empty takes those that hold least"
     )
     channels_last: bool = Field(
         default=False, description="the denoiser's convolutions laid out channels last: faster for U-Nets on many devices"
@@ -289,7 +294,7 @@ class Hardware(Section):
     @property
     def may_halve(self) -> bool:
         """Whether batches are halved; not those of a divided network, of which one process alone may run out of memory."""
-        return self.halve_on_out_of_memory and not self.divide
+        return self.halve_on_out_of_memory and self.divide == "no"
 
 
 class RunConfig(Section):
@@ -340,9 +345,14 @@ class RunConfig(Section):
             raise ValueError(
                 f"objective.reference is {self.objective.reference!r}, which needs an adapter to switch off; with adapter.method = 'full' set it to 'per_round'"
             )
-        if self.hardware.divide and (self.adapter.method == "full" or self.hardware.channels_last or self.hardware.compile):
+        if self.hardware.deepspeed and self.hardware.divide != "zero3":
             raise ValueError(
-                "hardware.divide is true, which divides frozen weights as they are stored; set adapter.method = 'lora', and "
+                f"hardware.deepspeed names {self.hardware.deepspeed}, which only hardware.divide = 'zero3' reads, and that is {self.hardware.divide!r}; "
+                "set it to 'zero3', or hardware.deepspeed to ''"
+            )
+        if self.hardware.divide != "no" and (self.adapter.method == "full" or self.hardware.channels_last or self.hardware.compile):
+            raise ValueError(
+                f"hardware.divide is {self.hardware.divide!r}, which divides frozen weights as they are stored; set adapter.method = 'lora', and "
                 "hardware.channels_last and hardware.compile to false"
             )
         if self.adapter.method == "full" and self.weights != "float32":
@@ -350,10 +360,10 @@ class RunConfig(Section):
                 f"weights is {self.weights!r}, but adapter.method = 'full' trains them, and small updates vanish in half precision; "
                 "set it to 'float32', and training.mixed_precision to 'bf16' if memory is short"
             )
-        if self.arithmetic == "float32" and (self.hardware.divide or self.training.mixed_precision != "no"):
+        if self.arithmetic == "float32" and (self.hardware.divide != "no" or self.training.mixed_precision != "no"):
             raise ValueError(
                 "arithmetic is 'float32', which hardware.divide and training.mixed_precision contradict; "
-                "set it to 'weights', or hardware.divide to false and training.mixed_precision to 'no'"
+                "set it to 'weights', or hardware.divide and training.mixed_precision to 'no'"
             )
         if self.feedback.choose == "adaptive" and (self.feedback.ask != "pair" or self.feedback.pairs_per_prompt == 0):
             raise ValueError(

@@ -23,6 +23,9 @@ Arithmetic = Literal["weights", "float32"]
 Decoding = Literal["whole", "sliced", "tiled"]
 """Latents become pictures all at once, one by one, or one by one in overlapping tiles (which only large pictures are cut into)."""
 
+Dividing = Literal["no", "fsdp", "zero3"]
+"""How a network too large for one device is divided among processes: not at all, by torch's FSDP2, or by DeepSpeed's ZeRO-3."""
+
 TextEncoders = Literal["keep", "offload", "free"]
 """Between uses they stay on the device, wait on the CPU, or are dropped and loaded again when a new prompt comes."""
 

@@ -1,6 +1,8 @@
 """A network divided among processes: as one process computes, and each holding its share."""
 
+import json
 from collections.abc import Callable, Generator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,30 +14,45 @@ from d3po.config import RunConfig, override
 from d3po.errors import ConfigError
 from d3po.models.base import AbstractPolicy, PolicySettings
 from d3po.models.load import load_policy
+from d3po.models.zero3 import zero3_settings
+from d3po.options import Dividing
 from d3po.run.folder import RunFolder
 from tests.e2e.conftest import d3po, d3po_process
 from tests.e2e.test_processes import SETTINGS, alone, weights
 from tests.tiny import save_tiny
 
 SHORT = SETTINGS | {"training.epochs": "2", "sampling.prompts_per_round": "2", "sampling.prompts_per_shard": "2"}
-DIVIDED = {"hardware.divide": "true"}
+DIVIDED = {"hardware.divide": "fsdp"}
+WAYS = ["fsdp", pytest.param("zero3", marks=pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs d3po[deepspeed]"))]
 
 
-@pytest.fixture
-def one_process_group(tmp_path: Path) -> Generator[None, None, None]:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+@pytest.fixture(scope="module")
+def process_group(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, None, None]:
+    """A group of one process. DeepSpeed knows only the first that it met, so all tests of this file have the same."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path_factory.mktemp('group') / 'store'}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
 
-def small_policy(family: str, directory: Path) -> AbstractPolicy:
-    sizes = PolicySettings(width=8, height=8)
+@pytest.fixture
+def one_process_group(process_group: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a launcher tells a process that it is the only one."""
+    for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def small_policy(family: str, directory: Path, divide: Dividing) -> AbstractPolicy:
+    sizes = PolicySettings(width=8, height=8, divide=divide)
     policy = load_policy(
         str(save_tiny(family, directory / family)), lora={"rank": 2, "alpha": 2.0, "targets": "attention"}, seed=0, settings=sizes
     )
     for number, weight in enumerate(policy.trainable().values()):  # a fresh adapter changes nothing
         weight.data = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)) / 10
     return policy
+
+
+def is_divided(weight: torch.nn.Parameter) -> bool:
+    return isinstance(weight, DTensor) or hasattr(weight, "ds_id")
 
 
 def predictions(policy: AbstractPolicy) -> list[torch.Tensor]:
@@ -50,15 +67,16 @@ def predictions(policy: AbstractPolicy) -> list[torch.Tensor]:
 
 
 @pytest.mark.usefixtures("one_process_group")
+@pytest.mark.parametrize("divide", WAYS)
 @pytest.mark.parametrize("family", ["stable-diffusion", "sdxl", "sd3", "flux", "pixart"])
-def test_a_divided_network_predicts_and_learns_as_a_whole_one(family: str, tmp_path: Path) -> None:
-    policy = small_policy(family, tmp_path)
+def test_a_divided_network_predicts_and_learns_as_a_whole_one(family: str, divide: Dividing, tmp_path: Path) -> None:
+    policy = small_policy(family, tmp_path, divide)
     whole = predictions(policy)
     policy.divide(torch.device("cpu"))
     frozen = [weight for weight in policy.network.parameters() if not weight.requires_grad]
     assert frozen
-    assert all(isinstance(weight, DTensor) for weight in frozen)
-    assert not any(isinstance(weight, DTensor) for weight in policy.trainable().values())
+    assert all(is_divided(weight) for weight in frozen)
+    assert not any(is_divided(weight) for weight in policy.trainable().values())
     for mine, expected in zip(predictions(policy), whole, strict=True):
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(whole[0], whole[1], atol=1e-4)
@@ -66,8 +84,9 @@ def test_a_divided_network_predicts_and_learns_as_a_whole_one(family: str, tmp_p
 
 
 @pytest.mark.slow
-def test_two_processes_with_half_a_network_each_train_what_one_does(make_run: Callable[..., RunFolder]) -> None:
-    one, two = make_run("one", SHORT), make_run("two", SHORT | DIVIDED)
+@pytest.mark.parametrize("divide", WAYS)
+def test_two_processes_with_half_a_network_each_train_what_one_does(make_run: Callable[..., RunFolder], divide: Dividing) -> None:
+    one, two = make_run("one", SHORT), make_run("two", SHORT | {"hardware.divide": divide})
     result = d3po_process("run", two.path, "--num-processes", "2")
     assert result.returncode == 0, result.stderr
     expected = alone(one)
@@ -82,5 +101,39 @@ def test_a_run_in_one_process_is_not_divided(make_run: Callable[..., RunFolder])
 
 def test_what_cannot_be_divided_is_refused() -> None:
     for other in ({"hardware.compile": "true"}, {"adapter.method": "full", "objective.reference": "per_round"}):
-        with pytest.raises(ConfigError, match=r"hardware.divide is true, which divides frozen weights"):
+        with pytest.raises(ConfigError, match=r"hardware.divide is 'fsdp', which divides frozen weights"):
             override(RunConfig(), DIVIDED | other, where="test")
+
+
+def test_a_file_of_deepspeeds_settings_wins_over_those_that_hold_least(tmp_path: Path) -> None:
+    file = tmp_path / "deepspeed.json"
+    file.write_text(json.dumps({"zero_optimization": {"offload_param": {"device": "cpu"}}, "wall_clock_breakdown": False}))
+    settings = zero3_settings(str(file), torch.bfloat16)
+    zero = settings["zero_optimization"]
+    assert zero["offload_param"] == {"device": "cpu"}
+    assert (zero["stage"], zero["stage3_max_live_parameters"]) == (3, 0)
+    assert settings["bf16"] == {"enabled": True}
+    assert settings["wall_clock_breakdown"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{", "is not valid JSON"), ("[]", "holds no JSON object"), ('{"zero_optimization": {"stage": 2}}', "stage is 2, but only stage 3")],
+)
+def test_deepspeeds_settings_that_cannot_be_meant_are_refused(text: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "deepspeed.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        zero3_settings(str(file), torch.float32)
+    with pytest.raises(ConfigError, match=r"cannot be read: No such file"):
+        zero3_settings(str(tmp_path / "absent.json"), torch.float32)
+
+
+def test_deepspeeds_settings_are_refused_where_nothing_reads_them() -> None:
+    with pytest.raises(ConfigError, match=r"hardware\.deepspeed names zero\.json, which only hardware\.divide = 'zero3' reads"):
+        override(RunConfig(), DIVIDED | {"hardware.deepspeed": "zero.json"}, where="test")
+
+
+def test_the_example_of_deepspeeds_settings_is_one() -> None:
+    zero = zero3_settings("examples/deepspeed-zero3.json", torch.bfloat16)["zero_optimization"]
+    assert (zero["stage"], zero["offload_param"]["device"]) == (3, "cpu")

@@ -15,7 +15,7 @@ from d3po.diffusion.schedule import StepGrid
 from d3po.diffusion.transition import Transition
 from d3po.errors import ConfigError
 from d3po.models.text_encoders import PromptCache
-from d3po.options import Arithmetic, Decoding, GuidanceKind, LastStep, SamplerKind, Spacing, TextEncoders, Weights
+from d3po.options import Arithmetic, Decoding, Dividing, GuidanceKind, LastStep, SamplerKind, Spacing, TextEncoders, Weights
 
 
 @runtime_checkable
@@ -84,6 +84,10 @@ class PolicySettings:
     """How latents are decoded, for models that have a decoder."""
     text_encoders: TextEncoders = "keep"
     """Where text encoders are between uses."""
+    divide: Dividing = "no"
+    """By what the denoiser's frozen weights are divided, in a run of several processes."""
+    deepspeed: str = ""
+    """DeepSpeed's own settings, a JSON file; empty takes those that hold least."""
     start_from: str = ""
     """A LoRA that is merged into the network before anything else."""
     inpaint_image: str = ""
@@ -179,7 +183,7 @@ class AbstractPolicy(ABC):
         Raises:
             ConfigError: the model is not one whose network can be divided.
         """
-        raise ConfigError("hardware.divide is true, but a network of your own is not divided; set it to false")
+        raise ConfigError("hardware.divide is on, but a network of your own is not divided; set it to 'no'")
 
     def lend(self) -> None:
         """Of a divided model: serve the first process's calls of the network until it releases this one."""

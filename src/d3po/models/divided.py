@@ -1,4 +1,4 @@
-"""A network too large for one device, its frozen weights divided among processes (FSDP2).
+"""A network too large for one device, its frozen weights divided among processes.
 
 The first process runs everything as if it were alone. Where the network is called, every process computes a part of the rows with weights that
 are gathered block by block, used and dropped; so each holds a share of the frozen weights and a whole adapter, which is small. The other processes
@@ -43,17 +43,13 @@ class _Backward:
 
 
 class DividedNetwork:
-    """Calls of a network whose frozen weights are divided; `compute` is how one process calls it."""
+    """Calls of a network whose frozen weights are divided already; `compute` is how one process calls it."""
 
     def __init__(self, network: nn.Module, compute: Compute, trainable: Sequence[nn.Parameter], device: torch.device) -> None:
         self._network, self._compute, self._trainable = network, compute, list(trainable)
         self._size, self._device = dist.get_world_size(), device
         self._known: list[int] = []
         self._graph: Tensor | None = None
-        mesh = init_device_mesh(device.type, (self._size,))
-        for block in _blocks(network):
-            fully_shard(block, mesh=mesh, ignored_params=set(trainable))
-        fully_shard(network, mesh=mesh, ignored_params=set(trainable))
 
     def __call__(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
         """The output for all rows; in the first process."""
@@ -155,6 +151,13 @@ class _Through(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,) = gradients
         return (None, None, None, *ctx.divided.gradients(gradient.contiguous()))
+
+
+def divide_by_fsdp(network: nn.Module, trainable: Sequence[nn.Parameter], device: torch.device) -> None:
+    """Divide all but the trainable weights among the processes of the default group, by torch's FSDP2."""
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for part in (*_blocks(network), network):
+        fully_shard(part, mesh=mesh, ignored_params=set(trainable))
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:

@@ -176,9 +176,15 @@ class PipelinePolicy(AbstractPolicy):
         return directory / "pytorch_lora_weights.safetensors"
 
     def divide(self, device: torch.device) -> None:
-        from d3po.models.divided import DividedNetwork
+        from d3po.models.divided import DividedNetwork, divide_by_fsdp
+        from d3po.models.zero3 import divide_by_zero3, zero3_settings
 
-        self._divided = DividedNetwork(self.network, self._called_here, list(self._trainable.values()), device)
+        trainable = list(self._trainable.values())
+        if self.settings.divide == "zero3":
+            divide_by_zero3(self.network, zero3_settings(self.settings.deepspeed, self._dtype))
+        else:
+            divide_by_fsdp(self.network, trainable, device)
+        self._divided = DividedNetwork(self.network, self._called_here, trainable, device)
 
     def lend(self) -> None:
         assert self._divided is not None

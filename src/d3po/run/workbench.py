@@ -67,7 +67,7 @@ class Workbench:
     @cached_property
     def team(self) -> Team:
         """The processes of this run."""
-        return Team(divided=self.config.hardware.divide)
+        return Team(divided=self.config.hardware.divide != "no")
 
     @cached_property
     def policy(self) -> AbstractPolicy:
@@ -77,12 +77,13 @@ class Workbench:
         settings = policy_settings(self.config)
         policy = load_policy(self.config.model, lora=lora, seed=self.config.seed, settings=settings)
         if self.config.hardware.text_encoders != "keep":
-            made_by = {"model": self.config.model, **asdict(replace(settings, decoding="whole", text_encoders="keep"))}
+            same = replace(settings, decoding="whole", text_encoders="keep", divide="no", deepspeed="")
+            made_by = {"model": self.config.model, **asdict(same)}
             policy.prompt_cache = EmbeddingCache(directory=self.folder.embeddings, made_by=made_by)
         policy.autocast = AUTOCAST[self.config.training.mixed_precision]
         if self.config.training.gradient_checkpointing:
             policy.enable_gradient_checkpointing()
-        divided = self.config.hardware.divide and self.team.processes > 1
+        divided = self.config.hardware.divide != "no" and self.team.processes > 1
         if divided:
             policy.divide(self.team.device)
         if torch.cuda.is_available():
@@ -209,6 +210,8 @@ def policy_settings(config: RunConfig) -> PolicySettings:
         arithmetic=config.arithmetic,
         decoding=config.hardware.decoding,
         text_encoders=config.hardware.text_encoders,
+        divide=config.hardware.divide,
+        deepspeed=config.hardware.deepspeed,
         start_from=config.adapter.start_from,
         inpaint_image=sampling.inpaint_image,
         inpaint_mask=sampling.inpaint_mask,
