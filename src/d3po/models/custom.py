@@ -31,7 +31,7 @@ from d3po.diffusion.flow import FlowSDE, flow_grid
 from d3po.diffusion.schedule import NoiseSchedule
 from d3po.errors import ConfigError, ModelError
 from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, Sampler, SamplerSettings
-from d3po.models.interchange import merge_layers, read_lora
+from d3po.models.interchange import start_from
 from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
 from d3po.models.peft_folder import save_peft_folder
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler
@@ -47,7 +47,7 @@ class CustomPolicy(AbstractPolicy):
         self.settings = settings or PolicySettings()
         self.latent_shape = tuple(module.sample_shape)
         if self.settings.start_from:
-            merge_layers(module, read_lora(Path(self.settings.start_from), module))
+            self.notes = start_from(Path(self.settings.start_from), module).notes(self.settings.start_from)
         self._has_adapter = lora is not None
         module.requires_grad_(lora is None)
         self._trainable = dict(module.named_parameters()) if lora is None else attach_lora(module, seed=seed, **lora)

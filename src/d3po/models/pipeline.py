@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from d3po.errors import ConfigError
 from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, Sampler, SamplerSettings
-from d3po.models.interchange import merge_layers, read_lora, to_kohya
+from d3po.models.interchange import start_from
+from d3po.models.kohya import to_kohya
 from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler, read_scheduler
 from d3po.models.text_encoders import EncoderShelf, encode_once
@@ -55,7 +56,7 @@ class PipelinePolicy(AbstractPolicy):
         self.guidance_kind = self._guidance_kind()
         self.guided_rows = 2 if self.guidance_kind == "cfg" else 1
         if self.settings.start_from:
-            merge_layers(self.network, read_lora(Path(self.settings.start_from), self.network))
+            self.notes = start_from(Path(self.settings.start_from), self.network, pipeline).notes(self.settings.start_from)
         widened = self.settings.arithmetic == "float32"
         self._dtype = torch.float32 if widened else next(self.network.parameters()).dtype
         self._divided: DividedNetwork | None = None
