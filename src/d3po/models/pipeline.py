@@ -162,9 +162,9 @@ class PipelinePolicy(AbstractPolicy):
         if self._has_adapter:
             layers = scaled_lora(self.network)
             written.append(self._save_lora(directory / "lora", layers))
-            if self.denoiser == "unet" and hasattr(self.pipeline, "load_lora_weights"):
+            if kohya := self._kohya(layers):
                 written.append(directory / "lora-kohya.safetensors")
-                save_file(to_kohya(layers), written[-1], metadata={"format": "pt"})
+                save_file(kohya, written[-1], metadata={"format": "pt"})
             merge_lora(self.network)
             self._has_adapter = False
         with self._shelf.at_work(self.device):
@@ -175,6 +175,10 @@ class PipelinePolicy(AbstractPolicy):
         saver: Any = type(self.pipeline).save_lora_weights
         saver(directory, **{f"{self.denoiser}_lora_layers": layers})
         return directory / "pytorch_lora_weights.safetensors"
+
+    def _kohya(self, layers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The LoRA in Kohya's layout; empty where diffusers knows none for this family."""
+        return to_kohya(layers) if self.denoiser == "unet" and hasattr(self.pipeline, "load_lora_weights") else {}
 
     def divide(self, device: torch.device) -> None:
         from d3po.models.divided import DividedNetwork
