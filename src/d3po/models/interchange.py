@@ -1,4 +1,4 @@
-"""LoRAs of other tools: read from any common layout, and merged into a network to start from.
+"""LoRAs of other tools: read from any common layout, merged into a network to start from, and put together with what was trained on top.
 
 A LoRA is kept here as peft names it, with its strength in it: `MODULE.lora_A.weight` (rank, in) and `MODULE.lora_B.weight` (out, rank), times 1.
 """
@@ -6,7 +6,7 @@ A LoRA is kept here as peft names it, with its strength in it: `MODULE.lora_A.we
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ OTHERS = {
 class StartingLora:
     """A LoRA that was merged into a network before anything else."""
 
-    layers: dict[str, Tensor]
+    layers: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     left_out: int = 0
     """Layers of text encoders in its file, which are not used."""
 
@@ -103,6 +103,28 @@ def merge_layers(network: nn.Module, layers: dict[str, Tensor]) -> None:
             raise ModelError(f"the LoRA's {name} fits no layer of {type(network).__name__}; it was made for another model")
         if factor.startswith("A"):
             weight += (up.flatten(1).float() @ down.flatten(1).float()).view_as(weight).to(weight)
+
+
+def stack_layers(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Both LoRAs as one: A below A, B beside B.
+
+    A layer that has less than the largest rank is filled up with zeros, as some loaders take one layer's rank for that of all.
+    """
+    stacked: dict[str, Tensor] = {}
+    for module in sorted(_modules([*first, *second])):
+        for factor, side in ((DOWN, 0), (UP, 1)):
+            parts = [lora[name].detach().float().cpu() for lora in (first, second) if (name := f"{module}.{factor}") in lora]
+            shape = parts[-1].shape
+            parts = [part.reshape(*shape[:side], part.shape[side], *shape[side + 1 :]) for part in parts]  # 1x1 kernels may be matrices
+            stacked[f"{module}.{factor}"] = torch.cat(parts, dim=side)
+    rank = max(len(value) for name, value in stacked.items() if name.endswith(DOWN))
+    return {name: _filled(value, 0 if name.endswith(DOWN) else 1, rank) for name, value in stacked.items()}
+
+
+def _filled(value: Tensor, side: int, rank: int) -> Tensor:
+    missing = [*value.shape]
+    missing[side] = rank - value.shape[side]
+    return torch.cat([value, value.new_zeros(missing)], dim=side)
 
 
 def _refuse_other_adapters(file: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from d3po.errors import ConfigError
 from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, Sampler, SamplerSettings
-from d3po.models.interchange import start_from
+from d3po.models.interchange import StartingLora, stack_layers, start_from
 from d3po.models.kohya import to_kohya
 from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler, read_scheduler
@@ -55,8 +55,10 @@ class PipelinePolicy(AbstractPolicy):
         self.latent_shape = self.latent_shape_of(self.settings.width, self.settings.height)
         self.guidance_kind = self._guidance_kind()
         self.guided_rows = 2 if self.guidance_kind == "cfg" else 1
+        self._started = StartingLora()
         if self.settings.start_from:
-            self.notes = start_from(Path(self.settings.start_from), self.network, pipeline).notes(self.settings.start_from)
+            self._started = start_from(Path(self.settings.start_from), self.network, pipeline)
+            self.notes = self._started.notes(self.settings.start_from)
         widened = self.settings.arithmetic == "float32"
         self._dtype = torch.float32 if widened else next(self.network.parameters()).dtype
         self._divided: DividedNetwork | None = None
@@ -160,7 +162,7 @@ class PipelinePolicy(AbstractPolicy):
         network.to(memory_format=torch.contiguous_format)  # safetensors keeps no other
         written: list[Path] = []
         if self._has_adapter:
-            layers = scaled_lora(self.network)
+            layers = stack_layers(self._started.layers, scaled_lora(self.network))
             written.append(self._save_lora(directory / "lora", layers))
             if kohya := self._kohya(layers):
                 written.append(directory / "lora-kohya.safetensors")

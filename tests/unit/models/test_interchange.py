@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from d3po.errors import ModelError
 from d3po.models.base import AbstractPolicy, PolicySettings
-from d3po.models.interchange import merge_layers, read_lora, start_from
+from d3po.models.interchange import merge_layers, read_lora, stack_layers, start_from
 from d3po.models.kohya import to_kohya
 from d3po.models.load import load_policy
 from d3po.models.lora import scaled_lora
@@ -192,23 +193,37 @@ def test_a_peft_folder_is_a_start_too(tmp_path: Path) -> None:
     torch.testing.assert_close(output(begun), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")  # two adapters are what is wanted
-def test_what_was_trained_goes_on_top_of_the_lora_it_started_from(folder: Path, tmp_path: Path) -> None:
-    trained(folder).export(tmp_path / "first")
-    second = load_policy(str(folder), lora=LORA, seed=1, settings=PolicySettings(start_from=str(tmp_path / "first" / "lora")))
+@pytest.mark.parametrize("family", ["stable-diffusion", "pixart"])
+def test_what_was_trained_on_top_of_a_lora_is_exported_together_with_it(family: str, tmp_path: Path) -> None:
+    """The first LoRA has another rank, and adapts other layers too."""
+    model, above = save_tiny(family, tmp_path / "model"), {"rank": 2, "alpha": 6.0, "targets": "attention"}
+    trained(model, {"rank": 3, "alpha": 1.5, "targets": "linear"}).export(tmp_path / "first")
+    second = load_policy(str(model), lora=above, seed=1, settings=PolicySettings(start_from=str(tmp_path / "first" / "lora")))
     second.load_state({name: value + 0.1 for name, value in second.state().items()})
     expected = output(second)
-    second.export(tmp_path / "second")
-    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
-    assert isinstance(pipeline, StableDiffusionPipeline)
-    for name in ("first", "second"):
-        pipeline.load_lora_weights(tmp_path / name / "lora", adapter_name=name)
-    pipeline.set_adapters(["first", "second"])
-    x = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        text = pipeline.encode_prompt(["a cat"], "cpu", 1, False)[0]
-        theirs = pipeline.unet(x, torch.tensor([501]), text).sample
-    torch.testing.assert_close(theirs, expected, rtol=0, atol=1e-5)
+    second.export(tmp_path)
+    files = ["lora/pytorch_lora_weights.safetensors", "lora-kohya.safetensors"] if family == "stable-diffusion" else ["lora"]
+    for file in files:
+        plain: Any = load_policy(str(model), lora=None, seed=0)
+        assert float((output(plain) - expected).abs().max()) > 1e-3
+        if family == "pixart":
+            plain.pipeline.transformer = PeftModel.from_pretrained(plain.pipeline.transformer, tmp_path / file).get_base_model()
+        else:
+            plain.pipeline.load_lora_weights(tmp_path / Path(file).parent, weight_name=Path(file).name)
+        torch.testing.assert_close(output(plain), expected, rtol=0, atol=1e-5)
+
+
+def test_two_loras_are_one_of_both_ranks() -> None:
+    """B A of the whole is the sum of both, by hand: 3 * 2 + 5 * 7 = 41; a layer that only one has is filled up with zeros."""
+    first = {"a.lora_A.weight": torch.tensor([[2.0]]), "a.lora_B.weight": torch.tensor([[3.0]])}
+    second = {"a.lora_A.weight": torch.tensor([[7.0]]), "a.lora_B.weight": torch.tensor([[5.0]])}
+    alone = {"b.lora_A.weight": torch.ones(1, 4, 3, 3), "b.lora_B.weight": torch.ones(2, 1, 1, 1)}
+    stacked = stack_layers(first, second | alone)
+    assert stacked["a.lora_A.weight"].tolist() == [[2.0], [7.0]]
+    assert stacked["a.lora_B.weight"].tolist() == [[3.0, 5.0]]
+    assert float(stacked["a.lora_B.weight"] @ stacked["a.lora_A.weight"]) == 41.0
+    assert (stacked["b.lora_A.weight"].shape, stacked["b.lora_B.weight"].shape) == ((2, 4, 3, 3), (2, 2, 1, 1))
+    assert not stacked["b.lora_A.weight"][1].any()
 
 
 @pytest.mark.parametrize(
