@@ -123,10 +123,10 @@ def test_plain_diffusers_makes_the_same_picture_with_the_exported_lora(trained: 
     lora, *_, merged, _ = export_result(opened(trained.folder), tmp_path)
     tuned = plain.plain_picture(trained.family, plain.reloaded(trained.family, trained.model, lora), at_the_end(trained))
     kohya = lora.parent.parent / "lora-kohya.safetensors"
-    if kohya.exists():
+    if kohya.exists() and trained.family != "flux":  # whose single blocks diffusers reads in their published width alone; see test_kohya.py
         other = plain.plain_picture(trained.family, plain.reloaded(trained.family, trained.model, kohya), at_the_end(trained))
         torch.testing.assert_close(other, ours, rtol=0, atol=1e-5)
-    assert kohya.exists() == (trained.family in ("stable-diffusion", "sdxl", "inpainting"))
+    assert kohya.exists() == (trained.family in ("stable-diffusion", "sdxl", "inpainting", "flux"))
     baked = plain.plain_picture(trained.family, plain.quiet(load(merged)), at_the_end(trained))
     assert float((ours - base).abs().max()) > 1e-4
     torch.testing.assert_close(tuned, ours, rtol=0, atol=1e-5)

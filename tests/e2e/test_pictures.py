@@ -49,9 +49,12 @@ def test_an_exports_card_says_what_it_is(trained: RunFolder, tmp_path: Path) -> 
     done = d3po("export", trained.path, "--to", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     card = (tmp_path / "out" / "README.md").read_text()
-    assert card.startswith("---\nbase_model: ")
+    assert card.startswith('---\nlibrary_name: "diffusers"')
+    assert str(trained.config().model) not in card
     for words in (
+        "A model that is on no hub, `",
         "the measured reward `brightness`",
+        "12 answers by 1 measured reward, from which 12 comparisons of two pictures follow. Of the answers 0 were ties",
         "win rate",
         "* a cat",
         "`lora-kohya.safetensors`: the LoRA in Kohya's layout",

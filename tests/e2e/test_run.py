@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from d3po.errors import ConfigError, RunFolderError
@@ -156,9 +156,17 @@ def test_stored_latents_take_hardly_more_than_their_numbers(make_run: MakeRun) -
     assert stored <= 1.05 * 4 * 3 * 21 * (4 * 4 * 4) * 4
 
 
-def test_an_exported_lora_gives_the_same_pictures_in_plain_diffusers(make_run: MakeRun, tiny_model: Path, tmp_path: Path) -> None:
-    folder = make_run(settings={"adapter.rank": "2", "adapter.alpha": "6.0"})
+def test_an_exported_lora_gives_the_same_pictures_in_plain_diffusers(
+    make_run: MakeRun, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the run started from somebody's LoRA, which is exported with it."""
+    query, text = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora_", "text_encoder.text_model.layers.0.fc1.lora_"
+    factors = {"A.weight": torch.ones(1, 16) / 3, "B.weight": torch.ones(16, 1) / 3}
+    save_file({name + part: value.clone() for name in (query, text) for part, value in factors.items()}, tmp_path / "their.safetensors")
+    start = {"adapter.start_from": str(tmp_path / "their.safetensors")}
+    folder = make_run(settings={"adapter.rank": "2", "adapter.alpha": "6.0"} | start)
     bench = finished(folder)
+    assert "1 layers of text encoders are left out" in capsys.readouterr().out
     latents = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     condition = bench.policy.encode_prompts(["a cat"])
     with torch.no_grad():
@@ -172,6 +180,7 @@ def test_an_exported_lora_gives_the_same_pictures_in_plain_diffusers(make_run: M
         merged = StableDiffusionPipeline.from_pretrained(tmp_path / "out" / "merged", local_files_only=True)
         baked = merged.unet(latents, torch.tensor([501]), text).sample
     assert all(path.exists() for path in written)
+    assert "The run started from the LoRA `their.safetensors`" in written[-1].read_text()
     assert (ours - untouched).abs().max() > 1e-3
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
     torch.testing.assert_close(baked, ours, rtol=0, atol=1e-5)

@@ -114,6 +114,8 @@ class AbstractPolicy(ABC):
     """Precision of the network's arithmetic, in sampling and in training alike; None is the weights' own."""
     prompt_cache: PromptCache | None = None
     """Where embeddings of prompts are kept, by models that have text encoders."""
+    notes: Sequence[str] = ()
+    """What the user has to know of how it was loaded."""
 
     @property
     @abstractmethod

@@ -31,7 +31,7 @@ from d3po.diffusion.flow import FlowSDE, flow_grid
 from d3po.diffusion.schedule import NoiseSchedule
 from d3po.errors import ConfigError, ModelError
 from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, Sampler, SamplerSettings
-from d3po.models.interchange import merge_layers, read_lora
+from d3po.models.interchange import StartingLora, stack_layers, start_from
 from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
 from d3po.models.peft_folder import save_peft_folder
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler
@@ -46,8 +46,9 @@ class CustomPolicy(AbstractPolicy):
         self._module = module.eval()
         self.settings = settings or PolicySettings()
         self.latent_shape = tuple(module.sample_shape)
+        self._started = StartingLora()
         if self.settings.start_from:
-            merge_layers(module, read_lora(Path(self.settings.start_from), module))
+            self._started = start_from(Path(self.settings.start_from), module)
         self._has_adapter = lora is not None
         module.requires_grad_(lora is None)
         self._trainable = dict(module.named_parameters()) if lora is None else attach_lora(module, seed=seed, **lora)
@@ -128,7 +129,8 @@ class CustomPolicy(AbstractPolicy):
     def export(self, directory: Path) -> list[Path]:
         written: list[Path] = []
         if self._has_adapter:
-            written.append(save_peft_folder(self._module, directory / "lora", scaled_lora(self._module)))
+            layers = stack_layers(self._started.layers, scaled_lora(self._module))
+            written.append(save_peft_folder(directory / "lora", layers))
             merge_lora(self._module)
             self._has_adapter = False
         merged = directory / "merged" / "model.safetensors"

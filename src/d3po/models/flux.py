@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from d3po.models.base import Sampler, SamplerSettings
+from d3po.models.kohya import on_original_flux, to_kohya
 from d3po.models.pipeline import PipelinePolicy
 from d3po.models.schedulers import flow_sampler
 
@@ -50,6 +51,9 @@ class FluxPolicy(PipelinePolicy):
             img_ids=places,
         ).sample
         return self.pipeline._unpack_latents(packed, height, width, 1)
+
+    def _kohya(self, layers: dict[str, Tensor]) -> dict[str, Tensor]:
+        return to_kohya(on_original_flux(layers, self.network))
 
     def _own_sides(self) -> tuple[int, ...]:
         return (self.pipeline.default_sample_size, self.pipeline.default_sample_size)

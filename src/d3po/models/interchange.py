@@ -1,9 +1,12 @@
-"""LoRAs of other tools: Kohya's layout (ComfyUI, AUTOMATIC1111) written and read, and a LoRA's file merged into a network to start from.
+"""LoRAs of other tools: read from any common layout, merged into a network to start from, and put together with what was trained on top.
 
 A LoRA is kept here as peft names it, with its strength in it: `MODULE.lora_A.weight` (rank, in) and `MODULE.lora_B.weight` (out, rank), times 1.
 """
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,66 +18,73 @@ from d3po.errors import ModelError
 
 DOWN, UP = "lora_A.weight", "lora_B.weight"
 KOHYA = "lora_unet_"
-PREFIXES = ("base_model.model.", "unet.", "transformer.")
+PREFIXES = ("", "base_model.model.", "unet.", "transformer.", "diffusion_model.")
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """What diffusers and peft call the file in a LoRA's folder."""
+FACTOR = re.compile(r"(?P<module>.+?)[._]lora\d?(_linear_layer)?[._](?P<factor>down|up|A|B)(\.\w+)?\.weight")
+"""A factor's name, in any layout."""
+TEXT = ("lora_te", "text_encoder")
+"""How names of text encoders' layers begin."""
+OTHERS = {
+    "dora_scale": "DoRA",
+    "magnitude_vector": "DoRA",
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "oft_": "OFT",
+    "lora_mid": "LoCon in Tucker form",
+}
+"""Adapters that are not B A and nothing else, by what their tensors' names have in them."""
 
 
-def to_kohya(layers: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Kohya's layout: module names with underscores, `lora_down`, `lora_up`, and an alpha equal to the rank, so that the strength is 1."""
-    tensors: dict[str, Tensor] = {}
-    for name, value in layers.items():
-        module, _, factor = name.partition(".lora_")
-        key = KOHYA + module.replace(".", "_")
-        tensors[f"{key}.lora_{'down' if factor.startswith('A') else 'up'}.weight"] = value.contiguous()
-        if factor.startswith("A"):
-            tensors[f"{key}.alpha"] = torch.tensor(float(len(value)))
-    return tensors
+@dataclass(frozen=True, kw_only=True)
+class StartingLora:
+    """A LoRA that was merged into a network before anything else."""
+
+    layers: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    left_out: int = 0
+    """Layers of text encoders in its file, which are not used."""
+
+    def notes(self, path: str) -> list[str]:
+        """What the user has to know."""
+        if not self.left_out:
+            return []
+        used = len(self.layers) // 2
+        return [
+            f"warning: of the LoRA {path} that the run starts from, {self.left_out} layers of text encoders are left out; "
+            f"its {used} layers of the denoiser are merged"
+        ]
 
 
-def from_kohya(tensors: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """The other way: underscores become the names of the network's modules, and alpha / rank is folded into the second factor.
+def start_from(path: Path, network: nn.Module, pipeline: Any = None) -> StartingLora:
+    """Merge the LoRA in a file or folder into the network.
 
     Raises:
-        ModelError: a tensor belongs to no module of the network.
+        ModelError: it cannot be read, is no plain LoRA, or one of another model.
     """
-    modules = {name.replace(".", "_"): name for name, _ in network.named_modules()}
-    layers: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        key, _, part = name.removeprefix(KOHYA).partition(".")
-        if name.startswith("lora_te") or part == "alpha":
-            continue
-        if key not in modules:
-            raise ModelError(f"the LoRA's {name} belongs to no module of {type(network).__name__}; it was made for another model")
-        scale = _alpha(tensors, name) / value.shape[1] if part.startswith("lora_up") else 1.0
-        layers[f"{modules[key]}.{UP if part.startswith('lora_up') else DOWN}"] = value * scale
-    return layers
+    lora = read_lora(path, network, pipeline)
+    merge_layers(network, lora.layers)
+    return lora
 
 
-def read_lora(path: Path, network: nn.Module) -> dict[str, Tensor]:
-    """The denoiser's LoRA in a file or folder of diffusers', peft's or Kohya's layout.
+def read_lora(path: Path, network: nn.Module, pipeline: Any = None) -> StartingLora:
+    """The denoiser's LoRA in a file or folder of diffusers', peft's or Kohya's layout, or any other that the pipeline's class can read.
 
     Raises:
-        ModelError: it cannot be read, holds no LoRA, or one of another model.
+        ModelError: it cannot be read, is no plain LoRA, or one of another model.
     """
     file = next((path / name for name in NAMES if (path / name).exists()), path)
     try:
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            metadata = opened.metadata() or {}
-    except (OSError, SafetensorError) as error:
+            facts = _facts(file, opened.metadata() or {})
+    except (OSError, SafetensorError, ValueError) as error:
         raise ModelError(f"the LoRA {path} cannot be read: {error}") from error
-    if any(name.startswith(KOHYA) for name in tensors):
-        return from_kohya(tensors, network)
-    scale = _scale(file, metadata)
-    layers: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        prefix = next((p for p in PREFIXES if name.startswith(p)), "")
-        if name.endswith((DOWN, UP)):
-            layers[name.removeprefix(prefix)] = value * (scale if name.endswith(UP) else 1.0)
-    if not layers:
-        raise ModelError(f"{file} holds no LoRA in diffusers', peft's or Kohya's layout; convert it first")
-    return layers
+    _refuse_other_adapters(file, tensors)
+    text = [name for name in tensors if pipeline is not None and name.startswith(TEXT)]
+    factors = {name: _scaled(name, tensors, facts) for name in tensors if FACTOR.fullmatch(name) and name not in text}
+    if not factors:
+        raise ModelError(f"{file} holds no LoRA of a denoiser in diffusers', peft's or Kohya's layout; convert it first")
+    return StartingLora(layers=_named(factors, network, pipeline), left_out=len(_modules(text)))
 
 
 @torch.no_grad()
@@ -85,26 +95,121 @@ def merge_layers(network: nn.Module, layers: dict[str, Tensor]) -> None:
         ModelError: a layer belongs to no module of the network, or has another size.
     """
     modules = dict(network.named_modules())
-    for name in (name for name in layers if name.endswith(DOWN)):
-        module = name.removesuffix(f".{DOWN}")
+    for name in layers:
+        module, _, factor = name.rpartition(".lora_")
         weight: Any = getattr(modules.get(module), "weight", None)
-        down, up = layers[name], layers.get(f"{module}.{UP}")
-        if weight is None or up is None or len(up) != len(weight) or down[0].numel() != weight[0].numel():
+        down, up = layers.get(f"{module}.{DOWN}"), layers.get(f"{module}.{UP}")
+        if weight is None or down is None or up is None or len(up) != len(weight) or down[0].numel() != weight[0].numel():
             raise ModelError(f"the LoRA's {name} fits no layer of {type(network).__name__}; it was made for another model")
-        weight += (up.flatten(1).float() @ down.flatten(1).float()).view_as(weight).to(weight)
+        if factor.startswith("A"):
+            weight += (up.flatten(1).float() @ down.flatten(1).float()).view_as(weight).to(weight)
 
 
-def _alpha(tensors: dict[str, Tensor], name: str) -> float:
-    """Kohya's alpha of a module; the rank where none is given."""
-    module = name.partition(".")[0]
-    return float(tensors.get(f"{module}.alpha", tensors[name].shape[1]))
+def stack_layers(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Both LoRAs as one: A below A, B beside B.
+
+    A layer that has less than the largest rank is filled up with zeros, as some loaders take one layer's rank for that of all.
+    """
+    stacked: dict[str, Tensor] = {}
+    for module in sorted(_modules([*first, *second])):
+        for factor, side in ((DOWN, 0), (UP, 1)):
+            parts = [lora[name].detach().float().cpu() for lora in (first, second) if (name := f"{module}.{factor}") in lora]
+            shape = parts[-1].shape
+            parts = [part.reshape(*shape[:side], part.shape[side], *shape[side + 1 :]) for part in parts]  # 1x1 kernels may be matrices
+            stacked[f"{module}.{factor}"] = torch.cat(parts, dim=side)
+    rank = max(len(value) for name, value in stacked.items() if name.endswith(DOWN))
+    return {name: _filled(value, 0 if name.endswith(DOWN) else 1, rank) for name, value in stacked.items()}
 
 
-def _scale(file: Path, metadata: dict[str, str]) -> float:
-    """alpha / rank as peft's configuration or diffusers' metadata says it; 1 where neither does."""
+def _filled(value: Tensor, side: int, rank: int) -> Tensor:
+    missing = [*value.shape]
+    missing[side] = rank - value.shape[side]
+    return torch.cat([value, value.new_zeros(missing)], dim=side)
+
+
+def _refuse_other_adapters(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """No tensor may be there that would be left aside in silence."""
+    for name in tensors:
+        kind = next((kind for part, kind in OTHERS.items() if part in name), None)
+        if kind is not None:
+            raise ModelError(
+                f"{file} is no plain LoRA but {kind} ({name}); merge it into a model with the tool that made it, and start from that"
+            )
+    factors = sum(FACTOR.fullmatch(name) is not None for name in tensors)
+    strange = [name for name in tensors if not FACTOR.fullmatch(name) and not name.endswith(".alpha")]
+    if factors and strange:
+        raise ModelError(
+            f"{file} is no plain LoRA: {len(strange)} of its {len(tensors)} tensors are no factors of one, such as {strange[0]}; "
+            "merge it into a model with the tool that made it, and start from that"
+        )
+
+
+def _modules(names: list[str]) -> set[str]:
+    """The modules that factors of these names belong to."""
+    return {match["module"] for name in names if (match := FACTOR.fullmatch(name))}
+
+
+def _scaled(name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Tensor:
+    """A factor, alpha / rank folded into the second one: as a tensor beside it says it, else as a configuration does; 1 where neither does."""
+    from peft.utils.other import get_pattern_key
+
+    match, value = FACTOR.fullmatch(name), tensors[name].float()
+    if match is None or match["factor"] in ("down", "A"):
+        return value
+    module, rank = match["module"], value.shape[1]
+    if f"{module}.alpha" in tensors:
+        return value * float(tensors[f"{module}.alpha"]) / rank
+    if "lora_alpha" not in facts:
+        return value
+    prefix = next(prefix for prefix in reversed(PREFIXES) if module.startswith(prefix))
+    patterns = facts.get("alpha_pattern") or {}
+    alpha = patterns.get(get_pattern_key(list(patterns), module.removeprefix(prefix)), facts["lora_alpha"])
+    return value * float(alpha) / (rank**0.5 if facts.get("use_rslora") else rank)
+
+
+def _facts(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The denoiser's peft configuration, from the file beside peft's or the metadata in diffusers'."""
     config = file.parent / "adapter_config.json"
-    facts: dict[str, Any] = json.loads(metadata.get("lora_adapter_metadata", "{}"))
     if file.name == NAMES[1] and config.exists():
-        facts = json.loads(config.read_text())
-    flat = {key.rpartition(".")[2]: value for key, value in facts.items()}
-    return float(flat["lora_alpha"]) / float(flat["r"]) if {"lora_alpha", "r"} <= flat.keys() else 1.0
+        return json.loads(config.read_text())
+    facts: dict[str, Any] = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    return {key.rpartition(".")[2]: value for key, value in facts.items() if not key.startswith(TEXT)}
+
+
+def _named(factors: dict[str, Tensor], network: nn.Module, pipeline: Any) -> dict[str, Tensor]:
+    """The factors by the network's own names; the pipeline's class translates those that are of another layout."""
+    own = {f"{prefix}{name}": name for name, _ in network.named_modules() for prefix in PREFIXES}
+    own |= {KOHYA + name.replace(".", "_"): name for name, _ in network.named_modules()}
+    if not _modules([*factors]) <= own.keys() and hasattr(pipeline, "lora_state_dict"):
+        factors = _translated(factors, network, pipeline)
+    layers: dict[str, Tensor] = {}
+    for name, value in factors.items():
+        match = FACTOR.fullmatch(name)
+        if match is None or match["module"] not in own:
+            raise ModelError(
+                f"the LoRA's {name} belongs to no module of {type(network).__name__}; it was made for another model, or is in a layout "
+                "that diffusers cannot read for this one"
+            )
+        layers[f"{own[match['module']]}.{DOWN if match['factor'] in ('down', 'A') else UP}"] = value
+    return layers
+
+
+def _translated(factors: dict[str, Tensor], network: Any, pipeline: Any) -> dict[str, Tensor]:
+    """In diffusers' layout, by the converters that its own loaders use."""
+    from diffusers.utils import convert_unet_state_dict_to_peft
+
+    kind = type(pipeline)
+    try:
+        read = kind.lora_state_dict(dict(factors), unet_config=network.config, return_alphas=True)
+        translated: dict[str, Tensor] = convert_unet_state_dict_to_peft(read[0] if isinstance(read, tuple) else read)
+    except Exception as error:  # converters of many layouts, which raise what they like
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"the LoRA is in no layout that diffusers reads for {kind.__name__} ({first}); it was made for another model"
+        ) from error
+    before, after = len(_modules([*factors])), len(_modules([*translated]))
+    if after < before:
+        raise ModelError(
+            f"of the LoRA's {before} layers diffusers understood {after} for {kind.__name__}; convert it to diffusers' layout first"
+        )
+    return translated

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from d3po.errors import ConfigError
 from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, Sampler, SamplerSettings
-from d3po.models.interchange import merge_layers, read_lora, to_kohya
+from d3po.models.interchange import StartingLora, stack_layers, start_from
+from d3po.models.kohya import to_kohya
 from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler, read_scheduler
 from d3po.models.text_encoders import EncoderShelf, encode_once
@@ -54,8 +55,10 @@ class PipelinePolicy(AbstractPolicy):
         self.latent_shape = self.latent_shape_of(self.settings.width, self.settings.height)
         self.guidance_kind = self._guidance_kind()
         self.guided_rows = 2 if self.guidance_kind == "cfg" else 1
+        self._started = StartingLora()
         if self.settings.start_from:
-            merge_layers(self.network, read_lora(Path(self.settings.start_from), self.network))
+            self._started = start_from(Path(self.settings.start_from), self.network, pipeline)
+            self.notes = self._started.notes(self.settings.start_from)
         widened = self.settings.arithmetic == "float32"
         self._dtype = torch.float32 if widened else next(self.network.parameters()).dtype
         self._divided: DividedNetwork | None = None
@@ -159,11 +162,11 @@ class PipelinePolicy(AbstractPolicy):
         network.to(memory_format=torch.contiguous_format)  # safetensors keeps no other
         written: list[Path] = []
         if self._has_adapter:
-            layers = scaled_lora(self.network)
+            layers = stack_layers(self._started.layers, scaled_lora(self.network))
             written.append(self._save_lora(directory / "lora", layers))
-            if self.denoiser == "unet" and hasattr(self.pipeline, "load_lora_weights"):
+            if kohya := self._kohya(layers):
                 written.append(directory / "lora-kohya.safetensors")
-                save_file(to_kohya(layers), written[-1], metadata={"format": "pt"})
+                save_file(kohya, written[-1], metadata={"format": "pt"})
             merge_lora(self.network)
             self._has_adapter = False
         with self._shelf.at_work(self.device):
@@ -174,6 +177,10 @@ class PipelinePolicy(AbstractPolicy):
         saver: Any = type(self.pipeline).save_lora_weights
         saver(directory, **{f"{self.denoiser}_lora_layers": layers})
         return directory / "pytorch_lora_weights.safetensors"
+
+    def _kohya(self, layers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The LoRA in Kohya's layout; empty where diffusers knows none for this family."""
+        return to_kohya(layers) if self.denoiser == "unet" and hasattr(self.pipeline, "load_lora_weights") else {}
 
     def divide(self, device: torch.device) -> None:
         from d3po.models.divided import DividedNetwork, divide_by_fsdp

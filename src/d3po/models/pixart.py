@@ -31,4 +31,4 @@ class PixArtPolicy(PipelinePolicy):
         return output.chunk(2, dim=1)[0] if network.config.out_channels == 2 * x_t.shape[1] else output
 
     def _save_lora(self, directory: Path, layers: dict[str, Tensor]) -> Path:
-        return save_peft_folder(self.network, directory, layers)
+        return save_peft_folder(directory, layers)

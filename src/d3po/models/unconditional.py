@@ -33,4 +33,4 @@ class UnconditionalPolicy(PipelinePolicy):
         return "none" if self.settings.guidance == "model" else super()._guidance_kind()
 
     def _save_lora(self, directory: Path, layers: dict[str, Tensor]) -> Path:
-        return save_peft_folder(self.network, directory, layers)
+        return save_peft_folder(directory, layers)

@@ -1,35 +1,48 @@
 """The model card of an export: what it is, how it came about, what was measured, how it is loaded."""
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
 from d3po import __version__
+from d3po.models.families import CUSTOM, EMBEDDED
+from d3po.preferences.conversion import comparisons_of
+from d3po.preferences.records import AnnotatorKind, Vote
 from d3po.run.evaluating import label_of, read_evaluation
+from d3po.run.folder import without_parents
+from d3po.run.learnt import judgements_learnt_from, votes_learnt_from
 from d3po.run.loop import summary
 from d3po.run.workbench import Workbench
 from d3po.storage.files import write_atomically
 
 SHOWN_PROMPTS = 20
+ANNOTATORS = {"human": ("person", "people"), "model": ("model", "models"), "rule": ("measured reward", "measured rewards")}
+"""Kinds of annotators, one of them and several."""
 
 
 def write_card(bench: Workbench, directory: Path, rounds: int, written: list[Path]) -> Path:
     """Write README.md beside what was exported."""
     config = bench.config
     prompts = bench.folder.prompts()
-    heading = {"base_model": config.model, "library_name": "diffusers", "tags": ["d3po", "lora", "diffusion"]}
     lines = [
-        "---",
-        *(f"{key}: {json.dumps(value)}" for key, value in heading.items()),
-        "---",
+        *front_matter(config.model),
         "",
         f"# {bench.folder.path.resolve().name}",
         "",
-        f"`{config.model}`, fine-tuned from comparisons of its pictures by d3po {__version__}: "
-        f"{rounds} rounds, judged by {_judge(bench)}. The licence of the base model holds for it too.",
+        f"{_model(config.model)}, fine-tuned from comparisons of its pictures by d3po {__version__}: "
+        f"{rounds} rounds, judged by {_judge(bench)}. The licence of the base model holds for it too.{_start(bench)}",
         "",
         "## What is here",
         "",
         *(f"* `{path.relative_to(directory).as_posix()}`: {_what(path)}" for path in written),
+        "",
+        "## Labels",
+        "",
+        _labels(bench, rounds),
         "",
         "## Measured",
         "",
@@ -52,10 +65,60 @@ def write_card(bench: Workbench, directory: Path, rounds: int, written: list[Pat
     return path
 
 
+def front_matter(model: str) -> list[str]:
+    """What the hub reads: the base model only where it is one of the hub's, which refuses a card that names any other."""
+    base = {"base_model": model} if is_hub_id(model) else {}
+    heading = {**base, "library_name": "diffusers", "tags": ["d3po", "lora", "diffusion"]}
+    return ["---", *(f"{key}: {json.dumps(value)}" for key, value in heading.items()), "---"]
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether a run's model is one on the hub, OWNER/NAME, and nothing on this machine."""
+    if model == EMBEDDED or model.startswith(CUSTOM) or model.count("/") != 1 or Path(model).exists():
+        return False
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _model(model: str) -> str:
+    """The base model in words; of a path on this machine, its last name."""
+    if model == EMBEDDED:
+        return "The small model of emoji that comes with d3po"
+    if is_hub_id(model) or model.startswith(CUSTOM):
+        return f"`{model}`"
+    return f"A model that is on no hub, `{Path(model).name}`"
+
+
+def _start(bench: Workbench) -> str:
+    lora = bench.config.adapter.start_from
+    return f" The run started from the LoRA `{Path(lora).name}`, whose licence holds too; what is here contains it." if lora else ""
+
+
+def _labels(bench: Workbench, rounds: int) -> str:
+    votes = votes_learnt_from(bench, rounds)
+    if not votes:
+        return f"{sum(judgements_learnt_from(bench, round) for round in range(rounds))} pictures, each with its measured reward."
+    return in_words(votes, {annotator.id: annotator.kind for annotator in bench.store.people.annotators()})
+
+
+def in_words(votes: list[Vote], kinds: Mapping[int, AnnotatorKind]) -> str:
+    """What was said of the pictures that a policy was trained on, and by how many; `kinds` by annotator id."""
+    counts = Counter(kinds[annotator] for annotator in {vote.annotator for vote in votes})
+    judges = " and ".join(f"{count} {ANNOTATORS[kind][count > 1]}" for kind, count in sorted(counts.items()))
+    said = Counter(vote.answer.outcome for vote in votes)
+    return (
+        f"{len(votes)} answers by {judges}, from which {len(comparisons_of(votes))} comparisons of two pictures follow. "
+        f"Of the answers {said['tie']} were ties, {said['both_bad']} said that all were bad, and {said['skip'] + said['flag']} were skips."
+    )
+
+
 def _judge(bench: Workbench) -> str:
     feedback = bench.config.feedback
     judges = {"human": "people", "model": f"the vision-language model `{bench.config.judge.model}`", "imported": "imported votes"}
-    return judges.get(feedback.source, f"the measured reward `{feedback.reward}`")
+    return judges.get(feedback.source, f"the measured reward `{without_parents(feedback.reward)}`")
 
 
 def _measured(bench: Workbench, rounds: int) -> str:
@@ -68,7 +131,7 @@ def _what(path: Path) -> str:
     if path.name == "merged" or path.name == "model.safetensors":
         return "the whole model, LoRA merged"
     if "kohya" in path.name:
-        return "the LoRA in Kohya's layout, for ComfyUI and AUTOMATIC1111"
+        return "the LoRA in Kohya's layout, for ComfyUI and other tools"
     if path.is_dir():
         return "the LoRA; load it with `peft.PeftModel.from_pretrained(network, folder)`"
     return "the LoRA; load it with `pipeline.load_lora_weights(folder)`"

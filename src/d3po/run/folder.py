@@ -24,6 +24,9 @@ CHANGEABLE: dict[str, bool | set[str]] = {
 
 PASSWORD = re.compile(r"(://[^:/@\s]+):[^@\s]+@")
 """In a database's URL."""
+QUOTED = re.compile(r'"([^"\n]*)"')
+PARENTS = re.compile(r"(^|:|sqlite:///)(?:~[\\/]|[A-Za-z]:[\\/]+|/(?!/))[^:+]*[\\/](?=[^:+\\/])")
+"""Folders above what a setting names, at its beginning or behind a judge's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +116,11 @@ class RunFolder:
         return Store(url, key_file=self.path / "d3po.key") if url else Store.in_folder(self.path)
 
     def public_settings(self) -> str:
-        """run.toml without the password that a database's URL may hold: reports and model cards may be shown to anybody."""
-        return re.sub(PASSWORD, r"\1:***@", self.config_path.read_text())
+        """run.toml without the password that a database's URL may hold and without folders of this machine: reports and model cards may be
+        shown to anybody.
+        """
+        settings = re.sub(PASSWORD, r"\1:***@", self.config_path.read_text())
+        return re.sub(QUOTED, lambda quoted: f'"{without_parents(quoted[1])}"', settings)
 
     def prompts(self) -> list[str]:
         """The prompts that rounds draw from."""
@@ -134,6 +140,11 @@ class RunFolder:
     def locked(self) -> AbstractContextManager[None]:
         """Hold the folder for this process; see `locked`."""
         return locked(self.path)
+
+
+def without_parents(value: str) -> str:
+    """A setting in which paths are cut to their last names."""
+    return re.sub(PARENTS, r"\1", value)
 
 
 @contextmanager

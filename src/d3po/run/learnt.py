@@ -36,6 +36,12 @@ def labels_learnt_from(bench: Workbench, round: int) -> list[ImageLabel]:
     return labels_of(votes, reliability=_reliability(votes))
 
 
+def votes_learnt_from(bench: Workbench, rounds: int) -> list[Vote]:
+    """The votes that training has used in so many rounds, each once; none where it read measured rewards."""
+    batches = range(1) if bench.config.feedback.source == "imported" else range(rounds)
+    return [vote for round in batches for vote in bench.store.batches.votes(round) or ()]
+
+
 def _reads_measured_scores(bench: Workbench) -> bool:
     return bench.config.feedback.source == "reward" and bench.trainer.needs.labels == "scores"
 

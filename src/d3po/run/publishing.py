@@ -52,7 +52,7 @@ def push(upload: Upload, *, private: bool, hub: HfApi | None = None) -> str:
     """Upload in one commit, into a repository that is made if there is none; returns the commit's address.
 
     Raises:
-        ConfigError: nobody is logged in, or the hub refuses or cannot be reached.
+        ConfigError: nobody is logged in, the hub refuses the card or the rest, or it cannot be reached.
     """
     hub = hub or HfApi()
     paths = [file.relative_to(upload.directory).as_posix() for file in upload.files]
@@ -61,6 +61,11 @@ def push(upload: Upload, *, private: bool, hub: HfApi | None = None) -> str:
         commit = hub.upload_folder(
             repo_id=upload.repository, folder_path=upload.directory, allow_patterns=paths, commit_message="Export of a d3po run"
         )
+    except ValueError as error:  # so the hub's client says that the card's heading is not valid
+        raise ConfigError(
+            f"{upload.repository} was not uploaded: {' '.join(str(error).split())}; mend {upload.directory / 'README.md'} and upload it with "
+            f"`hf upload {upload.repository} {upload.directory}`"
+        ) from error
     except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(

@@ -76,6 +76,8 @@ class Workbench:
         lora = None if adapter.method == "full" else {"rank": adapter.rank, "alpha": adapter.alpha, "targets": adapter.targets}
         settings = policy_settings(self.config)
         policy = load_policy(self.config.model, lora=lora, seed=self.config.seed, settings=settings)
+        for note in policy.notes if self.team.leads else ():
+            self.narrator.say(note)
         if self.config.hardware.text_encoders != "keep":
             same = replace(settings, decoding="whole", text_encoders="keep", divide="no", deepspeed="")
             made_by = {"model": self.config.model, **asdict(same)}

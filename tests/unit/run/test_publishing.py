@@ -16,9 +16,9 @@ from d3po.run.publishing import check_repository, plan_upload, push
 class Listener(HfApi):
     """Remembers what it is asked to do."""
 
-    def __init__(self, refuses: str = "") -> None:
+    def __init__(self, refuses: str = "", invalid: str = "") -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
-        self._refuses = refuses
+        self._refuses, self._invalid = refuses, invalid
 
     def create_repo(self, repo_id: str, **options: Any) -> Any:
         self.asked.append(("create_repo", {"repo_id": repo_id, **options}))
@@ -28,6 +28,8 @@ class Listener(HfApi):
 
     def upload_folder(self, **options: Any) -> Any:
         self.asked.append(("upload_folder", options))
+        if self._invalid:
+            raise ValueError(self._invalid)
         return SimpleNamespace(commit_url="https://huggingface.co/ada/warm/commit/0123")
 
 
@@ -69,3 +71,13 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
 def test_a_refusal_of_the_hub_is_one_line(exported: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="ada/warm was not uploaded: You don't have the rights; log in with `hf auth login`"):
         push(plan_upload(exported, tmp_path, "ada/warm"), private=False, hub=Listener(refuses="You don't have the rights"))
+
+
+def test_a_card_that_the_hub_does_not_take_is_one_line(exported: list[Path], tmp_path: Path) -> None:
+    hub = Listener(invalid='Invalid metadata in README.md.\n- "base_model" is not valid')
+    with pytest.raises(ConfigError) as refusal:
+        push(plan_upload(exported, tmp_path, "ada/warm"), private=False, hub=hub)
+    assert str(refusal.value) == (
+        'ada/warm was not uploaded: Invalid metadata in README.md. - "base_model" is not valid; '
+        f"mend {tmp_path / 'README.md'} and upload it with `hf upload ada/warm {tmp_path}`"
+    )
