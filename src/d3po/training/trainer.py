@@ -232,7 +232,11 @@ class Trainer:
     def _accumulate(
         self, groups: Sequence[PromptGroup], evidence: Evidence, steps: Tensor, total: float, mean: float, sums: "MetricSums"
     ) -> None:
-        """Add the gradient and the metrics of one network call."""
+        """Add the gradient and the metrics of one network call.
+
+        Step weighting multiplies the log-ratios of pairs, which are compared, and the whole loss of images: a policy gradient's ratio is exp of the
+        log-ratio itself, and a KL beside it weighs what the gain weighs.
+        """
         ratios = evidence.log_ratio
         scale = self._scale(steps).to(ratios)
         if isinstance(self.objective, PairObjective):
@@ -244,9 +248,9 @@ class Trainer:
         else:
             labels = _labels(groups)
             weights = labels.weights
-            terms = ImageTerms(log_ratio=scale * ratios, value=labels.values.to(ratios), kl=evidence.kl, batch_mean=mean)
-            losses = self.objective(terms)
-            metrics = image_metrics(self.objective, losses, terms, labels.leans.to(ratios), ratios.detach())
+            terms = ImageTerms(log_ratio=ratios, value=labels.values.to(ratios), kl=evidence.kl, batch_mean=mean)
+            losses = scale * self.objective(terms)
+            metrics = image_metrics(self.objective, losses, terms, labels.leans.to(ratios))
         loss = (losses * weights.to(ratios)).sum() / total
         if not torch.isfinite(loss):
             bad = int((~torch.isfinite(losses)).sum())
@@ -329,7 +333,7 @@ def _accelerator(mixed_precision: str) -> Accelerator:
 
 
 def step_weights(replay: Replay, *, balanced: bool) -> Float[Tensor, " T"]:
-    """Factor on each step's log-ratio: 1, or the inverse of its sensitivity, scaled to mean 1 over the stochastic steps."""
+    """Weight of each step: 1, or the inverse of its sensitivity, scaled to mean 1 over the stochastic steps."""
     sensitivity = replay.transition.sensitivity(replay.grid)
     if not balanced:
         return torch.ones_like(sensitivity)

@@ -1,0 +1,34 @@
+"""The trainer on a model whose every number can be worked out by hand."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from d3po.config import RunConfig, override
+from d3po.objectives.base import ImageTerms
+from d3po.objectives.policy_gradient import clipped_gain
+from d3po.options import ObjectiveName
+from d3po.training.trainer import Trainer, step_weights
+from tests.unit.training.linear import group, policy, replay
+
+VALUES = [1.0, -1.5]
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "balanced"])
+@pytest.mark.parametrize(("name", "beta"), [("ddpo", 0.0), ("dpok", 0.5)])
+def test_a_policy_gradient_has_the_true_ratio_and_weighs_the_whole_loss_of_a_step(
+    tmp_path: Path, weighting: str, name: ObjectiveName, beta: float
+) -> None:
+    settings = {"objective.name": name, "objective.step_weighting": weighting, "objective.beta": str(beta), "objective.clip_range": "0.2"}
+    made = policy(moved=0.2)
+    how, mine, steps = replay(made), group(tmp_path, values=VALUES), torch.tensor([1, 2])
+    trainer = Trainer(made, how, override(RunConfig(), settings, where="test"))
+    condition = made.encode_prompts(["a"])
+    evidence = trainer.reader.read([mine], condition, steps, (0, 0, 0))
+    gain = clipped_gain(ImageTerms(log_ratio=evidence.log_ratio, value=torch.tensor(VALUES)), 0.2)
+    kl = torch.zeros_like(gain) if evidence.kl is None else evidence.kl
+    weights = step_weights(how, balanced=weighting == "balanced")[steps]
+    assert (weights[0] != weights[1]) == (weighting == "balanced")
+    expected = (weights[:, None] * (beta * kl - gain)).mean()
+    assert trainer.update([mine], condition, steps)["loss"] == pytest.approx(expected.item(), rel=1e-5)
