@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from d3po.models.base import SamplerSettings
 from d3po.models.custom import CustomPolicy
 from d3po.objectives.base import Needs
+from d3po.options import LastStep
 from d3po.storage.shards import Shard, writing_shard
 from d3po.training.data import ImageLabels, PromptGroup
 from d3po.training.replay import Replay
@@ -21,18 +22,18 @@ class Shift(nn.Module):
     sample_shape = (3,)
     prediction = "epsilon"
 
-    def __init__(self) -> None:
+    def __init__(self, timesteps: int = 1000) -> None:
         super().__init__()
         self.layer = nn.Linear(3, 3)
-        self.alphas_cumprod = torch.linspace(0.999, 0.01, 1000)
+        self.alphas_cumprod = torch.linspace(0.999, 0.01, timesteps)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         return self.layer(x_t)
 
 
-def policy(moved: float = 0.0) -> CustomPolicy:
+def policy(moved: float = 0.0, timesteps: int = 1000) -> CustomPolicy:
     torch.manual_seed(0)
-    made = CustomPolicy(Shift(), lora={"rank": 1, "alpha": 1.0, "targets": "linear"}, seed=0)
+    made = CustomPolicy(Shift(timesteps), lora={"rank": 1, "alpha": 1.0, "targets": "linear"}, seed=0)
     with torch.no_grad():
         for name, parameter in made.trainable().items():
             if "lora_B" in name:
@@ -40,8 +41,8 @@ def policy(moved: float = 0.0) -> CustomPolicy:
     return made
 
 
-def replay(made: CustomPolicy) -> Replay:
-    sampler = made.sampler(SamplerSettings(steps=STEPS))
+def replay(made: CustomPolicy, last_step: LastStep = "model") -> Replay:
+    sampler = made.sampler(SamplerSettings(steps=STEPS, last_step=last_step))
     return Replay(transition=sampler.transition, grid=sampler.grid, guidance=1.0, reduce="mean")
 
 

@@ -7,7 +7,8 @@ import torch
 from diffusers import DDPMScheduler
 
 from d3po.diffusion.transition import noised, split_prediction
-from d3po.options import PredictionType
+from d3po.errors import ConfigError
+from d3po.options import LastStep, PredictionType
 from d3po.training.evidence import Pictures, Trajectories
 from tests.unit.training.linear import group, needs, policy, replay
 
@@ -32,7 +33,7 @@ def test_an_exact_prediction_gives_back_picture_and_noise(kind: PredictionType) 
 
 def test_the_evidence_of_pictures_is_how_much_better_they_are_denoised(tmp_path: Path) -> None:
     made = policy(moved=0.5)
-    mine, steps, how = group(tmp_path), torch.tensor([100, 700]), replay(made)
+    mine, steps, how = group(tmp_path), torch.tensor([300, 700]), replay(made)
     evidence = Pictures(made, how, needs()).read([mine], made.encode_prompts(["a"]), steps, (0, 0, 0))
     clean = mine.clean()
     for place, timestep in enumerate(steps.tolist()):
@@ -105,6 +106,25 @@ def test_the_drift_of_pictures_is_the_kl_of_a_samplers_step(tmp_path: Path) -> N
     kl = (theirs.mean - before.mean).square().mean(dim=1) / (2 * theirs.std**2)
     assert evidence.drift is not None
     torch.testing.assert_close(evidence.drift[0], kl, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("last_step", ["model", "clamped"])
+def test_over_all_timesteps_the_drift_weighs_what_the_samplers_steps_weigh(last_step: LastStep) -> None:
+    made = policy()
+    how = replay(made, last_step=last_step)
+    weights = Pictures(made, how, needs())._sensitivity(torch.arange(1, 1000)) ** 2
+    assert weights.mean().item() == pytest.approx((how.transition.sensitivity(how.grid) ** 2).mean().item(), rel=0.02)
+    assert (weights[:200] == 0).all() == (last_step == "model"), "a last step without noise shows nothing"
+
+
+def test_timesteps_are_as_many_as_the_models() -> None:
+    made = policy(timesteps=100)
+    pictures = Pictures(made, replay(made), needs())
+    choices = pictures.choices((0, 1000))
+    assert (int(choices[0]), int(choices[-1])) == (1, 99)
+    assert pictures.progress(choices[[0, -1]]) == [0.98, 0.0]
+    with pytest.raises(ConfigError, match=r"\[250, 1000\], which holds none of the model's timesteps \(1 to 99\)"):
+        pictures.choices((250, 1000))
 
 
 def test_an_update_costs_pictures_as_many_rows_as_trajectories() -> None:
