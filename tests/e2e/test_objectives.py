@@ -1,8 +1,10 @@
 """Every objective through a whole run: sampled or imported pictures in, weights that have moved out."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,8 +13,11 @@ from safetensors.torch import load_file
 from d3po.objectives.registry import OBJECTIVES
 from d3po.options import ObjectiveName
 from d3po.run.branching import branch_of
+from d3po.run.feedback import compare_round
 from d3po.run.folder import RunFolder
+from d3po.run.judged import References, load_round
 from d3po.run.progress import Narrator
+from d3po.run.sampling import sample_round
 from d3po.run.starting import own_settings
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
@@ -69,6 +74,26 @@ def test_a_killed_run_on_pictures_alone_goes_on_as_if_nothing_had_happened(make_
     assert d3po("run", killed.path).returncode == 0
     once, twice = trained(whole), trained(killed)
     assert all(torch.equal(once[key], twice[key]) for key in once)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "pairs"), [("d3po", "signed", 21), ("d3po", "cross_entropy", 24), ("diffusion_dpo", "signed", 24)]
+)
+def test_ties_are_left_out_by_signed_d3po_alone(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, name: ObjectiveName, targets: str, pairs: int
+) -> None:
+    """Four prompts of four pictures, the last two of which tie in three prompts."""
+    scores = iter([0.0, 1.0, 2.0, 2.0] * 3 + [0.0, 1.0, 2.0, 3.0])
+    monkeypatch.setitem(sys.modules, "some_tie", ModuleType("some_tie"))
+    monkeypatch.setattr(sys.modules["some_tie"], "score", lambda image, prompt: next(scores), raising=False)
+    settings = {"sampling.images_per_prompt": "4", "sampling.steps": "2", "feedback.reward": "some_tie:score", "objective.targets": targets}
+    run = make_run(settings=own_settings(name) | settings)
+    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
+    sample_round(bench, 0)
+    compare_round(bench, 0)
+    groups, _ = load_round(bench, 0, References(start=None, moving=None))
+    assert sum(len(group.targets) for group in groups) == pairs
+    bench.close()
 
 
 def test_images_that_branch_share_their_way_and_then_part(make_run: MakeRun) -> None:

@@ -46,6 +46,11 @@ class Needs:
 class PairObjective(ABC):
     """A loss of two images of one prompt."""
 
+    @property
+    def drops_ties(self) -> bool:
+        """Whether a tie teaches it nothing, so that tied pairs need not be computed."""
+        return False
+
     @abstractmethod
     def __call__(
         self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]

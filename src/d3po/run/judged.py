@@ -12,7 +12,7 @@ from torch import Tensor
 
 from d3po.errors import RunFolderError
 from d3po.models.base import Condition
-from d3po.objectives.base import ImageObjective, centred
+from d3po.objectives.base import ImageObjective, PairObjective, centred
 from d3po.preferences.labels import ImageLabel
 from d3po.preferences.records import Comparison
 from d3po.run.branching import branch_of
@@ -107,13 +107,14 @@ class _Told:
 
 
 def _told_in_pairs(bench: Workbench, round: int, images: Mapping[int, Located]) -> dict[int, _Told]:
-    signed = bench.config.objective.targets == "signed"
+    objective = bench.trainer.objective
+    assert isinstance(objective, PairObjective)
     by_prompt: dict[int, list[Comparison]] = defaultdict(list)
     comparisons = comparisons_learnt_from(bench, round)
     for comparison in comparisons:
-        if comparison.weight > 0 and not (comparison.is_tie and signed):
+        if comparison.weight > 0 and not (comparison.is_tie and objective.drops_ties):
             by_prompt[images[comparison.image_a].prompt_id].append(comparison)
-    if not by_prompt and (round == 0 or not comparisons):
+    if all(comparison.is_tie for comparison in comparisons) and (round == 0 or not comparisons):
         raise RunFolderError(f"round {round} has no comparison with a preference; nothing can be learnt from it (are all of them ties?)")
     return {prompt: _pairs_of(theirs, images) for prompt, theirs in by_prompt.items()}
 
