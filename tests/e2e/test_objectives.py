@@ -1,15 +1,19 @@
 """Every objective through a whole run: sampled or imported pictures in, weights that have moved out."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from d3po.errors import RunFolderError
 from d3po.objectives.registry import OBJECTIVES
 from d3po.options import ObjectiveName
 from d3po.run.branching import branch_of
@@ -22,7 +26,7 @@ from d3po.run.starting import own_settings
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
 from d3po.storage.shards import Shard
-from tests.e2e.conftest import d3po
+from tests.e2e.conftest import PROMPTS, d3po
 
 MakeRun = Callable[..., RunFolder]
 SMALL = {
@@ -135,6 +139,36 @@ def test_pictures_that_somebody_already_has_are_trained_on(make_run: MakeRun, tm
     (line,) = run.read_metrics()
     assert line["loss"] == pytest.approx(0.6931, abs=1e-3)
     assert not (run.path / "rollouts").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "likes", "said"),
+    [
+        ("sft", (True, True), ""),
+        ("kto", (True, False), ""),
+        ("diffusion_dpo", (True, False), "can learn nothing from it, but reward_weighted, sft, kto can"),
+        (
+            "kto",
+            (True, True),
+            "2 labels, from 1 to 1; kto can learn nothing from it, but sft can, which read pictures one by one: begin a run by",
+        ),
+        ("sft", (False, False), "from -1 to -1; sft can learn nothing from it (was anything judged yet?"),
+    ],
+)
+def test_likes_of_one_picture_a_prompt_teach_what_reads_them(
+    make_run: MakeRun, tmp_path: Path, name: ObjectiveName, likes: tuple[bool, bool], said: str
+) -> None:
+    run = make_run(settings=own_settings(name) | {"feedback.source": "imported"})
+    rows = ["image,prompt,like"]
+    for number, like in enumerate(likes):
+        Image.new("RGB", (8, 8), (100 * number, 0, 200)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{PROMPTS[number]},{str(like).lower()}")
+    (tmp_path / "likes.csv").write_text("\n".join(rows))
+    assert d3po("votes", "import", run.path, tmp_path / "likes.csv", "--format", "likes_csv").returncode == 0
+    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
+    with pytest.raises(RunFolderError, match=re.escape(said)) if said else nullcontext():
+        assert len(load_round(bench, 0, References(start=None, moving=None))[0]) == 2
+    bench.close()
 
 
 def test_an_objective_for_flow_models_is_refused_for_others(make_run: MakeRun) -> None:

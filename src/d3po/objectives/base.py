@@ -82,6 +82,10 @@ class ImageObjective(ABC):
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """What the loss reads, from the round's labels (likes in [-1, 1], or scores); `prompts` says which images belong together."""
 
+    def can_learn_from(self, labels: Float[Tensor, " N"]) -> bool:
+        """Whether labels of a round teach it anything: that some images are better than others."""
+        return bool((labels != labels[:1]).any())
+
     @abstractmethod
     def __call__(self, terms: ImageTerms) -> Float[Tensor, "S N"]:
         """Loss of each image and step."""

@@ -1,7 +1,10 @@
 """What a round's training learns from: its votes, fixed once, as comparisons or as labels of single images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import torch
+
+from d3po.objectives.base import PairObjective
 from d3po.preferences.conversion import comparisons_of, pair_judgements
 from d3po.preferences.labels import ImageLabel, labels_of
 from d3po.preferences.ranking import reliabilities
@@ -34,6 +37,14 @@ def labels_learnt_from(bench: Workbench, round: int) -> list[ImageLabel]:
         return [ImageLabel(image=image.id, value=sum(measured(bench, image))) for image in sorted(images, key=lambda image: image.id)]
     votes = _votes(bench, round)
     return labels_of(votes, reliability=_reliability(votes))
+
+
+def is_instructive(bench: Workbench, votes: Iterable[Vote]) -> bool:
+    """Whether the run's objective can learn anything from the votes."""
+    objective = bench.trainer.objective
+    if isinstance(objective, PairObjective):
+        return any(not comparison.is_tie for comparison in comparisons_of(votes))
+    return objective.can_learn_from(torch.tensor([label.value for label in labels_of(votes)]))
 
 
 def _reads_measured_scores(bench: Workbench) -> bool:
