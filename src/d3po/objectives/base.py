@@ -47,6 +47,11 @@ class PairObjective(ABC):
     """A loss of two images of one prompt."""
 
     @property
+    def reward_scale(self) -> float:
+        """What a log-ratio is multiplied by to be the implicit reward that the loss reads; 0 of an objective without a reference."""
+        return 0.0
+
+    @property
     def drops_ties(self) -> bool:
         """Whether a tie teaches it nothing, so that tied pairs need not be computed."""
         return False
@@ -77,6 +82,11 @@ class ImageTerms:
 
 class ImageObjective(ABC):
     """A loss of one image."""
+
+    @property
+    def reward_scale(self) -> float:
+        """As of `PairObjective`; 1 where the loss reads the ratio of the two policies itself."""
+        return 0.0
 
     @abstractmethod
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:

@@ -35,6 +35,10 @@ class D3PO(PairObjective):
     whose sigmoid it is, so that a tie pulls both images together."""
 
     @property
+    def reward_scale(self) -> float:
+        return self.beta
+
+    @property
     def drops_ties(self) -> bool:
         return self.targets == "signed"
 

@@ -14,6 +14,7 @@ from d3po.errors import RunFolderError
 from d3po.models.base import Condition
 from d3po.objectives.base import ImageObjective, PairObjective, centred
 from d3po.objectives.registry import OBJECTIVES, build
+from d3po.options import ObjectiveName
 from d3po.preferences.labels import ImageLabel
 from d3po.preferences.records import Comparison
 from d3po.run.branching import branch_of
@@ -154,7 +155,9 @@ def _remedy(bench: Workbench, labels: Sequence[ImageLabel]) -> str:
     """What to do where the objective can learn nothing from a round."""
     said, settings = torch.tensor([label.value for label in labels]), bench.config.objective.model_dump()
     imported = bench.config.feedback.source == "imported"
-    open_to_it = [name for name, entry in OBJECTIVES.items() if not (imported and entry.needs.evidence == "trajectories")]
+    open_to_it: list[ObjectiveName] = [
+        name for name, entry in OBJECTIVES.items() if not (imported and entry.needs.evidence == "trajectories")
+    ]
     able = [name for name in open_to_it if isinstance(made := build(name, settings), ImageObjective) and made.can_learn_from(said)]
     nothing = f"{bench.config.objective.name} can learn nothing from it"
     if not able:
