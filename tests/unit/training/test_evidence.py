@@ -75,16 +75,19 @@ def test_noise_is_shared_within_a_prompt_and_not_between_prompts_updates_or_time
     assert len({tuple(each.tolist()) for each in drawn}) == 4
 
 
-def test_the_exact_kl_is_that_of_two_gaussians(tmp_path: Path) -> None:
+@pytest.mark.parametrize("images", [1, 2])
+def test_the_exact_kl_is_that_of_two_gaussians(tmp_path: Path, images: int) -> None:
+    """Of one image too, where a published script's is 0."""
     made = policy(moved=0.5)
-    mine, steps, how = group(tmp_path), torch.tensor([1, 2]), replay(made)
+    mine, steps, how = group(tmp_path, images=images), torch.tensor([1, 2]), replay(made)
     evidence = Trajectories(made, how, needs(exact_kl=True)).read([mine], made.encode_prompts(["a"]), steps, (0, 0, 0))
     assert evidence.kl is not None
+    assert (evidence.kl > 0).all()
     for place, step in enumerate(steps.tolist()):
         x_t = mine.shard.latents(step)
-        theirs = how.step(made, x_t[None], torch.tensor([step]), made.encode_prompts(["a"] * 2))
+        theirs = how.step(made, x_t[None], torch.tensor([step]), made.encode_prompts(["a"] * images))
         with made.without_adapter():
-            before = how.step(made, x_t[None], torch.tensor([step]), made.encode_prompts(["a"] * 2))
+            before = how.step(made, x_t[None], torch.tensor([step]), made.encode_prompts(["a"] * images))
         policies = [torch.distributions.Normal(s.mean, s.std[:, None]) for s in (theirs, before)]
         torch.testing.assert_close(evidence.kl[place], torch.distributions.kl_divergence(*policies).mean(dim=1))
     evidence.kl.sum().backward()
