@@ -10,6 +10,8 @@ from d3po.config import Guards
 from d3po.objectives.d3po import D3PO
 from d3po.training.trainer import Metrics
 
+KLS = {"kl": "reference", "kl_to_pretrained": "pretrained model"}
+"""The metrics that the guard on the KL reads, and to whom it is."""
 FALLEN = 3.0
 """Winners whose implicit reward is below minus this: sigmoid(-3) says that of 20 of them the reference would draw 19 rather."""
 FLAT = 0.1
@@ -49,16 +51,17 @@ def check_settings(objective: object) -> list[Alarm]:
 def check_update(metrics: Metrics, guards: Guards) -> list[Alarm]:
     """Guards on one update's metrics."""
     alarms: list[Alarm] = []
-    worst = max((value for key, value in metrics.items() if key.startswith("kl/")), default=metrics.get("kl", 0.0))
-    if worst > guards.max_kl:
-        alarms.append(
-            _alarm(
-                "kl",
-                f"KL to the reference is {worst:.3g} nats per dimension, above guards.max_kl = {guards.max_kl}: the policy has left the "
-                "region its comparisons speak about. Lower training.learning_rate, or raise objective.beta",
-                guards,
+    for key, other in KLS.items():
+        worst = max((value for name, value in metrics.items() if name.startswith(f"{key}/")), default=metrics.get(key, 0.0))
+        if worst > guards.max_kl:
+            alarms.append(
+                _alarm(
+                    "kl",
+                    f"KL to the {other} is {worst:.3g} nats per dimension, above guards.max_kl = {guards.max_kl}: the policy has left the "
+                    "region its comparisons speak about. Lower training.learning_rate, or raise objective.beta",
+                    guards,
+                )
             )
-        )
     return alarms
 
 

@@ -81,6 +81,7 @@ class Trainer:
         self.average = policy.state() if settings.policy_ema else None
         self._step_weights = step_weights(replay, balanced=objective.step_weighting == "balanced")
         self._dimensions = math.prod(policy.latent_shape)
+        self._per_log_prob = self._dimensions if objective.log_prob == "mean" else 1  # nats
         self._brake = Brake(target=settings.target_kl)
         self._initial = None if config.adapter.method == "full" else policy.state()
         self.caution = 1.0
@@ -260,6 +261,8 @@ class Trainer:
             )
         self.accelerator.backward(loss)
         metrics |= self._drift(evidence, weights) if self.needs.evidence == "pictures" else {}
+        if evidence.kl is not None:
+            metrics["kl_to_pretrained"] = evidence.kl.detach() * self._per_log_prob / self._dimensions
         sums.add(self.reader.progress(steps), weights, metrics)
 
     def _drift(self, evidence: Evidence, weights: Tensor) -> dict[str, Tensor]:
@@ -273,11 +276,10 @@ class Trainer:
 
     def _with_kl(self, metrics: Metrics) -> Metrics:
         """The metrics with squared log-ratios turned into KLs, in nats per latent dimension."""
-        unit = self._dimensions if self.config.objective.log_prob == "mean" else 1
         square = "square_log_ratio"
         measured = {name: value for name, value in metrics.items() if not name.startswith(square)}
         squares = {name.replace(square, "kl"): value for name, value in metrics.items() if name.startswith(square)}
-        return {name: gaussian_kl(value * unit**2) / self._dimensions for name, value in squares.items()} | measured
+        return {name: gaussian_kl(value * self._per_log_prob**2) / self._dimensions for name, value in squares.items()} | measured
 
     def _set_learning_rate(self, share: float) -> float:
         rate = share * self.caution * self.config.training.learning_rate

@@ -27,6 +27,11 @@ def test_kl_is_watched_in_every_band() -> None:
     assert "guards.max_kl" in alarm.message
 
 
+def test_kl_to_the_pretrained_model_is_watched_too() -> None:
+    (alarm,) = check_update({"kl": 0.03, "kl/late": 0.03, "kl_to_pretrained": 0.04, "kl_to_pretrained/late": 0.08}, GUARDS)
+    assert "KL to the pretrained model is 0.08" in alarm.message
+
+
 def test_lost_diversity_and_checkerboards_are_told_apart() -> None:
     assert [alarm.guard for alarm in check_evaluation(GUARDS, diversity_kept=0.5, checkerboard_ratio=1.0)] == ["diversity"]
     assert [alarm.guard for alarm in check_evaluation(GUARDS, diversity_kept=0.9, checkerboard_ratio=2.0)] == ["checkerboard"]

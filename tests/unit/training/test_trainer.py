@@ -31,4 +31,6 @@ def test_a_policy_gradient_has_the_true_ratio_and_weighs_the_whole_loss_of_a_ste
     weights = step_weights(how, balanced=weighting == "balanced")[steps]
     assert (weights[0] != weights[1]) == (weighting == "balanced")
     expected = (weights[:, None] * (beta * kl - gain)).mean()
-    assert trainer.update([mine], condition, steps)["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    metrics = trainer.update([mine], condition, steps)
+    assert metrics["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    assert metrics.get("kl_to_pretrained", 0.0) == pytest.approx(kl.mean().item(), rel=1e-5)
