@@ -27,6 +27,7 @@ from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
 from d3po.storage.shards import Shard
 from tests.e2e.conftest import PROMPTS, d3po
+from tests.tiny import save_tiny
 
 MakeRun = Callable[..., RunFolder]
 SMALL = {
@@ -36,7 +37,6 @@ SMALL = {
     "training.epochs": "1",
     "training.prompts_per_update": "2",
 }
-OF_SAMPLED = [name for name in OBJECTIVES if name != "flow_dpo"]
 
 
 def trained(run: RunFolder) -> dict[str, torch.Tensor]:
@@ -44,9 +44,13 @@ def trained(run: RunFolder) -> dict[str, torch.Tensor]:
     return tensors
 
 
-@pytest.mark.parametrize("name", OF_SAMPLED)
-def test_a_run_trains_by_it(make_run: MakeRun, name: ObjectiveName) -> None:
-    run = make_run(settings=SMALL | own_settings(name))
+def flow_model(directory: Path) -> dict[str, str]:
+    return {"model": str(save_tiny("sd3", directory)), "adapter.targets": "attention", "sampling.steps": "3"}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_run_trains_by_it(make_run: MakeRun, name: ObjectiveName, tmp_path: Path) -> None:
+    run = make_run(settings=SMALL | own_settings(name) | (flow_model(tmp_path / "flow") if name == "flow_dpo" else {}))
     done = d3po("run", run.path)
     assert done.returncode == 0, done.stderr
     (line,) = run.read_metrics()
