@@ -36,7 +36,7 @@ def train_round(bench: Workbench, round: int) -> None:
     first, references = _restore(bench, round)
     share_references(bench, round, references)
     groups, condition = bench.team.first(partial(load_round, bench, round, references))
-    if isinstance(bench.trainer.reader, Pictures):
+    if isinstance(bench.trainer.reader, Pictures) and bench.trainer.needs.reference == "chosen":
         bench.trainer.reader.reference = partial(reference_context, bench, bench.config.objective.reference, references)
     if not groups:
         bench.narrator.say(f"round {round}: all pictures were judged alike, so nothing is trained in it")

@@ -113,6 +113,8 @@ class Pictures(Reader):
     def __init__(self, policy: AbstractPolicy, replay: Replay, needs: Needs, reference: Reference | None = None) -> None:
         super().__init__(policy, replay, needs)
         self.reference: Reference = reference or policy.without_adapter
+        self.compares = needs.reference != "none"
+        """Whether the reference is asked; of an objective without one only to see how far the policy has drifted from the pretrained model."""
 
     def choices(self, timestep_range: tuple[int, int]) -> Int[Tensor, " S"]:
         low, high = timestep_range
@@ -142,12 +144,15 @@ class Pictures(Reader):
             return Evidence(log_ratio=-error)
         reference = _mean_square(before - target).unflatten(0, (count, images))
         apart = _mean_square(prediction.detach() - before).unflatten(0, (count, images))
-        return Evidence(log_ratio=reference - error, drift=self._sensitivity(steps).to(apart)[:, None] ** 2 / 2 * apart)
+        return Evidence(
+            log_ratio=-error if self._needs.reference == "none" else reference - error,
+            drift=self._sensitivity(steps).to(apart)[:, None] ** 2 / 2 * apart,
+        )
 
     @torch.no_grad()
     def _of_reference(self, x_t: Tensor, timesteps: Tensor, rows: Condition) -> Tensor | None:
         """Before the policy's own prediction, whose weights must not change until its gradient is taken."""
-        if self._needs.reference == "none":
+        if not self.compares:
             return None
         with self.reference():
             return self._policy.predict(x_t, timesteps, rows, 1.0).float()

@@ -19,7 +19,7 @@ from d3po.objectives.metrics import gaussian_kl, image_metrics, pair_metrics
 from d3po.objectives.registry import OBJECTIVES, build
 from d3po.training.brake import Brake
 from d3po.training.data import ImageLabels, PromptGroup, chunk_groups
-from d3po.training.evidence import Evidence, Occasion, reader_of
+from d3po.training.evidence import Evidence, Occasion, Pictures, reader_of
 from d3po.training.fitting import Fitting
 from d3po.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from d3po.training.replay import Replay
@@ -117,6 +117,8 @@ class Trainer:
             NonFiniteError: a loss or gradient is not finite; the weights are still those of the update before.
         """
         for update in updates:
+            if isinstance(self.reader, Pictures):
+                self.reader.compares = self.needs.reference != "none" or looks_back(self.config, last=update is updates[-1])
             occasion = (self.config.seed, update.round, update.number)
             metrics = self.update([groups[i] for i in update.groups], condition, update.steps, occasion=occasion)
             after_update(update, metrics)
@@ -139,7 +141,7 @@ class Trainer:
                 f"the gradient norm is {norm}; the update was not made. Lower training.learning_rate, or objective.beta where log_prob = 'sum'"
             )
         metrics = self._with_kl(sums.means()) | {"gradient_norm": norm}
-        metrics["learning_rate"] = self._set_learning_rate(self._brake.share(metrics["kl"]))
+        metrics["learning_rate"] = self._set_learning_rate(self._brake.share(metrics["kl"]) if self.needs.reference != "none" else 1.0)
         self._stepper.step()
         if self.average is not None:
             self._update_average(self.average)
@@ -260,16 +262,11 @@ class Trainer:
                 "the update was not made. Lower training.learning_rate or objective.beta"
             )
         self.accelerator.backward(loss)
-        metrics |= self._drift(evidence, weights) if self.needs.evidence == "pictures" else {}
+        if self.needs.evidence == "pictures":
+            metrics = _with_drift(metrics, evidence)
         if evidence.kl is not None:
             metrics["kl_to_pretrained"] = evidence.kl.detach() * self._per_log_prob / self._dimensions
         sums.add(self.reader.progress(steps), weights, metrics)
-
-    def _drift(self, evidence: Evidence, weights: Tensor) -> dict[str, Tensor]:
-        """Of pictures the KL is measured by itself; squared differences of errors say nothing of it."""
-        shape = (len(evidence.log_ratio), len(weights))
-        drift = torch.zeros(1) if evidence.drift is None else evidence.drift.mean(dim=1, keepdim=True)
-        return {"kl": drift.expand(shape), "square_log_ratio": torch.zeros(shape)}
 
     def _scale(self, steps: Int[Tensor, " S"]) -> Float[Tensor, "S 1"]:
         return (self._step_weights[steps] if self.needs.evidence == "trajectories" else torch.ones(len(steps)))[:, None]
@@ -341,6 +338,17 @@ def step_weights(replay: Replay, *, balanced: bool) -> Float[Tensor, " T"]:
         return torch.ones_like(sensitivity)
     inverse = torch.where(sensitivity > 0, 1 / sensitivity.clamp(min=1e-12), 0.0)
     return inverse / inverse[sensitivity > 0].mean()
+
+
+def looks_back(config: RunConfig, *, last: bool) -> bool:
+    """Whether an update of an objective without a reference measures how far the policy is from the pretrained model: the round's last, of an adapter."""
+    return last and config.adapter.method == "lora"
+
+
+def _with_drift(metrics: dict[str, Tensor], evidence: Evidence) -> dict[str, Tensor]:
+    """Of pictures the KL is measured by itself, or not at all; squared differences of errors say nothing of it."""
+    others = {name: value for name, value in metrics.items() if name != "square_log_ratio"}
+    return others if evidence.drift is None else others | {"kl": evidence.drift.mean(dim=1, keepdim=True).expand_as(metrics["loss"])}
 
 
 def _pairs(groups: Sequence[PromptGroup]) -> tuple[Int[Tensor, "P 2"], Float[Tensor, " P"], Float[Tensor, " P"]]:

@@ -34,3 +34,19 @@ def test_a_policy_gradient_has_the_true_ratio_and_weighs_the_whole_loss_of_a_ste
     metrics = trainer.update([mine], condition, steps)
     assert metrics["loss"] == pytest.approx(expected.item(), rel=1e-5)
     assert metrics.get("kl_to_pretrained", 0.0) == pytest.approx(kl.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "measured"), [("sft", [False, True]), ("kto", [True, True])])
+def test_a_policy_without_a_reference_is_held_against_the_pretrained_model_once_a_round(
+    tmp_path: Path, name: ObjectiveName, measured: list[bool]
+) -> None:
+    made = policy(moved=0.5)
+    settings = {"objective.name": name, "training.learning_rate": "1e-9", "training.epochs": "2", "training.target_kl": "1e-6"}
+    trainer = Trainer(made, replay(made), override(RunConfig(), settings, where="test"))
+    lines: list[dict[str, float]] = []
+    for _ in range(2):  # rounds
+        groups = [group(tmp_path, values=VALUES)]
+        trainer.run(groups, made.encode_prompts(["a"]), trainer.plan(1, 0), after_update=lambda _, metrics: lines.append(metrics))
+    assert [line.get("kl", 0.0) > 0 for line in lines] == 2 * measured
+    assert ["kl" in line for line in lines] == 2 * measured
+    assert (lines[1]["learning_rate"] == 1e-9) == (name == "sft"), "a brake that sees one update in many would only jolt"
