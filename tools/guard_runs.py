@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from d3po.config import load_config
+from d3po.objectives.registry import build
 from d3po.run.evaluating import label_of, read_evaluation
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
@@ -23,7 +24,10 @@ DIGITS = 5
 def main(label: str, *runs: str) -> None:
     """Print a line for each run."""
     for run in runs:
-        print(json.dumps({"label": label, "run": Path(run).name, "rounds": seen(RunFolder(path=Path(run)))}))
+        folder = RunFolder(path=Path(run))
+        settings = folder.config().objective
+        scale = build(settings.name, settings.model_dump()).reward_scale
+        print(json.dumps({"label": label, "run": Path(run).name, "reward_scale": scale, "rounds": seen(folder)}))
 
 
 def seen(folder: RunFolder) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ Targets = Literal["signed", "cross_entropy"]
 """How the objective reads a soft target; see `d3po.objectives.d3po`."""
 
 StepWeighting = Literal["uniform", "balanced"]
-"""`balanced` divides a step's log-ratio by its sensitivity to the network's output, so that no step drowns the others."""
+"""`balanced` divides what a step counts by its sensitivity to the network's output, so that no step drowns the others."""
 
 ReferenceRefresh = Literal["fixed", "per_round", "ema"]
 """The reference policy: the pretrained model, the round's start, or a moving average of the rounds' starts."""

@@ -1,23 +1,33 @@
 """Every objective through a whole run: sampled or imported pictures in, weights that have moved out."""
 
 import json
+import re
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from d3po.errors import RunFolderError
 from d3po.objectives.registry import OBJECTIVES
 from d3po.options import ObjectiveName
 from d3po.run.branching import branch_of
+from d3po.run.feedback import compare_round
 from d3po.run.folder import RunFolder
+from d3po.run.judged import References, load_round
 from d3po.run.progress import Narrator
+from d3po.run.sampling import sample_round
 from d3po.run.starting import own_settings
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
 from d3po.storage.shards import Shard
-from tests.e2e.conftest import d3po
+from tests.e2e.conftest import PROMPTS, d3po
+from tests.tiny import save_tiny
 
 MakeRun = Callable[..., RunFolder]
 SMALL = {
@@ -27,7 +37,6 @@ SMALL = {
     "training.epochs": "1",
     "training.prompts_per_update": "2",
 }
-OF_SAMPLED = [name for name in OBJECTIVES if name != "flow_dpo"]
 
 
 def trained(run: RunFolder) -> dict[str, torch.Tensor]:
@@ -35,9 +44,13 @@ def trained(run: RunFolder) -> dict[str, torch.Tensor]:
     return tensors
 
 
-@pytest.mark.parametrize("name", OF_SAMPLED)
-def test_a_run_trains_by_it(make_run: MakeRun, name: ObjectiveName) -> None:
-    run = make_run(settings=SMALL | own_settings(name))
+def flow_model(directory: Path) -> dict[str, str]:
+    return {"model": str(save_tiny("sd3", directory)), "adapter.targets": "attention", "sampling.steps": "3"}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_run_trains_by_it(make_run: MakeRun, name: ObjectiveName, tmp_path: Path) -> None:
+    run = make_run(settings=SMALL | own_settings(name) | (flow_model(tmp_path / "flow") if name == "flow_dpo" else {}))
     done = d3po("run", run.path)
     assert done.returncode == 0, done.stderr
     (line,) = run.read_metrics()
@@ -69,6 +82,26 @@ def test_a_killed_run_on_pictures_alone_goes_on_as_if_nothing_had_happened(make_
     assert d3po("run", killed.path).returncode == 0
     once, twice = trained(whole), trained(killed)
     assert all(torch.equal(once[key], twice[key]) for key in once)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "pairs"), [("d3po", "signed", 21), ("d3po", "cross_entropy", 24), ("diffusion_dpo", "signed", 24)]
+)
+def test_ties_are_left_out_by_signed_d3po_alone(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, name: ObjectiveName, targets: str, pairs: int
+) -> None:
+    """Four prompts of four pictures, the last two of which tie in three prompts."""
+    scores = iter([0.0, 1.0, 2.0, 2.0] * 3 + [0.0, 1.0, 2.0, 3.0])
+    monkeypatch.setitem(sys.modules, "some_tie", ModuleType("some_tie"))
+    monkeypatch.setattr(sys.modules["some_tie"], "score", lambda image, prompt: next(scores), raising=False)
+    settings = {"sampling.images_per_prompt": "4", "sampling.steps": "2", "feedback.reward": "some_tie:score", "objective.targets": targets}
+    run = make_run(settings=own_settings(name) | settings)
+    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
+    sample_round(bench, 0)
+    compare_round(bench, 0)
+    groups, _ = load_round(bench, 0, References(start=None, moving=None))
+    assert sum(len(group.targets) for group in groups) == pairs
+    bench.close()
 
 
 def test_images_that_branch_share_their_way_and_then_part(make_run: MakeRun) -> None:
@@ -110,6 +143,36 @@ def test_pictures_that_somebody_already_has_are_trained_on(make_run: MakeRun, tm
     (line,) = run.read_metrics()
     assert line["loss"] == pytest.approx(0.6931, abs=1e-3)
     assert not (run.path / "rollouts").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "likes", "said"),
+    [
+        ("sft", (True, True), ""),
+        ("kto", (True, False), ""),
+        ("diffusion_dpo", (True, False), "can learn nothing from it, but reward_weighted, sft, kto can"),
+        (
+            "kto",
+            (True, True),
+            "2 labels, from 1 to 1; kto can learn nothing from it, but sft can, which read pictures one by one: begin a run by",
+        ),
+        ("sft", (False, False), "from -1 to -1; sft can learn nothing from it (was anything judged yet?"),
+    ],
+)
+def test_likes_of_one_picture_a_prompt_teach_what_reads_them(
+    make_run: MakeRun, tmp_path: Path, name: ObjectiveName, likes: tuple[bool, bool], said: str
+) -> None:
+    run = make_run(settings=own_settings(name) | {"feedback.source": "imported"})
+    rows = ["image,prompt,like"]
+    for number, like in enumerate(likes):
+        Image.new("RGB", (8, 8), (100 * number, 0, 200)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{PROMPTS[number]},{str(like).lower()}")
+    (tmp_path / "likes.csv").write_text("\n".join(rows))
+    assert d3po("votes", "import", run.path, tmp_path / "likes.csv", "--format", "likes_csv").returncode == 0
+    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
+    with pytest.raises(RunFolderError, match=re.escape(said)) if said else nullcontext():
+        assert len(load_round(bench, 0, References(start=None, moving=None))[0]) == 2
+    bench.close()
 
 
 def test_an_objective_for_flow_models_is_refused_for_others(make_run: MakeRun) -> None:

@@ -137,6 +137,14 @@ def test_train_now_ends_the_wait_once_something_is_preferred(make_run: MakeRun) 
     assert len(bench.store.batches.votes(0) or []) == 2
 
 
+def test_thumbs_up_alone_end_the_wait_of_what_learns_from_liked_pictures(make_run: MakeRun) -> None:
+    bench = sampled(make_run, {"objective.name": '"sft"', "feedback.ask": '"thumb"', "feedback.quota": "2"})
+    thread = waiting(bench)
+    vote(bench.store, 2, lambda _: Answer(outcome="up"))
+    thread.join(20)
+    assert not thread.is_alive()
+
+
 def test_a_deadline_ends_the_wait(make_run: MakeRun) -> None:
     bench = sampled(make_run, {"feedback.deadline_minutes": "0.002"})
     thread = waiting(bench)

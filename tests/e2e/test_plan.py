@@ -79,9 +79,10 @@ def test_a_run_computes_the_rows_that_its_plan_counts(make_run: Callable[..., Ru
         {"objective.reference": "fixed", "training.guided": "false"},
         own_settings("dpok"),
         own_settings("kto"),
+        own_settings("mapo") | {"training.prompts_per_update": "3"},
         own_settings("d3po_branch") | {"objective.reference": "per_round"},
     ],
-    ids=["unguided", "dpok", "kto", "d3po_branch"],
+    ids=["unguided", "dpok", "kto", "mapo", "d3po_branch"],
 )
 def test_the_rows_of_a_round_are_those_that_its_objective_computes(make_run: Callable[..., RunFolder], settings: dict[str, str]) -> None:
     """Counted beforehand, and by the journal as they go through the network."""

@@ -218,7 +218,7 @@ def test_a_later_round_whose_pictures_are_all_judged_alike_is_passed_over(
     monkeypatch.setattr(sys.modules["all_alike_later"], "marked", lambda image, prompt: 0.0, raising=False)
     refused = d3po("run", run.path)
     assert refused.returncode == 2
-    assert "nothing can be learnt from" in refused.stderr
+    assert "can learn nothing from it (was anything judged yet?" in refused.stderr
     run = make_run("other", settings={"objective.name": name, "sampling.steps": "3", "feedback.reward": "all_alike_later:marked"})
     scores = iter(range(12))  # of the base model's held-out pictures and the first round's, all different; then no more
     monkeypatch.setattr(sys.modules["all_alike_later"], "marked", lambda image, prompt: float(next(scores, 0)), raising=False)

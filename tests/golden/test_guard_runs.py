@@ -17,7 +17,7 @@ HEALTHY = [run for run in RUNS if run["label"] == "healthy"]
 def alarms(run: dict[str, Any]) -> set[str]:
     guards = Guards()
     raised = [alarm for round in run["rounds"] for update in round["updates"] for alarm in check_update(update, guards)]
-    raised += [alarm for round in run["rounds"] for alarm in check_round(round["updates"], guards)]
+    raised += [alarm for round in run["rounds"] for alarm in check_round(round["updates"], guards, reward_scale=run["reward_scale"])]
     raised += [alarm for round in run["rounds"] if round["evaluation"] for alarm in check_evaluation(guards, **round["evaluation"])]
     return {alarm.guard for alarm in raised}
 

@@ -28,6 +28,10 @@ class EulerAncestral(Transition):
         if self.eta < 0:
             raise ValueError(f"eta is {self.eta}; it must be 0 (deterministic) or more")
 
+    @property
+    def train_timesteps(self) -> int:
+        return len(self.schedule.alphas_cumprod)
+
     def step(
         self,
         prediction: Float[Tensor, " B *latent"],

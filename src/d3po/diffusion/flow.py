@@ -37,6 +37,10 @@ class FlowSDE(Transition):
         if not 0 < self.ceiling < 1:
             raise ValueError(f"ceiling is {self.ceiling}; it must lie between 0 and 1, such as the sigma after the first step")
 
+    @property
+    def train_timesteps(self) -> int:
+        return TIMESTEPS
+
     def step(
         self,
         prediction: Float[Tensor, " B *latent"],

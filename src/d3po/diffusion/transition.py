@@ -55,6 +55,11 @@ class Transition(ABC):
     Timesteps are numbers of the model's own kind: whole ones of a discrete-time model, 1000 sigma of a flow.
     """
 
+    @property
+    @abstractmethod
+    def train_timesteps(self) -> int:
+        """How many timesteps the model was trained on; they lie below this number."""
+
     @abstractmethod
     def step(
         self,
@@ -112,6 +117,10 @@ class DDIM(Transition):
             raise ValueError(f"eta is {self.eta}; it must be 0 (deterministic) or more")
         if self.clip_range is not None and self.threshold_ratio is not None:
             raise ValueError("clip_range and threshold_ratio are both set; choose one way to bound the predicted x_0")
+
+    @property
+    def train_timesteps(self) -> int:
+        return len(self.schedule.alphas_cumprod)
 
     def step(
         self,

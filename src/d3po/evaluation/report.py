@@ -145,7 +145,9 @@ def training_figure(updates: Sequence[dict[str, Any]]) -> Figure:
     starts = [i for i in x if i == 0 or updates[i]["round"] != updates[i - 1]["round"]]
     for axes, title, series in panels:
         for key, colour in series:
-            axes.plot(x, [update[key] for update in updates], color=colour, lw=1.3, label=key.split("_")[0])
+            measured = [i for i in x if key in updates[i]]
+            dots = "" if len(measured) == len(updates) else "o"
+            axes.plot(measured, [updates[i][key] for i in measured], dots + "-", ms=3, color=colour, lw=1.3, label=key.split("_")[0])
         for start in starts:
             axes.axvline(start, color="#d8d8de", lw=0.8, zorder=0)
         if len(series) > 1:

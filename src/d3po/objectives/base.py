@@ -46,6 +46,16 @@ class Needs:
 class PairObjective(ABC):
     """A loss of two images of one prompt."""
 
+    @property
+    def reward_scale(self) -> float:
+        """What a log-ratio is multiplied by to be the implicit reward that the loss reads; 0 of an objective without a reference."""
+        return 0.0
+
+    @property
+    def drops_ties(self) -> bool:
+        """Whether a tie teaches it nothing, so that tied pairs need not be computed."""
+        return False
+
     @abstractmethod
     def __call__(
         self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
@@ -73,9 +83,18 @@ class ImageTerms:
 class ImageObjective(ABC):
     """A loss of one image."""
 
+    @property
+    def reward_scale(self) -> float:
+        """As of `PairObjective`; 1 where the loss reads the ratio of the two policies itself."""
+        return 0.0
+
     @abstractmethod
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """What the loss reads, from the round's labels (likes in [-1, 1], or scores); `prompts` says which images belong together."""
+
+    def can_learn_from(self, labels: Float[Tensor, " N"]) -> bool:
+        """Whether labels of a round teach it anything: that some images are better than others."""
+        return bool((labels != labels[:1]).any())
 
     @abstractmethod
     def __call__(self, terms: ImageTerms) -> Float[Tensor, "S N"]:

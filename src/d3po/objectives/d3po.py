@@ -34,6 +34,14 @@ class D3PO(PairObjective):
     """`signed` multiplies the margin by 2*target-1; `cross_entropy` reads the target as a probability and stops at the margin
     whose sigmoid it is, so that a tie pulls both images together."""
 
+    @property
+    def reward_scale(self) -> float:
+        return self.beta
+
+    @property
+    def drops_ties(self) -> bool:
+        return self.targets == "signed"
+
     def __call__(
         self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
     ) -> Float[Tensor, "*pairs"]:

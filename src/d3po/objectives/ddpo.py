@@ -25,6 +25,10 @@ class DDPO(ImageObjective):
     clip_range: float
     """c. Log-probs that are means over dimensions make ratios very close to 1, hence the small published value."""
 
+    @property
+    def reward_scale(self) -> float:
+        return 1.0
+
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """The advantages."""
         return by_prompt(standardised, labels, prompts).clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)

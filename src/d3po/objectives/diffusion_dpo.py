@@ -23,6 +23,10 @@ class DiffusionDPO(PairObjective):
     beta: float
     """Larger keeps the policy closer to the reference."""
 
+    @property
+    def reward_scale(self) -> float:
+        return 0.5 * self.beta
+
     def __call__(
         self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
     ) -> Float[Tensor, "*pairs"]:

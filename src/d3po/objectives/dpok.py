@@ -27,6 +27,10 @@ class DPOK(ImageObjective):
     clip_range: float
     """c of the clipped ratio."""
 
+    @property
+    def reward_scale(self) -> float:
+        return 1.0
+
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """The advantages."""
         return by_prompt(centred, standardised(labels), prompts)

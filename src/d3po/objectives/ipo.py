@@ -22,6 +22,11 @@ class IPO(PairObjective):
     beta: float
     """The margin aimed at is 1 / (2 beta)."""
 
+    @property
+    def reward_scale(self) -> float:
+        """1 at the margin aimed at."""
+        return 2 * self.beta
+
     def __call__(
         self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
     ) -> Float[Tensor, "*pairs"]:

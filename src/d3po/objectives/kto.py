@@ -26,6 +26,10 @@ class KTO(ImageObjective):
     dislike_weight: float
     """w of disliked pictures; that of liked ones is 1."""
 
+    @property
+    def reward_scale(self) -> float:
+        return self.beta
+
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:  # noqa: ARG002
         """Likes as they are: 1 liked, -1 disliked, in between where people disagree."""
         return labels

@@ -41,13 +41,13 @@ def pair_metrics(
 
 @torch.no_grad()
 def image_metrics(
-    objective: ImageObjective, losses: Float[Tensor, "S N"], terms: ImageTerms, lean: Float[Tensor, " N"], log_ratio: Float[Tensor, "S N"]
+    objective: ImageObjective, losses: Float[Tensor, "S N"], terms: ImageTerms, lean: Float[Tensor, " N"]
 ) -> dict[str, Float[Tensor, "S N"]]:
     """The same of objectives on single images, by image; nan where an image has no part in the metric.
 
-    `lean` is 1 of images whose label is above their prompt's mean, -1 of those below, 0 at it; it stands in for winning and losing. `log_ratio` is
-    not weighted by step, `terms` may be.
+    `lean` is 1 of images whose label is above their prompt's mean, -1 of those below, 0 at it; it stands in for winning and losing.
     """
+    log_ratio = terms.log_ratio.detach()
     gain = lean * log_ratio
     nothing = torch.full_like(log_ratio, torch.nan)
     return {

@@ -13,8 +13,12 @@ class SFT(ImageObjective):
     """It has no settings."""
 
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:  # noqa: ARG002
-        """1 of a liked picture, 0 of a disliked one, the share of likes in between."""
+        """1 of a picture that all like, 0 of one that no more like than dislike, the label in between."""
         return labels.clamp(min=0)
+
+    def can_learn_from(self, labels: Float[Tensor, " N"]) -> bool:
+        """Any liked picture teaches it, be it that all are."""
+        return bool((labels > 0).any())
 
     def __call__(self, terms: ImageTerms) -> Float[Tensor, "S N"]:
         """Loss of each image and noise level; there is no reference, so the log-ratio is -e itself."""

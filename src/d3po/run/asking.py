@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterator
 
 from d3po.preferences.choosing import ChosenPairs
-from d3po.preferences.conversion import comparisons_of
 from d3po.preferences.records import NewQuestion
 from d3po.preferences.selection import all_pairs, random_pairs
 from d3po.run.control import heed
 from d3po.run.feedback import ids_by_prompt
+from d3po.run.learnt import is_instructive
 from d3po.run.progress import Bar
 from d3po.run.workbench import Workbench
 
@@ -20,7 +20,7 @@ def ask_people(bench: Workbench, round: int) -> None:
     """Put the round's questions, wait until there is enough to train on, and fix the votes that training will see.
 
     Enough is: every question answered, or `feedback.quota` votes, or `feedback.deadline_minutes` past, or "train now" from the
-    dashboard; and in any case one vote that prefers something.
+    dashboard; and in any case something that the objective can learn from.
     """
     if bench.store.batches.votes(round) is not None:
         return
@@ -102,4 +102,4 @@ def _enough(bench: Workbench, round: int, wanted: int, opened: int) -> bool:
     late = minutes > 0 and bench.store.database.now() - opened > minutes * 60_000
     if not (late or control.train_now_round == round or bench.store.votes.count(round=round, purpose="train") >= wanted):
         return False
-    return any(not comparison.is_tie for comparison in comparisons_of(bench.store.votes.standing(round=round, purpose="train")))
+    return is_instructive(bench, bench.store.votes.standing(round=round, purpose="train"))

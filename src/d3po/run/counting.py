@@ -9,6 +9,7 @@ from d3po.objectives.base import Needs
 from d3po.objectives.registry import OBJECTIVES
 from d3po.training.evidence import reader_of
 from d3po.training.replay import Replay
+from d3po.training.trainer import looks_back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ def _rows(config: RunConfig, shape: Shape, needs: Needs, round: int, *, judged: 
     log_probs = 0 if needs.evidence == "pictures" or known else images * shape.stochastic * guided
     return Rows(
         sampling=sampled_rows(config, shape, images),
-        reference=log_probs + _looks_without_gradient(needs) * seen,
+        reference=log_probs + _looks_without_gradient(needs) * seen + _look_back(config, needs, judged * steps),
         training=seen,
     )
 
@@ -126,6 +127,14 @@ def _looks_without_gradient(needs: Needs) -> int:
     """How often an update passes its images through the network beside the pass it takes the gradient of."""
     beside = 1 if needs.exact_kl or (needs.evidence == "pictures" and needs.reference != "none") else 0
     return beside + (1 + beside if needs.batch_mean else 0)
+
+
+def _look_back(config: RunConfig, needs: Needs, rows: int) -> int:
+    """Rows of the round's last update, which measures how far an objective without a reference has gone; `rows` are those of a pass over the round."""
+    if needs.reference != "none" or not looks_back(config, last=True):
+        return 0
+    prompts, together = config.sampling.prompts_per_round, config.training.prompts_per_update
+    return rows // prompts * (prompts % together or together)
 
 
 def _guided(config: RunConfig, shape: Shape) -> int:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from d3po.errors import RunFolderError
 from d3po.models.base import Condition
-from d3po.objectives.base import ImageObjective, centred
+from d3po.objectives.base import ImageObjective, PairObjective, centred
+from d3po.objectives.registry import OBJECTIVES, build
+from d3po.options import ObjectiveName
 from d3po.preferences.labels import ImageLabel
 from d3po.preferences.records import Comparison
 from d3po.run.branching import branch_of
@@ -107,14 +109,15 @@ class _Told:
 
 
 def _told_in_pairs(bench: Workbench, round: int, images: Mapping[int, Located]) -> dict[int, _Told]:
-    signed = bench.config.objective.targets == "signed"
+    objective = bench.trainer.objective
+    assert isinstance(objective, PairObjective)
     by_prompt: dict[int, list[Comparison]] = defaultdict(list)
     comparisons = comparisons_learnt_from(bench, round)
     for comparison in comparisons:
-        if comparison.weight > 0 and not (comparison.is_tie and signed):
+        if comparison.weight > 0 and not (comparison.is_tie and objective.drops_ties):
             by_prompt[images[comparison.image_a].prompt_id].append(comparison)
-    if not by_prompt and (round == 0 or not comparisons):
-        raise RunFolderError(f"round {round} has no comparison with a preference; nothing can be learnt from it (are all of them ties?)")
+    if all(comparison.is_tie for comparison in comparisons) and (round == 0 or not comparisons):
+        raise RunFolderError(f"round {round} has no comparison with a preference; {_remedy(bench, labels_learnt_from(bench, round))}")
     return {prompt: _pairs_of(theirs, images) for prompt, theirs in by_prompt.items()}
 
 
@@ -132,21 +135,34 @@ def _pairs_of(comparisons: Sequence[Comparison], images: Mapping[int, Located]) 
 
 def _told_one_by_one(bench: Workbench, round: int, images: Mapping[int, Located]) -> dict[int, _Told]:
     labels = [label for label in labels_learnt_from(bench, round) if label.image in images]
-    alike = len({label.value for label in labels}) < 2
-    if alike and (round == 0 or not labels):
-        raise RunFolderError(
-            f"round {round} has {len(labels)} labels that all say the same; nothing can be learnt from them (was anything judged yet?)"
-        )
-    if alike:
-        return {}
     objective = bench.trainer.objective
     assert isinstance(objective, ImageObjective)
+    said = torch.tensor([label.value for label in labels])
+    if not objective.can_learn_from(said):
+        if round and labels:
+            return {}
+        span = f", from {said.min():g} to {said.max():g}" if labels else ""
+        raise RunFolderError(f"round {round} has {len(labels)} labels{span}; {_remedy(bench, labels)}")
     prompts = torch.tensor([images[label.image].prompt_id for label in labels])
-    values = objective.values(torch.tensor([label.value for label in labels]), prompts)
+    values = objective.values(said, prompts)
     by_prompt: dict[int, list[int]] = defaultdict(list)
     for place, prompt in enumerate(prompts.tolist()):
         by_prompt[prompt].append(place)
     return {prompt: _labels_of([labels[i] for i in places], values[places], images) for prompt, places in by_prompt.items()}
+
+
+def _remedy(bench: Workbench, labels: Sequence[ImageLabel]) -> str:
+    """What to do where the objective can learn nothing from a round."""
+    said, settings = torch.tensor([label.value for label in labels]), bench.config.objective.model_dump()
+    imported = bench.config.feedback.source == "imported"
+    open_to_it: list[ObjectiveName] = [
+        name for name, entry in OBJECTIVES.items() if not (imported and entry.needs.evidence == "trajectories")
+    ]
+    able = [name for name in open_to_it if isinstance(made := build(name, settings), ImageObjective) and made.can_learn_from(said)]
+    nothing = f"{bench.config.objective.name} can learn nothing from it"
+    if not able:
+        return f"{nothing} (was anything judged yet? are all of them ties?)"
+    return f"{nothing}, but {', '.join(able)} can, which read pictures one by one: begin a run by `d3po init RUN --objective {able[-1]}`"
 
 
 def _labels_of(labels: Sequence[ImageLabel], values: Tensor, images: Mapping[int, Located]) -> _Told:

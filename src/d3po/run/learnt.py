@@ -1,7 +1,10 @@
 """What a round's training learns from: its votes, fixed once, as comparisons or as labels of single images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import torch
+
+from d3po.objectives.base import PairObjective
 from d3po.preferences.conversion import comparisons_of, pair_judgements
 from d3po.preferences.labels import ImageLabel, labels_of
 from d3po.preferences.ranking import reliabilities
@@ -40,6 +43,14 @@ def votes_learnt_from(bench: Workbench, rounds: int) -> list[Vote]:
     """The votes that training has used in so many rounds, each once; none where it read measured rewards."""
     batches = range(1) if bench.config.feedback.source == "imported" else range(rounds)
     return [vote for round in batches for vote in bench.store.batches.votes(round) or ()]
+
+
+def is_instructive(bench: Workbench, votes: Iterable[Vote]) -> bool:
+    """Whether the run's objective can learn anything from the votes."""
+    objective = bench.trainer.objective
+    if isinstance(objective, PairObjective):
+        return any(not comparison.is_tie for comparison in comparisons_of(votes))
+    return objective.can_learn_from(torch.tensor([label.value for label in labels_of(votes)]))
 
 
 def _reads_measured_scores(bench: Workbench) -> bool:

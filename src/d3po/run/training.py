@@ -36,7 +36,7 @@ def train_round(bench: Workbench, round: int) -> None:
     first, references = _restore(bench, round)
     share_references(bench, round, references)
     groups, condition = bench.team.first(partial(load_round, bench, round, references))
-    if isinstance(bench.trainer.reader, Pictures):
+    if isinstance(bench.trainer.reader, Pictures) and bench.trainer.needs.reference == "chosen":
         bench.trainer.reader.reference = partial(reference_context, bench, bench.config.objective.reference, references)
     if not groups:
         bench.narrator.say(f"round {round}: all pictures were judged alike, so nothing is trained in it")
@@ -72,7 +72,7 @@ def train_round(bench: Workbench, round: int) -> None:
 
 def _end(bench: Workbench, round: int, updates: int, log: "MetricsLog | None", moving: dict[str, Tensor] | None) -> None:
     """Look back on the round, and save what it made."""
-    for alarm in check_round(log.metrics if log else [], bench.config.guards):
+    for alarm in check_round(log.metrics if log else [], bench.config.guards, reward_scale=bench.trainer.objective.reward_scale):
         bench.raise_alarm(alarm, round)
     if moving is not None:
         moving = moving_average(moving, bench.policy.state(), bench.config.objective.reference_decay)

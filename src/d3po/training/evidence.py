@@ -17,9 +17,6 @@ from d3po.objectives.base import Needs
 from d3po.training.data import PromptGroup, step_batch
 from d3po.training.replay import Replay
 
-TRAIN_TIMESTEPS = 1000
-"""Timesteps of every family: those of discrete-time models, and 1000 sigma of flows."""
-
 Occasion = tuple[int, int, int]
 """(run seed, round, update): what noise is drawn for, beside the prompt."""
 
@@ -116,10 +113,18 @@ class Pictures(Reader):
     def __init__(self, policy: AbstractPolicy, replay: Replay, needs: Needs, reference: Reference | None = None) -> None:
         super().__init__(policy, replay, needs)
         self.reference: Reference = reference or policy.without_adapter
+        self.compares = needs.reference != "none"
+        """Whether the reference is asked; of an objective without one only to see how far the policy has drifted from the pretrained model."""
 
     def choices(self, timestep_range: tuple[int, int]) -> Int[Tensor, " S"]:
         low, high = timestep_range
-        return torch.arange(max(1, low), min(TRAIN_TIMESTEPS - 1, high) + 1)
+        timesteps = torch.arange(1, self._replay.transition.train_timesteps)
+        choices = timesteps[(timesteps >= low) & (timesteps <= high)]
+        if len(choices) == 0:
+            raise ConfigError(
+                f"training.timestep_range is {list(timestep_range)}, which holds none of the model's timesteps (1 to {len(timesteps)}); widen it"
+            )
+        return choices
 
     def count(self, fraction: float, choices: int) -> int:  # noqa: ARG002
         """As many as of trajectories, so that an update costs as many network rows."""
@@ -139,18 +144,22 @@ class Pictures(Reader):
             return Evidence(log_ratio=-error)
         reference = _mean_square(before - target).unflatten(0, (count, images))
         apart = _mean_square(prediction.detach() - before).unflatten(0, (count, images))
-        return Evidence(log_ratio=reference - error, drift=self._sensitivity(steps).to(apart)[:, None] ** 2 / 2 * apart)
+        return Evidence(
+            log_ratio=-error if self._needs.reference == "none" else reference - error,
+            drift=self._sensitivity(steps).to(apart)[:, None] ** 2 / 2 * apart,
+        )
 
     @torch.no_grad()
     def _of_reference(self, x_t: Tensor, timesteps: Tensor, rows: Condition) -> Tensor | None:
         """Before the policy's own prediction, whose weights must not change until its gradient is taken."""
-        if self._needs.reference == "none":
+        if not self.compares:
             return None
         with self.reference():
             return self._policy.predict(x_t, timesteps, rows, 1.0).float()
 
     def progress(self, steps: Int[Tensor, " S"]) -> list[float]:
-        return [(TRAIN_TIMESTEPS - 1 - step) / TRAIN_TIMESTEPS for step in steps.tolist()]
+        timesteps = self._replay.transition.train_timesteps
+        return [(timesteps - 1 - step) / timesteps for step in steps.tolist()]
 
     def _noise(self, groups: Sequence[PromptGroup], steps: Tensor, occasion: Occasion, shape: tuple[int, ...]) -> Tensor:
         """By identity: seed, round, update, prompt and timestep; the same for all images of the prompt."""
@@ -164,10 +173,10 @@ class Pictures(Reader):
         )
 
     def _sensitivity(self, steps: Tensor) -> Float[Tensor, " S"]:
-        """How much of a change of the prediction a sampler's step at this timestep would show; steps as long as the run's own."""
-        ends = (steps - TRAIN_TIMESTEPS // len(self._replay.grid)).clamp(min=0)
-        std = self._replay.transition.std(steps, ends)
-        return torch.where(std > 0, self._replay.transition.slope(steps, ends).abs() / std.clamp(min=1e-12), 0.0)
+        """How much of a change of the prediction shows in the sampler's step that the timestep falls into: 0 where that step is deterministic."""
+        grid = self._replay.grid
+        falls_into = (grid.timesteps >= steps[:, None]).sum(dim=1) - 1
+        return self._replay.transition.sensitivity(grid)[falls_into.clamp(min=0)]
 
 
 def reader_of(policy: AbstractPolicy, replay: Replay, needs: Needs) -> Reader:

@@ -10,8 +10,10 @@ from d3po.config import Guards
 from d3po.objectives.d3po import D3PO
 from d3po.training.trainer import Metrics
 
-NOTABLE = 1e-3
-"""Log-ratios smaller than this are noise, not a direction."""
+KLS = {"kl": "reference", "kl_to_pretrained": "pretrained model"}
+"""The metrics that the guard on the KL reads, and to whom it is."""
+FALLEN = 3.0
+"""Winners whose implicit reward is below minus this: sigmoid(-3) says that of 20 of them the reference would draw 19 rather."""
 FLAT = 0.1
 """A loss that can move by less than this, in nats, shows nothing."""
 CLEARLY_UP = 0.6
@@ -29,7 +31,7 @@ class Alarm:
 
 
 def check_settings(objective: object) -> list[Alarm]:
-    """Guards on what the settings make impossible; they only warn."""
+    """Guards on what the settings make impossible; they only warn, for the published settings themselves have a flat loss, and train."""
     if not isinstance(objective, D3PO) or objective.clip != "two_sided":
         return []
     reach = objective.beta * (math.log1p(objective.clip_range) - math.log1p(-objective.clip_range))
@@ -49,53 +51,60 @@ def check_settings(objective: object) -> list[Alarm]:
 def check_update(metrics: Metrics, guards: Guards) -> list[Alarm]:
     """Guards on one update's metrics."""
     alarms: list[Alarm] = []
-    worst = max((value for key, value in metrics.items() if key.startswith("kl/")), default=metrics.get("kl", 0.0))
-    if worst > guards.max_kl:
-        alarms.append(
-            _alarm(
-                "kl",
-                f"KL to the reference is {worst:.3g} nats per dimension, above guards.max_kl = {guards.max_kl}: the policy has left the "
-                "region its comparisons speak about. Lower training.learning_rate, or raise objective.beta",
-                guards,
+    for key, other in KLS.items():
+        worst = max((value for name, value in metrics.items() if name.startswith(f"{key}/")), default=metrics.get(key, 0.0))
+        if worst > guards.max_kl:
+            alarms.append(
+                _alarm(
+                    "kl",
+                    f"KL to the {other} is {worst:.3g} nats per dimension, above guards.max_kl = {guards.max_kl}: the policy has left the "
+                    "region its comparisons speak about. Lower training.learning_rate, or raise objective.beta",
+                    guards,
+                )
             )
-        )
     return alarms
 
 
-def check_round(updates: list[Metrics], guards: Guards) -> list[Alarm]:
-    """Guards on the course of one round; they only warn, for what they see wastes work and harms nothing."""
+def check_round(updates: list[Metrics], guards: Guards, *, reward_scale: float) -> list[Alarm]:
+    """Guards on the course of one round; `reward_scale` is the objective's."""
     if len(updates) < 4:
         return []
     half = len(updates) // 2
     first, last = _mean(updates[:half]), _mean(updates[half:])
-    return [*_winner_falling(first, last), *_clip_saturated(last, guards)]
+    return [*_winner_falling(first, last, guards, reward_scale), *_clip_saturated(last, guards)]
 
 
 def _clip_saturated(last: Metrics, guards: Guards) -> list[Alarm]:
     if last["clip_fraction"] <= guards.max_clipped:
         return []
     return [
-        Alarm(
-            guard="clip_saturated",
-            message=f"clipping cut off {last['clip_fraction']:.0%} of the gradients in the second half of the round, above guards.max_clipped = "
+        _alarm(
+            "clip_saturated",
+            f"clipping cut off {last['clip_fraction']:.0%} of the gradients in the second half of the round, above guards.max_clipped = "
             f"{guards.max_clipped:.0%}: the round has nothing left to teach. Train fewer epochs or lower training.learning_rate",
-            stops=False,
+            guards,
         )
     ]
 
 
-def _winner_falling(first: Metrics, last: Metrics) -> list[Alarm]:
-    falling = last["winner_log_ratio"] < min(-NOTABLE, first["winner_log_ratio"])
-    if falling and last["margin"] > first["margin"] and -last["winner_log_ratio"] > last["margin"]:
-        return [
-            Alarm(
-                guard="winner_falling",
-                message=f"the margin grew to {last['margin']:.3g} while the winners' own log-ratio fell to {last['winner_log_ratio']:.3g}: "
-                "losers are pushed away faster than winners are learnt. Lower training.learning_rate or train fewer epochs",
-                stops=False,
-            )
-        ]
-    return []
+def _winner_falling(first: Metrics, last: Metrics, guards: Guards, reward_scale: float) -> list[Alarm]:
+    """Winners that fall a little are no sign: any policy that moves makes what the reference sampled less likely, by its KL to it, winners too.
+
+    Log-ratios are read as the loss reads them, so that one threshold serves sums and means, steps and denoising errors. Without a reference there is
+    no such reading, and nothing fires.
+    """
+    margin, winners = last["margin"], last["winner_log_ratio"]
+    grows, falls = margin > first["margin"], winners < first["winner_log_ratio"]
+    if not (grows and falls and -winners > margin and -reward_scale * winners > FALLEN):
+        return []
+    return [
+        _alarm(
+            "winner_falling",
+            f"the margin grew to {margin:.3g} while the winners' own log-ratio fell to {winners:.3g}, an implicit reward of {reward_scale * winners:.2g}, "
+            f"below -{FALLEN:g}: losers are pushed away and take the winners along. Lower training.learning_rate or train fewer epochs",
+            guards,
+        )
+    ]
 
 
 def check_evaluation(

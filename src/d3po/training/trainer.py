@@ -19,7 +19,7 @@ from d3po.objectives.metrics import gaussian_kl, image_metrics, pair_metrics
 from d3po.objectives.registry import OBJECTIVES, build
 from d3po.training.brake import Brake
 from d3po.training.data import ImageLabels, PromptGroup, chunk_groups
-from d3po.training.evidence import Evidence, Occasion, reader_of
+from d3po.training.evidence import Evidence, Occasion, Pictures, reader_of
 from d3po.training.fitting import Fitting
 from d3po.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from d3po.training.replay import Replay
@@ -81,6 +81,7 @@ class Trainer:
         self.average = policy.state() if settings.policy_ema else None
         self._step_weights = step_weights(replay, balanced=objective.step_weighting == "balanced")
         self._dimensions = math.prod(policy.latent_shape)
+        self._per_log_prob = self._dimensions if objective.log_prob == "mean" else 1  # nats
         self._brake = Brake(target=settings.target_kl)
         self._initial = None if config.adapter.method == "full" else policy.state()
         self.caution = 1.0
@@ -116,6 +117,8 @@ class Trainer:
             NonFiniteError: a loss or gradient is not finite; the weights are still those of the update before.
         """
         for update in updates:
+            if isinstance(self.reader, Pictures):
+                self.reader.compares = self.needs.reference != "none" or looks_back(self.config, last=update is updates[-1])
             occasion = (self.config.seed, update.round, update.number)
             metrics = self.update([groups[i] for i in update.groups], condition, update.steps, occasion=occasion)
             after_update(update, metrics)
@@ -138,7 +141,7 @@ class Trainer:
                 f"the gradient norm is {norm}; the update was not made. Lower training.learning_rate, or objective.beta where log_prob = 'sum'"
             )
         metrics = self._with_kl(sums.means()) | {"gradient_norm": norm}
-        metrics["learning_rate"] = self._set_learning_rate(self._brake.share(metrics["kl"]))
+        metrics["learning_rate"] = self._set_learning_rate(self._brake.share(metrics["kl"]) if self.needs.reference != "none" else 1.0)
         self._stepper.step()
         if self.average is not None:
             self._update_average(self.average)
@@ -232,7 +235,11 @@ class Trainer:
     def _accumulate(
         self, groups: Sequence[PromptGroup], evidence: Evidence, steps: Tensor, total: float, mean: float, sums: "MetricSums"
     ) -> None:
-        """Add the gradient and the metrics of one network call."""
+        """Add the gradient and the metrics of one network call.
+
+        Step weighting multiplies the log-ratios of pairs, which are compared, and the whole loss of images: a policy gradient's ratio is exp of the
+        log-ratio itself, and a KL beside it weighs what the gain weighs.
+        """
         ratios = evidence.log_ratio
         scale = self._scale(steps).to(ratios)
         if isinstance(self.objective, PairObjective):
@@ -244,9 +251,9 @@ class Trainer:
         else:
             labels = _labels(groups)
             weights = labels.weights
-            terms = ImageTerms(log_ratio=scale * ratios, value=labels.values.to(ratios), kl=evidence.kl, batch_mean=mean)
-            losses = self.objective(terms)
-            metrics = image_metrics(self.objective, losses, terms, labels.leans.to(ratios), ratios.detach())
+            terms = ImageTerms(log_ratio=ratios, value=labels.values.to(ratios), kl=evidence.kl, batch_mean=mean)
+            losses = scale * self.objective(terms)
+            metrics = image_metrics(self.objective, losses, terms, labels.leans.to(ratios))
         loss = (losses * weights.to(ratios)).sum() / total
         if not torch.isfinite(loss):
             bad = int((~torch.isfinite(losses)).sum())
@@ -255,25 +262,21 @@ class Trainer:
                 "the update was not made. Lower training.learning_rate or objective.beta"
             )
         self.accelerator.backward(loss)
-        metrics |= self._drift(evidence, weights) if self.needs.evidence == "pictures" else {}
+        if self.needs.evidence == "pictures":
+            metrics = _with_drift(metrics, evidence)
+        if evidence.kl is not None:
+            metrics["kl_to_pretrained"] = evidence.kl.detach() * self._per_log_prob / self._dimensions
         sums.add(self.reader.progress(steps), weights, metrics)
-
-    def _drift(self, evidence: Evidence, weights: Tensor) -> dict[str, Tensor]:
-        """Of pictures the KL is measured by itself; squared differences of errors say nothing of it."""
-        shape = (len(evidence.log_ratio), len(weights))
-        drift = torch.zeros(1) if evidence.drift is None else evidence.drift.mean(dim=1, keepdim=True)
-        return {"kl": drift.expand(shape), "square_log_ratio": torch.zeros(shape)}
 
     def _scale(self, steps: Int[Tensor, " S"]) -> Float[Tensor, "S 1"]:
         return (self._step_weights[steps] if self.needs.evidence == "trajectories" else torch.ones(len(steps)))[:, None]
 
     def _with_kl(self, metrics: Metrics) -> Metrics:
         """The metrics with squared log-ratios turned into KLs, in nats per latent dimension."""
-        unit = self._dimensions if self.config.objective.log_prob == "mean" else 1
         square = "square_log_ratio"
         measured = {name: value for name, value in metrics.items() if not name.startswith(square)}
         squares = {name.replace(square, "kl"): value for name, value in metrics.items() if name.startswith(square)}
-        return {name: gaussian_kl(value * unit**2) / self._dimensions for name, value in squares.items()} | measured
+        return {name: gaussian_kl(value * self._per_log_prob**2) / self._dimensions for name, value in squares.items()} | measured
 
     def _set_learning_rate(self, share: float) -> float:
         rate = share * self.caution * self.config.training.learning_rate
@@ -329,12 +332,23 @@ def _accelerator(mixed_precision: str) -> Accelerator:
 
 
 def step_weights(replay: Replay, *, balanced: bool) -> Float[Tensor, " T"]:
-    """Factor on each step's log-ratio: 1, or the inverse of its sensitivity, scaled to mean 1 over the stochastic steps."""
+    """Weight of each step: 1, or the inverse of its sensitivity, scaled to mean 1 over the stochastic steps."""
     sensitivity = replay.transition.sensitivity(replay.grid)
     if not balanced:
         return torch.ones_like(sensitivity)
     inverse = torch.where(sensitivity > 0, 1 / sensitivity.clamp(min=1e-12), 0.0)
     return inverse / inverse[sensitivity > 0].mean()
+
+
+def looks_back(config: RunConfig, *, last: bool) -> bool:
+    """Whether an update of an objective without a reference measures how far the policy is from the pretrained model: the round's last, of an adapter."""
+    return last and config.adapter.method == "lora"
+
+
+def _with_drift(metrics: dict[str, Tensor], evidence: Evidence) -> dict[str, Tensor]:
+    """Of pictures the KL is measured by itself, or not at all; squared differences of errors say nothing of it."""
+    others = {name: value for name, value in metrics.items() if name != "square_log_ratio"}
+    return others if evidence.drift is None else others | {"kl": evidence.drift.mean(dim=1, keepdim=True).expand_as(metrics["loss"])}
 
 
 def _pairs(groups: Sequence[PromptGroup]) -> tuple[Int[Tensor, "P 2"], Float[Tensor, " P"], Float[Tensor, " P"]]:

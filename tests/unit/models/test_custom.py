@@ -15,7 +15,7 @@ from d3po.recipes import load_recipe
 from d3po.run.folder import create_run
 from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator
-from d3po.run.starting import numbered_starts, start
+from d3po.run.starting import numbered_starts, own_settings, start
 from d3po.run.workbench import Workbench
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -94,12 +94,16 @@ def test_samples_that_cannot_be_looked_at_are_refused() -> None:
         CustomPolicy(Line(), lora=LORA, seed=0).decode(torch.zeros(1, 1))
 
 
-@pytest.mark.parametrize(("example", "reward"), [("custom_points", "to_the_right"), ("custom_actions", "passes_above")])
+@pytest.mark.parametrize(
+    ("example", "reward", "objective"), [("custom_points", "to_the_right", "d3po"), ("custom_actions", "passes_above", "diffusion_dpo")]
+)
 def test_the_examples_train_and_their_exports_are_the_trained_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: str, reward: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: str, reward: str, objective: str
 ) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    begun = start(load_recipe("default"), {"model": f"custom:{example}:make", "feedback.reward": f"{example}:{reward}"})
+    """Both have 100 timesteps, where other models have 1000."""
+    named = {} if objective == "d3po" else own_settings(objective)
+    begun = start(load_recipe("default"), named | {"model": f"custom:{example}:make", "feedback.reward": f"{example}:{reward}"})
     config = override(begun.config, SMALL, where="test")
     prompts, held_out = numbered_starts(config)
     folder = create_run(tmp_path / "run", config, prompts=prompts, held_out=held_out)

@@ -53,8 +53,8 @@ def test_training_without_guidance_asks_the_sampler_again_from_the_first_round_o
         ("ddpo", 0, SEEN * 2),
         ("dpok", SEEN * 2, SEEN * 2),  # the pretrained model's step, for the exact KL
         ("diffusion_dpo", SEEN, SEEN),  # pictures are never guided; the reference looks at each noised picture too
-        ("mapo", 0, SEEN),
-        ("sft", 0, SEEN),
+        ("mapo", 4 * 5, SEEN),  # the round's last update, of one prompt, looks at the pretrained model too
+        ("sft", 4 * 5, SEEN),
         ("kto", 3 * SEEN, SEEN),  # policy and reference for the mean, the reference again for the loss
     ],
 )

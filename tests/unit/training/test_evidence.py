@@ -5,68 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from torch import Tensor, nn
 
 from d3po.diffusion.transition import noised, split_prediction
-from d3po.models.base import SamplerSettings
-from d3po.models.custom import CustomPolicy
-from d3po.objectives.base import Needs
-from d3po.options import PredictionType
-from d3po.storage.shards import Shard, writing_shard
-from d3po.training.data import PromptGroup
+from d3po.errors import ConfigError
+from d3po.options import LastStep, PredictionType
 from d3po.training.evidence import Pictures, Trajectories
-from d3po.training.replay import Replay
-
-STEPS = 4
-
-
-class Shift(nn.Module):
-    """Predicts the noise as a shift of x_t; the shift is what a LoRA on its one layer moves."""
-
-    sample_shape = (3,)
-    prediction = "epsilon"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 3)
-        self.alphas_cumprod = torch.linspace(0.999, 0.01, 1000)
-
-    def predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
-        return self.layer(x_t)
-
-
-def policy(moved: float = 0.0) -> CustomPolicy:
-    torch.manual_seed(0)
-    made = CustomPolicy(Shift(), lora={"rank": 1, "alpha": 1.0, "targets": "linear"}, seed=0)
-    with torch.no_grad():
-        for name, parameter in made.trainable().items():
-            if "lora_B" in name:
-                parameter.add_(moved)
-    return made
-
-
-def replay(made: CustomPolicy) -> Replay:
-    sampler = made.sampler(SamplerSettings(steps=STEPS))
-    return Replay(transition=sampler.transition, grid=sampler.grid, guidance=1.0, reduce="mean")
-
-
-def group(folder: Path, text: str = "a", images: int = 2) -> PromptGroup:
-    path = folder / f"{text}.safetensors"
-    generator = torch.Generator().manual_seed(len(text))
-    with writing_shard(path, num_steps=STEPS, batch=images, latent_shape=(3,), dtype="float32") as shard:
-        shard.append(torch.randn(images, 3, generator=generator))
-        for _ in range(STEPS):
-            shard.append(torch.randn(images, 3, generator=generator), torch.zeros(images))
-        shard.finish()
-    nothing = torch.zeros(0)
-    return PromptGroup(
-        prompt=0, identity=text, shard=Shard(path=path), rows=torch.arange(images), pairs=torch.zeros(0, 2, dtype=torch.long),
-        targets=nothing, weights=nothing, reference=torch.zeros(STEPS, images),
-    )  # fmt: skip
-
-
-def needs(reference: str = "chosen", *, exact_kl: bool = False) -> Needs:
-    return Needs(labels="pairs", evidence="pictures", reference=reference, exact_kl=exact_kl)  # pyright: ignore[reportArgumentType]
+from tests.unit.training.linear import group, needs, policy, replay
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
@@ -89,7 +33,7 @@ def test_an_exact_prediction_gives_back_picture_and_noise(kind: PredictionType) 
 
 def test_the_evidence_of_pictures_is_how_much_better_they_are_denoised(tmp_path: Path) -> None:
     made = policy(moved=0.5)
-    mine, steps, how = group(tmp_path), torch.tensor([100, 700]), replay(made)
+    mine, steps, how = group(tmp_path), torch.tensor([300, 700]), replay(made)
     evidence = Pictures(made, how, needs()).read([mine], made.encode_prompts(["a"]), steps, (0, 0, 0))
     clean = mine.clean()
     for place, timestep in enumerate(steps.tolist()):
@@ -131,16 +75,19 @@ def test_noise_is_shared_within_a_prompt_and_not_between_prompts_updates_or_time
     assert len({tuple(each.tolist()) for each in drawn}) == 4
 
 
-def test_the_exact_kl_is_that_of_two_gaussians(tmp_path: Path) -> None:
+@pytest.mark.parametrize("images", [1, 2])
+def test_the_exact_kl_is_that_of_two_gaussians(tmp_path: Path, images: int) -> None:
+    """Of one image too, where a published script's is 0."""
     made = policy(moved=0.5)
-    mine, steps, how = group(tmp_path), torch.tensor([1, 2]), replay(made)
+    mine, steps, how = group(tmp_path, images=images), torch.tensor([1, 2]), replay(made)
     evidence = Trajectories(made, how, needs(exact_kl=True)).read([mine], made.encode_prompts(["a"]), steps, (0, 0, 0))
     assert evidence.kl is not None
+    assert (evidence.kl > 0).all()
     for place, step in enumerate(steps.tolist()):
         x_t = mine.shard.latents(step)
-        theirs = how.step(made, x_t[None], torch.tensor([step]), made.encode_prompts(["a"] * 2))
+        theirs = how.step(made, x_t[None], torch.tensor([step]), made.encode_prompts(["a"] * images))
         with made.without_adapter():
-            before = how.step(made, x_t[None], torch.tensor([step]), made.encode_prompts(["a"] * 2))
+            before = how.step(made, x_t[None], torch.tensor([step]), made.encode_prompts(["a"] * images))
         policies = [torch.distributions.Normal(s.mean, s.std[:, None]) for s in (theirs, before)]
         torch.testing.assert_close(evidence.kl[place], torch.distributions.kl_divergence(*policies).mean(dim=1))
     evidence.kl.sum().backward()
@@ -162,6 +109,25 @@ def test_the_drift_of_pictures_is_the_kl_of_a_samplers_step(tmp_path: Path) -> N
     kl = (theirs.mean - before.mean).square().mean(dim=1) / (2 * theirs.std**2)
     assert evidence.drift is not None
     torch.testing.assert_close(evidence.drift[0], kl, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("last_step", ["model", "clamped"])
+def test_over_all_timesteps_the_drift_weighs_what_the_samplers_steps_weigh(last_step: LastStep) -> None:
+    made = policy()
+    how = replay(made, last_step=last_step)
+    weights = Pictures(made, how, needs())._sensitivity(torch.arange(1, 1000)) ** 2
+    assert weights.mean().item() == pytest.approx((how.transition.sensitivity(how.grid) ** 2).mean().item(), rel=0.02)
+    assert (weights[:200] == 0).all() == (last_step == "model"), "a last step without noise shows nothing"
+
+
+def test_timesteps_are_as_many_as_the_models() -> None:
+    made = policy(timesteps=100)
+    pictures = Pictures(made, replay(made), needs())
+    choices = pictures.choices((0, 1000))
+    assert (int(choices[0]), int(choices[-1])) == (1, 99)
+    assert pictures.progress(choices[[0, -1]]) == [0.98, 0.0]
+    with pytest.raises(ConfigError, match=r"\[250, 1000\], which holds none of the model's timesteps \(1 to 99\)"):
+        pictures.choices((250, 1000))
 
 
 def test_an_update_costs_pictures_as_many_rows_as_trajectories() -> None:
