@@ -43,6 +43,18 @@ def test_pictures_decoded_bit_by_bit_are_the_same(folder: Path, decoding: Decodi
     torch.testing.assert_close(policy.decode(latents), loaded(folder).decode(latents), rtol=0, atol=1e-6)
 
 
+def test_many_prompts_are_encoded_few_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("d3po.models.pipeline.PROMPTS_PER_CALL", 2)
+    policy, sizes = loaded(folder), list[int]()
+    encode = policy._encode
+    monkeypatch.setattr(policy, "_encode", lambda prompts: sizes.append(len(prompts)) or encode(prompts))
+    few = encoded(policy)
+    assert sizes == [2, 2], "three prompts and the negative one"
+    monkeypatch.undo()
+    for name, value in encoded(policy).items():
+        torch.testing.assert_close(few[name], value, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("text_encoders", ["offload", "free"])
 def test_embeddings_made_once_are_those_made_together(folder: Path, tmp_path: Path, text_encoders: TextEncoders) -> None:
     expected = encoded(loaded(folder))
