@@ -1,5 +1,7 @@
 """A network divided among processes: as one process computes, and each holding its share."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -13,11 +15,13 @@ from d3po.errors import ConfigError
 from d3po.models.base import AbstractPolicy, PolicySettings
 from d3po.models.load import load_policy
 from d3po.run.folder import RunFolder
-from tests.e2e.conftest import d3po, d3po_process
+from tests.e2e.conftest import d3po, environment
 from tests.e2e.test_processes import SETTINGS, alone, weights
 from tests.tiny import save_tiny
 
-SHORT = SETTINGS | {"training.epochs": "2", "sampling.prompts_per_round": "2", "sampling.prompts_per_shard": "2"}
+SHORT = SETTINGS | {"rounds": "1", "training.epochs": "2", "sampling.prompts_per_round": "2", "sampling.prompts_per_shard": "2"}
+LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+"""`torchrun`, as docs/several-processes.md calls it."""
 DIVIDED = {"hardware.divide": "true"}
 
 
@@ -68,7 +72,8 @@ def test_a_divided_network_predicts_and_learns_as_a_whole_one(family: str, tmp_p
 @pytest.mark.slow
 def test_two_processes_with_half_a_network_each_train_what_one_does(make_run: Callable[..., RunFolder]) -> None:
     one, two = make_run("one", SHORT), make_run("two", SHORT | DIVIDED)
-    result = d3po_process("run", two.path, "--num-processes", "2")
+    words = [*LAUNCHER, "-m", "d3po", "run", two.path]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, env=environment())
     assert result.returncode == 0, result.stderr
     expected = alone(one)
     for name, value in weights(two).items():
