@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from PIL import Image
 from torch.distributed.tensor import DTensor
 
 from d3po.config import RunConfig, override
@@ -17,7 +18,7 @@ from d3po.models.load import load_policy
 from d3po.run.folder import RunFolder
 from tests.e2e.conftest import d3po, environment
 from tests.e2e.test_processes import SETTINGS, alone, weights
-from tests.tiny import save_tiny
+from tests.tiny import TINY, save_tiny
 
 SHORT = SETTINGS | {"rounds": "1", "training.epochs": "2", "sampling.prompts_per_round": "2", "sampling.prompts_per_shard": "2"}
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -33,7 +34,10 @@ def one_process_group(tmp_path: Path) -> Generator[None, None, None]:
 
 
 def small_policy(family: str, directory: Path) -> AbstractPolicy:
-    sizes = PolicySettings(width=8, height=8)
+    picture, mask = directory / "picture.png", directory / "mask.png"
+    Image.new("RGB", (8, 8), "red").save(picture)
+    Image.linear_gradient("L").resize((8, 8)).save(mask)
+    sizes = PolicySettings(width=8, height=8, inpaint_image=str(picture), inpaint_mask=str(mask))
     policy = load_policy(
         str(save_tiny(family, directory / family)), lora={"rank": 2, "alpha": 2.0, "targets": "attention"}, seed=0, settings=sizes
     )
@@ -54,7 +58,7 @@ def predictions(policy: AbstractPolicy) -> list[torch.Tensor]:
 
 
 @pytest.mark.usefixtures("one_process_group")
-@pytest.mark.parametrize("family", ["stable-diffusion", "sdxl", "sd3", "flux", "pixart"])
+@pytest.mark.parametrize("family", TINY)
 def test_a_divided_network_predicts_and_learns_as_a_whole_one(family: str, tmp_path: Path) -> None:
     policy = small_policy(family, tmp_path)
     whole = predictions(policy)
