@@ -145,6 +145,7 @@ class Judge(Section):
     output_price: float = Field(default=0.0, ge=0, description="of a million tokens written")
     max_cost: float = Field(default=0.0, ge=0, description="no call is made once the run's judging has cost this much; 0 is no cap")
     picture_tokens: Count = Field(default=1000, description="tokens that a picture counts as, for the estimate")
+    answer_tokens: Count = Field(default=400, description="that an answer may take; a model that thinks before it answers needs thousands")
     min_consistency: float = Field(
         default=0.6, ge=0, le=1, description="a round is not trained on a judge that says the same in both orders of fewer of its pairs"
     )

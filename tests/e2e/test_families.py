@@ -151,7 +151,8 @@ def test_every_family_but_custom_has_a_tiny_pipeline() -> None:
 def test_pictures_alone_can_be_trained_on(trained: Trained, tmp_path: Path) -> None:
     bench = opened(trained.folder)
     policy = bench.policy
-    size = policy.decode(torch.zeros(1, *policy.latent_shape)).shape[2:]
+    size = policy.picture_size()
+    assert size == tuple(policy.decode(torch.zeros(1, *policy.latent_shape)).shape[2:])
     latents = policy.encode(torch.rand(2, 3, *size))
     assert tuple(latents.shape) == (2, *policy.latent_shape)
     with writing_shard(tmp_path / "pictures", num_steps=0, batch=2, latent_shape=policy.latent_shape, dtype="float32") as writer:

@@ -45,7 +45,7 @@ def test_a_model_judges_a_round_as_an_annotator_of_its_own_kind(make_run: MakeRu
     }
     wins = [vote for vote in votes if vote.answer.outcome == "win"]
     assert wins
-    assert all(brightness[vote.answer.winner or 0] >= min(brightness[image] for image in vote.images) for vote in wins)
+    assert all(brightness[vote.answer.winner or 0] == max(brightness[image] for image in vote.images) for vote in wins)
     record = json.loads((bench.folder.verdicts / "round-000.json").read_text())
     assert record["consistent"] == {"count": 12, "total": 12}
     said = capsys.readouterr().out

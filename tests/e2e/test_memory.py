@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from d3po.preferences.store import PictureRecord
+from d3po.run.encoding import encoded
 from d3po.run.feedback import compare_round
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
@@ -14,6 +16,7 @@ from d3po.run.sampling import sample_round
 from d3po.run.training import train_round
 from d3po.run.workbench import Workbench
 from d3po.storage.shards import Shard
+from d3po.training.reference import reference_log_probs
 
 SHORT = {"training.epochs": "1", "training.learning_rate": "1e-4", "sampling.steps": "3", "sampling.prompts_per_round": "2"}
 SPARING = {
@@ -35,18 +38,32 @@ class Listener(Narrator):
         self.said.append(text)
 
 
+def opened(folder: RunFolder) -> Workbench:
+    return Workbench(folder=folder, config=folder.config(), narrator=Listener())
+
+
+def said(bench: Workbench) -> list[str]:
+    """What was said of memory."""
+    assert isinstance(bench.narrator, Listener)
+    return [line for line in bench.narrator.said if "memory" in line]
+
+
+def cramped(method: Any, most: int) -> Any:
+    """A method of a policy on a device that has room for `most` images at a time."""
+
+    def attempt(images: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(images) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return method(images, *rest)
+
+    return attempt
+
+
 def one_round(folder: RunFolder, most: int | None = None) -> Workbench:
     """A round, on a device that has room for `most` images at a time, or for any number."""
-    bench = Workbench(folder=folder, config=folder.config(), narrator=Listener())
+    bench = opened(folder)
     if most:
-        predict: Any = bench.policy.predict
-
-        def cramped(x_t: torch.Tensor, *rest: Any) -> torch.Tensor:
-            if len(x_t) > most:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-            return predict(x_t, *rest)
-
-        bench.policy.predict = cramped
+        bench.policy.predict = cramped(bench.policy.predict, most)
     folder.mark_started(bench.config)
     sample_round(bench, 0)
     compare_round(bench, 0)
@@ -57,9 +74,7 @@ def one_round(folder: RunFolder, most: int | None = None) -> Workbench:
 def test_a_run_that_spares_memory_makes_the_same_pictures_and_updates(make_run: Callable[..., RunFolder]) -> None:
     plain = one_round(make_run("plain", SHORT))
     sparing = one_round(make_run("sparing", SHORT | SPARING), most=4)
-    listener = sparing.narrator
-    assert isinstance(listener, Listener)
-    assert [line for line in listener.said if "memory" in line] == [
+    assert said(sparing) == [
         "sampling: 6 rows at a time do not fit into memory; going on with 3",
         "training: 9 rows at a time do not fit into memory; going on with 5",
     ]
@@ -71,6 +86,48 @@ def test_a_run_that_spares_memory_makes_the_same_pictures_and_updates(make_run: 
     assert len(list(sparing.folder.embeddings.iterdir())) == 3, "two prompts and the negative one"
     for name, weight in plain.policy.trainable().items():
         torch.testing.assert_close(sparing.policy.trainable()[name], weight, rtol=0, atol=1e-5)
+
+
+def test_the_reference_is_asked_and_pictures_are_encoded_in_halves_where_they_do_not_fit(
+    make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("d3po.training.fitting.clear_device_cache", lambda **_: None)
+    bench = opened(make_run(settings=SHORT))
+    sample_round(bench, 0)
+    shard, condition = Shard(path=bench.folder.shard(0, 0)), bench.policy.encode_prompts(["a cat"] * 6)
+    pictures = [
+        PictureRecord(
+            id=image.id,
+            series="s",
+            prompt_id=0,
+            prompt="a cat",
+            number=0,
+            path=image.path,
+            sha256="",
+            origin="imported",
+            model="",
+            policy="",
+        )
+        for image in bench.store.pictures.images(0)
+    ]
+
+    def made() -> tuple[torch.Tensor, torch.Tensor]:
+        log_probs = reference_log_probs(bench.policy, bench.replay, shard, condition, max_rows=5, fitting=bench.reference_fits)
+        (latents,) = {place[0] for place in encoded(bench, pictures).values()}
+        kept = latents.latents(0)
+        latents.path.unlink()
+        return log_probs, kept
+
+    whole = made()
+    assert said(bench) == []
+    for method in ("predict", "encode"):
+        monkeypatch.setattr(bench.policy, method, cramped(getattr(bench.policy, method), 3))
+    for halves, together in zip(made(), whole, strict=True):
+        torch.testing.assert_close(halves, together, rtol=0, atol=1e-5, equal_nan=True)
+    assert said(bench) == [
+        "reference log-probs: 5 rows at a time do not fit into memory; going on with 3",
+        "encoding: 6 rows at a time do not fit into memory; going on with 3",
+    ]
 
 
 def test_a_run_with_channels_last_saves_its_moving_reference_and_its_model(make_run: Callable[..., RunFolder], tmp_path: Path) -> None:

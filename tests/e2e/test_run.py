@@ -100,7 +100,7 @@ def test_adapter_off_reference_is_the_pretrained_model(make_run: MakeRun) -> Non
 
     for group in groups:
         rows = condition.rows(torch.full((6,), group.prompt))
-        expected = reference_log_probs(fresh.policy, fresh.replay, group.shard, rows, max_rows=64)
+        expected = reference_log_probs(fresh.policy, fresh.replay, group.shard, rows, max_rows=64, fitting=fresh.reference_fits)
         torch.testing.assert_close(group.reference, expected[:, group.rows], equal_nan=True, rtol=0, atol=1e-5)
 
 

@@ -97,6 +97,8 @@ def run(
     """Sample, compare, train and evaluate, round after round, to the end; then write the report."""
     if num_processes > 1 and not dry_run:
         return _launched(num_processes)
+    if dry_run and not _alone():
+        return None
     changes = dict(_assignment(text) for text in set_ or [])
     if feedback is not None:
         changes["feedback.source"] = feedback
@@ -326,6 +328,14 @@ def _launched(processes: int) -> None:
         elif not word.startswith("--num-processes="):
             kept.append(word)
     launch(kept, processes)
+
+
+def _alone() -> bool:
+    """Leave the team that a launcher started, whose processes would all plan the same; whether this was its first process."""
+    first = os.environ.get("RANK", "0") == "0"
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        os.environ.pop(name, None)
+    return first
 
 
 def _next_round(bench: "Workbench") -> int:

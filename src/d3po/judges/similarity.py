@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
@@ -24,12 +24,14 @@ class TwoTowers:
     Args:
         model: folder or hub id of its weights.
         processor: folder or hub id of its tokenizer and picture preprocessing.
+        whole: show all of a picture that is not square, between black bars; else its middle square.
     """
 
-    def __init__(self, model: str, processor: str) -> None:
+    def __init__(self, model: str, processor: str, *, whole: bool = False) -> None:
         self._device = device()
         self._model: Any = CLIPModel.from_pretrained(model, use_safetensors=True)
         self._model.eval().to(self._device)
+        self._whole = whole
         self._processor: Any = CLIPProcessor.from_pretrained(processor)
         self._embed_prompt = lru_cache(REMEMBERED_PROMPTS)(self._embed_prompt_anew)
 
@@ -42,7 +44,10 @@ class TwoTowers:
     @torch.inference_mode()
     def embed_picture(self, image: Image.Image) -> Tensor:
         """Its embedding of length 1, shape (D,)."""
-        inputs = self._processor(images=image.convert("RGB"), return_tensors="pt").to(self._device)
+        shown = image.convert("RGB")
+        if self._whole:
+            shown = _between_bars(shown, self._model.config.vision_config.image_size)
+        inputs = self._processor(images=shown, return_tensors="pt").to(self._device)
         return _unit(self._model.get_image_features(**inputs).pooler_output[0])
 
     @torch.inference_mode()
@@ -69,9 +74,17 @@ def pickscore(folder: str = "") -> Callable[[Image.Image, str], float]:
 
 
 def hpsv2(folder: str = "") -> Callable[[Image.Image, str], float]:
-    """100 * cosine (Wu et al. 2023, arXiv 2306.09341), as papers print it."""
-    towers = TwoTowers(folder or HPSV2, folder or CLIP_H_PROCESSOR)
+    """100 * cosine (Wu et al. 2023, arXiv 2306.09341), as papers print it; it was tuned on whole pictures between black bars."""
+    towers = TwoTowers(folder or HPSV2, folder or CLIP_H_PROCESSOR, whole=True)
     return lambda image, prompt: 100 * towers.cosine(image, prompt)
+
+
+def _between_bars(image: Image.Image, side: int) -> Image.Image:
+    """The picture with its longer side brought to `side`, in the middle of a black square."""
+    small = ImageOps.contain(image, (side, side), Image.Resampling.BICUBIC)
+    square = Image.new("RGB", (side, side))
+    square.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
+    return square
 
 
 def _unit(embedding: Tensor) -> Tensor:

@@ -155,6 +155,11 @@ class AbstractPolicy(ABC):
     def decode(self, latents: Float[Tensor, " B *latent"]) -> Float[Tensor, "B 3 height width"]:
         """Pictures in [0, 1]."""
 
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width in pixels of what `decode` makes of latents of the model's own shape."""
+        height, width = self.decode(torch.zeros(1, *self.latent_shape, device=self.device)).shape[2:]
+        return height, width
+
     @abstractmethod
     def encode(self, pictures: Float[Tensor, "B 3 height width"]) -> Float[Tensor, " B *latent"]:
         """The latents of pictures in [0, 1] of the size that `decode` gives; the mode, where the encoder gives a distribution.

@@ -24,6 +24,9 @@ from d3po.options import Decoding
 if TYPE_CHECKING:
     from d3po.models.divided import DividedNetwork
 
+PROMPTS_PER_CALL = 16
+"""Of the text encoders: they are large, and a round may have hundreds."""
+
 
 class PipelinePolicy(AbstractPolicy):
     """A diffusers pipeline with a LoRA on its denoiser (or, with `lora=None`, with the whole denoiser trained).
@@ -98,7 +101,8 @@ class PipelinePolicy(AbstractPolicy):
                 return [self._encode(batch) for batch in batches]
 
         if self.prompt_cache is None:
-            return encode([prompts])[0]
+            parts = encode([prompts[start : start + PROMPTS_PER_CALL] for start in range(0, len(prompts), PROMPTS_PER_CALL)])
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         kept = encode_once(prompts, self.prompt_cache, encode)
         return {name: torch.cat([kept[prompt][name].to(self.device) for prompt in prompts]) for name in kept[prompts[0]]}
 
@@ -216,9 +220,17 @@ class PipelinePolicy(AbstractPolicy):
         return value.to(self._dtype) if value.is_floating_point() else value
 
     def latent_shape_of(self, width: int, height: int) -> tuple[int, ...]:
-        factor = getattr(self.pipeline, "vae_scale_factor", 1)
         sides = zip((height, width), self._own_sides(), strict=True)
-        return (self._latent_channels(), *(self._in_latents(pixels, own, factor) for pixels, own in sides))
+        return (self._latent_channels(), *(self._in_latents(pixels, own, self._pixels_a_latent) for pixels, own in sides))
+
+    def picture_size(self) -> tuple[int, int]:
+        _, height, width = self.latent_shape
+        return height * self._pixels_a_latent, width * self._pixels_a_latent
+
+    @property
+    def _pixels_a_latent(self) -> int:
+        """Pixels along a side of what one place in the latents stands for."""
+        return getattr(self.pipeline, "vae_scale_factor", 1)
 
     def _own_sides(self) -> tuple[int, ...]:
         """Height and width in latents of the pictures that the network was trained on."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusers.utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
 
 from d3po.models.peft_folder import save_peft_folder
@@ -11,12 +12,18 @@ from d3po.models.pipeline import PipelinePolicy
 
 
 class PixArtPolicy(PipelinePolicy):
-    """A `PixArtSigmaPipeline`. Its transformer also predicts a variance, which is left aside, as its own pipeline does."""
+    """A `PixArtSigmaPipeline`. Its transformer also predicts a variance, which is left aside, as its own pipeline does.
+
+    Prompts are cleaned as its own pipeline cleans them: of markup and addresses where ftfy and beautifulsoup4 are installed, else put in small letters alone.
+    """
 
     denoiser = "transformer"
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        text, mask, _, _ = self.pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False, device=self.device)
+        cleaned = is_bs4_available() and is_ftfy_available()
+        text, mask, _, _ = self.pipeline.encode_prompt(
+            list(prompts), do_classifier_free_guidance=False, device=self.device, clean_caption=cleaned
+        )
         return {"text": text, "mask": mask}
 
     def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ Purpose = Literal["train", "gold", "blind", "repeat"]
 """What an answer is for: training; checking the annotator; before against after; or whether somebody says the same again. Only the first is trained on."""
 
 Outcome = Literal["win", "tie", "both_bad", "skip", "flag", "rank", "best_worst", "marks", "up", "down", "score", "share"]
-"""What an answer says. `share` is a soft preference between two pictures, as imported data may hold."""
+"""What an answer says. `share` is a soft preference between two pictures, as imported data may hold and models with log-probs give."""
 
 AnnotatorKind = Literal["human", "model", "rule"]
 Role = Literal["admin", "annotator"]

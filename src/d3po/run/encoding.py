@@ -28,7 +28,7 @@ def encoded(bench: Workbench, pictures: Sequence[PictureRecord]) -> dict[int, tu
         CorruptFileError: a picture's file is gone or cannot be read.
     """
     found: dict[int, tuple[Shard, int]] = {}
-    own = tuple(bench.policy.decode(torch.zeros(1, *bench.policy.latent_shape, device=bench.policy.device)).shape[2:])
+    own = bench.policy.picture_size()
     with bench.narrator.bar("encoding pictures", total=len(pictures)) as bar:
         for (width, height), together in _parts(bench, pictures):
             size = (height, width) if width else own
@@ -72,14 +72,15 @@ def _name(bench: Workbench, pictures: Sequence[PictureRecord], size: tuple[int, 
 
 
 def _encode(bench: Workbench, pictures: Sequence[PictureRecord], shard: Shard, size: tuple[int, ...]) -> None:
-    parts = [
-        bench.policy.encode(torch.stack([_pixels(bench, picture, size) for picture in pictures[i : i + PICTURES_PER_CALL]])).cpu()
-        for i in range(0, len(pictures), PICTURES_PER_CALL)
-    ]
-    shape = tuple(parts[0].shape[1:])
+    latents = bench.encoding_fits.split(
+        lambda rows: bench.policy.encode(torch.stack([_pixels(bench, picture, size) for picture in pictures[rows]])).cpu(),
+        len(pictures),
+        most=PICTURES_PER_CALL,
+    )
+    shape = tuple(latents.shape[1:])
     shard.path.parent.mkdir(exist_ok=True)
     with writing_shard(shard.path, num_steps=0, batch=len(pictures), latent_shape=shape, dtype=bench.config.sampling.stored) as writer:
-        writer.append(torch.cat(parts))
+        writer.append(latents)
         writer.finish()
 
 

@@ -221,7 +221,13 @@ def _of_shard(bench: Workbench, round: int, shard: Shard, condition: Condition, 
         return cached
     within = reference_context(bench, kind, references)
     log_probs = reference_log_probs(
-        bench.policy, bench.trainer.replay, shard, condition, max_rows=bench.config.training.max_rows, within=within
+        bench.policy,
+        bench.trainer.replay,
+        shard,
+        condition,
+        max_rows=bench.config.training.max_rows,
+        fitting=bench.reference_fits,
+        within=within,
     )
     content = save({"log_probs": log_probs})
     write_atomically(shard.path.with_suffix(f".reference-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"), content)

@@ -71,7 +71,14 @@ def _ask(bench: Workbench, purse: Purse, pairs: list[PicturePair], round: int) -
     patience = Patience(timeout=settings.timeout_seconds, attempts=settings.attempts)
     client = ChatClient(settings.url, key=os.environ.get(settings.key_variable), patience=patience, purse=purse)
     cache = VerdictCache(bench.folder.verdicts, model=settings.model, criterion=settings.criterion)
-    judge = VisionJudge(model=settings.model, criterion=settings.criterion, client=client, cache=cache, concurrency=settings.concurrency)
+    judge = VisionJudge(
+        model=settings.model,
+        criterion=settings.criterion,
+        client=client,
+        cache=cache,
+        concurrency=settings.concurrency,
+        most_tokens=settings.answer_tokens,
+    )
     try:
         with bench.narrator.bar(f"round {round}: judging", total=len(pairs)) as bar:
             return judge.judge_all(pairs, bar.advance)

@@ -123,6 +123,16 @@ class Workbench:
         """How many pictures fit in the decoder."""
         return self._fitting("decoding")
 
+    @cached_property
+    def encoding_fits(self) -> Fitting:
+        """How many pictures fit in the encoder."""
+        return self._fitting("encoding")
+
+    @cached_property
+    def reference_fits(self) -> Fitting:
+        """How many rows of the network fit where the reference is asked."""
+        return self._fitting("reference log-probs")
+
     def _fitting(self, what: str) -> Fitting:
         return Fitting(what, self.narrator.say, halve=self.config.hardware.may_halve)
 

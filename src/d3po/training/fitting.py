@@ -41,15 +41,15 @@ class Fitting:
                 self._shrink(size, error)
             clear_device_cache(garbage_collection=True)  # outside the handler, whose traceback holds what was allocated
 
-    def split(self, work: Callable[[slice], Tensor], rows: int) -> Tensor:
-        """`work` on consecutive parts of `rows` rows, its results one below the other."""
+    def split(self, work: Callable[[slice], Tensor], rows: int, *, most: int | None = None) -> Tensor:
+        """`work` on consecutive parts of `rows` rows, at most `most` in each, its results one below the other."""
 
         def parts(size: int) -> Tensor:
             if size == rows:
                 return work(slice(0, rows))
             return torch.cat([work(slice(start, min(start + size, rows))) for start in range(0, rows, size)])
 
-        return self.run(parts, rows)
+        return self.run(parts, min(rows, most or rows))
 
     def _shrink(self, size: int, error: RuntimeError) -> None:
         if not self._halve or size == 1:

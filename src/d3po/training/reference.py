@@ -9,6 +9,7 @@ from torch import Tensor
 
 from d3po.models.base import AbstractPolicy, Condition
 from d3po.storage.shards import Shard
+from d3po.training.fitting import Fitting
 from d3po.training.replay import Replay
 
 
@@ -20,9 +21,10 @@ def reference_log_probs(
     condition: Condition,
     *,
     max_rows: int,
+    fitting: Fitting,
     within: AbstractContextManager[None] | None = None,
 ) -> Float[Tensor, "T B"]:
-    """log pi_ref of all T steps of a shard's B images; nan where a step is deterministic.
+    """log pi_ref of all T steps of a shard's B images, at most `max_rows` at a time; nan where a step is deterministic.
 
     `within` switches the policy to the reference, as `policy.without_adapter()` does. `condition` has one row per image.
     """
@@ -30,13 +32,19 @@ def reference_log_probs(
     trainable = replay.transition.stochastic(replay.grid)
     images = shard.latents(0).shape[0]
     result = torch.full((len(replay.grid), images), torch.nan)
+
+    def of_step(step: int) -> Tensor:
+        x_t, x_next, at = shard.latents(step), shard.latents(step + 1), torch.tensor([step])
+
+        def part(rows: slice) -> Tensor:
+            theirs = condition.rows(torch.arange(images)[rows])
+            return replay.log_probs(policy, x_t[None, rows], x_next[None, rows], at, theirs)[0].cpu()
+
+        return fitting.split(part, images, most=max_rows)
+
     with within or nullcontext():
         for step in trainable.nonzero().flatten().tolist():
-            x_t, x_next = shard.latents(step), shard.latents(step + 1)
-            for rows in torch.arange(images).split(max_rows):
-                result[step, rows] = replay.log_probs(
-                    policy, x_t[None, rows], x_next[None, rows], torch.tensor([step]), condition.rows(rows)
-                )[0].cpu()
+            result[step] = of_step(step)
     return result
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -76,13 +77,24 @@ def serving(behaviour: Behaviour) -> Generator[Stub, None, None]:
         thread.join()
 
 
-def completion(text: str, *, read: int = 100, written: int = 10) -> Reply:
-    body = {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": read, "completion_tokens": written}, "id": "x"}
+def completion(text: str | None, *, tokens: Any = None, read: int = 100, written: int = 10) -> Reply:
+    choice = {"message": {"content": text}, "logprobs": tokens}
+    body = {"choices": [choice], "usage": {"prompt_tokens": read, "completion_tokens": written}, "id": "x"}
     return 200, {}, json.dumps(body).encode()
 
 
 def verdict(choice: str) -> Reply:
-    return completion(json.dumps({"reason": "because", "choice": choice}))
+    return completion(json.dumps({"choice": choice, "reason": "because"}))
+
+
+def weighed(**probabilities: float) -> Reply:
+    """A verdict for the likeliest, with the log-probs of all; the choice's token begins with the quotation mark before it."""
+    listed = [{"token": f'"{choice[:3]}', "logprob": math.log(share)} for choice, share in probabilities.items()]
+    choice = max(probabilities, key=lambda each: probabilities[each])
+    said = {"token": f'"{choice[:3]}', "logprob": math.log(probabilities[choice]), "top_logprobs": listed}
+    around = [{"token": token, "logprob": 0.0} for token in ('{"choice":', " ", choice[3:], '", "reason": "because"}')]
+    text = json.dumps({"choice": choice, "reason": "because"})
+    return completion(text, tokens={"content": [*around[:2], said, *around[2:]]})
 
 
 def brighter(body: dict[str, Any], number: int) -> Reply:

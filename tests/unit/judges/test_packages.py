@@ -86,7 +86,16 @@ def test_what_will_be_downloaded_is_said_before_it_is(name: str, monkeypatch: py
         assert all(fact in said[0] for fact in (download.name, download.size, download.licence, download.url))
     said.clear()
     load_reward(f"{name}:/a/folder", said.append)
-    assert not said
+    assert said == [f"judge {name}: {entry.reports}"] * bool(entry.reports)
+
+
+def test_mediapipe_is_said_to_report_to_google_before_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("d3po.feedback.rewards.catalogue.find_spec", lambda name: True)
+    for name in ("hands", "pose"):
+        said = list[str]()
+        monkeypatch.setitem(vars(JUDGES[name]), "make", lambda argument, said=said: pytest.fail("too late") if not said else len)
+        load_reward(f"{name}:/a/file.task", said.append)
+        assert "to Google" in said[0]
 
 
 def test_torch_is_imported_only_for_judges_that_need_it() -> None:

@@ -21,10 +21,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip(tmp_path_factory.mktemp("clip"), logit_scale=math.log(20))
 
 
-def cosine(folder: Path, prompt: str = PROMPT) -> float:
+def cosine(folder: Path, prompt: str = PROMPT, picture: Image.Image = PICTURE) -> float:
     """transformers' own logits without their scale."""
     model = CLIPModel.from_pretrained(folder)
-    inputs = CLIPProcessor.from_pretrained(folder)(text=prompt, images=PICTURE, return_tensors="pt")
+    inputs = CLIPProcessor.from_pretrained(folder)(text=prompt, images=picture, return_tensors="pt")
     with torch.no_grad():
         return float(model(**inputs).logits_per_image / model.logit_scale.exp())
 
@@ -45,7 +45,7 @@ class Fixed(TwoTowers):
 
 @pytest.mark.parametrize(("value", "clip", "pick", "hps"), [(0.3, 30, 15, 30), (0, 0, 0, 0), (-0.2, 0, -10, -20), (1, 100, 50, 100)])
 def test_scores_of_known_cosines(value: float, clip: float, pick: float, hps: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("d3po.judges.similarity.TwoTowers", lambda model, processor: Fixed(value))
+    monkeypatch.setattr("d3po.judges.similarity.TwoTowers", lambda model, processor, whole=False: Fixed(value))
     assert clip_score()(PICTURE, PROMPT) == pytest.approx(clip)
     assert pickscore()(PICTURE, PROMPT) == pytest.approx(pick)
     assert hpsv2()(PICTURE, PROMPT) == pytest.approx(hps)
@@ -61,10 +61,20 @@ def test_the_cosine_is_transformers_own(folder: Path) -> None:
 def test_judges_are_read_from_a_folder_by_name(folder: Path) -> None:
     value = cosine(folder)
     assert load_reward(f"pickscore:{folder}", print)(PICTURE, PROMPT) == pytest.approx(20 * value, abs=1e-4)
-    assert load_reward(f"hpsv2:{folder}", print)(PICTURE, PROMPT) == pytest.approx(100 * value, abs=1e-3)
     assert load_reward(f"clip_score:{folder}", print)(PICTURE, PROMPT) == pytest.approx(max(100 * value, 0), abs=1e-3)
     mixed = load_reward(f"weighted:2*pickscore:{folder}+1*brightness", print)(PICTURE, PROMPT)
     assert mixed == pytest.approx(40 * value + load_reward("brightness", print)(PICTURE, PROMPT), abs=1e-3)
+
+
+@pytest.mark.parametrize(("size", "shown", "corner"), [((40, 20), (8, 4), (0, 2)), ((12, 20), (5, 8), (1, 0)), ((9, 9), (8, 8), (0, 0))])
+def test_hpsv2_sees_the_whole_picture_between_black_bars(
+    size: tuple[int, int], shown: tuple[int, int], corner: tuple[int, int], folder: Path
+) -> None:
+    """The model looks at 8 x 8 pixels: 40 x 20 becomes 8 x 4 with two rows of black above and below; 12 x 20 becomes 5 x 8, one column left, two right."""
+    picture = Image.linear_gradient("L").rotate(90).resize(size).convert("RGB")
+    square = Image.new("RGB", (8, 8), "black")
+    square.paste(picture.resize(shown, Image.Resampling.BICUBIC), corner)
+    assert load_reward(f"hpsv2:{folder}", print)(picture, PROMPT) == pytest.approx(100 * cosine(folder, picture=square), abs=1e-3)
 
 
 def test_a_long_prompt_is_cut_and_a_picture_of_any_mode_is_read(folder: Path) -> None:

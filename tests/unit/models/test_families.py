@@ -1,14 +1,19 @@
 """Which model is what: recognised by its folder, its file or its name, and refused with what is supported."""
 
+import inspect
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from diffusers.pipelines.pixart_alpha import pipeline_pixart_sigma
 from safetensors.torch import save_file
 
 from d3po.config import RunConfig, override
 from d3po.errors import ConfigError, ModelError
+from d3po.models import pixart
 from d3po.models.base import PolicySettings, SamplerSettings
 from d3po.models.families import FAMILIES, family_of, named, table
 from d3po.models.load import load_policy
@@ -145,3 +150,22 @@ def test_pictures_of_another_size_are_sampled(tmp_path: Path) -> None:
     policy = load_policy(str(save_tiny("sdxl", tmp_path)), lora=LORA, seed=0, settings=PolicySettings(width=16, height=8))
     assert policy.latent_shape == (4, 4, 8)
     assert policy.decode(torch.zeros(1, 4, 4, 8)).shape == (1, 3, 8, 16)
+
+
+def test_pixart_cleans_prompts_as_its_own_pipeline_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the two packages are installed that cleaning takes; stand-ins here, which leave text as it is."""
+    for module in (pipeline_pixart_sigma, pixart):
+        for package in ("bs4", "ftfy"):
+            monkeypatch.setattr(module, f"is_{package}_available", lambda: True)
+    monkeypatch.setattr(pipeline_pixart_sigma, "BeautifulSoup", lambda text, features: SimpleNamespace(text=text), raising=False)
+    monkeypatch.setattr(pipeline_pixart_sigma, "ftfy", SimpleNamespace(fix_text=lambda text: text), raising=False)
+    policy: Any = load_policy(str(save_tiny("pixart", tmp_path)), lora=LORA, seed=0, settings=PolicySettings())
+    prompt = "A <person> at www.a.com/b"
+
+    def plain(*, clean_caption: bool) -> torch.Tensor:
+        return policy.pipeline.encode_prompt([prompt], do_classifier_free_guidance=False, clean_caption=clean_caption)[0]
+
+    own = inspect.signature(type(policy.pipeline).__call__).parameters["clean_caption"].default
+    ours = policy.encode_prompts([prompt]).given["text"]
+    torch.testing.assert_close(ours, plain(clean_caption=own), rtol=0, atol=1e-6)
+    assert not torch.allclose(ours, plain(clean_caption=not own))

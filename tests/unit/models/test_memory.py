@@ -10,7 +10,7 @@ from torch import Tensor
 from d3po.errors import ConfigError
 from d3po.models.base import PolicySettings
 from d3po.models.load import load_policy
-from d3po.options import Decoding, TextEncoders
+from d3po.options import TextEncoders
 from d3po.storage.embeddings import EmbeddingCache
 from tests.tiny import save_tiny
 
@@ -34,13 +34,33 @@ def encoded(policy: Any) -> dict[str, Tensor]:
     return {**condition.given, **{f"negative {name}": value for name, value in condition.negative.items()}}
 
 
-@pytest.mark.parametrize("decoding", ["sliced", "tiled"])
-def test_pictures_decoded_bit_by_bit_are_the_same(folder: Path, decoding: Decoding) -> None:
+def test_pictures_decoded_one_by_one_are_the_same(folder: Path) -> None:
     latents = torch.randn(3, *loaded(folder).latent_shape, generator=torch.Generator().manual_seed(0))
-    policy = loaded(folder, decoding=decoding)
+    policy = loaded(folder, decoding="sliced")
     assert policy.pipeline.vae.use_slicing
-    assert policy.pipeline.vae.use_tiling == (decoding == "tiled")
     torch.testing.assert_close(policy.decode(latents), loaded(folder).decode(latents), rtol=0, atol=1e-6)
+
+
+def test_a_picture_larger_than_a_tile_is_decoded_tile_by_tile(folder: Path) -> None:
+    """Of 16 x 16 pixels, in tiles of 8 x 8 of which 6 x 6 are kept: the first is that of its own latents, 4 x 4 of them."""
+    latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole, tiled = (loaded(folder, decoding=decoding, width=16, height=16).decode(latents) for decoding in ("whole", "tiled"))
+    assert tiled.shape == whole.shape == (3, 3, 16, 16)
+    alone = loaded(folder).decode(latents[:, :, :4, :4])
+    torch.testing.assert_close(tiled[:, :, :6, :6], alone[:, :, :6, :6], rtol=0, atol=1e-6)
+    assert not torch.allclose(tiled, whole, atol=1e-4)
+
+
+def test_many_prompts_are_encoded_few_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("d3po.models.pipeline.PROMPTS_PER_CALL", 2)
+    policy, sizes = loaded(folder), list[int]()
+    encode = policy._encode
+    monkeypatch.setattr(policy, "_encode", lambda prompts: sizes.append(len(prompts)) or encode(prompts))
+    few = encoded(policy)
+    assert sizes == [2, 2], "three prompts and the negative one"
+    monkeypatch.undo()
+    for name, value in encoded(policy).items():
+        torch.testing.assert_close(few[name], value, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("text_encoders", ["offload", "free"])

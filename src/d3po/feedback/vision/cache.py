@@ -6,12 +6,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from d3po.feedback.vision.asking import PROTOCOL, Verdict
+from d3po.feedback.vision.asking import PROTOCOL
+from d3po.feedback.vision.reading import Opinion
 from d3po.storage.files import write_atomically
 
 
 class VerdictCache:
-    """Verdicts by what they were given on.
+    """Opinions by what they were given on.
 
     Args:
         directory: where the files lie.
@@ -22,16 +23,16 @@ class VerdictCache:
     def __init__(self, directory: Path, *, model: str, criterion: str) -> None:
         self._directory, self._asked = directory, [PROTOCOL, model, criterion]
 
-    def get(self, prompt: str, first: bytes, second: bytes) -> Verdict | None:
-        """The verdict on two pictures in this order; None if there is none, or none that can be read."""
+    def get(self, prompt: str, first: bytes, second: bytes) -> Opinion | None:
+        """The opinion on two pictures in this order; None if there is none, or none that can be read."""
         try:
-            return Verdict.model_validate_json(self._path(prompt, first, second).read_bytes())
+            return Opinion.model_validate_json(self._path(prompt, first, second).read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
 
-    def put(self, prompt: str, first: bytes, second: bytes, verdict: Verdict) -> None:
-        """Keep a verdict."""
-        write_atomically(self._path(prompt, first, second), verdict.model_dump_json())
+    def put(self, prompt: str, first: bytes, second: bytes, opinion: Opinion) -> None:
+        """Keep an opinion."""
+        write_atomically(self._path(prompt, first, second), opinion.model_dump_json())
 
     def _path(self, prompt: str, first: bytes, second: bytes) -> Path:
         key = json.dumps([*self._asked, prompt, hashlib.sha256(first).hexdigest(), hashlib.sha256(second).hexdigest()])

@@ -1,27 +1,31 @@
 """Chat completions over HTTP, with patience for a server that stumbles: time-outs, 429, 5xx and answers that are no answers are tried again."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import httpx2
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, WrapValidator
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from d3po.errors import ConfigError, RewardError
+from d3po.feedback.vision.reading import Opinion, Token, opinion
 from d3po.feedback.vision.spending import Purse, Tokens
-
-Answer = TypeVar("Answer", bound=BaseModel)
 
 LONGEST_WAIT = 120.0
 """Seconds between two tries at most, whatever the server asks for."""
 OK = 200
 TEMPORARY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Status codes after which trying again may help."""
+REFUSALS = frozenset({400, 403, 422})
+"""Status codes with which servers refuse a parameter that the model does not have."""
+DISPENSABLE = {"max_tokens": "max_completion_tokens", "temperature": "", "logprobs": "", "top_logprobs": ""}
+"""Parameters that can be done without, and what some models call them instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +40,25 @@ class Patience:
     sleep: Callable[[float], None] = time.sleep
 
 
+def _or_none(value: Any, read: Callable[[Any], Any]) -> Any:
+    """What can do without reading: servers shape their log-probs in several ways."""
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+class _LogProbs(BaseModel):
+    content: list[Token]
+
+
 class _Message(BaseModel):
-    content: str
+    content: str | None = None
 
 
 class _Option(BaseModel):
     message: _Message
+    logprobs: Annotated[_LogProbs | None, WrapValidator(_or_none)] = None
 
 
 class _Usage(BaseModel):
@@ -49,11 +66,16 @@ class _Usage(BaseModel):
     completion_tokens: int = 0
 
 
+class _Bill(BaseModel):
+    """Read before the rest of a completion: it has to be paid whatever was answered."""
+
+    usage: _Usage | None = None
+
+
 class _Completion(BaseModel):
     """What of a chat completion is read here; everything else in it is ignored."""
 
     choices: list[_Option]
-    usage: _Usage | None = None
 
 
 class _StumbledError(Exception):
@@ -89,10 +111,11 @@ class ChatClient:
             )
         self._url, self._key, self._patience, self._purse = url.rstrip("/"), key, patience, purse
         headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._refused = set[str]()
         self._http = httpx2.Client(timeout=patience.timeout, headers=headers, follow_redirects=False)
 
-    def ask(self, body: Mapping[str, Any], kind: type[Answer]) -> Answer | None:
-        """The model's answer, read as `kind`; None if it never said anything that can be read so.
+    def ask(self, body: Mapping[str, Any]) -> Opinion | None:
+        """The model's opinion; None if it never said anything that can be read as one.
 
         Raises:
             RewardError: the server refuses, or does not come back within all tries, or the money is spent.
@@ -105,7 +128,7 @@ class ChatClient:
             reraise=True,
         )
         try:
-            return tries(self._try, body, kind)
+            return tries(self._try, body)
         except _NoAnswerError:
             return None
         except _StumbledError as error:
@@ -117,12 +140,9 @@ class ChatClient:
         """Give the connections back."""
         self._http.close()
 
-    def _try(self, body: Mapping[str, Any], kind: type[Answer]) -> Answer:
+    def _try(self, body: Mapping[str, Any]) -> Opinion:
         self._purse.require_money()
-        try:
-            response = self._http.post(f"{self._url}/chat/completions", json=dict(body))
-        except httpx2.TransportError as error:
-            raise _StumbledError(f"{type(error).__name__}: {error}") from error
+        response = self._post(body)
         if response.status_code in TEMPORARY:
             raise _StumbledError(self._words(response), _retry_after(response.headers.get("Retry-After")))
         if response.status_code != OK:
@@ -130,17 +150,36 @@ class ChatClient:
                 f"the judge at {self._url} refuses: {self._words(response)}; see judge.url, judge.model and the key in judge.key_variable"
             )
         try:
-            completion = _Completion.model_validate_json(response.content)
+            usage = _Bill.model_validate_json(response.content).usage
+            if usage:
+                self._purse.pay(Tokens(read=usage.prompt_tokens, written=usage.completion_tokens))
+            choices = _Completion.model_validate_json(response.content).choices
         except ValidationError as error:
             raise _NoAnswerError("the body is no chat completion") from error
-        if completion.usage:
-            self._purse.pay(Tokens(read=completion.usage.prompt_tokens, written=completion.usage.completion_tokens))
-        if not completion.choices:
+        if not choices or choices[0].message.content is None:
             raise _NoAnswerError("the completion is empty")
         try:
-            return kind.model_validate_json(completion.choices[0].message.content)
+            return opinion(choices[0].message.content, choices[0].logprobs.content if choices[0].logprobs else ())
         except ValidationError as error:
             raise _NoAnswerError("the answer is not of the schema asked for") from error
+
+    def _post(self, body: Mapping[str, Any]) -> httpx2.Response:
+        """The response to the body; what the model refuses to be told is left out of it, then and from then on."""
+        while True:
+            sent = self._accepted(body)
+            try:
+                response = self._http.post(f"{self._url}/chat/completions", json=sent)
+            except httpx2.TransportError as error:
+                raise _StumbledError(f"{type(error).__name__}: {error}") from error
+            refused = {name for name in DISPENSABLE if name in sent and re.search(rf"\b{name}\b", response.text, re.IGNORECASE)}
+            if response.status_code not in REFUSALS or not refused:
+                return response
+            self._refused |= refused
+
+    def _accepted(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The body without what was refused, or with what takes its place."""
+        renamed = {DISPENSABLE[name] if name in self._refused else name: value for name, value in body.items()}
+        return {name: value for name, value in renamed.items() if name}
 
     def _wait(self, state: RetryCallState) -> float:
         """What the server asks for, or twice as long as last time with jitter."""

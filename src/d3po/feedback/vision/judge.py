@@ -1,13 +1,15 @@
-"""A vision-language model that judges pairs: always asked in both orders, believed only where it says the same in both."""
+"""A vision-language model that judges pairs: always asked in both orders, so that its lean to one place is not believed."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from math import exp
 from pathlib import Path
 
-from d3po.feedback.vision.asking import Choice, Verdict, request
+from d3po.feedback.vision.asking import Choice, request
 from d3po.feedback.vision.cache import VerdictCache
 from d3po.feedback.vision.client import ChatClient
+from d3po.feedback.vision.reading import Opinion
 from d3po.preferences.agreement import Proportion
 from d3po.preferences.records import Answer
 
@@ -32,6 +34,8 @@ class BothOrders:
 
     a_first: Choice | None
     b_first: Choice | None
+    log_odds: float | None = None
+    """That a is better: the mean over both orders, in which a lean to one place cancels. None if the log-probs of one are missing."""
 
     @property
     def consistent(self) -> bool:
@@ -39,9 +43,12 @@ class BothOrders:
         return self.a_first is not None and self.b_first is not None and self.a_first == TURNED[self.b_first]
 
     def answer(self, pair: PicturePair) -> Answer:
-        """The vote: what both orders say, a tie where they differ, a skip where one is missing."""
+        """The vote: a share where log-odds are known, else what both orders say, a tie where they differ; a skip where one is missing."""
         if self.a_first is None or self.b_first is None:
             return Answer(outcome="skip")
+        if self.log_odds is not None:
+            share = 1 / (1 + exp(-self.log_odds))
+            return Answer(outcome="share", values={pair.image_a: share, pair.image_b: 1 - share})
         if not self.consistent or self.a_first == "tie":
             return Answer(outcome="tie")
         return Answer(outcome="win", winner=pair.image_a if self.a_first == "first" else pair.image_b)
@@ -79,6 +86,7 @@ class VisionJudge:
     client: ChatClient
     cache: VerdictCache
     concurrency: int
+    most_tokens: int
 
     def judge_all(self, pairs: Sequence[PicturePair], advance: Callable[[], None]) -> list[BothOrders]:
         """The verdicts on the pairs, in their order; `advance` is called once a pair.
@@ -101,13 +109,22 @@ class VisionJudge:
         a, b = pair.path_a.read_bytes(), pair.path_b.read_bytes()
         if a == b:
             return BothOrders(a_first="tie", b_first="tie")
-        return BothOrders(a_first=self._choice(pair.prompt, a, b), b_first=self._choice(pair.prompt, b, a))
+        a_first, b_first = self._opinion(pair.prompt, a, b), self._opinion(pair.prompt, b, a)
+        return BothOrders(a_first=a_first and a_first.choice, b_first=b_first and b_first.choice, log_odds=_mean_log_odds(a_first, b_first))
 
-    def _choice(self, prompt: str, first: bytes, second: bytes) -> Choice | None:
-        verdict = self.cache.get(prompt, first, second)
-        if verdict is None:
-            body = request(model=self.model, criterion=self.criterion, prompt=prompt, first=first, second=second)
-            verdict = self.client.ask(body, Verdict)
-            if verdict is not None:
-                self.cache.put(prompt, first, second, verdict)
-        return verdict.choice if verdict else None
+    def _opinion(self, prompt: str, first: bytes, second: bytes) -> Opinion | None:
+        opinion = self.cache.get(prompt, first, second)
+        if opinion is None:
+            opinion = self.client.ask(
+                request(model=self.model, criterion=self.criterion, prompt=prompt, first=first, second=second, most_tokens=self.most_tokens)
+            )
+            if opinion is not None:
+                self.cache.put(prompt, first, second, opinion)
+        return opinion
+
+
+def _mean_log_odds(a_first: Opinion | None, b_first: Opinion | None) -> float | None:
+    """Of a, which was shown first in one and second in the other."""
+    if a_first is None or b_first is None or a_first.log_odds is None or b_first.log_odds is None:
+        return None
+    return (a_first.log_odds - b_first.log_odds) / 2

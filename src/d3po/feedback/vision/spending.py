@@ -57,7 +57,7 @@ class Estimate:
 
 def estimate(pairs: int, *, criterion: str, prompt: str, picture_tokens: int, price: Price) -> Estimate:
     """Of asking about so many pairs, whose prompts are as long as this one."""
-    words = words_of(request(model="", criterion=criterion, prompt=prompt, first=b"", second=b""))
+    words = words_of(request(model="", criterion=criterion, prompt=prompt, first=b"", second=b"", most_tokens=0))
     each = Tokens(read=2 * picture_tokens + len(words) // CHARACTERS_A_TOKEN, written=ANSWER_TOKENS)
     tokens = each * (2 * pairs)
     return Estimate(pairs=pairs, tokens=tokens, cost=price.of(tokens))
