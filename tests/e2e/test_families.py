@@ -104,9 +104,7 @@ def our_picture(policy: AbstractPolicy) -> Tensor:
 
 
 def test_its_model_is_recognised(trained: Trained) -> None:
-    family = family_of(str(trained.model))
-    assert family is not None
-    assert family.name == trained.family
+    assert family_of(str(trained.model)).name == trained.family
 
 
 def test_a_run_goes_on_where_an_earlier_process_left_it(trained: Trained) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from d3po.errors import ModelError
 from d3po.models.base import AbstractPolicy, PolicySettings
-from d3po.models.families import CUSTOM, EMBEDDED, Family, family_of, model_directory, of_pipeline
+from d3po.models.families import CUSTOM, EMBEDDED, Family, family_of, model_directory
 from d3po.options import Weights
 
 __all__ = ["EMBEDDED", "load_pipeline", "load_policy", "model_directory"]
@@ -35,13 +35,12 @@ def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int, settings:
 
         return CustomPolicy(load_custom(model.removeprefix(CUSTOM)), lora=lora, seed=seed, settings=settings)
     pipeline = load_pipeline(source, family, parts=settings.parts, weights=settings.weights)
-    family = family or of_pipeline(type(pipeline).__name__, model)
     module, _, name = family.policy.partition(":")
     policy = getattr(importlib.import_module(module), name)
     return policy(pipeline, lora=lora, seed=seed, settings=settings, load_part=_part_loader(source, pipeline))
 
 
-def load_pipeline(source: str, family: Family | None, *, parts: str = "", weights: Weights = "float32") -> Any:
+def load_pipeline(source: str, family: Family, *, parts: str = "", weights: Weights = "float32") -> Any:
     """The diffusers pipeline, its autoencoder in float32 and all else in the precision asked for; pickles are never loaded.
 
     Raises:
@@ -53,7 +52,7 @@ def load_pipeline(source: str, family: Family | None, *, parts: str = "", weight
     _be_quiet()
     local, dtype = Path(source).exists(), getattr(torch, weights)
     try:
-        if Path(source).is_file() and family is not None:
+        if Path(source).is_file():
             config = {"config": parts} if parts else {}
             loader = getattr(diffusers, family.pipelines[0]).from_single_file
             pipeline = loader(source, dtype=dtype, local_files_only=Path(parts).exists() if parts else False, **config)

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 from d3po.config import RunConfig, override
@@ -20,9 +22,7 @@ LORA = {"rank": 2, "alpha": 2.0, "targets": "attention"}
 
 
 def recognised(model: Path) -> str:
-    family = family_of(str(model))
-    assert family is not None
-    return family.name
+    return family_of(str(model)).name
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f.pipelines], ids=lambda f: f.name)
@@ -74,12 +74,53 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         family_of(str(tmp_path / "cut.safetensors"))
 
 
-def test_names_are_families_too_and_a_hub_id_is_none_yet() -> None:
-    assert (family_of("emoji"), family_of("custom:mine:make"), family_of("somebody/something")) == (
-        named("stable-diffusion"),
-        named("custom"),
-        None,
-    )
+def test_names_are_families_too() -> None:
+    assert (family_of("emoji"), family_of("custom:mine:make")) == (named("stable-diffusion"), named("custom"))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """A hub on which `somebody/cats` is an unconditional pipeline, and what was fetched from it."""
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "DDPMPipeline"}))
+    fetched: list[tuple[str, str]] = []
+
+    def download(repository: str, name: str) -> str:
+        fetched.append((repository, name))
+        if repository != "somebody/cats":
+            raise LocalEntryNotFoundError("no such repository, or no network")
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    return fetched
+
+
+def test_a_hub_id_is_recognised_by_its_index_alone(hub: list[tuple[str, str]]) -> None:
+    begun = start(load_recipe("default"), {"model": "somebody/cats"})
+    assert (begun.family, begun.needs_prompts) == (named("unconditional"), False)
+    assert (begun.config.training.learning_rate, begun.config.sampling.guidance) == (1e-4, 1.0)
+    assert hub == [("somebody/cats", "model_index.json")]
+
+
+def test_a_hub_id_whose_index_is_on_this_machine_needs_no_hub(
+    hub: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, name: str(tmp_path / name))
+    assert (family_of("somebody/else").name, hub) == ("unconditional", [])
+
+
+@pytest.mark.parametrize("model", ["somebody/else", "./no/such/folder"])
+def test_a_model_that_is_neither_here_nor_in_reach_is_named(hub: list[tuple[str, str]], model: str) -> None:
+    with pytest.raises(
+        ModelError, match=rf"'{model}' is not on this machine, and the hub does not give its model_index\.json \(\w+Error\)"
+    ):
+        start(load_recipe("default"), {"model": model})
+
+
+def test_a_recipes_own_model_is_not_looked_for(hub: list[tuple[str, str]]) -> None:
+    begun = start(load_recipe("safety"), {})
+    assert begun.needs_prompts
+    assert "stable-diffusion-v1-5, with the settings of the recipe 'safety'" in begun.words()
+    assert hub == []
 
 
 def test_the_table_has_a_row_a_family_and_no_empty_cell() -> None:
@@ -99,6 +140,8 @@ def test_a_familys_settings_are_proposed_and_the_users_win(tmp_path: Path) -> No
     assert (begun.config.sampling.guidance, begun.config.sampling.steps) == (3.5, 7)
     assert begun.needs_prompts
     assert "FLUX" in begun.words()
+    assert "guidance = 3.5" in begun.words()
+    assert "steps" not in begun.words()
 
 
 def test_starts_stand_in_for_prompts() -> None:

@@ -48,9 +48,7 @@ def pictured(policy: AbstractPolicy) -> tuple[Tensor, Tensor]:
 
 
 def test_every_weight_of_the_file_is_the_models(checkpoint: Path, folder: Path) -> None:
-    family = family_of(str(checkpoint))
-    assert family is not None
-    assert family.name == "stable-diffusion"
+    assert family_of(str(checkpoint)).name == "stable-diffusion"
     expected = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
     generator = torch.Generator().manual_seed(1)
     policy = loaded(checkpoint, folder)
