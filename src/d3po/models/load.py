@@ -49,13 +49,13 @@ def load_pipeline(source: str, family: Family, *, parts: str = "", weights: Weig
     import diffusers
     import torch
 
+    from d3po.models.single_file import load_single_file
+
     _be_quiet()
     local, dtype = Path(source).exists(), getattr(torch, weights)
     try:
         if Path(source).is_file():
-            config = {"config": parts} if parts else {}
-            loader = getattr(diffusers, family.pipelines[0]).from_single_file
-            pipeline = loader(source, dtype=dtype, local_files_only=Path(parts).exists() if parts else False, **config)
+            pipeline = load_single_file(source, family, parts=parts, dtype=dtype)
             pipeline.vae.float()
             return pipeline
         dtypes = {"default": dtype, "vae": torch.float32}
@@ -64,7 +64,9 @@ def load_pipeline(source: str, family: Family, *, parts: str = "", weights: Weig
         first = (str(error).splitlines() or [type(error).__name__])[0]
         remedy = "is the path or hub id right, and the hub in reach?"
         if Path(source).is_file():
-            remedy = "a single file lacks tokenizers and configurations: name a folder or hub id that has them by `parts`"
+            remedy = (
+                "a single file lacks tokenizers, configurations, and at times whole parts: name a folder or hub id that has them by `parts`"
+            )
         raise ModelError(f"model {source!r} cannot be loaded: {first}; {remedy}") from error
 
 
