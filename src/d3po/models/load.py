@@ -1,6 +1,7 @@
 """Find a model by name or path and make it a policy."""
 
 import importlib
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,9 @@ def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int, settings:
 
 
 def load_pipeline(source: str, family: Family, *, parts: str = "", weights: Weights = "float32") -> Any:
-    """The diffusers pipeline, its autoencoder in float32 and all else in the precision asked for; pickles are never loaded.
+    """The diffusers pipeline, its autoencoder in float32 and all else in the precision asked for.
+
+    Pickles are never loaded, nor is a safety checker, which nothing here asks.
 
     Raises:
         ModelError: it is not there, not whole, or the hub is out of reach.
@@ -53,13 +56,15 @@ def load_pipeline(source: str, family: Family, *, parts: str = "", weights: Weig
 
     _be_quiet()
     local, dtype = Path(source).exists(), getattr(torch, weights)
+    kind = getattr(diffusers, family.pipelines[0])
+    unused = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in inspect.signature(kind).parameters else {}
     try:
         if Path(source).is_file():
-            pipeline = load_single_file(source, family, parts=parts, dtype=dtype)
+            pipeline = load_single_file(source, kind, parts=parts, dtype=dtype, replaced=unused)
             pipeline.vae.float()
             return pipeline
         dtypes = {"default": dtype, "vae": torch.float32}
-        return diffusers.DiffusionPipeline.from_pretrained(source, local_files_only=local, dtype=dtypes, use_safetensors=True)
+        return diffusers.DiffusionPipeline.from_pretrained(source, local_files_only=local, dtype=dtypes, use_safetensors=True, **unused)
     except Exception as error:  # the loaders of three libraries raise what they like
         first = (str(error).splitlines() or [type(error).__name__])[0]
         remedy = "is the path or hub id right, and the hub in reach?"

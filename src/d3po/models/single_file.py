@@ -1,6 +1,7 @@
 """A pipeline whose weights are one .safetensors file; another pipeline lends what the file lacks."""
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +9,20 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from d3po.models.families import Family
-
 AUTOENCODER = ("first_stage_model.", "vae.")
 """What the names of an autoencoder's tensors begin with in such files."""
 
 
-def load_single_file(path: str, family: Family, *, parts: str, dtype: torch.dtype) -> Any:
-    """The pipeline; its tokenizers, its configurations and the weights that the file lacks are those of the folder or hub id `parts`."""
-    import diffusers
+def load_single_file(path: str, pipeline: Any, *, parts: str, dtype: torch.dtype, replaced: Mapping[str, Any]) -> Any:
+    """A pipeline of this class, but for what is `replaced`.
 
-    pipeline = getattr(diffusers, family.pipelines[0])
+    Its tokenizers, its configurations and the weights that the file lacks are those of the folder or hub id `parts`.
+    """
     if not parts:
-        return pipeline.from_single_file(path, dtype=dtype)
+        return pipeline.from_single_file(path, dtype=dtype, **replaced)
     local = Path(parts).exists()
     lent = _lent(path, pipeline.load_config(parts, local_files_only=local), parts, dtype, local)
-    return pipeline.from_single_file(path, dtype=dtype, config=parts, local_files_only=local, **lent)
+    return pipeline.from_single_file(path, dtype=dtype, config=parts, local_files_only=local, **lent, **replaced)
 
 
 def _lent(path: str, index: dict[str, Any], parts: str, dtype: torch.dtype, local: bool) -> dict[str, Any]:
