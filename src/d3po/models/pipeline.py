@@ -196,7 +196,7 @@ class PipelinePolicy(AbstractPolicy):
     def _called_here(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             inputs = {name: self._cast(value) for name, value in {**given, "guidance": scale}.items()}
-            return self._network_output(self._cast(x_t), timesteps, inputs).float()
+            return _without_variance(self._network_output(self._cast(x_t), timesteps, inputs), x_t.shape[1]).float()
 
     def _cast(self, value: Tensor) -> Tensor:
         """A network's input in the precision that it computes in."""
@@ -246,6 +246,11 @@ def _choose_decoding(vae: Any, decoding: Decoding) -> None:
         vae.enable_slicing()
     if vae is not None and decoding == "tiled":
         vae.enable_tiling()
+
+
+def _without_variance(output: Tensor, channels: int) -> Tensor:
+    """What the network predicts of x_0 or the noise; the variance that some predict below it is left aside, as their own pipelines do."""
+    return output[:, :channels] if output.shape[1] == 2 * channels else output
 
 
 def _guided_rows(guidance: float | Tensor, scales: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -11,7 +10,7 @@ from d3po.models.pipeline import PipelinePolicy
 
 
 class PixArtPolicy(PipelinePolicy):
-    """A `PixArtSigmaPipeline`. Its transformer also predicts a variance, which is left aside, as its own pipeline does."""
+    """A `PixArtSigmaPipeline`."""
 
     denoiser = "transformer"
 
@@ -20,15 +19,13 @@ class PixArtPolicy(PipelinePolicy):
         return {"text": text, "mask": mask}
 
     def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        output = self.network(
+        return self.network(
             x_t,
             encoder_hidden_states=given["text"],
             encoder_attention_mask=given["mask"],
             timestep=timesteps,
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         ).sample
-        network: Any = self.network
-        return output.chunk(2, dim=1)[0] if network.config.out_channels == 2 * x_t.shape[1] else output
 
     def _save_lora(self, directory: Path, layers: dict[str, Tensor]) -> Path:
         return save_peft_folder(self.network, directory, layers)

@@ -1,7 +1,7 @@
 """Samplers from what diffusers' scheduler configurations say."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from d3po.diffusion.ancestral import EulerAncestral
 from d3po.diffusion.flow import FlowSDE, flow_grid
 from d3po.diffusion.schedule import NoiseSchedule, StepGrid, chained_grid, step_grid
 from d3po.diffusion.transition import DDIM
-from d3po.errors import ConfigError
+from d3po.errors import ConfigError, ModelError
 from d3po.models.base import Sampler, SamplerSettings
 from d3po.options import PredictionType, Spacing
 
@@ -34,16 +34,28 @@ class SchedulerFacts:
 
 
 def read_scheduler(scheduler: Any) -> SchedulerFacts:
-    """The facts of a diffusers discrete-time scheduler of any class; its own sampling method is not used."""
+    """The facts of a diffusers discrete-time scheduler of any class; its own sampling method is not used.
+
+    Raises:
+        ModelError: it is of another kind.
+    """
     config = scheduler.config
+    prediction = config.get("prediction_type", "epsilon")
+    if not hasattr(scheduler, "alphas_cumprod") or prediction not in get_args(PredictionType):
+        raise ModelError(
+            f"the model's scheduler is {type(scheduler).__name__} with {prediction!r} prediction, but d3po samples this family by a discrete-time "
+            f"schedule (alphas_cumprod) and the predictions {', '.join(get_args(PredictionType))}; use a model that was trained with those"
+        )
     alphas = scheduler.alphas_cumprod.float()
+    if config.get("rescale_betas_zero_snr", False):
+        alphas = torch.cat([alphas[:-1], alphas.new_zeros(1)])  # some schedulers keep 2**-24 there
     bounded, thresholded = config.get("clip_sample", False), config.get("thresholding", False)
     return SchedulerFacts(
         schedule=NoiseSchedule(
             alphas_cumprod=alphas,
             final_alpha_cumprod=1.0 if config.get("set_alpha_to_one", True) else float(alphas[0]),
         ),
-        prediction_type=config.get("prediction_type", "epsilon"),
+        prediction_type=prediction,
         spacing=config.get("timestep_spacing", "leading"),
         steps_offset=config.get("steps_offset", 0),
         clip_range=config.get("clip_sample_range", 1.0) if bounded and not thresholded else None,
@@ -76,7 +88,8 @@ def discrete_sampler(facts: SchedulerFacts, settings: SamplerSettings) -> Sample
     if float(schedule.alpha_bar(grid.timesteps[:1])) == 0 and facts.prediction_type == "epsilon":
         raise ConfigError(
             "the schedule's last timestep is noise alone (zero terminal SNR), from which a model that predicts the noise learns no picture; "
-            "set sampling.zero_terminal_snr = false, or use a model of v prediction"
+            "set sampling.zero_terminal_snr = false, or, where the model's own scheduler has it so, sampling.spacing = 'leading', which begins "
+            "below that timestep; or use a model of v prediction"
         )
     if settings.kind == "euler_ancestral":
         euler = EulerAncestral(schedule=schedule, prediction_type=facts.prediction_type, eta=settings.eta)

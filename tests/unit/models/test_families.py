@@ -6,6 +6,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EDMEulerScheduler, EulerDiscreteScheduler, SchedulerMixin
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
@@ -16,7 +17,7 @@ from d3po.models.families import FAMILIES, family_of, named, table
 from d3po.models.load import load_policy
 from d3po.recipes import load_recipe
 from d3po.run.starting import numbered_starts, start
-from tests.tiny import save_tiny
+from tests.tiny import pipelines, save_tiny
 
 LORA = {"rank": 2, "alpha": 2.0, "targets": "attention"}
 
@@ -177,6 +178,40 @@ def test_samplers_that_do_not_fit_the_model_are_refused(tmp_path: Path, family: 
     policy = load_policy(str(save_tiny(family, tmp_path)), lora=LORA, seed=0)
     with pytest.raises(ConfigError, match=words):
         policy.sampler(settings)
+
+
+@pytest.mark.parametrize(
+    "scheduler", [EDMEulerScheduler(), DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)]
+)
+def test_a_model_of_another_kind_of_diffusion_is_refused_by_its_scheduler(tmp_path: Path, scheduler: SchedulerMixin) -> None:
+    policy = load_policy(str(save_tiny("sdxl", tmp_path, scheduler=scheduler)), lora=LORA, seed=0)
+    with pytest.raises(ModelError, match=rf"scheduler is {type(scheduler).__name__} .*use a model that was trained with those"):
+        policy.sampler(SamplerSettings(steps=5))
+
+
+@pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler])
+def test_noise_is_not_predicted_from_noise_alone_whatever_the_scheduler_keeps_there(tmp_path: Path, kind: type[SchedulerMixin]) -> None:
+    folder = save_tiny("sdxl", tmp_path, scheduler=kind(rescale_betas_zero_snr=True, timestep_spacing="trailing"))
+    policy = load_policy(str(folder), lora=LORA, seed=0)
+    with pytest.raises(ConfigError, match=r"zero terminal SNR.*sampling\.spacing = 'leading'"):
+        policy.sampler(SamplerSettings(steps=5))
+    assert policy.sampler(SamplerSettings(steps=5, spacing="leading")).grid.timesteps[0] < 999
+
+
+def test_a_variance_that_an_unconditional_network_predicts_is_left_aside(tmp_path: Path) -> None:
+    pipeline = pipelines.unconditional(out_channels=6)
+    pipeline.save_pretrained(tmp_path)
+    policy = load_policy(str(tmp_path), lora=LORA, seed=0)
+    x, t = torch.randn(2, 3, 8, 8), torch.tensor([801, 1])
+    with torch.no_grad():
+        mean, _ = pipeline.unet(x, t).sample.chunk(2, dim=1)
+        torch.testing.assert_close(policy.predict(x, t, policy.encode_prompts(["one", "two"]), 1.0), mean, rtol=0, atol=1e-6)
+
+
+def test_a_network_that_asks_for_a_class_is_no_unconditional_one(tmp_path: Path) -> None:
+    pipelines.unconditional(num_class_embeds=2).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"told a class of what it draws.*wrap it as custom:module:function"):
+        load_policy(str(tmp_path), lora=LORA, seed=0)
 
 
 def test_a_transformer_has_no_convolutions_to_adapt_and_says_what_it_has(tmp_path: Path) -> None:
