@@ -112,10 +112,10 @@ class PipelinePolicy(AbstractPolicy):
     ) -> Float[Tensor, " B *latent"]:
         assert isinstance(condition, Embeddings)
         scales = guidance.to(x_t) if isinstance(guidance, Tensor) else x_t.new_full((len(x_t),), guidance)
-        if self.guidance_kind != "cfg":
+        if self.guidance_kind == "embedded":
             return self._called(x_t, timesteps, condition.given, scales)
         rows = _guided_rows(guidance, scales)
-        if len(rows) == 0:
+        if self.guidance_kind == "none" or len(rows) == 0:
             return self._called(x_t, timesteps, condition.given, torch.ones_like(scales))
         inputs, times = torch.cat([x_t[rows], x_t]), torch.cat([timesteps[rows], timesteps])
         output = self._called(inputs, times, condition.with_negatives(len(rows)), torch.ones_like(times, dtype=x_t.dtype))
