@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from d3po.diffusion.ancestral import EulerAncestral
 from d3po.diffusion.flow import FlowSDE, flow_grid
@@ -24,6 +24,8 @@ class SchedulerFacts:
     prediction_type: PredictionType
     spacing: Spacing
     steps_offset: int
+    chained: bool
+    """Whether each step ends where the next begins; DDIMScheduler goes down by whole strides instead, wherever the next timestep is."""
     clip_range: float | None
     threshold_ratio: float | None
     threshold_max: float
@@ -58,6 +60,7 @@ def read_scheduler(scheduler: Any) -> SchedulerFacts:
         prediction_type=prediction,
         spacing=config.get("timestep_spacing", "leading"),
         steps_offset=config.get("steps_offset", 0),
+        chained=not isinstance(scheduler, DDIMScheduler),
         clip_range=config.get("clip_sample_range", 1.0) if bounded and not thresholded else None,
         threshold_ratio=config.get("dynamic_thresholding_ratio", 0.995) if thresholded else None,
         threshold_max=config.get("sample_max_value", 1.0),
@@ -77,13 +80,12 @@ def discrete_sampler(facts: SchedulerFacts, settings: SamplerSettings) -> Sample
             f"sampling.steps is {settings.steps}, more than the {facts.num_train_timesteps} timesteps the model was trained on; lower it"
         )
     schedule = _zero_terminal(facts.schedule) if settings.zero_terminal_snr else facts.schedule
-    clamped = settings.last_step == "clamped"
     grid = step_grid(
         facts.num_train_timesteps,
         settings.steps,
         spacing=settings.spacing or facts.spacing,
         steps_offset=facts.steps_offset,
-        clamp_previous=clamped,
+        clamp_previous=settings.last_step == "clamped",
     )
     if float(schedule.alpha_bar(grid.timesteps[:1])) == 0 and facts.prediction_type == "epsilon":
         raise ConfigError(
@@ -102,7 +104,7 @@ def discrete_sampler(facts: SchedulerFacts, settings: SamplerSettings) -> Sample
         threshold_ratio=facts.threshold_ratio,
         threshold_max=facts.threshold_max,
     )
-    return Sampler(transition=ddim, grid=grid)
+    return Sampler(transition=ddim, grid=_chained(grid.timesteps, settings) if facts.chained else grid)
 
 
 def flow_sampler(scheduler: Any, settings: SamplerSettings, *, sigmas: list[float] | None, tokens: int) -> Sampler:
@@ -143,6 +145,10 @@ def _euler_grid(facts: SchedulerFacts, settings: SamplerSettings, whole: StepGri
     timesteps = whole.timesteps.float()
     if (settings.spacing or facts.spacing) == "linspace":
         timesteps = torch.from_numpy(np.linspace(0, facts.num_train_timesteps - 1, settings.steps, dtype=np.float32)[::-1].copy())
+    return _chained(timesteps, settings)
+
+
+def _chained(timesteps: torch.Tensor, settings: SamplerSettings) -> StepGrid:
     clamped = settings.last_step == "clamped" and float(timesteps[-1]) > 0
     return chained_grid(timesteps, end=0.0 if clamped else -1.0)
 

@@ -15,6 +15,7 @@ from d3po.errors import ConfigError, ModelError
 from d3po.models.base import PolicySettings, SamplerSettings
 from d3po.models.families import FAMILIES, family_of, named, table
 from d3po.models.load import load_policy
+from d3po.options import Spacing
 from d3po.recipes import load_recipe
 from d3po.run.starting import numbered_starts, start
 from tests.tiny import pipelines, save_tiny
@@ -187,6 +188,18 @@ def test_a_model_of_another_kind_of_diffusion_is_refused_by_its_scheduler(tmp_pa
     policy = load_policy(str(save_tiny("sdxl", tmp_path, scheduler=scheduler)), lora=LORA, seed=0)
     with pytest.raises(ModelError, match=rf"scheduler is {type(scheduler).__name__} .*use a model that was trained with those"):
         policy.sampler(SamplerSettings(steps=5))
+
+
+@pytest.mark.parametrize(("spacing", "steps"), [("linspace", 10), ("trailing", 7), ("leading", 10)])
+def test_each_step_ends_where_the_next_begins_but_for_the_strides_of_a_ddim_scheduler(tmp_path: Path, spacing: Spacing, steps: int) -> None:
+    chained = load_policy(str(save_tiny("pixart", tmp_path / "pixart")), lora=LORA, seed=0)
+    strided = load_policy(str(save_tiny("stable-diffusion", tmp_path / "sd")), lora=LORA, seed=0)
+    for last_step, end in (("model", -1), ("clamped", -1 if spacing != "trailing" else 0)):
+        settings = SamplerSettings(steps=steps, spacing=spacing, last_step=last_step)
+        grid = chained.sampler(settings).grid
+        assert grid.previous.tolist() == [*grid.timesteps[1:].tolist(), end]
+        grid = strided.sampler(settings).grid
+        assert torch.equal(grid.previous[:-1], grid.timesteps[:-1] - 1000 // steps)
 
 
 @pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler])
