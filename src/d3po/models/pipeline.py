@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Num
@@ -19,9 +19,6 @@ from d3po.models.schedulers import SchedulerFacts, discrete_sampler, read_schedu
 from d3po.models.text_encoders import EncoderShelf, encode_once
 from d3po.models.widening import narrow, widen
 from d3po.options import Decoding
-
-if TYPE_CHECKING:
-    from d3po.models.divided import DividedNetwork
 
 
 class PipelinePolicy(AbstractPolicy):
@@ -58,7 +55,6 @@ class PipelinePolicy(AbstractPolicy):
             merge_layers(self.network, read_lora(Path(self.settings.start_from), self.network))
         widened = self.settings.arithmetic == "float32"
         self._dtype = torch.float32 if widened else next(self.network.parameters()).dtype
-        self._divided: DividedNetwork | None = None
         self._has_adapter = lora is not None
         if lora is not None:
             self._trainable = attach_lora(self.network, seed=seed, **lora)
@@ -178,20 +174,13 @@ class PipelinePolicy(AbstractPolicy):
     def divide(self, device: torch.device) -> None:
         from d3po.models.divided import DividedNetwork
 
-        self._divided = DividedNetwork(self.network, self._called_here, list(self._trainable.values()), device)
-
-    def lend(self) -> None:
-        assert self._divided is not None
-        others = {name: None for name, part in self.pipeline.components.items() if isinstance(part, nn.Module) and name != self.denoiser}
-        self.pipeline.register_modules(**others)
-        self._divided.lend()
-
-    def release(self) -> None:
-        if self._divided is not None:
-            self._divided.release()
+        self.divided = DividedNetwork(self.network, self._called_here, list(self._trainable.values()), device)
+        if self.divided.lends:
+            parts = self.pipeline.components.items()
+            self.pipeline.register_modules(**{name: None for name, part in parts if isinstance(part, nn.Module) and name != self.denoiser})
 
     def _called(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
-        return (self._divided or self._called_here)(x_t, timesteps, given, scale)
+        return (self.divided or self._called_here)(x_t, timesteps, given, scale)
 
     def _called_here(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
