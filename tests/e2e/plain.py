@@ -11,6 +11,8 @@ from torch import Tensor
 from d3po.models.base import AbstractPolicy
 
 STEPS = 4
+SPACING = "trailing"
+"""By which DDIMScheduler, like d3po, begins each step where the one before ended, whatever the model's own scheduler."""
 GUIDANCE = 3.0
 PROMPT = "a cat"
 
@@ -30,9 +32,8 @@ def quiet(pipeline: Any) -> Any:
     """Without a progress bar, and with a scheduler that can be deterministic."""
     pipeline.set_progress_bar_config(disable=True)
     if hasattr(pipeline.scheduler, "alphas_cumprod"):
-        pipeline.scheduler = DDIMScheduler.from_config(
-            pipeline.scheduler.config, clip_sample=pipeline.scheduler.config.get("clip_sample", False)
-        )
+        config = pipeline.scheduler.config
+        pipeline.scheduler = DDIMScheduler.from_config(config, clip_sample=config.get("clip_sample", False), timestep_spacing=SPACING)
     return pipeline
 
 

@@ -11,12 +11,14 @@ import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
+from torch import nn
 from torch.distributed.tensor import DTensor
 
 from d3po.config import RunConfig, override
 from d3po.errors import ConfigError
 from d3po.models.base import AbstractPolicy, PolicySettings
 from d3po.models.load import load_policy
+from d3po.models.pipeline import PipelinePolicy
 from d3po.models.zero3 import zero3_settings
 from d3po.options import Dividing
 from d3po.run.folder import RunFolder
@@ -88,7 +90,30 @@ def test_a_divided_network_predicts_and_learns_as_a_whole_one(family: str, divid
     for mine, expected in zip(predictions(policy), whole, strict=True):
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(whole[0], whole[1], atol=1e-4)
-    policy.release()
+    assert policy.divided is not None
+    policy.divided.release()
+
+
+@pytest.mark.usefixtures("one_process_group")
+def test_a_process_that_lends_its_share_needs_no_part_but_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inpainting, whose network also sees an encoded picture, at a size that shows up later."""
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "image.png")
+    Image.new("L", (8, 8), "white").save(tmp_path / "mask.png")
+    settings = PolicySettings(inpaint_image=str(tmp_path / "image.png"), inpaint_mask=str(tmp_path / "mask.png"))
+    folder = str(save_tiny("inpainting", tmp_path / "model"))
+    first, other = (
+        load_policy(folder, lora={"rank": 2, "alpha": 2.0, "targets": "attention"}, seed=0, settings=settings) for _ in range(2)
+    )
+    x, condition = torch.randn(2, 4, 4, 8), first.encode_prompts(["a cat", "a dog"])
+    with torch.no_grad():
+        whole = first.predict(x, torch.tensor([1, 900]), condition, 3.0)
+        monkeypatch.setattr(dist, "get_rank", lambda: 1)
+        other.divide(torch.device("cpu"))
+        monkeypatch.undo()
+        assert isinstance(other, PipelinePolicy)
+        assert [name for name, part in other.pipeline.components.items() if isinstance(part, nn.Module)] == ["unet"]
+        first.divided = other.divided
+        torch.testing.assert_close(first.predict(x, torch.tensor([1, 900]), condition, 3.0), whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -94,7 +94,7 @@ def at_the_end(trained: Trained) -> AbstractPolicy:
 @torch.no_grad()
 def our_picture(policy: AbstractPolicy) -> Tensor:
     """The picture that d3po's own sampler makes without noise between the steps."""
-    sampler = policy.sampler(SamplerSettings(steps=plain.STEPS, eta=0.0, noise_level=0.0))
+    sampler = policy.sampler(SamplerSettings(steps=plain.STEPS, eta=0.0, noise_level=0.0, spacing=plain.SPACING))
     condition = policy.encode_prompts([plain.PROMPT])
     *_, last = rollout(
         lambda x, t: policy.predict(x, t, condition, plain.GUIDANCE), sampler.transition, sampler.grid, plain.start(policy),
@@ -104,9 +104,7 @@ def our_picture(policy: AbstractPolicy) -> Tensor:
 
 
 def test_its_model_is_recognised(trained: Trained) -> None:
-    family = family_of(str(trained.model))
-    assert family is not None
-    assert family.name == trained.family
+    assert family_of(str(trained.model)).name == trained.family
 
 
 def test_a_run_goes_on_where_an_earlier_process_left_it(trained: Trained) -> None:

@@ -63,6 +63,7 @@ class OneFilePolicy(AbstractPolicy):
             prediction_type="epsilon",
             spacing="leading",
             steps_offset=1,
+            chained=False,
             clip_range=None,
             threshold_ratio=None,
             threshold_max=1.0,

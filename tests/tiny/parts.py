@@ -3,11 +3,14 @@
 from typing import Any
 
 from diffusers import AutoencoderKL, DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import (
+    CLIPConfig,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    CLIPVisionConfig,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -69,6 +72,11 @@ def ddim_scheduler(**options: Any) -> DDIMScheduler:
     """Stable Diffusion's."""
     own = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     return DDIMScheduler(**(own | {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1} | options))
+
+
+def safety_checker() -> StableDiffusionSafetyChecker:
+    vision = CLIPVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4)
+    return StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision.to_dict(), text_config=clip_config().to_dict(), projection_dim=8))
 
 
 def flow_scheduler(**options: Any) -> FlowMatchEulerDiscreteScheduler:

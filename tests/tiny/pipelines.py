@@ -101,10 +101,10 @@ def pixart() -> PixArtSigmaPipeline:
     )  # fmt: skip
 
 
-def unconditional() -> DDPMPipeline:
+def unconditional(out_channels: int = 3, **options: Any) -> DDPMPipeline:
     network = UNet2DModel(
-        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        sample_size=8, in_channels=3, out_channels=out_channels, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"), attention_head_dim=8, **options,
     )  # fmt: skip
     return DDPMPipeline(unet=network, scheduler=DDPMScheduler())
 

@@ -1,9 +1,10 @@
-"""The tiny Stable Diffusion pipeline as one file in the layout of the original Stable Diffusion checkpoints."""
+"""Tiny pipelines as one file in the layout of the original checkpoints: Stable Diffusion whole, Stable Diffusion 3 its transformer alone."""
 
 import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -34,13 +35,45 @@ VAE = {
     r"mid_block\.attentions\.0\.to_k": "mid.attn_1.k", r"mid_block\.attentions\.0\.to_v": "mid.attn_1.v",
     r"mid_block\.attentions\.0\.to_out\.0": "mid.attn_1.proj_out", "conv_shortcut": "nin_shortcut",
 }  # fmt: skip
+SD3 = {
+    r"pos_embed\.proj": "x_embedder.proj", r"time_text_embed\.timestep_embedder\.linear_1": "t_embedder.mlp.0",
+    r"time_text_embed\.timestep_embedder\.linear_2": "t_embedder.mlp.2", r"time_text_embed\.text_embedder\.linear_1": "y_embedder.mlp.0",
+    r"time_text_embed\.text_embedder\.linear_2": "y_embedder.mlp.2", r"proj_out": "final_layer.linear",
+    r"norm_out\.linear": "final_layer.adaLN_modulation.1", r"transformer_blocks": "joint_blocks",
+    r"attn\.to_out\.0": "x_block.attn.proj", r"attn\.to_add_out": "context_block.attn.proj",
+    r"attn\.norm_q": "x_block.attn.ln_q", r"attn\.norm_k": "x_block.attn.ln_k",
+    r"attn\.norm_added_q": "context_block.attn.ln_q", r"attn\.norm_added_k": "context_block.attn.ln_k",
+    r"norm1\.linear": "x_block.adaLN_modulation.1", r"norm1_context\.linear": "context_block.adaLN_modulation.1",
+    r"ff\.net\.0\.proj": "x_block.mlp.fc1", r"ff\.net\.2": "x_block.mlp.fc2",
+    r"ff_context\.net\.0\.proj": "context_block.mlp.fc1", r"ff_context\.net\.2": "context_block.mlp.fc2",
+}  # fmt: skip
+FUSED = {"x_block.attn.qkv": ("to_q", "to_k", "to_v"), "context_block.attn.qkv": ("add_q_proj", "add_k_proj", "add_v_proj")}
 
 
-def save_single_file(pipeline: Any, path: Path) -> Path:
-    """Write the pipeline's weights as one checkpoint."""
+def save_sd3_transformer(network: Any, path: Path) -> Path:
+    """Write a Stable Diffusion 3 transformer's weights as a checkpoint that holds nothing else."""
+    own = dict(network.state_dict())
+    tensors = {"pos_embed": own.pop("pos_embed.pos_embed")}
+    for i in range(network.config.num_layers):
+        for fused, names in FUSED.items():
+            for kind in ("weight", "bias"):
+                layers = [own.pop(f"transformer_blocks.{i}.attn.{name}.{kind}") for name in names]
+                tensors[f"joint_blocks.{i}.{fused}.{kind}"] = torch.cat(layers)
+    for name, value in own.items():
+        # the original's last modulations give shift and scale, diffusers' scale and shift
+        last = name.startswith(("norm_out", f"transformer_blocks.{network.config.num_layers - 1}.norm1_context"))
+        tensors[_renamed(name, SD3)] = torch.cat(value.chunk(2)[::-1]) if last else value
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+    return path
+
+
+def save_single_file(pipeline: Any, path: Path, *, without: str = "") -> Path:
+    """Write the pipeline's weights as one checkpoint, but for those of the part that is left out."""
     tensors = {f"model.diffusion_model.{_unet(name)}": value for name, value in pipeline.unet.state_dict().items()}
-    tensors |= {f"first_stage_model.{_renamed(name, VAE)}": _squared(name, value) for name, value in pipeline.vae.state_dict().items()}
-    tensors |= {f"cond_stage_model.transformer.{_text(name)}": value for name, value in pipeline.text_encoder.state_dict().items()}
+    if without != "vae":
+        tensors |= {f"first_stage_model.{_renamed(name, VAE)}": _squared(name, value) for name, value in pipeline.vae.state_dict().items()}
+    if without != "text_encoder":
+        tensors |= {f"cond_stage_model.transformer.{_text(name)}": value for name, value in pipeline.text_encoder.state_dict().items()}
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)
     return path
 

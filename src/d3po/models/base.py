@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -16,6 +16,9 @@ from d3po.diffusion.transition import Transition
 from d3po.errors import ConfigError
 from d3po.models.text_encoders import PromptCache
 from d3po.options import Arithmetic, Decoding, Dividing, GuidanceKind, LastStep, SamplerKind, Spacing, TextEncoders, Weights
+
+if TYPE_CHECKING:
+    from d3po.models.divided import DividedNetwork
 
 
 @runtime_checkable
@@ -116,6 +119,8 @@ class AbstractPolicy(ABC):
     """Where embeddings of prompts are kept, by models that have text encoders."""
     notes: Sequence[str] = ()
     """What the user has to know of how it was loaded."""
+    divided: "DividedNetwork | None" = None
+    """The denoiser's division among processes, after `divide`."""
 
     @property
     @abstractmethod
@@ -187,18 +192,12 @@ class AbstractPolicy(ABC):
     def divide(self, device: torch.device) -> None:  # noqa: ARG002
         """Divide the denoiser's frozen weights among the processes that a launcher started; called by all of them, once, each with its device.
 
+        In all processes but the first, which call nothing but the denoiser, every other part of the model is let go.
+
         Raises:
             ConfigError: the model is not one whose network can be divided.
         """
         raise ConfigError("hardware.divide is on, but a network of your own is not divided; set it to 'no'")
-
-    def lend(self) -> None:
-        """Of a divided model: serve the first process's calls of the network until it releases this one."""
-        raise NotImplementedError
-
-    def release(self) -> None:
-        """Of a divided model: let the other processes go. Of any other, nothing."""
-        return
 
     def to(self, device: str) -> None:
         """Move every part of the model (here the denoiser alone); its trainable parameters stay the same objects."""

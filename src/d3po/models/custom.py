@@ -70,6 +70,7 @@ class CustomPolicy(AbstractPolicy):
             prediction_type=self._module.prediction,
             spacing="trailing",
             steps_offset=0,
+            chained=True,
             clip_range=None,
             threshold_ratio=None,
             threshold_max=1.0,

@@ -48,6 +48,8 @@ class DividedNetwork:
     def __init__(self, network: nn.Module, compute: Compute, trainable: Sequence[nn.Parameter], device: torch.device) -> None:
         self._network, self._compute, self._trainable = network, compute, list(trainable)
         self._size, self._device = dist.get_world_size(), device
+        self.lends = dist.get_rank() > 0
+        """Whether this process computes for the first one alone, and so needs no other part of the model."""
         self._known: list[int] = []
         self._graph: Tensor | None = None
 

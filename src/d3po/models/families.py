@@ -12,6 +12,8 @@ from d3po.errors import ModelError
 
 EMBEDDED = "emoji"
 CUSTOM = "custom:"
+INDEX = "model_index.json"
+"""The file in a pipeline's folder or repository that says which pipeline it is."""
 DISCRETE = "DDIM, ancestral Euler"
 FLOW = "flow SDE"
 UNET_TARGETS = "LoRA on attention, attention + convolutions or all linear layers; whole network"
@@ -165,11 +167,11 @@ FAMILIES = (
 )
 
 
-def family_of(model: str) -> Family | None:
-    """The family of a model that lies here: `emoji`, `custom:...`, a pipeline's folder or a .safetensors file; None for a hub id.
+def family_of(model: str) -> Family:
+    """The family of a model: `emoji`, `custom:...`, a pipeline's folder, a .safetensors file, or a hub id, of which only the index is fetched.
 
     Raises:
-        ModelError: it is of no family that is known, or not a model.
+        ModelError: it is of no family that is known, not a model, or neither here nor within reach.
     """
     if model == EMBEDDED:
         return named("stable-diffusion")
@@ -178,11 +180,9 @@ def family_of(model: str) -> Family | None:
     path = Path(model)
     if path.is_file():
         return _of_single_file(path)
-    if not path.exists():
-        return None
-    index = path / "model_index.json"
+    index = path / INDEX if path.exists() else _fetched_index(model)
     if not index.exists():
-        raise ModelError(f"{path} has no model_index.json; give the folder of a diffusers pipeline, a .safetensors file, or '{EMBEDDED}'")
+        raise ModelError(f"{path} has no {INDEX}; give the folder of a diffusers pipeline, a .safetensors file, or '{EMBEDDED}'")
     try:
         return of_pipeline(str(json.loads(index.read_text())["_class_name"]), model)
     except (ValueError, KeyError, TypeError) as error:
@@ -226,6 +226,20 @@ def table() -> list[list[str]]:
         heading,
         *([f.name, f.title, ", ".join(f.pipelines) or "-", f.sampling, f.guidance, f.training, f.export, f.tested] for f in FAMILIES),
     ]
+
+
+def _fetched_index(model: str) -> Path:
+    """The index of a pipeline on the hub, from the hub's cache on this machine if it is there."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    try:
+        cached = try_to_load_from_cache(model, INDEX)
+        return Path(cached if isinstance(cached, str) else hf_hub_download(model, INDEX))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model {model!r} is not on this machine, and the hub does not give its {INDEX} ({type(error).__name__}); is the path or hub id "
+            "right, is it a pipeline in diffusers' layout, is the hub in reach, and, if the model asks for it, are you logged in (`hf auth login`)?"
+        ) from error
 
 
 def _of_single_file(path: Path) -> Family:

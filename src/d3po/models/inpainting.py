@@ -27,9 +27,12 @@ class InpaintingPolicy(PipelinePolicy):
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         return {"text": self.pipeline.encode_prompt(list(prompts), self.device, 1, False)[0]}
 
-    def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+    def _called(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
         fixed = self._fixed_at(tuple(x_t.shape[2:])).to(x_t)
-        return self.network(torch.cat([x_t, fixed.expand(len(x_t), *fixed.shape[1:])], dim=1), timesteps, given["text"]).sample
+        return super()._called(x_t, timesteps, {**given, "fixed": fixed.expand(len(x_t), *fixed.shape[1:])}, scale)
+
+    def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        return self.network(torch.cat([x_t, given["fixed"]], dim=1), timesteps, given["text"]).sample
 
     def _latent_channels(self) -> int:
         channels, latent = super()._latent_channels(), int(self.pipeline.vae.config.latent_channels)

@@ -1,6 +1,7 @@
 """Find a model by name or path and make it a policy."""
 
 import importlib
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from d3po.errors import ModelError
 from d3po.models.base import AbstractPolicy, PolicySettings
-from d3po.models.families import CUSTOM, EMBEDDED, Family, family_of, model_directory, of_pipeline
+from d3po.models.families import CUSTOM, EMBEDDED, Family, family_of, model_directory
 from d3po.options import Weights
 
 __all__ = ["EMBEDDED", "load_pipeline", "load_policy", "model_directory"]
@@ -35,14 +36,15 @@ def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int, settings:
 
         return CustomPolicy(load_custom(model.removeprefix(CUSTOM)), lora=lora, seed=seed, settings=settings)
     pipeline = load_pipeline(source, family, parts=settings.parts, weights=settings.weights)
-    family = family or of_pipeline(type(pipeline).__name__, model)
     module, _, name = family.policy.partition(":")
     policy = getattr(importlib.import_module(module), name)
     return policy(pipeline, lora=lora, seed=seed, settings=settings, load_part=_part_loader(source, pipeline))
 
 
-def load_pipeline(source: str, family: Family | None, *, parts: str = "", weights: Weights = "float32") -> Any:
-    """The diffusers pipeline, its autoencoder in float32 and all else in the precision asked for; pickles are never loaded.
+def load_pipeline(source: str, family: Family, *, parts: str = "", weights: Weights = "float32") -> Any:
+    """The diffusers pipeline, its autoencoder in float32 and all else in the precision asked for.
+
+    Pickles are never loaded, nor is a safety checker, which nothing here asks.
 
     Raises:
         ModelError: it is not there, not whole, or the hub is out of reach.
@@ -50,22 +52,26 @@ def load_pipeline(source: str, family: Family | None, *, parts: str = "", weight
     import diffusers
     import torch
 
+    from d3po.models.single_file import load_single_file
+
     _be_quiet()
     local, dtype = Path(source).exists(), getattr(torch, weights)
+    kind = getattr(diffusers, family.pipelines[0])
+    unused = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in inspect.signature(kind).parameters else {}
     try:
-        if Path(source).is_file() and family is not None:
-            config = {"config": parts} if parts else {}
-            loader = getattr(diffusers, family.pipelines[0]).from_single_file
-            pipeline = loader(source, dtype=dtype, local_files_only=Path(parts).exists() if parts else False, **config)
+        if Path(source).is_file():
+            pipeline = load_single_file(source, kind, parts=parts, dtype=dtype, replaced=unused)
             pipeline.vae.float()
             return pipeline
         dtypes = {"default": dtype, "vae": torch.float32}
-        return diffusers.DiffusionPipeline.from_pretrained(source, local_files_only=local, dtype=dtypes, use_safetensors=True)
+        return diffusers.DiffusionPipeline.from_pretrained(source, local_files_only=local, dtype=dtypes, use_safetensors=True, **unused)
     except Exception as error:  # the loaders of three libraries raise what they like
         first = (str(error).splitlines() or [type(error).__name__])[0]
         remedy = "is the path or hub id right, and the hub in reach?"
         if Path(source).is_file():
-            remedy = "a single file lacks tokenizers and configurations: name a folder or hub id that has them by `parts`"
+            remedy = (
+                "a single file lacks tokenizers, configurations, and at times whole parts: name a folder or hub id that has them by `parts`"
+            )
         raise ModelError(f"model {source!r} cannot be loaded: {first}; {remedy}") from error
 
 

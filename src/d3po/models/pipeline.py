@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Num
@@ -20,9 +20,6 @@ from d3po.models.schedulers import SchedulerFacts, discrete_sampler, read_schedu
 from d3po.models.text_encoders import EncoderShelf, encode_once
 from d3po.models.widening import narrow, widen
 from d3po.options import Decoding
-
-if TYPE_CHECKING:
-    from d3po.models.divided import DividedNetwork
 
 PROMPTS_PER_CALL = 16
 """Of the text encoders: they are large, and a round may have hundreds."""
@@ -64,7 +61,6 @@ class PipelinePolicy(AbstractPolicy):
             self.notes = self._started.notes(self.settings.start_from)
         widened = self.settings.arithmetic == "float32"
         self._dtype = torch.float32 if widened else next(self.network.parameters()).dtype
-        self._divided: DividedNetwork | None = None
         self._has_adapter = lora is not None
         if lora is not None:
             self._trainable = attach_lora(self.network, seed=seed, **lora)
@@ -119,10 +115,10 @@ class PipelinePolicy(AbstractPolicy):
     ) -> Float[Tensor, " B *latent"]:
         assert isinstance(condition, Embeddings)
         scales = guidance.to(x_t) if isinstance(guidance, Tensor) else x_t.new_full((len(x_t),), guidance)
-        if self.guidance_kind != "cfg":
+        if self.guidance_kind == "embedded":
             return self._called(x_t, timesteps, condition.given, scales)
         rows = _guided_rows(guidance, scales)
-        if len(rows) == 0:
+        if self.guidance_kind == "none" or len(rows) == 0:
             return self._called(x_t, timesteps, condition.given, torch.ones_like(scales))
         inputs, times = torch.cat([x_t[rows], x_t]), torch.cat([timesteps[rows], timesteps])
         output = self._called(inputs, times, condition.with_negatives(len(rows)), torch.ones_like(times, dtype=x_t.dtype))
@@ -195,25 +191,18 @@ class PipelinePolicy(AbstractPolicy):
             divide_by_zero3(self.network, zero3_settings(self.settings.deepspeed, self._dtype))
         else:
             divide_by_fsdp(self.network, trainable, device)
-        self._divided = DividedNetwork(self.network, self._called_here, trainable, device)
-
-    def lend(self) -> None:
-        assert self._divided is not None
-        others = {name: None for name, part in self.pipeline.components.items() if isinstance(part, nn.Module) and name != self.denoiser}
-        self.pipeline.register_modules(**others)
-        self._divided.lend()
-
-    def release(self) -> None:
-        if self._divided is not None:
-            self._divided.release()
+        self.divided = DividedNetwork(self.network, self._called_here, trainable, device)
+        if self.divided.lends:
+            parts = self.pipeline.components.items()
+            self.pipeline.register_modules(**{name: None for name, part in parts if isinstance(part, nn.Module) and name != self.denoiser})
 
     def _called(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
-        return (self._divided or self._called_here)(x_t, timesteps, given, scale)
+        return (self.divided or self._called_here)(x_t, timesteps, given, scale)
 
     def _called_here(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             inputs = {name: self._cast(value) for name, value in {**given, "guidance": scale}.items()}
-            return self._network_output(self._cast(x_t), timesteps, inputs).float()
+            return _without_variance(self._network_output(self._cast(x_t), timesteps, inputs), x_t.shape[1]).float()
 
     def _cast(self, value: Tensor) -> Tensor:
         """A network's input in the precision that it computes in."""
@@ -271,6 +260,11 @@ def _choose_decoding(vae: Any, decoding: Decoding) -> None:
         vae.enable_slicing()
     if vae is not None and decoding == "tiled":
         vae.enable_tiling()
+
+
+def _without_variance(output: Tensor, channels: int) -> Tensor:
+    """What the network predicts of x_0 or the noise; the variance that some predict below it is left aside, as their own pipelines do."""
+    return output[:, :channels] if output.shape[1] == 2 * channels else output
 
 
 def _guided_rows(guidance: float | Tensor, scales: Tensor) -> Tensor:

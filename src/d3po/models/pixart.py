@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from diffusers.utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
@@ -12,7 +11,7 @@ from d3po.models.pipeline import PipelinePolicy
 
 
 class PixArtPolicy(PipelinePolicy):
-    """A `PixArtSigmaPipeline`. Its transformer also predicts a variance, which is left aside, as its own pipeline does.
+    """A `PixArtSigmaPipeline`.
 
     Prompts are cleaned as its own pipeline cleans them: of markup and addresses where ftfy and beautifulsoup4 are installed, else put in small letters alone.
     """
@@ -27,15 +26,13 @@ class PixArtPolicy(PipelinePolicy):
         return {"text": text, "mask": mask}
 
     def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        output = self.network(
+        return self.network(
             x_t,
             encoder_hidden_states=given["text"],
             encoder_attention_mask=given["mask"],
             timestep=timesteps,
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         ).sample
-        network: Any = self.network
-        return output.chunk(2, dim=1)[0] if network.config.out_channels == 2 * x_t.shape[1] else output
 
     def _save_lora(self, directory: Path, layers: dict[str, Tensor]) -> Path:
         return save_peft_folder(directory, layers)

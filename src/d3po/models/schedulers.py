@@ -1,17 +1,17 @@
 """Samplers from what diffusers' scheduler configurations say."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from d3po.diffusion.ancestral import EulerAncestral
 from d3po.diffusion.flow import FlowSDE, flow_grid
 from d3po.diffusion.schedule import NoiseSchedule, StepGrid, chained_grid, step_grid
 from d3po.diffusion.transition import DDIM
-from d3po.errors import ConfigError
+from d3po.errors import ConfigError, ModelError
 from d3po.models.base import Sampler, SamplerSettings
 from d3po.options import PredictionType, Spacing
 
@@ -24,6 +24,8 @@ class SchedulerFacts:
     prediction_type: PredictionType
     spacing: Spacing
     steps_offset: int
+    chained: bool
+    """Whether each step ends where the next begins; DDIMScheduler goes down by whole strides instead, wherever the next timestep is."""
     clip_range: float | None
     threshold_ratio: float | None
     threshold_max: float
@@ -34,18 +36,31 @@ class SchedulerFacts:
 
 
 def read_scheduler(scheduler: Any) -> SchedulerFacts:
-    """The facts of a diffusers discrete-time scheduler of any class; its own sampling method is not used."""
+    """The facts of a diffusers discrete-time scheduler of any class; its own sampling method is not used.
+
+    Raises:
+        ModelError: it is of another kind.
+    """
     config = scheduler.config
+    prediction = config.get("prediction_type", "epsilon")
+    if not hasattr(scheduler, "alphas_cumprod") or prediction not in get_args(PredictionType):
+        raise ModelError(
+            f"the model's scheduler is {type(scheduler).__name__} with {prediction!r} prediction, but d3po samples this family by a discrete-time "
+            f"schedule (alphas_cumprod) and the predictions {', '.join(get_args(PredictionType))}; use a model that was trained with those"
+        )
     alphas = scheduler.alphas_cumprod.float()
+    if config.get("rescale_betas_zero_snr", False):
+        alphas = torch.cat([alphas[:-1], alphas.new_zeros(1)])  # some schedulers keep 2**-24 there
     bounded, thresholded = config.get("clip_sample", False), config.get("thresholding", False)
     return SchedulerFacts(
         schedule=NoiseSchedule(
             alphas_cumprod=alphas,
             final_alpha_cumprod=1.0 if config.get("set_alpha_to_one", True) else float(alphas[0]),
         ),
-        prediction_type=config.get("prediction_type", "epsilon"),
+        prediction_type=prediction,
         spacing=config.get("timestep_spacing", "leading"),
         steps_offset=config.get("steps_offset", 0),
+        chained=not isinstance(scheduler, DDIMScheduler),
         clip_range=config.get("clip_sample_range", 1.0) if bounded and not thresholded else None,
         threshold_ratio=config.get("dynamic_thresholding_ratio", 0.995) if thresholded else None,
         threshold_max=config.get("sample_max_value", 1.0),
@@ -65,18 +80,18 @@ def discrete_sampler(facts: SchedulerFacts, settings: SamplerSettings) -> Sample
             f"sampling.steps is {settings.steps}, more than the {facts.num_train_timesteps} timesteps the model was trained on; lower it"
         )
     schedule = _zero_terminal(facts.schedule) if settings.zero_terminal_snr else facts.schedule
-    clamped = settings.last_step == "clamped"
     grid = step_grid(
         facts.num_train_timesteps,
         settings.steps,
         spacing=settings.spacing or facts.spacing,
         steps_offset=facts.steps_offset,
-        clamp_previous=clamped,
+        clamp_previous=settings.last_step == "clamped",
     )
     if float(schedule.alpha_bar(grid.timesteps[:1])) == 0 and facts.prediction_type == "epsilon":
         raise ConfigError(
             "the schedule's last timestep is noise alone (zero terminal SNR), from which a model that predicts the noise learns no picture; "
-            "set sampling.zero_terminal_snr = false, or use a model of v prediction"
+            "set sampling.zero_terminal_snr = false, or, where the model's own scheduler has it so, sampling.spacing = 'leading', which begins "
+            "below that timestep; or use a model of v prediction"
         )
     if settings.kind == "euler_ancestral":
         euler = EulerAncestral(schedule=schedule, prediction_type=facts.prediction_type, eta=settings.eta)
@@ -89,7 +104,7 @@ def discrete_sampler(facts: SchedulerFacts, settings: SamplerSettings) -> Sample
         threshold_ratio=facts.threshold_ratio,
         threshold_max=facts.threshold_max,
     )
-    return Sampler(transition=ddim, grid=grid)
+    return Sampler(transition=ddim, grid=_chained(grid.timesteps, settings) if facts.chained else grid)
 
 
 def flow_sampler(scheduler: Any, settings: SamplerSettings, *, sigmas: list[float] | None, tokens: int) -> Sampler:
@@ -130,6 +145,10 @@ def _euler_grid(facts: SchedulerFacts, settings: SamplerSettings, whole: StepGri
     timesteps = whole.timesteps.float()
     if (settings.spacing or facts.spacing) == "linspace":
         timesteps = torch.from_numpy(np.linspace(0, facts.num_train_timesteps - 1, settings.steps, dtype=np.float32)[::-1].copy())
+    return _chained(timesteps, settings)
+
+
+def _chained(timesteps: torch.Tensor, settings: SamplerSettings) -> StepGrid:
     clamped = settings.last_step == "clamped" and float(timesteps[-1]) > 0
     return chained_grid(timesteps, end=0.0 if clamped else -1.0)
 

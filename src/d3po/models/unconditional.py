@@ -2,17 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from d3po.errors import ModelError
 from d3po.models.peft_folder import save_peft_folder
 from d3po.models.pipeline import PipelinePolicy
 
 
 class UnconditionalPolicy(PipelinePolicy):
-    """A `DDPMPipeline` or `DDIMPipeline`. A run's "prompts" are then only names of starting noises; the network never sees them."""
+    """A `DDPMPipeline` or `DDIMPipeline`. A run's "prompts" are then only names of starting noises; the network never sees them.
+
+    Raises:
+        ModelError: the network asks for a class.
+    """
+
+    def __init__(self, pipeline: Any, **rest: Any) -> None:
+        if pipeline.unet.class_embedding is not None:
+            raise ModelError(
+                "this model's network is told a class of what it draws, but d3po tells an unconditional model nothing; "
+                "wrap it as custom:module:function, whose encode(prompts) gives classes"
+            )
+        super().__init__(pipeline, **rest)
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         return {"row": torch.zeros(len(prompts), device=self.device)}

@@ -38,7 +38,7 @@ def run_rounds(bench: Workbench, *, minutes: float = 0.0) -> None:
     """
     team = bench.team
     if team.lends:
-        return bench.policy.lend()
+        return bench.lend()
     team.lead(partial(_begin, bench))
     for round in count() if minutes else range(bench.config.rounds):
         if team.lead(partial(_is_over, bench, minutes)):

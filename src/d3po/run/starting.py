@@ -21,12 +21,14 @@ class Start:
 
     config: RunConfig
     family: Family | None
-    """None: a hub id, whose family shows when it is loaded."""
+    """None: the recipe's own model, whose settings the recipe holds."""
+    proposed: dict[str, str]
+    """What the family put in place of the recipe's settings."""
 
     @property
     def needs_prompts(self) -> bool:
         """Whether the user has to give prompts."""
-        return self.config.model != EMBEDDED and (self.family is None or self.family.prompts)
+        return self.config.model != EMBEDDED and self.has_prompts
 
     @property
     def has_prompts(self) -> bool:
@@ -36,8 +38,8 @@ class Start:
     def words(self) -> str:
         """What was recognised, in one line."""
         if self.family is None:
-            return f"{self.config.model} is not on this machine; its family will show when it is loaded"
-        proposed = ", ".join(f"{key} = {value}" for key, value in self.family.proposes.items())
+            return f"model: {self.config.model}, with the settings of the recipe {self.config.recipe!r}"
+        proposed = ", ".join(f"{key} = {value}" for key, value in self.proposed.items())
         return f"model: {self.family.title}" + (f"; proposed for it: {proposed}" if proposed else "")
 
 
@@ -46,13 +48,14 @@ def start(recipe: RunConfig, assignments: dict[str, str], *, where: str = "--set
     say that they came from `where`.
 
     Raises:
-        ModelError: the model lies here but is of no family that is known.
+        ModelError: the model is not found, or is of no family that is known.
     """
     config = override(recipe, assignments, where=where)
+    if config.model == recipe.model:
+        return Start(config=config, family=None, proposed={})
     family = family_of(config.model)
-    if family is not None and recipe.recipe == "default" and config.model != EMBEDDED:
-        config = override(config, {key: value for key, value in family.proposes.items() if key not in assignments}, where=family.name)
-    return Start(config=config, family=family)
+    proposed = {key: value for key, value in family.proposes.items() if key not in assignments} if recipe.recipe == "default" else {}
+    return Start(config=override(config, proposed, where=family.name), family=family, proposed=proposed)
 
 
 def own_settings(objective: str) -> dict[str, str]:

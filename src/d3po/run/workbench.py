@@ -149,10 +149,15 @@ class Workbench:
 
     def close(self) -> None:
         """Give the database's connections back, and let processes go that lend their part of the network."""
-        if "policy" in self.__dict__ and self.team.leads:
-            self.policy.release()
+        if "policy" in self.__dict__ and self.policy.divided is not None and self.team.leads:
+            self.policy.divided.release()
         if "store" in self.__dict__:
             self.store.close()
+
+    def lend(self) -> None:
+        """Compute this process's share of the first one's calls of a divided network, until it lets this one go."""
+        assert self.policy.divided is not None
+        self.policy.divided.lend()
 
     def finals(self) -> list[CheckpointFile]:
         """The final checkpoint of every trained round, in order."""

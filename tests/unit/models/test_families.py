@@ -6,9 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EDMEulerScheduler, EulerDiscreteScheduler, SchedulerMixin
 from diffusers.pipelines.pixart_alpha import pipeline_pixart_sigma
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 from d3po.config import RunConfig, override
@@ -17,17 +20,16 @@ from d3po.models import pixart
 from d3po.models.base import PolicySettings, SamplerSettings
 from d3po.models.families import FAMILIES, family_of, named, table
 from d3po.models.load import load_policy
+from d3po.options import Spacing
 from d3po.recipes import load_recipe
 from d3po.run.starting import numbered_starts, start
-from tests.tiny import save_tiny
+from tests.tiny import pipelines, save_tiny
 
 LORA = {"rank": 2, "alpha": 2.0, "targets": "attention"}
 
 
 def recognised(model: Path) -> str:
-    family = family_of(str(model))
-    assert family is not None
-    return family.name
+    return family_of(str(model)).name
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f.pipelines], ids=lambda f: f.name)
@@ -79,12 +81,53 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         family_of(str(tmp_path / "cut.safetensors"))
 
 
-def test_names_are_families_too_and_a_hub_id_is_none_yet() -> None:
-    assert (family_of("emoji"), family_of("custom:mine:make"), family_of("somebody/something")) == (
-        named("stable-diffusion"),
-        named("custom"),
-        None,
-    )
+def test_names_are_families_too() -> None:
+    assert (family_of("emoji"), family_of("custom:mine:make")) == (named("stable-diffusion"), named("custom"))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """A hub on which `somebody/cats` is an unconditional pipeline, and what was fetched from it."""
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "DDPMPipeline"}))
+    fetched: list[tuple[str, str]] = []
+
+    def download(repository: str, name: str) -> str:
+        fetched.append((repository, name))
+        if repository != "somebody/cats":
+            raise LocalEntryNotFoundError("no such repository, or no network")
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    return fetched
+
+
+def test_a_hub_id_is_recognised_by_its_index_alone(hub: list[tuple[str, str]]) -> None:
+    begun = start(load_recipe("default"), {"model": "somebody/cats"})
+    assert (begun.family, begun.needs_prompts) == (named("unconditional"), False)
+    assert (begun.config.training.learning_rate, begun.config.sampling.guidance) == (1e-4, 1.0)
+    assert hub == [("somebody/cats", "model_index.json")]
+
+
+def test_a_hub_id_whose_index_is_on_this_machine_needs_no_hub(
+    hub: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, name: str(tmp_path / name))
+    assert (family_of("somebody/else").name, hub) == ("unconditional", [])
+
+
+@pytest.mark.parametrize("model", ["somebody/else", "./no/such/folder"])
+def test_a_model_that_is_neither_here_nor_in_reach_is_named(hub: list[tuple[str, str]], model: str) -> None:
+    with pytest.raises(
+        ModelError, match=rf"'{model}' is not on this machine, and the hub does not give its model_index\.json \(\w+Error\)"
+    ):
+        start(load_recipe("default"), {"model": model})
+
+
+def test_a_recipes_own_model_is_not_looked_for(hub: list[tuple[str, str]]) -> None:
+    begun = start(load_recipe("safety"), {})
+    assert begun.needs_prompts
+    assert "stable-diffusion-v1-5, with the settings of the recipe 'safety'" in begun.words()
+    assert hub == []
 
 
 def test_the_table_has_a_row_a_family_and_no_empty_cell() -> None:
@@ -104,6 +147,8 @@ def test_a_familys_settings_are_proposed_and_the_users_win(tmp_path: Path) -> No
     assert (begun.config.sampling.guidance, begun.config.sampling.steps) == (3.5, 7)
     assert begun.needs_prompts
     assert "FLUX" in begun.words()
+    assert "guidance = 3.5" in begun.words()
+    assert "steps" not in begun.words()
 
 
 def test_starts_stand_in_for_prompts() -> None:
@@ -139,6 +184,52 @@ def test_samplers_that_do_not_fit_the_model_are_refused(tmp_path: Path, family: 
     policy = load_policy(str(save_tiny(family, tmp_path)), lora=LORA, seed=0)
     with pytest.raises(ConfigError, match=words):
         policy.sampler(settings)
+
+
+@pytest.mark.parametrize(
+    "scheduler", [EDMEulerScheduler(), DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)]
+)
+def test_a_model_of_another_kind_of_diffusion_is_refused_by_its_scheduler(tmp_path: Path, scheduler: SchedulerMixin) -> None:
+    policy = load_policy(str(save_tiny("sdxl", tmp_path, scheduler=scheduler)), lora=LORA, seed=0)
+    with pytest.raises(ModelError, match=rf"scheduler is {type(scheduler).__name__} .*use a model that was trained with those"):
+        policy.sampler(SamplerSettings(steps=5))
+
+
+@pytest.mark.parametrize(("spacing", "steps"), [("linspace", 10), ("trailing", 7), ("leading", 10)])
+def test_each_step_ends_where_the_next_begins_but_for_the_strides_of_a_ddim_scheduler(tmp_path: Path, spacing: Spacing, steps: int) -> None:
+    chained = load_policy(str(save_tiny("pixart", tmp_path / "pixart")), lora=LORA, seed=0)
+    strided = load_policy(str(save_tiny("stable-diffusion", tmp_path / "sd")), lora=LORA, seed=0)
+    for last_step, end in (("model", -1), ("clamped", -1 if spacing != "trailing" else 0)):
+        settings = SamplerSettings(steps=steps, spacing=spacing, last_step=last_step)
+        grid = chained.sampler(settings).grid
+        assert grid.previous.tolist() == [*grid.timesteps[1:].tolist(), end]
+        grid = strided.sampler(settings).grid
+        assert torch.equal(grid.previous[:-1], grid.timesteps[:-1] - 1000 // steps)
+
+
+@pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler])
+def test_noise_is_not_predicted_from_noise_alone_whatever_the_scheduler_keeps_there(tmp_path: Path, kind: type[SchedulerMixin]) -> None:
+    folder = save_tiny("sdxl", tmp_path, scheduler=kind(rescale_betas_zero_snr=True, timestep_spacing="trailing"))
+    policy = load_policy(str(folder), lora=LORA, seed=0)
+    with pytest.raises(ConfigError, match=r"zero terminal SNR.*sampling\.spacing = 'leading'"):
+        policy.sampler(SamplerSettings(steps=5))
+    assert policy.sampler(SamplerSettings(steps=5, spacing="leading")).grid.timesteps[0] < 999
+
+
+def test_a_variance_that_an_unconditional_network_predicts_is_left_aside(tmp_path: Path) -> None:
+    pipeline = pipelines.unconditional(out_channels=6)
+    pipeline.save_pretrained(tmp_path)
+    policy = load_policy(str(tmp_path), lora=LORA, seed=0)
+    x, t = torch.randn(2, 3, 8, 8), torch.tensor([801, 1])
+    with torch.no_grad():
+        mean, _ = pipeline.unet(x, t).sample.chunk(2, dim=1)
+        torch.testing.assert_close(policy.predict(x, t, policy.encode_prompts(["one", "two"]), 1.0), mean, rtol=0, atol=1e-6)
+
+
+def test_a_network_that_asks_for_a_class_is_no_unconditional_one(tmp_path: Path) -> None:
+    pipelines.unconditional(num_class_embeds=2).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"told a class of what it draws.*wrap it as custom:module:function"):
+        load_policy(str(tmp_path), lora=LORA, seed=0)
 
 
 def test_a_transformer_has_no_convolutions_to_adapt_and_says_what_it_has(tmp_path: Path) -> None:

@@ -48,8 +48,9 @@ def test_guidance_moves_away_from_the_negative_prompt(folder: Path) -> None:
     torch.testing.assert_close(predicted(policy, 3.0), negative + 3 * (plain - negative), rtol=0, atol=1e-5)
 
 
-def test_guidance_of_the_kind_none_is_none(folder: Path) -> None:
-    policy = policy_of(folder, PolicySettings(guidance="none"))
+@pytest.mark.parametrize("family", ["stable-diffusion", "flux"])
+def test_guidance_of_the_kind_none_is_none(tmp_path: Path, family: str) -> None:
+    policy = policy_of(save_tiny(family, tmp_path), PolicySettings(guidance="none", width=8, height=8))
     torch.testing.assert_close(predicted(policy, 7.0), predicted(policy, 1.0), rtol=0, atol=0)
     assert policy.guided_rows == 1
 

@@ -1,19 +1,20 @@
 """A checkpoint in one file, with a pipeline's folder that lends it what a file lacks."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from torch import Tensor
+from torch import Tensor, nn
 
 from d3po.errors import ModelError
 from d3po.models.base import AbstractPolicy, PolicySettings
-from d3po.models.families import family_of
-from d3po.models.load import load_policy
+from d3po.models.families import family_of, named
+from d3po.models.load import load_pipeline, load_policy
 from d3po.options import Weights
 from tests.tiny import save_tiny
-from tests.tiny.single_file import save_single_file
+from tests.tiny.single_file import save_sd3_transformer, save_single_file
 
 LORA = {"rank": 2, "alpha": 2.0, "targets": "attention"}
 
@@ -24,15 +25,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Other weights than the folder's, so that it shows whose were loaded."""
-    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+def other(folder: Path) -> Any:
+    """A pipeline of other weights than the folder's, so that it shows whose were loaded."""
+    return shifted(DiffusionPipeline.from_pretrained(folder, local_files_only=True), "unet", "vae", "text_encoder")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(other: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_single_file(other, tmp_path_factory.mktemp("single") / "model.safetensors")
+
+
+def shifted(pipeline: Any, *names: str) -> Any:
     generator = torch.Generator().manual_seed(1)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        for weight in part.parameters():
+    for name in names:
+        for weight in getattr(pipeline, name).parameters():
             weight.data += 0.05 * torch.randn(weight.shape, generator=generator)
-    pipeline.save_pretrained(tmp_path_factory.mktemp("whole") / "pipeline")
-    return save_single_file(pipeline, tmp_path_factory.mktemp("single") / "model.safetensors")
+    return pipeline
+
+
+def assert_same_weights(actual: nn.Module, expected: nn.Module) -> None:
+    own = {name.replace(".base_layer", ""): value for name, value in actual.state_dict().items()}
+    for name, weight in expected.named_parameters():
+        torch.testing.assert_close(own[name], weight, rtol=0, atol=1e-6, msg=name)
 
 
 def loaded(model: Path, parts: Path | str = "", weights: Weights = "float32") -> AbstractPolicy:
@@ -47,18 +61,11 @@ def pictured(policy: AbstractPolicy) -> tuple[Tensor, Tensor]:
     return predicted, policy.decode(predicted)
 
 
-def test_every_weight_of_the_file_is_the_models(checkpoint: Path, folder: Path) -> None:
-    family = family_of(str(checkpoint))
-    assert family is not None
-    assert family.name == "stable-diffusion"
-    expected = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
-    generator = torch.Generator().manual_seed(1)
+def test_every_weight_of_the_file_is_the_models(checkpoint: Path, folder: Path, other: Any) -> None:
+    assert family_of(str(checkpoint)).name == "stable-diffusion"
     policy = loaded(checkpoint, folder)
-    parts = policy.pipeline  # type: ignore[attr-defined]
     for name in ("unet", "vae", "text_encoder"):
-        own = {key.replace(".base_layer", ""): value for key, value in getattr(parts, name).state_dict().items()}
-        for key, weight in getattr(expected, name).named_parameters():
-            torch.testing.assert_close(own[key], weight + 0.05 * torch.randn(weight.shape, generator=generator), rtol=0, atol=1e-6, msg=key)
+        assert_same_weights(getattr(policy.pipeline, name), getattr(other, name))  # type: ignore[attr-defined]
     assert (pictured(policy)[0] - pictured(loaded(folder))[0]).abs().max() > 1e-2
 
 
@@ -69,9 +76,29 @@ def test_a_single_file_is_loaded_in_half_precision_but_for_its_autoencoder(check
     assert policy.pipeline.vae.dtype == torch.float32  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("lacking", ["vae", "text_encoder"])
+def test_what_a_file_lacks_is_the_folders(other: Any, folder: Path, tmp_path: Path, lacking: str) -> None:
+    pipeline = loaded(save_single_file(other, tmp_path / "model.safetensors", without=lacking), folder).pipeline  # type: ignore[attr-defined]
+    lent = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    for name in ("unet", "vae", "text_encoder"):
+        assert_same_weights(getattr(pipeline, name), getattr(lent if name == lacking else other, name))
+
+
+def test_a_file_with_nothing_but_a_transformer_is_a_whole_model_with_a_folders_parts(tmp_path: Path) -> None:
+    folder = save_tiny("sd3", tmp_path / "pipeline")
+    other = shifted(DiffusionPipeline.from_pretrained(folder, local_files_only=True), "transformer")
+    file = save_sd3_transformer(other.transformer, tmp_path / "model.safetensors")
+    pipeline = load_pipeline(str(file), named("sd3"), parts=str(folder), weights="bfloat16")
+    assert (pipeline.text_encoder_3.dtype, pipeline.vae.dtype) == (torch.bfloat16, torch.float32)
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"):
+        part = getattr(pipeline, name)
+        assert_same_weights(part, getattr(other, name).to(part.dtype))
+
+
 def test_a_file_alone_says_what_it_lacks(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(
-        ModelError, match="a single file lacks tokenizers and configurations: name a folder or hub id that has them by `parts`"
+        ModelError,
+        match="a single file lacks tokenizers, configurations, and at times whole parts: name a folder or hub id that has them by `parts`",
     ):
         loaded(checkpoint, "nowhere/pipeline")

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
+from transformers import CLIPImageProcessorPil
 
 from d3po.errors import ModelError
 from d3po.models.base import AbstractPolicy
-from d3po.models.load import load_policy
+from d3po.models.families import named
+from d3po.models.load import load_pipeline, load_policy
 from d3po.models.stable_diffusion import StableDiffusionPolicy
-from tests.tiny import save_tiny_pipeline
+from tests.tiny import parts, save_tiny, save_tiny_pipeline
 
 LORA = {"rank": 2, "alpha": 2.0, "targets": "attention+conv"}
 
@@ -83,3 +86,12 @@ def test_the_models_own_schedule_is_read(policy: AbstractPolicy) -> None:
 def test_a_folder_without_a_pipeline_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no model_index\.json"):
         load_policy(str(tmp_path), lora=LORA, seed=0)
+
+
+@pytest.mark.parametrize("family", ["stable-diffusion", "inpainting"])
+def test_a_safety_checker_is_not_loaded_and_what_is_exported_does_not_miss_it(family: str, tmp_path: Path) -> None:
+    folder = save_tiny(family, tmp_path / "model", safety_checker=parts.safety_checker(), feature_extractor=CLIPImageProcessorPil())
+    pipeline = load_pipeline(str(folder), named(family))
+    assert (pipeline.safety_checker, pipeline.config.requires_safety_checker) == (None, False)
+    pipeline.save_pretrained(tmp_path / "merged")
+    assert DiffusionPipeline.from_pretrained(tmp_path / "merged", local_files_only=True).safety_checker is None
