@@ -55,6 +55,16 @@ def test_an_evaluation_that_a_guard_refuses_undoes_its_round(make_run: MakeRun) 
     assert all(value.abs().sum() == 0 for name, value in weights(run, 1).items() if "lora_B" in name)
 
 
+def test_a_round_refused_for_its_course_does_not_stand(make_run: MakeRun) -> None:
+    """Clipped at once, so that momentum alone goes on pushing losers and winners down."""
+    clipped = {"objective.clip": "two_sided", "objective.clip_range": "1e-9", "guards.max_kl": "1e9"}
+    run = make_run(settings=SICK | clipped | {"guards.action": "stop", "rounds": "1", "training.epochs": "2", "sampling.steps": "2"})
+    done = d3po("run", run.path)
+    assert done.returncode == 0, done.stderr
+    assert "stopped by a guard; the result is the policy after 0 rounds: the margin grew" in done.stdout
+    assert len(run.read_metrics()) == 4
+
+
 def test_a_held_out_judge_is_measured_and_never_trained_on(make_run: MakeRun) -> None:
     settings = SICK | {
         "guards.action": "warn",
