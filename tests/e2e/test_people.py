@@ -105,6 +105,21 @@ def test_a_quota_ends_the_wait(make_run: MakeRun) -> None:
     assert vote(bench.store, 5) == 0, "a closed round asks nothing more"
 
 
+def test_a_later_round_of_which_all_answers_are_ties_is_passed_over(make_run: MakeRun) -> None:
+    bench = sampled(make_run)
+    bench.moved(1)  # as if the first round had been trained
+    sample_round(bench, 1)
+    for round in (0, 1):
+        thread = threading.Thread(target=ask_people, args=(bench, round), daemon=True)
+        thread.start()
+        while bench.journal.phase_began("rating", round) is None:
+            time.sleep(0.01)
+        assert vote(bench.store, 100, lambda item: Answer(outcome="tie") if round else prefer_larger_id(item)) == 4 * 3
+        thread.join(20)
+        assert not thread.is_alive()
+    assert {answer.outcome for answer in bench.store.batches.votes(1) or []} == {"tie"}
+
+
 def test_pairs_are_chosen_while_people_vote(make_run: MakeRun) -> None:
     bench = sampled(make_run, {"feedback.choose": '"adaptive"', "feedback.pairs_per_prompt": "2", "sampling.images_per_prompt": "4"})
     thread = waiting(bench)
@@ -160,7 +175,6 @@ def test_stop_ends_a_run_and_the_same_command_goes_on(make_run: MakeRun) -> None
         ask_people(bench, 0)
     bench.store.journal.control("resume", bench.store.people.owner().id)
     thread = waiting(bench)
-    vote(bench.store, 100)
     thread.join(20)
     assert len(bench.store.batches.votes(0) or []) == 12
 

@@ -20,17 +20,19 @@ def ask_people(bench: Workbench, round: int) -> None:
     """Put the round's questions, wait until there is enough to train on, and fix the votes that training will see.
 
     Enough is: every question answered, or `feedback.quota` votes, or `feedback.deadline_minutes` past, or "train now" from the
-    dashboard; and in any case something that the objective can learn from.
+    dashboard; and something that the objective can learn from, unless all questions of a later round are answered: training passes such a round over.
     """
     if bench.store.batches.votes(round) is not None:
         return
     chosen = _chosen_pairs(bench, round)
-    wanted = _wanted(bench, chosen.questions if chosen else len(bench.store.questions.ask(questions_of(bench, round))))
+    questions = chosen.questions if chosen else len(bench.store.questions.ask(questions_of(bench, round)))
+    every = questions * bench.config.feedback.overlap
+    wanted = min(bench.config.feedback.quota or every, every)
     opened = bench.journal.phase_began("rating", round) or bench.store.database.now()
     bench.journal.phase("rating", round, f"{wanted} votes wanted")
     with bench.narrator.bar(f"round {round}: people voting", total=wanted) as bar:
         seen, answers = 0, -1
-        while not _enough(bench, round, wanted, opened):
+        while not _enough(bench, round, wanted, every, opened):
             answers = _ask_next(bench, chosen, answers) if chosen else 0
             seen = _show(bench, round, wanted, seen, bar, f"answer at the page of `d3po rate {bench.folder.path}`")
             time.sleep(POLL_SECONDS)
@@ -85,21 +87,17 @@ def _images_of_questions(bench: Workbench, round: int, prompt: int, ids: list[in
         yield tuple(ids)
 
 
-def _wanted(bench: Workbench, questions: int) -> int:
-    every = questions * bench.config.feedback.overlap
-    return min(bench.config.feedback.quota or every, every)
-
-
 def _show(bench: Workbench, round: int, wanted: int, seen: int, bar: Bar, remark: str) -> int:
     votes = min(bench.store.votes.count(round=round, purpose="train"), wanted)
     bar.advance(votes - seen, remark)
     return votes
 
 
-def _enough(bench: Workbench, round: int, wanted: int, opened: int) -> bool:
+def _enough(bench: Workbench, round: int, wanted: int, every: int, opened: int) -> bool:
     control = heed(bench)
     minutes = bench.config.feedback.deadline_minutes
     late = minutes > 0 and bench.store.database.now() - opened > minutes * 60_000
-    if not (late or control.train_now_round == round or bench.store.votes.count(round=round, purpose="train") >= wanted):
+    votes = bench.store.votes.count(round=round, purpose="train")
+    if not (late or control.train_now_round == round or votes >= wanted):
         return False
-    return is_instructive(bench, bench.store.votes.standing(round=round, purpose="train"))
+    return (round > 0 and votes >= every) or is_instructive(bench, bench.store.votes.standing(round=round, purpose="train"))
