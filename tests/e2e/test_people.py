@@ -109,15 +109,15 @@ def test_a_later_round_of_which_all_answers_are_ties_is_passed_over(make_run: Ma
     bench = sampled(make_run)
     bench.moved(1)  # as if the first round had been trained
     sample_round(bench, 1)
-    for round in (0, 1):
+    for round, answer in enumerate((prefer_larger_id, lambda _: Answer(outcome="tie"))):
         thread = threading.Thread(target=ask_people, args=(bench, round), daemon=True)
         thread.start()
         while bench.journal.phase_began("rating", round) is None:
             time.sleep(0.01)
-        assert vote(bench.store, 100, lambda item: Answer(outcome="tie") if round else prefer_larger_id(item)) == 4 * 3
+        assert vote(bench.store, 100, answer) == 4 * 3
         thread.join(20)
         assert not thread.is_alive()
-    assert {answer.outcome for answer in bench.store.batches.votes(1) or []} == {"tie"}
+    assert {vote.answer.outcome for vote in bench.store.batches.votes(1) or []} == {"tie"}
 
 
 def test_pairs_are_chosen_while_people_vote(make_run: MakeRun) -> None:
