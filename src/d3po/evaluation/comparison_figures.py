@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from d3po.evaluation.comparison import Row
 from d3po.evaluation.drawing import INK, titled
+from d3po.evaluation.paired import t_interval
 
 Value = Callable[[Row], float]
 SHADES = [matplotlib.colormaps["tab20"](place) for place in (*range(2, 20, 2), *range(3, 20, 2))]
@@ -36,7 +37,7 @@ class Curve:
     """Means."""
     low: Sequence[float]
     high: Sequence[float]
-    """The lowest and the highest seed."""
+    """Student's 95 % interval of the mean over seeds; nan where there is one."""
 
 
 def curve(rows: Sequence[Row], x: Value, y: Value) -> Curve:
@@ -46,12 +47,12 @@ def curve(rows: Sequence[Row], x: Value, y: Value) -> Curve:
         by_seed.setdefault(row.seed, []).append(row)
     rounds = sorted({row.rounds for row in rows})
     standing = [[max((row for row in mine if row.rounds <= r), key=lambda row: row.rounds) for mine in by_seed.values()] for r in rounds]
-    values = [[y(row) for row in at] for at in standing]
+    values = [t_interval([y(row) for row in at]) for at in standing]
     return Curve(
         x=[float(np.mean([x(row) for row in at])) for at in standing],
-        y=[float(np.mean(at)) for at in values],
-        low=[min(at) for at in values],
-        high=[max(at) for at in values],
+        y=[mean.value for mean in values],
+        low=[mean.low for mean in values],
+        high=[mean.high for mean in values],
     )
 
 

@@ -8,7 +8,7 @@ from d3po.evaluation.drawing import data_uri, template
 
 LEARNING = (
     "How far each objective has come after so many labels (left) and for so much computing (right). Points are rounds, lines means over seeds; the band, "
-    "or with many objectives the bar at the end, reaches from the lowest to the highest seed. What is steeper on the left learns more from a label, on the "
+    "or with many objectives the bar at the end, is Student's 95 % interval over seeds. What is steeper on the left learns more from a label, on the "
     "right more from a pass of the network. The trained reward is in standard deviations of the base model's pictures; a cell that a guard stopped stays "
     "where it was stopped."
 )
