@@ -26,6 +26,8 @@ rate: .venv/demo.stamp ## rate the demo's pictures in your browser; the next rou
 	@test -f $(DEMO)/run.toml || $(BIN)/d3po init $(DEMO) --recipe demo
 	$(BIN)/d3po run $(DEMO) --feedback human --set feedback.ask=best_worst --more 1 --serve
 
+# Tests start many processes; what Python compiles in one of them is kept for the others, whatever the environment says.
+test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/dev.stamp ## run the whole test suite
 	$(BIN)/python -m tools.postgresql
 	$(BIN)/python -m tools.chromium
