@@ -175,6 +175,7 @@ def test_stop_ends_a_run_and_the_same_command_goes_on(make_run: MakeRun) -> None
         ask_people(bench, 0)
     bench.store.journal.control("resume", bench.store.people.owner().id)
     thread = waiting(bench)
+    vote(bench.store, 100)
     thread.join(20)
     assert len(bench.store.batches.votes(0) or []) == 12
 
