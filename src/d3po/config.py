@@ -17,6 +17,7 @@ from d3po.options import (
     Decoding,
     Dividing,
     GuidanceKind,
+    JudgedPicture,
     LastStep,
     LogProbReduce,
     ObjectiveName,
@@ -92,6 +93,10 @@ class Sampling(Section):
     images_per_prompt: int = Field(default=4, ge=2, description="K images of a prompt, compared with each other")
     branch: bool = Field(
         default=False, description="a prompt's images share all noise up to one drawn step and part there, as d3po_branch needs"
+    )
+    judged: JudgedPicture = Field(
+        default="finished",
+        description="what is judged: finished pictures or, where they part in a step, those that the network expects right after it",
     )
     shared_start: bool = Field(default=True, description="all images of a prompt start from one x_T")
     prompts_per_round: Count = Field(default=16, description="prompts drawn for each round")

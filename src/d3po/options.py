@@ -53,6 +53,9 @@ ReferenceRefresh = Literal["fixed", "per_round", "ema"]
 LastStep = Literal["model", "clamped"]
 """Where the last step ends: as the model's scheduler says, or at timestep 0 as the published code does."""
 
+JudgedPicture = Literal["finished", "expected"]
+"""What of a sampled image is judged: its finished picture, or the one that the network expects right after the step in which it parted."""
+
 QuestionKind = Literal["pair", "best_worst", "rank", "grid", "thumb", "score"]
 """How a question is asked: two pictures; best and worst of K; an order of K; mark the bad ones; one up or down; one from 1 to 5."""
 

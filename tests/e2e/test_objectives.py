@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -21,7 +22,7 @@ from d3po.run.feedback import compare_round
 from d3po.run.folder import RunFolder
 from d3po.run.judged import References, load_round
 from d3po.run.progress import Narrator
-from d3po.run.sampling import sample_round
+from d3po.run.sampling import sample_round, to_uint8
 from d3po.run.starting import own_settings
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
@@ -116,6 +117,29 @@ def test_images_that_branch_share_their_way_and_then_part(make_run: MakeRun) -> 
         assert branch is not None, prompt
         together = [bool((shard.latents(t)[start : start + 3] == shard.latents(t)[start]).all()) for t in range(6)]
         assert together == [t <= branch for t in range(6)]
+    bench.close()
+
+
+def test_what_is_judged_can_be_what_the_network_expects_after_the_step_in_which_images_part(make_run: MakeRun) -> None:
+    settings = {"sampling.judged": "expected", "sampling.prompts_per_round": "6", "sampling.steps": "3"}
+    run = make_run(settings=SMALL | own_settings("d3po_branch") | settings)
+    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
+    sample_round(bench, 0)
+    replay, finished = bench.replay, []
+    for record in bench.store.pictures.shards(0):
+        shard = Shard(path=run.path / record.path)
+        for row, image in enumerate([image for image in bench.store.pictures.images(0) if image.shard_id == record.id]):
+            branch = branch_of(bench, 0, image.prompt)
+            assert branch is not None
+            latent = shard.latents(branch + 1)[row : row + 1]
+            finished.append(branch + 1 == len(replay.grid))
+            if not finished[-1]:
+                timesteps = replay.grid.timesteps[branch + 1 : branch + 2]
+                predicted = replay.predict(bench.policy, latent, timesteps, bench.policy.encode_prompts([image.prompt]))
+                latent = replay.transition.expected(predicted, latent, timesteps)
+            pixels = np.asarray(Image.open(run.path / image.path), dtype=int)
+            assert np.abs(to_uint8(bench.policy.decode(latent))[0] - pixels).max() <= 1
+    assert set(finished) == {True, False}  # past the last step there is nothing left to expect
     bench.close()
 
 

@@ -50,6 +50,12 @@ class EulerAncestral(Transition):
         down = (end**2 - self._up(sigma, end) ** 2).clamp(min=0).sqrt()
         return GaussianStep(mean=(x0 + over_latent(down, x_t) * epsilon) / over_latent(size, x_t), std=self._up(sigma, end) / size)
 
+    def expected(
+        self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
+    ) -> Float[Tensor, " B *latent"]:
+        alpha_bar = 1 / (1 + self.schedule.sigma(timesteps) ** 2)
+        return split_prediction(prediction, x_t, over_latent(alpha_bar, x_t), self.prediction_type)[0]
+
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:

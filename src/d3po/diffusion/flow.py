@@ -55,6 +55,12 @@ class FlowSDE(Transition):
             mean=x_t * pull + over_latent(self.slope(timesteps, previous), x_t) * prediction, std=self.std(timesteps, previous)
         )
 
+    def expected(
+        self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
+    ) -> Float[Tensor, " B *latent"]:
+        """x_0 = x - sigma v."""
+        return x_t - over_latent(timesteps / TIMESTEPS, x_t) * prediction
+
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:

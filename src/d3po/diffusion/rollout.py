@@ -21,6 +21,8 @@ class RolloutStep:
 
     latents: Float[Tensor, " B *latent"]
     """x_{t-1}; the last step's is x_0."""
+    expected: Float[Tensor, " B *latent"]
+    """The x_0 that the network expected before the step, at x_t."""
     log_probs: Float[Tensor, " B"]
     """log pi(x_{t-1} | x_t) under the sampling policy, in nats; nan where the step is deterministic."""
 
@@ -46,10 +48,11 @@ def rollout(
         with torch.no_grad():
             t = grid.timesteps[i].to(x.device).expand(len(x))
             previous = grid.previous[i].to(x.device).expand(len(x))
-            step = transition.step(predict(x, t), x, t, previous)
+            prediction = predict(x, t)
+            step, expected = transition.step(prediction, x, t, previous), transition.expected(prediction, x, t)
             if stochastic[i]:
                 x = step.draw(draw_noise(tuple(x.shape[1:])).to(x)).to(stored).to(x.dtype)
                 log_probs = step.log_prob(x, reduce=reduce)
             else:
                 x, log_probs = step.mean.to(stored).to(x.dtype), torch.full((len(x),), torch.nan, device=x.device)
-        yield RolloutStep(latents=x, log_probs=log_probs)
+        yield RolloutStep(latents=x, expected=expected, log_probs=log_probs)

@@ -71,6 +71,12 @@ class Transition(ABC):
         """The distribution of x_{t-1}, from the network's (guided) prediction at x_t."""
 
     @abstractmethod
+    def expected(
+        self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
+    ) -> Float[Tensor, " B *latent"]:
+        """The clean latent x_0 that the network's (guided) prediction at x_t stands for."""
+
+    @abstractmethod
     def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
         """The spread of x_{t-1} given x_t: 0 where the step is deterministic."""
 
@@ -136,14 +142,20 @@ class DDIM(Transition):
         """
         a_t = over_latent(self.schedule.alpha_bar(timesteps), x_t)
         a_prev = over_latent(self.schedule.alpha_bar(previous), x_t)
-        x0, epsilon = split_prediction(prediction, x_t, a_t, self.prediction_type)
-        if self.threshold_ratio is not None:
-            x0 = dynamic_threshold(x0, self.threshold_ratio, self.threshold_max)
-        elif self.clip_range is not None:
-            x0 = x0.clamp(-self.clip_range, self.clip_range)
+        _, epsilon = split_prediction(prediction, x_t, a_t, self.prediction_type)
+        x0 = self.expected(prediction, x_t, timesteps)
         std = self.std(timesteps, previous)
         direction = (1 - a_prev - over_latent(std, x_t) ** 2).clamp(min=0).sqrt()
         return GaussianStep(mean=a_prev.sqrt() * x0 + direction * epsilon, std=std)
+
+    def expected(
+        self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
+    ) -> Float[Tensor, " B *latent"]:
+        """x_0, within the sampler's bounds if it has any."""
+        x0, _ = split_prediction(prediction, x_t, over_latent(self.schedule.alpha_bar(timesteps), x_t), self.prediction_type)
+        if self.threshold_ratio is not None:
+            return dynamic_threshold(x0, self.threshold_ratio, self.threshold_max)
+        return x0 if self.clip_range is None else x0.clamp(-self.clip_range, self.clip_range)
 
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]

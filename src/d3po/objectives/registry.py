@@ -59,7 +59,7 @@ OBJECTIVES: dict[ObjectiveName, Entry] = {
         own={"beta": 10.0, "clip_range": 0.1},
         settings={"sampling.branch": "true", "objective.log_prob": "mean", "objective.clip": "two_sided"},
         idea="D3PO on the one step in which two pictures parted, so that both actions are of one state",
-        source="form of Liang et al. 2024 (SPO), arXiv 2406.04314; judged by the final picture",
+        source="form of Liang et al. 2024 (SPO), arXiv 2406.04314; judged by the finished picture, or by the step (sampling.judged)",
     ),
     "ipo_step": Entry(
         maker=IPO,

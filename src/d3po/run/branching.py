@@ -18,6 +18,12 @@ def branch_of(bench: Workbench, round: int, prompt: str) -> int | None:
     return int(steps[drawn])
 
 
+def judged_at(bench: Workbench, round: int, prompt: str) -> int:
+    """The position in the grid before whose step the picture that is judged is the one the network expects; past the grid it is the finished one."""
+    branch = branch_of(bench, round, prompt) if bench.config.sampling.judged == "expected" else None
+    return len(bench.replay.grid) if branch is None else branch + 1
+
+
 class BranchingStreams:
     """Noise that all images of a prompt share until their branch, and have each for itself from then on."""
 

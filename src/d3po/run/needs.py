@@ -33,6 +33,10 @@ def check_needs(config: RunConfig) -> None:
         )
     if config.sampling.branch and not config.sampling.shared_start:
         raise ConfigError("sampling.branch is true, so a prompt's images share all noise up to a step; set sampling.shared_start = true")
+    if config.sampling.judged == "expected" and not config.sampling.branch:
+        raise ConfigError(
+            "sampling.judged is 'expected', which is of pictures that part in one step; set it to 'finished', or sampling.branch to true"
+        )
     if config.adapter.method == "full" and not config.training.guided:
         raise ConfigError(
             "training.guided is false, so the sampler's log-probs have to be computed anew by the model as it was, of which adapter.method = 'full' "

@@ -16,7 +16,7 @@ from d3po.diffusion.noise import NoiseStreams, seeded
 from d3po.diffusion.rollout import RolloutStep, rollout
 from d3po.errors import CorruptFileError
 from d3po.preferences.store import NewPicture
-from d3po.run.branching import BranchingStreams, branch_of
+from d3po.run.branching import BranchingStreams, branch_of, judged_at
 from d3po.run.buckets import bucket_of, cut_into_shards
 from d3po.run.prompts import prompts_of_round
 from d3po.run.workbench import BASE, Workbench
@@ -111,18 +111,19 @@ def _sample_shard(bench: Workbench, round: int, number: int, prompts: Sequence[s
             for who in identities
         ]
     )
+    judged_before = torch.tensor([judged_at(bench, round, prompt) for _, prompt, _ in identities])
     path = bench.folder.shard(round, number)
     with writing_shard(
         path, num_steps=len(bench.replay.grid), batch=len(identities), latent_shape=latent_shape, dtype=config.sampling.stored
     ) as shard:
         shard.append(starts)
-        latents = starts
-        for step in _denoise(bench, prompts, per_prompt, starts, _noise(bench, round, identities)):
-            latents = step.latents
-            shard.append(latents, step.log_probs)
+        judged = starts.to(bench.policy.device)
+        for position, step in enumerate(_denoise(bench, prompts, per_prompt, starts, _noise(bench, round, identities))):
+            shard.append(step.latents, step.log_probs)
+            judged = _judged(judged, step, position, judged_before)
             on_step()
         checksum = shard.finish()
-    for name, pixels in zip(_picture_names(bench, round, number, len(identities)), _decoded(bench, latents), strict=True):
+    for name, pixels in zip(_picture_names(bench, round, number, len(identities)), _decoded(bench, judged), strict=True):
         write_atomically(bench.folder.path / name, png_bytes(pixels))
     return checksum
 
@@ -155,6 +156,12 @@ def _denoise(
     start = starts.to(policy.device)
     stored: torch.dtype = getattr(torch, bench.config.sampling.stored)
     return rollout(predict, replay.transition, replay.grid, start, noise.draw, reduce=replay.reduce, stored=stored)
+
+
+def _judged(judged: Tensor, step: RolloutStep, position: int, judged_before: Tensor) -> Tensor:
+    """What is judged, as far as it is known after the step: what was expected once it has been expected, until then the latest latents."""
+    before = judged_before.to(judged.device).view(-1, *[1] * (judged.ndim - 1))
+    return torch.where(before < position, judged, torch.where(before == position, step.expected, step.latents))
 
 
 def _decoded(bench: Workbench, latents: Tensor) -> NDArray[np.uint8]:

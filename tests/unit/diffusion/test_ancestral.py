@@ -40,11 +40,14 @@ def test_step_is_the_one_diffusers_takes_with_the_same_noise(prediction_type, sp
         x, prediction = noise("x", i), noise("prediction", i)
         step = euler.step(prediction, x, grid.timesteps[i].expand(3), grid.previous[i].expand(3))
         scheduler.scale_model_input(x * here, grid.timesteps[i])
-        expected = scheduler.step(prediction, grid.timesteps[i], x * here, generator=torch.Generator().manual_seed(i)).prev_sample
+        given = scheduler.step(prediction, grid.timesteps[i], x * here, generator=torch.Generator().manual_seed(i))
+        expected, clean = given.prev_sample, given.pred_original_sample
         drawn = torch.randn(x.shape, generator=torch.Generator().manual_seed(i))
         tolerance = 1e-3 if zero_snr and i == 0 and prediction_type == "epsilon" else 2e-5
         largest = max(1.0, float(expected.abs().max() / after))
         torch.testing.assert_close(step.draw(drawn) / largest, expected / after / largest, rtol=0, atol=tolerance)
+        mine = euler.expected(prediction, x, grid.timesteps[i].expand(3))
+        torch.testing.assert_close(mine / clean.abs().max(), clean / clean.abs().max(), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)

@@ -54,6 +54,12 @@ def test_step_is_the_closed_form(a: float, sigma: float, share: float, x: float,
     assert float(step.std) == pytest.approx(s * math.sqrt(-dt), rel=1e-3)
 
 
+def test_the_true_velocity_finds_the_clean_latent() -> None:
+    flow, timesteps = FlowSDE(noise_level=0.7, ceiling=0.9), torch.tensor([1000.0, 420.0, 30.0])
+    x_t, target = flow.noised(noise("x0"), noise("noise"), timesteps)
+    torch.testing.assert_close(flow.expected(target, x_t, timesteps), noise("x0"), rtol=0, atol=1e-5)
+
+
 def test_log_prob_is_the_normal_density() -> None:
     flow, grid = FlowSDE(noise_level=0.7, ceiling=0.9), grid_of(10)
     step = flow.step(noise("v"), noise("x"), grid.timesteps[[0, 4, 8]], grid.previous[[0, 4, 8]])

@@ -82,9 +82,11 @@ def test_step_is_the_one_diffusers_takes(prediction_type, spacing, eta: float, t
     assert torch.equal(grid.timesteps, scheduler.timesteps)
     for i in (0, 4, 9):
         x_t, prediction, drawn = noise("x", i), noise("prediction", i), noise("drawn", i)
-        expected = scheduler.step(prediction, int(grid.timesteps[i]), x_t, eta=eta, variance_noise=drawn).prev_sample
+        expected = scheduler.step(prediction, int(grid.timesteps[i]), x_t, eta=eta, variance_noise=drawn)
         step = ddim.step(prediction, x_t, grid.timesteps[i].expand(3), grid.previous[i].expand(3))
-        torch.testing.assert_close(step.draw(drawn), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(step.draw(drawn), expected.prev_sample, rtol=1e-5, atol=1e-5)
+        clean = ddim.expected(prediction, x_t, grid.timesteps[i].expand(3))
+        torch.testing.assert_close(clean, expected.pred_original_sample, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)

@@ -56,6 +56,7 @@ def test_a_setting_that_is_given_wins_over_the_objectives_own() -> None:
         ({"objective.name": "d3po_branch"}, r"set sampling\.branch = true"),
         ({"objective.name": "kto", "sampling.branch": "true"}, r"set sampling\.branch = false"),
         ({"sampling.branch": "true", "sampling.shared_start": "false"}, r"set sampling\.shared_start = true"),
+        ({"sampling.judged": "expected"}, r"set it to 'finished', or sampling\.branch to true"),
         ({"objective.name": "kto", "adapter.method": "full"}, r"set adapter\.method = 'lora'"),
         ({"objective.name": "dpok", "adapter.method": "full"}, r"set adapter\.method = 'lora'"),
         ({"training.guided": "false", "adapter.method": "full"}, r"set training\.guided = true"),
