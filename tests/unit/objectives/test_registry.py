@@ -1,8 +1,12 @@
 """Every objective can be built as a run.toml builds it, and says what it needs."""
 
+import re
+
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from d3po.cli.app import app
 from d3po.config import RunConfig, override
 from d3po.errors import ConfigError
 from d3po.objectives.base import ImageObjective, ImageTerms, PairObjective
@@ -65,6 +69,16 @@ def test_a_setting_that_is_given_wins_over_the_objectives_own() -> None:
 def test_what_a_run_lacks_is_said_with_the_remedy(settings: dict[str, str], remedy: str) -> None:
     with pytest.raises(ConfigError, match=remedy):
         check_needs(override(RunConfig(), settings, where="test"))
+
+
+def test_all_are_listed_with_their_needs_and_defaults() -> None:
+    output = CliRunner().invoke(app, ["objectives"]).output
+    blocks = re.split(r"\n(?=\w)", output.strip())
+    assert [block.split(":")[0] for block in blocks] == list(OBJECTIVES)
+    for block, entry in zip(blocks, OBJECTIVES.values(), strict=True):
+        assert entry.needs.labels in block
+        assert entry.source in block
+        assert all(f"{key} = {value:g}" in block for key, value in entry.own.items())
 
 
 def test_an_unknown_objective_suggests_the_nearest() -> None:
