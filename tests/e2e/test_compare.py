@@ -33,7 +33,7 @@ sampling = {{steps = 3, prompts_per_round = 2, images_per_prompt = 3}}
 evaluation = {{prompts = 2, images_per_prompt = 2}}
 adapter.targets = "attention+conv"
 training = {{epochs = 1, learning_rate = 1e-2}}
-guards.action = "warn"
+guards = {{action = "warn", max_checkerboard = 1e-9}}
 tracking.tensorboard = false
 """
 BROKEN = ', {label = "broken", name = "d3po", settings = {feedback.tie_band = 1e9}}'
@@ -92,6 +92,7 @@ def test_a_grid_is_run_goes_on_and_survives_a_broken_cell(spec: Callable[..., Pa
         ("kto", "1", "1", "6"),
     ]
     assert all(float(line["held_out:warmth"]) != 0 and int(line["network_rows"]) > 0 for line in results)
+    assert all(("checkerboard" in line["guards"].split()) == (line["rounds"] == "1") for line in table(folder))
     page = (folder / "comparison.html").read_text()
     assert page.count("<svg") == 2
     assert page.count("data:image/png") == 1

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ class Row:
     """The last round that counts: the budget is used up, or a guard stopped the cell."""
     is_stopped: bool
     """A guard has stopped the cell."""
+    guards: str
+    """Names of the guards that spoke up to there, each once, with spaces between."""
     labels: int
     images: int
     network_rows: int
@@ -65,6 +68,8 @@ class Summary:
     seeds: int
     stopped: int
     """Cells that a guard stopped."""
+    guards: Mapping[str, int]
+    """In how many cells each guard spoke, that only warned too."""
     figures: Mapping[str, Interval | None]
     """None where the model has no such figure."""
     differences: Mapping[str, Paired | None]
@@ -90,6 +95,7 @@ def _summary(label: str, mine: Mapping[int, Row], theirs: Mapping[int, Row]) -> 
         label=label,
         seeds=len(rows),
         stopped=sum(row.is_stopped for row in rows),
+        guards=Counter(guard for row in rows for guard in row.guards.split()),
         figures={name: _over_seeds([figure(row) for row in rows]) for name, figure in FIGURES.items()},
         differences={
             name: _paired([figure(mine[seed]) for seed in shared], [figure(theirs[seed]) for seed in shared])

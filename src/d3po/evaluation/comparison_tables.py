@@ -35,14 +35,15 @@ def result_table(summaries: Sequence[Summary]) -> Table:
         reading="Mean over seeds [95 % interval, Student's t]. Win rate is over the base model on held-out prompts, 0.5 is no change; score is in the "
         "reward's own unit; diversity kept is a share of the base model's."
         + (" Held-out rewards are in standard deviations of the base model's pictures; 0 is no change." if gains else "")
-        + " Of cells that a guard stopped, the result is the last policy it let pass.",
-        header=["", "seeds", *FIGURES, *gains, "stopped"],
+        + " Guards that spoke are named with the number of cells in which they did; of cells that one stopped, the result is the last policy it let pass.",
+        header=["", "seeds", *FIGURES, *gains, "guards", "stopped"],
         rows=[
             [
                 each.label,
                 str(each.seeds),
                 *(_interval(each.figures[name]) for name in FIGURES),
                 *(_interval(each.gains[name], sign="+") for name in gains),
+                ", ".join(f"{guard} {cells}" for guard, cells in sorted(each.guards.items())) or NOTHING,
                 str(each.stopped or NOTHING),
             ]
             for each in summaries

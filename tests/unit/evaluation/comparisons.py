@@ -12,6 +12,7 @@ def row(label: str, seed: int, rounds: int, **changes: object) -> Row:
         "rounds": rounds,
         "is_result": False,
         "is_stopped": False,
+        "guards": "",
         "labels": 10 * rounds,
         "images": 8 * rounds,
         "network_rows": 100 * rounds,

@@ -18,8 +18,8 @@ ROWS = [
     *cell("base", 0, 2),
     *cell("base", 1, 2),
     *cell("new", 0, 2, win_rate=0.8),
-    *cell("new", 1, 2, win_rate=0.9),
-    *cell("short", 1, 1, is_stopped=True),
+    *cell("new", 1, 2, win_rate=0.9, guards="kl"),
+    *cell("short", 1, 1, is_stopped=True, guards="diversity kl"),
 ]
 LABELS = ["base", "new", "short", "absent"]
 
@@ -36,6 +36,7 @@ def test_a_summary_by_hand() -> None:
     assert difference is not None
     assert difference.difference.value == pytest.approx(((0.8 - 0.7) + (0.9 - 0.8)) / 2)
     assert (short.seeds, short.stopped) == (1, 1)
+    assert [base.guards, new.guards, short.guards] == [{}, {"kl": 1}, {"diversity": 1, "kl": 1}]
     assert short.differences["win rate"] is not None
     assert short.differences["win rate"].difference.value == pytest.approx(0.7 - 0.8), "only the seed that both have"
 
@@ -56,9 +57,9 @@ def test_the_csv_has_a_line_for_each_row_and_a_column_for_each_held_out_reward()
 def test_tables_say_intervals_and_p_values() -> None:
     found = summaries(ROWS, "warmth", labels=LABELS, baseline="base")
     result, difference, cost = result_table(found), difference_table(found, "base"), cost_table(found)
-    assert result.header == ["", "seeds", "win rate", "score", "diversity kept", "subject accuracy", "brightness", "stopped"]
+    assert result.header == ["", "seeds", "win rate", "score", "diversity kept", "subject accuracy", "brightness", "guards", "stopped"]
     assert result.rows[0][2] == "0.750\n[0.115, 1.385]", "0.75 -+ 12.706 * 0.05"
-    assert result.rows[2] == ["short", "1", "0.700", "1.000", "0.950", "-", "+0.100", "1"]
+    assert result.rows[2] == ["short", "1", "0.700", "1.000", "0.950", "-", "+0.100", "diversity 1, kl 1", "1"]
     assert [row[0] for row in difference.rows] == ["new", "short"]
     assert difference.rows[1][1] == "-0.100\np - / 1.000"
     assert "With 2 seeds the sign-flip p cannot fall below 0.5." in difference.reading

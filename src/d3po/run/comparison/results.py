@@ -41,6 +41,7 @@ def rows_of(cell: Cell, bench: Workbench, held_out: Mapping[str, "HeldOutReward"
     trained = {r: _trained_scores(bench, r) for r in evaluated}
     others = {name: {r: reward.scores(bench, label_of(r)) for r in evaluated} for name, reward in held_out.items()}
     spent, stop = spent_by_round(bench.store.journal.read()), read_stop(bench)
+    alarms = {(entry.round or 0, entry.body["guard"]) for entry in bench.store.journal.read(kind="alarm")}
     rows: list[Row] = []
     for r in evaluated:
         evaluation = read_evaluation(bench, r)
@@ -53,6 +54,7 @@ def rows_of(cell: Cell, bench: Workbench, held_out: Mapping[str, "HeldOutReward"
                 rounds=r,
                 is_result=r == evaluated[-1],
                 is_stopped=stop is not None,
+                guards=" ".join(sorted({guard for round, guard in alarms if round < r})),
                 labels=evaluation.comparisons,
                 images=r * bench.config.sampling.prompts_per_round * bench.config.sampling.images_per_prompt,
                 network_rows=cost.network_rows,
