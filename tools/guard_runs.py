@@ -16,8 +16,10 @@ from d3po.run.evaluating import label_of, read_evaluation
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
 from d3po.run.workbench import Workbench
+from d3po.training.guards import KLS
 
-READ = ("kl", "kl/early", "kl/middle", "kl/late", "margin", "winner_log_ratio", "clip_fraction")
+BANDS = ("", "/early", "/middle", "/late")
+READ = (*(f"{kl}{band}" for kl in KLS for band in BANDS), "margin", "winner_log_ratio", "clip_fraction")
 DIGITS = 5
 
 

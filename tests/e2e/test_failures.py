@@ -36,7 +36,7 @@ def test_killed_and_run_again_ends_with_the_same_bytes(make_run: MakeRun, straig
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert list(folder.path.glob(point)), "the run never got to the point where it was to be killed"
-    again = d3po_process("run", folder.path)
+    again = d3po("run", folder.path)
     assert again.returncode == 0, again.stderr
     tensors = final_tensors(folder)
     assert tensors.keys() == straight.keys()
@@ -55,7 +55,7 @@ def straight(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 
     config = override(RunConfig(model=str(tiny_model)), SETTINGS, where="test")
     folder = create_run(tmp_path_factory.mktemp("straight") / "run", config, prompts=PROMPTS, held_out=HELD_OUT)
-    done = d3po_process("run", folder.path)
+    done = d3po("run", folder.path)
     assert done.returncode == 0, done.stderr
     return final_tensors(folder)
 
