@@ -98,9 +98,10 @@ def trade_figure(rows: Mapping[str, Sequence[Row]], baseline: str) -> Figure:
 
 def picture_figure(prompts: Sequence[str], columns: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure:
     """A row a prompt, a column a policy; `columns` are its pictures, (height, width, 3) each, in the order of the prompts."""
-    left, right, top = 1.6, 0.5, 0.7
+    left, right = 1.6, 0.5
     size = min(1.2, (WIDTH - left - right) / len(columns))
     slanted = {"rotation": 35, "ha": "left"} if size < 1 else {}
+    top = max(0.7, 0.25 + 0.035 * max(map(len, columns))) if slanted else 0.7  # a slanted letter rises by 0.035 inch
     width, height = left + size * len(columns) + right, top + size * len(prompts) + 0.1
     figure = Figure(figsize=(width, height))
     figure.subplots_adjust(left / width, 0.1 / height, 1 - right / width, 1 - top / height, wspace=0.06, hspace=0.06)
