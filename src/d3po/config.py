@@ -249,10 +249,10 @@ class Guards(Section):
         default=1.6, gt=0, description="stop when 2x2 checkerboard energy rises above this multiple of the base model's"
     )
     max_clipped: float = Field(
-        default=0.9, gt=0, le=1, description="stop when clipping cuts off more than this share of the second half of a round's gradients"
+        default=0.5, gt=0, le=1, description="stop when clipping cuts off more than this share of the second half of a round's gradients"
     )
     min_held_out: float = Field(
-        default=0.35,
+        default=0.25,
         ge=0,
         le=1,
         description="over-optimised: the trained judge's win rate is up and that of evaluation.held_out_reward below this",

@@ -1,6 +1,7 @@
 """The guards' default thresholds, held against real runs: healthy ones raise no alarm, those made to fail raise theirs."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,24 @@ def alarms(run: dict[str, Any]) -> set[str]:
     return {alarm.guard for alarm in raised}
 
 
-def test_there_are_twenty_healthy_runs_and_one_sick_of_each_kind() -> None:
-    assert len(HEALTHY) >= 20
-    assert {run["label"] for run in SICK} >= {"kl", "diversity", "clip_saturated", "winner_falling", "over_optimised"}
+def illnesses(run: dict[str, Any]) -> set[str]:
+    """The guards that it was made to set off; others may speak too."""
+    return set(run["label"].split("+"))
+
+
+def test_there_are_many_healthy_runs_and_two_sick_ones_of_each_kind() -> None:
+    assert len(HEALTHY) >= 60
+    kinds = Counter(illness for run in SICK for illness in illnesses(run))
+    assert kinds.keys() >= {"kl", "diversity", "clip_saturated", "winner_falling", "over_optimised"}
+    assert min(kinds.values()) >= 2
+
+
+def test_among_the_healthy_are_runs_that_clip_and_runs_with_a_held_out_judge() -> None:
+    """Else nothing would be known of these guards' false alarms."""
+    clipping = [run for run in HEALTHY if any(update["clip_fraction"] > 0 for round in run["rounds"] for update in round["updates"])]
+    judged = [run for run in HEALTHY if any((round["evaluation"] or {}).get("held_out_win_rate") for round in run["rounds"])]
+    assert len(clipping) >= 5
+    assert len(judged) >= 20
 
 
 @pytest.mark.parametrize("run", HEALTHY, ids=lambda run: run["run"])
@@ -32,6 +48,6 @@ def test_a_healthy_run_raises_no_alarm(run: dict[str, Any]) -> None:
     assert alarms(run) == set()
 
 
-@pytest.mark.parametrize("run", SICK, ids=lambda run: run["label"])
+@pytest.mark.parametrize("run", SICK, ids=lambda run: f"{run['label']}: {run['run']}")
 def test_a_sick_run_is_caught(run: dict[str, Any]) -> None:
-    assert run["label"] in alarms(run)
+    assert illnesses(run) <= alarms(run)

@@ -81,7 +81,7 @@ def _clip_saturated(last: Metrics, guards: Guards) -> list[Alarm]:
         _alarm(
             "clip_saturated",
             f"clipping cut off {last['clip_fraction']:.0%} of the gradients in the second half of the round, above guards.max_clipped = "
-            f"{guards.max_clipped:.0%}: the round has nothing left to teach. Train fewer epochs or lower training.learning_rate",
+            f"{guards.max_clipped:.0%}: the round has nothing left to teach. Train fewer epochs, lower training.learning_rate or widen objective.clip_range",
             guards,
         )
     ]

@@ -70,7 +70,7 @@ def test_how_far_winners_fell_is_read_as_the_loss_reads_it(name: ObjectiveName, 
 def test_a_round_whose_gradients_are_cut_off_is_named() -> None:
     saturated = [{"margin": 0.1, "winner_log_ratio": 0.1, "clip_fraction": share} for share in (0.1, 0.5, 0.95, 0.97)]
     assert [alarm.guard for alarm in check_round(saturated, GUARDS, reward_scale=0.1)] == ["clip_saturated"]
-    assert check_round([line | {"clip_fraction": 0.8} for line in saturated], GUARDS, reward_scale=0.1) == []
+    assert check_round([line | {"clip_fraction": 0.4} for line in saturated], GUARDS, reward_scale=0.1) == []
 
 
 @pytest.mark.parametrize("action", ["warn", "rollback", "stop"])
