@@ -1,7 +1,7 @@
 """`python -m tools.guard_runs LABEL RUN ... >> tests/golden/guard_runs.jsonl`: what the guards saw of runs, one line each.
 
-LABEL is `healthy`, or the names of the guards that such a run must set off, joined by +. tests/golden/test_guard_runs.py holds the guards' thresholds against these lines;
-how the runs were made is in docs/experiments.md.
+LABEL is `healthy`, or the names of the guards that such a run must set off, joined by +. tests/golden/test_guard_runs.py holds the guards' thresholds
+against these lines; how the runs were made is in docs/experiments.md.
 """
 
 import json
