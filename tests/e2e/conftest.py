@@ -51,6 +51,13 @@ def fresh_accelerator() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have no figures, whose drawing takes as long as the rest of a tiny run, but in tests marked `drawn`."""
+    if not request.node.get_closest_marker("drawn"):
+        monkeypatch.setattr("d3po.evaluation.report.svg", lambda figure: "")
+
+
 @pytest.fixture
 def make_run(tiny_model: Path, tmp_path: Path) -> Callable[..., RunFolder]:
     """Make a run folder on the tiny model; settings are dotted keys with TOML values."""

@@ -48,7 +48,7 @@ class Ended:
 
 @pytest.fixture
 def run_cells(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Cells are run in this process and without their report pages, which is quicker, and their names noted."""
+    """Cells are run in this process, which is quicker, and their names noted."""
     run: list[str] = []
 
     def start(job: Job) -> Ended:
@@ -60,7 +60,6 @@ def run_cells(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(jobs, "started", start)
     monkeypatch.setattr(jobs, "POLL_SECONDS", 0.0)
-    monkeypatch.setattr("d3po.run.reporting.render", lambda report: ("a report", b""))
     return run
 
 

@@ -50,11 +50,13 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], *, atol: float = 0.0
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=atol, msg=name)
 
 
+@pytest.mark.drawn
 def test_a_run_leaves_everything_a_reader_needs(make_run: MakeRun) -> None:
     folder = make_run()
     bench = finished(folder)
     page = folder.report.read_text()
     assert page.count("data:image/png") == 2 * 2 * 2
+    assert page.count("<svg") == page.count("</svg>") == 2
     assert re.findall(r'\b(?:src|href)="(?!#|data:)[^"]*"|@import|url\(http', page) == [], "it needs no other file"
     metrics = folder.read_metrics()
     assert [(m["round"], m["update"]) for m in metrics] == [(r, u) for r in (0, 1) for u in range(8)]

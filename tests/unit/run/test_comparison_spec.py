@@ -13,6 +13,8 @@ from d3po.run.counting import Shape, work_of_round
 
 HEAD = 'objectives = ["d3po", "kto"]\nrewards = ["warmth", "closeness:#ff0000"]\nseeds = [0, 7]\nbaseline = "d3po"\n'
 BUDGET = "[budget]\nlabels = 500\n"
+ROOT = Path(__file__).parents[3]
+PUBLISHED = ROOT / "examples" / "comparisons"
 SHAPE = Shape(steps=10, stochastic=10, trained=5, guided_rows=2)
 
 
@@ -108,3 +110,13 @@ def test_a_cell_goes_on_with_a_larger_budget_but_not_with_other_settings(tmp_pat
     assert make_folder(cell, tmp_path, rounds=None).config().rounds == 5
     with pytest.raises(ConfigError, match=r"d3po\.warmth\.0: training\.epochs is 9, but this run was made with 4"):
         make_folder(other, tmp_path, rounds=5)
+
+
+@pytest.mark.parametrize("path", sorted(PUBLISHED.glob("*.toml")), ids=lambda path: path.stem)
+def test_published_comparisons_can_be_run_by_the_command_they_print(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    grid = load_spec(path)
+    assert len(cells_of(grid)) == len(grid.objectives) * len(grid.rewards) * len(grid.seeds)
+    command = f"d3po compare examples/comparisons/{path.name} runs/{path.stem}"
+    assert f"#     {command}" in path.read_text()
+    assert path.name in (ROOT / "docs" / "experiments.md").read_text()
