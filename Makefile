@@ -8,7 +8,9 @@ PYTHON ?= python3
 DEMO ?= runs/demo
 BIN := .venv/bin
 SOURCES := src tests tools $(wildcard examples benchmarks)
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+# Python compiles what is imported, once, and keeps it, whatever the environment says; all of what is installed would take longer than installing it.
+export PYTHONDONTWRITEBYTECODE =
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
@@ -26,8 +28,6 @@ rate: .venv/demo.stamp ## rate the demo's pictures in your browser; the next rou
 	@test -f $(DEMO)/run.toml || $(BIN)/d3po init $(DEMO) --recipe demo
 	$(BIN)/d3po run $(DEMO) --feedback human --set feedback.ask=best_worst --more 1 --serve
 
-# Tests start many processes; what Python compiles in one of them is kept for the others, whatever the environment says.
-test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/dev.stamp ## run the whole test suite
 	$(BIN)/python -m tools.postgresql
 	$(BIN)/python -m tools.chromium
