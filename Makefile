@@ -28,6 +28,8 @@ rate: .venv/demo.stamp ## rate the demo's pictures in your browser; the next rou
 	@test -f $(DEMO)/run.toml || $(BIN)/d3po init $(DEMO) --recipe demo
 	$(BIN)/d3po run $(DEMO) --feedback human --set feedback.ask=best_worst --more 1 --serve
 
+# One worker more than there are cores: tests wait for browsers and for processes of their own.
+test: export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 test: .venv/dev.stamp ## run the whole test suite
 	$(BIN)/python -m tools.postgresql
 	$(BIN)/python -m tools.chromium

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 
 from d3po.run.folder import RunFolder
@@ -65,6 +66,7 @@ def test_a_round_refused_for_its_course_does_not_stand(make_run: MakeRun) -> Non
     assert len(run.read_metrics()) == 4
 
 
+@pytest.mark.drawn
 def test_a_held_out_judge_is_measured_and_never_trained_on(make_run: MakeRun) -> None:
     settings = SICK | {
         "guards.action": "warn",
