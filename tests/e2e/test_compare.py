@@ -78,6 +78,16 @@ def table(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "comparison.csv").read_text().splitlines()))
 
 
+def test_the_guard_that_stopped_a_cell_is_named(spec: Callable[..., Path], run_cells: list[str], tmp_path: Path) -> None:
+    file = spec()
+    text = file.read_text().replace('["d3po", "kto"]', '["d3po"]').replace("[0, 1]", "[0]").replace('action = "warn"', 'action = "stop"')
+    file.write_text(text)
+    assert d3po("compare", file, tmp_path / "comparison").returncode == 0
+    assert run_cells == ["d3po.brightness.0"]
+    (line,) = table(tmp_path / "comparison")
+    assert (line["is_stopped"], line["rounds"], line["guards"]) == ("True", "0", "checkerboard")
+
+
 def test_a_grid_is_run_goes_on_and_survives_a_broken_cell(spec: Callable[..., Path], run_cells: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "comparison"
     first = d3po("compare", spec(), folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from d3po.errors import ConfigError
 from d3po.run.folder import RunFolder
@@ -53,6 +54,7 @@ def straight(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     from d3po.run.folder import create_run
     from tests.e2e.conftest import HELD_OUT, PROMPTS, SETTINGS
 
+    AcceleratorState._reset_state(reset_partial_state=True)
     config = override(RunConfig(model=str(tiny_model)), SETTINGS, where="test")
     folder = create_run(tmp_path_factory.mktemp("straight") / "run", config, prompts=PROMPTS, held_out=HELD_OUT)
     done = d3po("run", folder.path)

@@ -45,6 +45,8 @@ def rows_of(cell: Cell, bench: Workbench, held_out: Mapping[str, "HeldOutReward"
     rows: list[Row] = []
     for r in evaluated:
         evaluation = read_evaluation(bench, r)
+        is_result = r == evaluated[-1]
+        refused = is_result and (rounds is None or r < rounds) and (stop is not None or is_undone(bench, r))
         cost = sum((spent.get(round, Spent()) for round in range(r)), start=Spent())
         rows.append(
             Row(
@@ -52,9 +54,9 @@ def rows_of(cell: Cell, bench: Workbench, held_out: Mapping[str, "HeldOutReward"
                 reward=cell.reward,
                 seed=cell.seed,
                 rounds=r,
-                is_result=r == evaluated[-1],
+                is_result=is_result,
                 is_stopped=stop is not None,
-                guards=" ".join(sorted({guard for round, guard in alarms if round < r})),
+                guards=" ".join(sorted({guard for round, guard in alarms if round < r + refused})),
                 labels=evaluation.comparisons,
                 images=r * bench.config.sampling.prompts_per_round * bench.config.sampling.images_per_prompt,
                 network_rows=cost.network_rows,
