@@ -43,7 +43,7 @@ def result_table(summaries: Sequence[Summary]) -> Table:
                 str(each.seeds),
                 *(_interval(each.figures[name]) for name in FIGURES),
                 *(_interval(each.gains[name], sign="+") for name in gains),
-                ", ".join(f"{guard} {cells}" for guard, cells in sorted(each.guards.items())) or NOTHING,
+                f",{LINE}".join(f"{guard} {cells}" for guard, cells in sorted(each.guards.items())) or NOTHING,
                 str(each.stopped or NOTHING),
             ]
             for each in summaries

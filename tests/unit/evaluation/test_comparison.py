@@ -59,12 +59,13 @@ def test_tables_say_intervals_and_p_values() -> None:
     result, difference, cost = result_table(found), difference_table(found, "base"), cost_table(found)
     assert result.header == ["", "seeds", "win rate", "score", "diversity kept", "subject accuracy", "brightness", "guards", "stopped"]
     assert result.rows[0][2] == "0.750\n[0.115, 1.385]", "0.75 -+ 12.706 * 0.05"
-    assert result.rows[2] == ["short", "1", "0.700", "1.000", "0.950", "-", "+0.100", "diversity 1, kl 1", "1"]
+    assert result.rows[2] == ["short", "1", "0.700", "1.000", "0.950", "-", "+0.100", "diversity 1,\nkl 1", "1"]
     assert [row[0] for row in difference.rows] == ["new", "short"]
     assert difference.rows[1][1] == "-0.100\np - / 1.000"
     assert "With 2 seeds the sign-flip p cannot fall below 0.5." in difference.reading
     assert cost.rows[0] == ["base", "2", "20", "16", "200", "1"]
     assert "| base | 2 | 0.750 [0.115, 1.385] |" in result.markdown()
+    assert "| diversity 1, kl 1 | 1 |" in result.markdown()
     assert "| base | 2 | 20 | 16 | 200 | 1 |" in cost.markdown()
 
 
