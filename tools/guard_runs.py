@@ -17,9 +17,9 @@ from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
 from d3po.run.workbench import Workbench
 from d3po.training.guards import KLS
+from d3po.training.trainer import BANDS
 
-BANDS = ("", "/early", "/middle", "/late")
-READ = (*(f"{kl}{band}" for kl in KLS for band in BANDS), "margin", "winner_log_ratio", "clip_fraction")
+READ = (*KLS, *(f"{kl}/{band}" for kl in KLS for band in BANDS), "margin", "winner_log_ratio", "clip_fraction")
 DIGITS = 5
 
 

@@ -45,7 +45,7 @@ class EulerAncestral(Transition):
         mean y = y + (down - sigma) (y - x0) / sigma = x0 + down eps,   std y = up
         """
         sigma, end = self.schedule.sigma(timesteps), self.schedule.sigma(previous)
-        x0, epsilon = split_prediction(prediction, x_t, over_latent(1 / (1 + sigma**2), x_t), self.prediction_type)
+        x0, epsilon = split_prediction(prediction, x_t, over_latent(self._alpha_bar(timesteps), x_t), self.prediction_type)
         size = (1 + end**2).sqrt()
         down = (end**2 - self._up(sigma, end) ** 2).clamp(min=0).sqrt()
         return GaussianStep(mean=(x0 + over_latent(down, x_t) * epsilon) / over_latent(size, x_t), std=self._up(sigma, end) / size)
@@ -53,13 +53,12 @@ class EulerAncestral(Transition):
     def expected(
         self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> Float[Tensor, " B *latent"]:
-        alpha_bar = 1 / (1 + self.schedule.sigma(timesteps) ** 2)
-        return split_prediction(prediction, x_t, over_latent(alpha_bar, x_t), self.prediction_type)[0]
+        return split_prediction(prediction, x_t, over_latent(self._alpha_bar(timesteps), x_t), self.prediction_type)[0]
 
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-        return noised(x0, noise, 1 / (1 + self.schedule.sigma(timesteps) ** 2), self.prediction_type)
+        return noised(x0, noise, self._alpha_bar(timesteps), self.prediction_type)
 
     def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
         sigma, end = self.schedule.sigma(timesteps), self.schedule.sigma(previous)
@@ -68,6 +67,10 @@ class EulerAncestral(Transition):
     def slope(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
         sigma = self.schedule.sigma(timesteps)
         return self.step(torch.ones_like(sigma), torch.zeros_like(sigma), timesteps, previous).mean
+
+    def _alpha_bar(self, timesteps: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Between whole timesteps too, where sigma runs in straight lines."""
+        return 1 / (1 + self.schedule.sigma(timesteps) ** 2)
 
     def _up(self, sigma: Float[Tensor, " B"], end: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         return torch.minimum(end, self.eta * end * (1 - end**2 / sigma**2).clamp(min=0).sqrt())

@@ -140,10 +140,8 @@ class DDIM(Transition):
         x0   = predicted clean latent
         mean = sqrt(a_prev) x0 + sqrt(1 - a_prev - std^2) eps
         """
-        a_t = over_latent(self.schedule.alpha_bar(timesteps), x_t)
         a_prev = over_latent(self.schedule.alpha_bar(previous), x_t)
-        _, epsilon = split_prediction(prediction, x_t, a_t, self.prediction_type)
-        x0 = self.expected(prediction, x_t, timesteps)
+        x0, epsilon = self._split(prediction, x_t, timesteps)
         std = self.std(timesteps, previous)
         direction = (1 - a_prev - over_latent(std, x_t) ** 2).clamp(min=0).sqrt()
         return GaussianStep(mean=a_prev.sqrt() * x0 + direction * epsilon, std=std)
@@ -152,10 +150,18 @@ class DDIM(Transition):
         self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> Float[Tensor, " B *latent"]:
         """x_0, within the sampler's bounds if it has any."""
-        x0, _ = split_prediction(prediction, x_t, over_latent(self.schedule.alpha_bar(timesteps), x_t), self.prediction_type)
+        return self._split(prediction, x_t, timesteps)[0]
+
+    def _split(
+        self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
+    ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
+        """The clean latent, within the sampler's bounds, and the noise."""
+        x0, epsilon = split_prediction(prediction, x_t, over_latent(self.schedule.alpha_bar(timesteps), x_t), self.prediction_type)
         if self.threshold_ratio is not None:
-            return dynamic_threshold(x0, self.threshold_ratio, self.threshold_max)
-        return x0 if self.clip_range is None else x0.clamp(-self.clip_range, self.clip_range)
+            x0 = dynamic_threshold(x0, self.threshold_ratio, self.threshold_max)
+        elif self.clip_range is not None:
+            x0 = x0.clamp(-self.clip_range, self.clip_range)
+        return x0, epsilon
 
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
