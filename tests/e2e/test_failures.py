@@ -15,6 +15,7 @@ from accelerate.state import AcceleratorState
 from d3po.errors import ConfigError
 from d3po.run.folder import RunFolder
 from d3po.storage.checkpoints import list_checkpoints
+from d3po.storage.files import sha256
 from tests.e2e.conftest import command, d3po, d3po_process, environment
 
 MakeRun = Callable[..., RunFolder]
@@ -157,13 +158,47 @@ def test_one_image_a_prompt_is_refused(tmp_path: Path) -> None:
     [
         ("a cat\n\na dog\n", ["1 of 3 prompts", "lines 2", "--skip-empty"]),
         ("", ["holds no prompt"]),
-        ("a cat\na cat\n", ["stand there twice"]),
+        ("a cat\x1b[31m\n", ["prompts.txt, line 1: the prompt holds U+001B, a control character"]),
     ],
 )
 def test_bad_prompt_files_are_explained(tmp_path: Path, content: str, words: list[str]) -> None:
     (tmp_path / "prompts.txt").write_text(content)
     assert_one_clear_line(d3po("init", tmp_path / "run", "--prompts", tmp_path / "prompts.txt"), *words)
     assert not (tmp_path / "run").exists()
+
+
+def test_doubled_prompts_are_kept_once_and_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_bytes("\ufeffA cat\r\na dog\ra  cat\na cow\nA DOG\na pig\na fox\u2028in snow\n".encode())
+    few = {"sampling.prompts_per_round": 2, "evaluation.prompts": 1}
+    told = d3po(*("init", tmp_path / "run", "--prompts", tmp_path / "prompts.txt"), *(f"--set={key}={value}" for key, value in few.items()))
+    assert "2 of 7 prompts in" in told.stdout
+    assert "are doubled, such as 'a  cat' beside 'A cat'; the first of each is kept" in told.stdout
+    assert (tmp_path / "run/prompts.txt").read_bytes() == b"A cat\na dog\na cow\na pig\n"
+    assert RunFolder(path=tmp_path / "run").held_out() == ["a fox\u2028in snow"]
+
+
+def test_held_out_prompts_must_be_new_however_they_are_written(make_run: MakeRun, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    (tmp_path / "held_out.txt").write_text("a bee\nA\u00a0Cat\n")
+    prompts = ("--prompts", tmp_path / "prompts.txt", "--held-out", tmp_path / "held_out.txt")
+    assert_one_clear_line(
+        d3po("init", tmp_path / "new", *prompts), "1 held-out prompts are training prompts too", "which is 'a cat' but for case"
+    )
+    folder = make_run()
+    (folder.path / "held_out.txt").write_text("a bee\nA FOX\n")
+    assert_one_clear_line(d3po("sample", folder.path), "1 held-out prompts are training prompts too", "'A FOX', which is 'a fox'")
+
+
+def test_a_run_begun_with_held_out_prompts_that_it_trains_on_says_so(make_run: MakeRun) -> None:
+    folder, told = make_run(), list[str]()
+    folder.mark_started(folder.config())
+    marked = json.loads((folder.path / "started.json").read_text())
+    (folder.path / "held_out.txt").write_text("a bee\nA FOX\n")
+    marked["files"]["held_out.txt"] = sha256(folder.path / "held_out.txt")
+    (folder.path / "started.json").write_text(json.dumps(marked))
+    folder.mark_started(folder.config(), told.append)
+    assert len(told) == 1
+    assert told[0].startswith("warning: 1 held-out prompts are training prompts too")
 
 
 def test_prompts_that_are_not_there_are_named(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from d3po.run.branching import branch_of
 from d3po.run.feedback import compare_round
 from d3po.run.folder import RunFolder
 from d3po.run.judged import References, load_round
+from d3po.run.learnt import judgements_learnt_from
 from d3po.run.progress import Narrator
 from d3po.run.sampling import sample_round, to_uint8
 from d3po.run.starting import own_settings
@@ -197,6 +198,28 @@ def test_likes_of_one_picture_a_prompt_teach_what_reads_them(
     with pytest.raises(RunFolderError, match=re.escape(said)) if said else nullcontext():
         assert len(load_round(bench, 0, References(start=None, moving=None))[0]) == 2
     bench.close()
+
+
+def test_imported_votes_on_prompts_that_are_held_out_since_are_not_trained_on(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(settings=own_settings("diffusion_dpo") | {"feedback.source": "imported"})
+    for number in range(2):
+        Image.new("RGB", (8, 8), (100 * number, 0, 200)).save(tmp_path / f"{number}.png")
+    pairs = [{"prompt": prompt, "chosen": "0.png", "rejected": "1.png"} for prompt in ("a whale", "a seal", "a crab")]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    assert d3po("votes", "import", run.path, tmp_path / "pairs.jsonl", "--format", "jsonl_pairs").returncode == 0
+    (run.path / "held_out.txt").write_text("A  Whale\nthe sea\n")
+    capsys.readouterr()
+    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
+    groups, _ = load_round(bench, 0, References(start=None, moving=None))
+    assert [group.identity for group in groups] == ["a seal", "a crab"]
+    assert "1 imported votes are of held-out prompts" in capsys.readouterr().out
+    assert judgements_learnt_from(bench, 0) == 2
+    bench.close()
+    (run.path / "held_out.txt").write_text("A  Whale\nA SEAL\na crab\n")
+    refused = d3po("run", run.path)
+    assert "no picture was imported but of held-out prompts" in refused.stderr
 
 
 def test_an_objective_for_flow_models_is_refused_for_others(make_run: MakeRun) -> None:

@@ -96,6 +96,21 @@ def test_own_pictures_come_in_with_their_pairs(copy: Path) -> None:
     assert "import:pairs#2" in d3po("votes", "stats", copy).stdout
 
 
+def test_votes_on_held_out_prompts_stay_out(run: Path, copy: Path) -> None:
+    for number in (500, 501):
+        (run.parent / f"{number}.png").write_bytes(png(number, size=(16, 16)))
+    prompts = ("a fox", "held out 3", "Held  Out\u00a04", "\ufeffheld out 5")
+    lines = [{"prompt": prompt, "chosen": "500.png", "rejected": "501.png"} for prompt in prompts]
+    (run.parent / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    told = d3po("votes", "import", run, run.parent / "pairs.jsonl", "--format", "jsonl_pairs").stdout
+    assert "1 new votes" in told
+    assert "3 votes left out: of held-out prompts" in told
+    (copy / "held_out.txt").write_text("A CAT\n")
+    told = d3po("votes", "merge", copy, run).stdout
+    assert "12 new votes" in told
+    assert "12 votes left out: of held-out prompts" in told
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

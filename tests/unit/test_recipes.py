@@ -10,7 +10,8 @@ from d3po.config import RunConfig
 from d3po.errors import ConfigError
 from d3po.recipes import about_recipe, load_recipe, recipe_names, recipe_prompts
 from d3po.run.folder import RunFolder
-from d3po.run.prompts import read_prompts
+from d3po.run.prompts import read_prompts, shared_prompts
+from d3po.text import fold
 
 PAPER_S = [name for name in recipe_names() if about_recipe(name).extends == "paper"]
 
@@ -39,7 +40,8 @@ def test_there_are_prompts_enough_and_none_is_both_trained_and_held_out(name: st
     trained, held_out = map(read_prompts, files)
     assert len(trained) >= config.sampling.prompts_per_round
     assert len(held_out) >= config.evaluation.prompts
-    assert not set(trained) & set(held_out)
+    assert not shared_prompts(trained, held_out)
+    assert len({*map(fold, trained)}) == len(trained)
 
 
 def test_the_reward_experiments_add_up_to_the_published_pairs() -> None:

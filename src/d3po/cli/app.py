@@ -72,7 +72,7 @@ def init(
     if model is not None:
         assignments["model"] = model
     begun = start(load_recipe(recipe), assignments)
-    trained, kept = prompts_for(begun, prompts, held_out, skip_empty=skip_empty)
+    trained, kept = prompts_for(begun, prompts, held_out, skip_empty=skip_empty, say=typer.echo)
     typer.echo(begun.words())
     create_run(run, begun.config, prompts=trained, held_out=kept)
     typer.echo(f"{run} is ready: settings in {run / 'run.toml'}, {len(trained)} prompts, {len(kept)} held out. Next: d3po run {run}")
@@ -125,7 +125,7 @@ def sample(
         from d3po.run.sampling import sample_round
 
         round = _next_round(bench)
-        bench.folder.mark_started(bench.config)
+        bench.folder.mark_started(bench.config, bench.narrator.say)
         sample_round(bench, round, repair=repair)
         typer.echo(f"round {round}: {len(bench.store.pictures.images(round))} pictures in {bench.folder.images(f'round-{round:03}')}")
 
@@ -146,6 +146,7 @@ def train(run: RunArgument, dry_run: DryRun = False) -> None:
             if not is_sampled(bench, round):
                 raise RunFolderError(f"round {round} is not sampled to its end; make its pictures with `d3po sample {run}`")
             collect_feedback(bench, round)
+        bench.folder.mark_started(bench.config, bench.narrator.say)
         try:
             train_round(bench, round)
         except TrainingStoppedError as stop:
@@ -171,7 +172,7 @@ def evaluate_(
         from d3po.run.evaluating import evaluate
         from d3po.run.loop import announce, measure, refuse, result_rounds
 
-        bench.folder.mark_started(bench.config)
+        bench.folder.mark_started(bench.config, bench.narrator.say)
         announce(bench, evaluate(bench, 0))
         rounds = result_rounds(bench)
         try:

@@ -14,6 +14,7 @@ from d3po.preferences.formats.neutral import ImportedJudgement, ImportedPicture,
 from d3po.preferences.records import AnnotatorKind, Answer, NewQuestion
 from d3po.preferences.store import NewPicture, Store
 from d3po.preferences.store.foreign import Foreign, KnownPicture, StoredEvent
+from d3po.text import fold
 
 BATCH = 200
 """Items recorded at once."""
@@ -49,6 +50,8 @@ class Destination:
     """The handle for judgements of unknown annotators. Each further judgement of the same pictures is taken to be another one's, handle#2."""
     take_pictures: bool = True
     """Whether pictures that are not in the store are brought in; else judgements that name them are left out."""
+    held_out: frozenset[str] = frozenset()
+    """Prompts, folded (`d3po.text.fold`), that the run measures itself by: judgements for training that are of them are left out."""
 
 
 def import_items(items: Iterable[Item], to: Destination) -> Imported:
@@ -93,6 +96,8 @@ class _Importer:
             if isinstance(item, ImportedJudgement):
                 if any((item.prompt, name) in self._missing for name in item.pictures):
                     self.done.left_out["of pictures that are not in the run"] += 1
+                elif item.purpose == "train" and fold(item.prompt) in self._to.held_out:
+                    self.done.left_out["of held-out prompts, which the run measures itself by and so must not learn from"] += 1
                 else:
                     told.append(item)
         self._take_events([item for item in told if item.event is not None])

@@ -13,8 +13,9 @@ from filelock import FileLock, Timeout
 from d3po.config import RunConfig, dump_config, load_config, override
 from d3po.errors import ConfigError, RunFolderError
 from d3po.preferences.store import Store
-from d3po.run.prompts import read_prompts
+from d3po.run.prompts import Say, read_prompts, require_new, said_shared, shared_prompts
 from d3po.storage.files import sha256, write_atomically
+from d3po.text import read_text
 
 CHANGEABLE: dict[str, bool | set[str]] = {
     **dict.fromkeys(("database", "rounds", "tracking", "guards", "hardware", "judge", "recipe"), True),
@@ -101,11 +102,19 @@ class RunFolder:
         write_atomically(self.config_path, dump_config(config))
         return config
 
-    def mark_started(self, config: RunConfig) -> None:
-        """Remember the settings that everything made from here on depends on."""
+    def mark_started(self, config: RunConfig, say: Say = lambda _: None) -> None:
+        """Remember the settings that everything made from here on depends on.
+
+        Raises:
+            ConfigError: the run is new, and some of its held-out prompts are training prompts too. Of a run that was begun with such ones it
+                is said.
+        """
         path = self.path / "started.json"
         if not path.exists():
+            require_new(self.prompts(), self.held_out())
             write_atomically(path, json.dumps(self._decisive(config), indent=1))
+        elif shared := shared_prompts(self.prompts(), self.held_out()):
+            say(f"warning: {said_shared(shared)}; this run's figures on held-out prompts flatter it")
 
     def _decisive(self, config: RunConfig) -> dict[str, Any]:
         files = {"prompts.txt": sha256(self.path / "prompts.txt"), "held_out.txt": sha256(self.path / "held_out.txt")}
@@ -119,16 +128,20 @@ class RunFolder:
         """run.toml without the password that a database's URL may hold and without folders of this machine: reports and model cards may be
         shown to anybody.
         """
-        settings = re.sub(PASSWORD, r"\1:***@", self.config_path.read_text())
+        settings = re.sub(PASSWORD, r"\1:***@", read_text(self.config_path, ConfigError))
         return re.sub(QUOTED, lambda quoted: f'"{without_parents(quoted[1])}"', settings)
 
     def prompts(self) -> list[str]:
         """The prompts that rounds draw from."""
-        return read_prompts(self.path / "prompts.txt")
+        return self._prompts("prompts.txt")
 
     def held_out(self) -> list[str]:
         """The prompts that only evaluation sees."""
-        return read_prompts(self.path / "held_out.txt")
+        return self._prompts("held_out.txt")
+
+    def _prompts(self, name: str) -> list[str]:
+        """Of a file that was changed by hand, lines that stand there twice are kept once; `d3po init` has said so of what it was given."""
+        return list(dict.fromkeys(read_prompts(self.path / name)))
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All updates' metrics so far, oldest first; a line cut short by a kill is left out."""
@@ -175,11 +188,7 @@ def create_run(path: Path, config: RunConfig, *, prompts: list[str], held_out: l
     folder = RunFolder(path=path)
     if folder.config_path.exists():
         raise RunFolderError(f"{path} holds a run already; go on with `d3po run {path}` or choose another folder")
-    shared = sorted(set(prompts) & set(held_out))
-    if shared:
-        raise ConfigError(
-            f"{len(shared)} held-out prompts are training prompts too, such as {shared[0]!r}; held-out prompts must be new to the policy"
-        )
+    require_new(prompts, held_out)
     if len(held_out) < config.evaluation.prompts:
         raise ConfigError(
             f"evaluation.prompts is {config.evaluation.prompts} but there are {len(held_out)} held-out prompts; add some or lower it"

@@ -19,7 +19,7 @@ from d3po.preferences.labels import ImageLabel
 from d3po.preferences.records import Comparison
 from d3po.run.branching import branch_of
 from d3po.run.encoding import encoded
-from d3po.run.learnt import comparisons_learnt_from, labels_learnt_from
+from d3po.run.learnt import comparisons_learnt_from, held_out_votes, labels_learnt_from
 from d3po.run.workbench import Workbench
 from d3po.storage.files import sha256, write_atomically
 from d3po.storage.shards import Shard, open_shard
@@ -187,9 +187,15 @@ def _sampled(bench: Workbench, round: int) -> dict[int, Located]:
 
 
 def _imported(bench: Workbench) -> dict[int, Located]:
-    pictures = bench.store.pictures.imported()
+    if count := held_out_votes(bench):
+        bench.narrator.say(
+            f"{count} imported votes are of held-out prompts, so they are left out of training; to learn from them, begin a run with others"
+        )
+    pictures = [picture for picture in bench.store.pictures.imported() if picture.prompt_id not in bench.held_out_prompts]
     if not pictures:
-        raise RunFolderError(f"no picture was imported; bring some with `d3po votes import {bench.folder.path} FILE --format ...`")
+        raise RunFolderError(
+            f"no picture was imported{' but of held-out prompts' if count else ''}; bring some with `d3po votes import {bench.folder.path} FILE --format ...`"
+        )
     latents = encoded(bench, pictures)
     return {
         picture.id: Located(

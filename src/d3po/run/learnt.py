@@ -1,6 +1,6 @@
 """What a round's training learns from: its votes, fixed once, as comparisons or as labels of single images."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -42,7 +42,13 @@ def labels_learnt_from(bench: Workbench, round: int) -> list[ImageLabel]:
 def votes_learnt_from(bench: Workbench, rounds: int) -> list[Vote]:
     """The votes that training has used in so many rounds, each once; none where it read measured rewards."""
     batches = range(1) if bench.config.feedback.source == "imported" else range(rounds)
-    return [vote for round in batches for vote in bench.store.batches.votes(round) or ()]
+    return [vote for round in batches for vote in _without_held_out(bench, bench.store.batches.votes(round) or ())]
+
+
+def held_out_votes(bench: Workbench) -> int:
+    """How many of the imported votes are of held-out prompts, and so left out of training."""
+    votes = bench.store.batches.claim(0, imported=True)
+    return len(votes) - len(_without_held_out(bench, votes))
 
 
 def is_instructive(bench: Workbench, votes: Iterable[Vote]) -> bool:
@@ -60,7 +66,13 @@ def _reads_measured_scores(bench: Workbench) -> bool:
 def _votes(bench: Workbench, round: int) -> list[Vote]:
     """Imported votes are of no round, and every round of a run on them learns from the same."""
     imported = bench.config.feedback.source == "imported"
-    return bench.store.batches.claim(0 if imported else round, imported=imported)
+    return _without_held_out(bench, bench.store.batches.claim(0 if imported else round, imported=imported))
+
+
+def _without_held_out(bench: Workbench, votes: Sequence[Vote]) -> list[Vote]:
+    """Imported votes may be of any prompt; what they say of held-out ones is not learnt from. A run's own rounds draw from others."""
+    imported = bench.config.feedback.source == "imported"
+    return [vote for vote in votes if not (imported and vote.prompt in bench.held_out_prompts)]
 
 
 def _reliability(votes: list[Vote]) -> Mapping[int, float]:

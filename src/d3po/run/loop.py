@@ -53,7 +53,7 @@ def run_rounds(bench: Workbench, *, minutes: float = 0.0) -> None:
 
 
 def _begin(bench: Workbench) -> None:
-    bench.folder.mark_started(bench.config)
+    bench.folder.mark_started(bench.config, bench.narrator.say)
     bench.store.journal.control("resume", bench.store.people.owner().id)
     bench.journal.phase("evaluating", None, "the base model")
     announce(bench, evaluate(bench, 0))

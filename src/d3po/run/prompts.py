@@ -1,36 +1,73 @@
-"""Prompt files: one prompt a line."""
+"""Prompt files: one prompt a line. Prompts that fold alike (`d3po.text.fold`) count as one."""
 
 import random
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from d3po.errors import PromptError
+from d3po.errors import ConfigError, PromptError
+from d3po.text import fold, lines, prompt_of, read_text
+
+Say = Callable[[str], None]
 
 
 def read_prompts(path: Path, *, skip_empty: bool = False) -> list[str]:
     """The prompts of a file, in order.
 
     Raises:
-        PromptError: unreadable, not UTF-8, no prompts, empty lines (unless skipped) or doubled prompts.
+        PromptError: unreadable, no text, no prompts, empty lines (unless skipped), or a prompt that holds control characters.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise PromptError(f"prompts {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise PromptError(f"prompts {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
-    empty = [number for number, line in numbered if not line]
-    prompts = [line for _, line in numbered if line]
+    numbered = [
+        (number, prompt_of(line, f"{path}, line {number}", PromptError))
+        for number, line in enumerate(lines(read_text(path, PromptError)), 1)
+    ]
+    empty = [number for number, prompt in numbered if not prompt]
+    prompts = [prompt for _, prompt in numbered if prompt]
     if not prompts:
         raise PromptError(f"prompts {path} holds no prompt; write one a line")
     if empty and not skip_empty:
         shown = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
-        raise PromptError(f"{len(empty)} of {len(lines)} prompts in {path} are empty (lines {shown}); remove them or pass --skip-empty")
-    doubled = sorted({prompt for prompt in prompts if prompts.count(prompt) > 1})
-    if doubled:
-        raise PromptError(f"{len(doubled)} prompts in {path} stand there twice, such as {doubled[0]!r}; keep one of each")
+        raise PromptError(f"{len(empty)} of {len(numbered)} prompts in {path} are empty (lines {shown}); remove them or pass --skip-empty")
     return prompts
+
+
+def distinct(prompts: Sequence[str], where: object, say: Say) -> list[str]:
+    """The first of all prompts that fold alike; how many others there were is said."""
+    kept = dict[str, str]()
+    doubled = list[tuple[str, str]]()
+    for prompt in prompts:
+        if fold(prompt) in kept:
+            doubled.append((prompt, kept[fold(prompt)]))
+        else:
+            kept[fold(prompt)] = prompt
+    if doubled:
+        prompt, first = doubled[0]
+        example = f"{prompt!r}" if prompt == first else f"{prompt!r} beside {first!r}"
+        say(f"{len(doubled)} of {len(prompts)} prompts in {where} are doubled, such as {example}; the first of each is kept")
+    return list(kept.values())
+
+
+def shared_prompts(prompts: Iterable[str], held_out: Iterable[str]) -> list[tuple[str, str]]:
+    """Held-out prompts that are training prompts too, each with the training prompt that it is."""
+    trained = {fold(prompt): prompt for prompt in prompts}
+    return [(prompt, trained[fold(prompt)]) for prompt in held_out if fold(prompt) in trained]
+
+
+def require_new(prompts: Iterable[str], held_out: Iterable[str]) -> None:
+    """Hold held-out prompts against training prompts.
+
+    Raises:
+        ConfigError: some are training prompts too.
+    """
+    if shared := shared_prompts(prompts, held_out):
+        raise ConfigError(f"{said_shared(shared)}; held-out prompts must be new to the policy: give others")
+
+
+def said_shared(shared: list[tuple[str, str]]) -> str:
+    """How many held-out prompts are training prompts too, in words."""
+    prompt, other = shared[0]
+    example = f"{prompt!r}" if prompt == other else f"{prompt!r}, which is {other!r} but for case, white space or form of Unicode"
+    return f"{len(shared)} held-out prompts are training prompts too, such as {example}"
 
 
 def prompts_of_round(prompts: list[str], count: int, *, seed: int, round: int) -> list[str]:
@@ -44,15 +81,21 @@ def prompts_of_round(prompts: list[str], count: int, *, seed: int, round: int) -
     return random.Random(f"{seed}/prompts/{round}").sample(prompts, count)
 
 
-def choose_prompts(prompts: Path | None, held_out: Path | None, *, skip_empty: bool) -> tuple[list[str], list[str]]:
+def choose_prompts(
+    prompts: Path | None, held_out: Path | None, *, skip_empty: bool, say: Say = lambda _: None
+) -> tuple[list[str], list[str]]:
     """Training prompts and held-out prompts: from the given files, from the embedded model's lists where none is given.
 
-    With a prompt file and no held-out file, every fifth prompt is held out.
+    With a prompt file and no held-out file, every fifth prompt is held out. Doubled prompts are kept once, and that is said.
     """
     lists = Path(str(files("d3po") / "assets" / "emoji"))
-    trained = read_prompts(prompts or lists / "prompts.txt", skip_empty=skip_empty)
+
+    def chosen(path: Path) -> list[str]:
+        return distinct(read_prompts(path, skip_empty=skip_empty), path, say)
+
+    trained = chosen(prompts or lists / "prompts.txt")
     if held_out is not None:
-        return trained, read_prompts(held_out, skip_empty=skip_empty)
+        return trained, chosen(held_out)
     if prompts is None:
-        return trained, read_prompts(lists / "held_out.txt")
+        return trained, chosen(lists / "held_out.txt")
     return [p for i, p in enumerate(trained) if i % 5 != 4], trained[4::5]

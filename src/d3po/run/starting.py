@@ -9,7 +9,7 @@ from d3po.errors import ConfigError
 from d3po.models.families import EMBEDDED, Family, family_of
 from d3po.objectives.registry import OBJECTIVES
 from d3po.recipes import recipe_prompts
-from d3po.run.prompts import choose_prompts
+from d3po.run.prompts import Say, choose_prompts
 
 STARTS = 64
 """Starting noises of a run without prompts, if its settings ask for no more."""
@@ -73,8 +73,12 @@ def own_settings(objective: str) -> dict[str, str]:
     return {"objective.name": objective, **own, **OBJECTIVES[objective].settings}
 
 
-def prompts_for(begun: Start, prompts: Path | None, held_out: Path | None, *, skip_empty: bool = False) -> tuple[list[str], list[str]]:
+def prompts_for(
+    begun: Start, prompts: Path | None, held_out: Path | None, *, skip_empty: bool = False, say: Say = lambda _: None
+) -> tuple[list[str], list[str]]:
     """Training and held-out prompts: from the files, else the recipe's, else the model's own or what takes their place.
+
+    What is left out of the files is said.
 
     Raises:
         ConfigError: the model needs prompts and no file is given.
@@ -86,7 +90,7 @@ def prompts_for(begun: Start, prompts: Path | None, held_out: Path | None, *, sk
         raise ConfigError(f"model {begun.config.model!r} needs prompts; give a file with one a line by --prompts")
     if prompts is None and not begun.has_prompts:
         return numbered_starts(begun.config)
-    return choose_prompts(prompts, held_out, skip_empty=skip_empty)
+    return choose_prompts(prompts, held_out, skip_empty=skip_empty, say=say)
 
 
 def numbered_starts(config: RunConfig) -> tuple[list[str], list[str]]:

@@ -18,6 +18,7 @@ from d3po.preferences.records import AnnotatorKind, NewQuestion, Purpose, Vote
 from d3po.preferences.store import Annotator, Store
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Bar, Narrator
+from d3po.text import fold
 
 MANY = 1_000_000
 """People who may be asked a gold question: everybody."""
@@ -68,7 +69,9 @@ def import_votes(folder: RunFolder, store: Store, source: Source, narrator: Narr
     anonymous = source.annotator or f"import:{name}"
     images = source.images or (source.path if source.path.is_dir() else source.path.parent)
     reading = Reading(source=source.path, images=images, annotator=anonymous)
-    to = Destination(store=store, root=folder.path, name=name, kind=source.kind, anonymous=anonymous)
+    to = Destination(
+        store=store, root=folder.path, name=name, kind=source.kind, anonymous=anonymous, held_out=frozenset(map(fold, folder.held_out()))
+    )
     return _take(kind.read(reading), to, narrator, f"importing {source.format}", kind.count(source.path))
 
 
@@ -109,7 +112,8 @@ def merge_votes(folder: RunFolder, store: Store, other: str, narrator: Narrator)
     giver = _open_other(folder, store, other)
     try:
         items = export_items(giver, folder.path, events=True, pictures=False)
-        to = Destination(store=store, root=folder.path, name="merge", take_pictures=False)
+        held_out = frozenset(map(fold, folder.held_out()))
+        to = Destination(store=store, root=folder.path, name="merge", take_pictures=False, held_out=held_out)
         return _take(items, to, narrator, "merging", None)
     finally:
         giver.close()

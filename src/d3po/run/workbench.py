@@ -21,6 +21,7 @@ from d3po.run.needs import check_model, check_needs
 from d3po.run.progress import Narrator
 from d3po.storage.checkpoints import CheckpointFile, list_checkpoints
 from d3po.storage.embeddings import EmbeddingCache
+from d3po.text import fold
 from d3po.training.fitting import Fitting
 from d3po.training.guards import Alarm
 from d3po.training.replay import Replay
@@ -53,6 +54,12 @@ class Workbench:
     def store(self) -> Store:
         """The run's database."""
         return self.folder.store(self.config.database)
+
+    @cached_property
+    def held_out_prompts(self) -> frozenset[int]:
+        """Ids in the store of the prompts that count as held-out ones: they fold alike."""
+        held_out = set(map(fold, self.folder.held_out()))
+        return frozenset(id for id, prompt in self.store.pictures.prompts().items() if fold(prompt) in held_out)
 
     @cached_property
     def journal(self) -> RunJournal:

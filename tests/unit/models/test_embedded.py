@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 from d3po.judges.subjects import load_classifier
 from d3po.models.families import model_directory
 from d3po.models.load import load_policy
-from d3po.run.prompts import choose_prompts
+from d3po.run.prompts import choose_prompts, shared_prompts
 
 ASSETS = Path(str(files("d3po"))) / "assets" / "emoji"
 
@@ -78,7 +78,10 @@ def test_samples_show_the_subject_of_their_prompt() -> None:
 
 
 def test_training_and_held_out_prompts_share_no_subject() -> None:
-    trained, held_out = choose_prompts(None, None, skip_empty=False)
+    told = list[str]()
+    trained, held_out = choose_prompts(None, None, skip_empty=False, say=told.append)
+    assert told == []
+    assert shared_prompts(trained, held_out) == []
     classifier = load_classifier()
     of_trained, of_held_out = ({classifier.subject_of(prompt) for prompt in prompts} for prompts in (trained, held_out))
     assert None not in of_trained | of_held_out

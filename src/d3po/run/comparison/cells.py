@@ -13,6 +13,7 @@ from d3po.recipes import load_recipe
 from d3po.run.comparison.spec import Entry, Spec, slug
 from d3po.run.folder import RunFolder, create_run, require_same
 from d3po.run.needs import check_needs
+from d3po.run.prompts import Say
 from d3po.run.starting import own_settings, prompts_for, start
 
 
@@ -37,13 +38,22 @@ class Cell:
         return RunFolder(path=comparison / "runs" / self.name)
 
 
-def cells_of(spec: Spec) -> list[Cell]:
+def cells_of(spec: Spec, say: Say = lambda _: None) -> list[Cell]:
     """The whole grid; a seed's cells come one after another, so that what is done first can already be compared.
+
+    What is left out of the files of prompts is said, once of all cells.
 
     Raises:
         ConfigError: an entry's settings do not make a run; the message names the entry.
     """
-    return [_cell(spec, entry, reward, seed) for seed in spec.seeds for reward in spec.rewards for entry in spec.objectives]
+    told = set[str]()
+
+    def say_once(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            say(line)
+
+    return [_cell(spec, entry, reward, seed, say_once) for seed in spec.seeds for reward in spec.rewards for entry in spec.objectives]
 
 
 def by_label(cells: Sequence[Cell]) -> dict[str, Cell]:
@@ -54,7 +64,7 @@ def by_label(cells: Sequence[Cell]) -> dict[str, Cell]:
     return first
 
 
-def _cell(spec: Spec, entry: Entry, reward: str, seed: int) -> Cell:
+def _cell(spec: Spec, entry: Entry, reward: str, seed: int, say: Say) -> Cell:
     said = {key: _toml(value) for key, value in (spec.settings | entry.settings).items()}
     own = {"model": _toml(spec.model), "seed": _toml(seed), "feedback.reward": _toml(reward), "feedback.source": "reward"}
     try:
@@ -63,7 +73,7 @@ def _cell(spec: Spec, entry: Entry, reward: str, seed: int) -> Cell:
     except ConfigError as error:
         raise ConfigError(f"objective {entry.label!r} of the comparison: {error}") from error
     files = [Path(name) if name else None for name in (spec.prompts, spec.held_out)]
-    prompts, held_out = prompts_for(begun, *files)
+    prompts, held_out = prompts_for(begun, *files, say=say)
     return Cell(label=entry.label, reward=reward, seed=seed, config=begun.config, prompts=prompts, held_out=held_out)
 
 

@@ -23,7 +23,7 @@ from d3po.storage.files import write_atomically
 def plan_lines(file: Path, narrator: Narrator) -> list[str]:
     """What the file's comparison will take, by label: counted, and timed by measured steps."""
     spec = load_spec(file)
-    cells = cells_of(spec)
+    cells = cells_of(spec, narrator.say)
     scales = scales_of(cells, narrator, measure=True)
     each = len(spec.rewards) * len(spec.seeds)
     lines = [f"{'':<20} cells  rounds  labels  images  network rows  of them trained  minutes a cell"]
@@ -56,7 +56,7 @@ def compare(file: Path, path: Path, narrator: Narrator, *, at_once: int) -> dict
         RunFolderError: another process compares in this folder.
     """
     spec = load_spec(file)
-    cells = cells_of(spec)
+    cells = cells_of(spec, narrator.say)
     scales = scales_of(cells, narrator, measure=False)
     rounds = {label: rounds_that_fit(spec.budget, cell.config, scales[label].shape, label=label) for label, cell in by_label(cells).items()}
     path.mkdir(parents=True, exist_ok=True)
