@@ -94,7 +94,7 @@ class ImageObjective(ABC):
 
     def can_learn_from(self, labels: Float[Tensor, " N"]) -> bool:
         """Whether labels of a round teach it anything: that some images are better than others."""
-        return bool((labels != labels[:1]).any())
+        return not are_equal(labels)
 
     @abstractmethod
     def __call__(self, terms: ImageTerms) -> Float[Tensor, "S N"]:
@@ -114,15 +114,20 @@ def preference_loss(margin: Float[Tensor, "*pairs"], target: Float[Tensor, "*pai
 
 
 def centred(scores: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """Scores minus their mean."""
-    return scores - scores.mean()
+    """Scores minus their mean; all 0 where they are equal, of which a mean may differ by its rounding."""
+    return torch.zeros_like(scores) if are_equal(scores) else scores - scores.mean()
 
 
-def standardised(scores: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """Scores with mean 0 and standard deviation 1; all 0 where they do not differ."""
+def standardised(scores: Float[Tensor, " N"], *, epsilon: float = 0.0) -> Float[Tensor, " N"]:
+    """Scores minus their mean, over their standard deviation plus `epsilon`; all 0 where they are equal."""
     apart = centred(scores)
-    spread = apart.square().mean().sqrt()
+    spread = apart.square().mean().sqrt() + epsilon
     return apart / spread if spread > 0 else apart
+
+
+def are_equal(scores: Float[Tensor, " N"]) -> bool:
+    """Whether all scores are one and the same number; true of none at all."""
+    return bool((scores == scores[:1]).all())
 
 
 def by_prompt(

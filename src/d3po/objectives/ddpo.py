@@ -2,12 +2,14 @@
 
 With rho = pi_theta / pi_old of one step, pi_old the policy that sampled, and the advantage A of the image,
 
-    L = -min( A rho, A clip(rho, 1 - c, 1 + c) ),     A = clip( (R - mean) / std, -5, 5 )
+    L = -min( A rho, A clip(rho, 1 - c, 1 + c) ),     A = clip( (R - mean) / (std + 1e-6), -5, 5 )
 
-mean and std are those of the prompt's own images in this round (the paper keeps a buffer of a prompt's last scores over rounds).
+mean and std are those of the prompt's own images in this round (the paper keeps a buffer of a prompt's last scores over rounds);
+A is 0 where a prompt's scores are all equal.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -16,6 +18,8 @@ from d3po.objectives.base import ImageObjective, ImageTerms, by_prompt, standard
 from d3po.objectives.policy_gradient import clipped_gain, is_gain_clipped
 
 LARGEST_ADVANTAGE = 5.0
+SMALLEST_SPREAD = 1e-6
+"""Added to the standard deviation, in the scores' own unit, as the published code does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,7 @@ class DDPO(ImageObjective):
 
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """The advantages."""
-        return by_prompt(standardised, labels, prompts).clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
+        return by_prompt(partial(standardised, epsilon=SMALLEST_SPREAD), labels, prompts).clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
 
     def __call__(self, terms: ImageTerms) -> Float[Tensor, "S N"]:
         return -clipped_gain(terms, self.clip_range)

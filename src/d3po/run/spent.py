@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from d3po.preferences.store import JournalEntry
 
-WORK = frozenset({"sampling", "rating", "training"})
+WORK = frozenset({"sampling", "rating", "judging", "training"})
 """Phases that make a policy better; evaluating one is no cost of it."""
 
 

@@ -1,12 +1,15 @@
-"""DDPO and DPOK against numbers worked out by hand."""
+"""DDPO and DPOK against numbers worked out by hand, and what equal scores come to."""
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from d3po.objectives.base import ImageTerms
+from d3po.objectives.base import ImageTerms, centred
 from d3po.objectives.ddpo import DDPO
 from d3po.objectives.dpok import DPOK
+from d3po.objectives.reward_weighted import RewardWeighted
 
 PROMPTS = torch.tensor([0, 0, 1, 1])
 SCORES = torch.tensor([1.0, 3.0, 10.0, 10.0])
@@ -27,6 +30,28 @@ def gradient(loss: Tensor, of: Tensor) -> float:
 def test_advantages_are_taken_by_prompt() -> None:
     """An easy prompt's high scores are no achievement of its images."""
     assert DDPO(clip_range=1e-4).values(SCORES, PROMPTS).tolist() == pytest.approx([-1, 1, 0, 0])
+
+
+@settings(max_examples=100, deadline=None)
+@given(images=st.integers(2, 12), score=st.floats(-1e4, 1e4, width=32), other=st.floats(-1e4, 1e4, width=32))
+def test_equal_scores_are_no_advantage(images: int, score: float, other: float) -> None:
+    """In float32 the mean of equal numbers may differ from them by its rounding, which must not be divided by itself."""
+    scores = torch.tensor([score] * images)
+    one, two = torch.zeros(images, dtype=torch.long), torch.tensor([0] * images + [1])
+    nothing = [0.0] * images
+    assert DDPO(clip_range=0.1).values(scores, one).tolist() == nothing
+    assert DDPO(clip_range=0.1).values(torch.cat([scores, torch.tensor([other])]), two).tolist() == [*nothing, 0.0]
+    dpok = DPOK(alpha=1.0, beta=1.0, clip_range=0.1)
+    assert dpok.values(scores, one).tolist() == nothing
+    assert dpok.values(torch.cat([scores, torch.tensor([other])]), two).tolist() == [*nothing, 0.0]
+    assert centred(scores).tolist() == nothing, "nobody stands above the mean"
+    torch.testing.assert_close(RewardWeighted(temperature=0.5).values(scores, one), torch.ones(images))
+
+
+def test_scores_that_differ_by_less_than_the_published_epsilon_are_hardly_an_advantage() -> None:
+    """Of -d and d the standard deviation is d, and d / (d + 1e-6) is a half at d = 1e-6."""
+    scores = torch.tensor([-1e-6, 1e-6], dtype=torch.float64)
+    assert DDPO(clip_range=0.1).values(scores, torch.zeros(2, dtype=torch.long)).tolist() == pytest.approx([-0.5, 0.5], rel=1e-12)
 
 
 def test_advantages_are_bounded() -> None:

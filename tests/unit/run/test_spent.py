@@ -1,9 +1,12 @@
 """What rounds cost, read off the journal."""
 
-from typing import Any
+from typing import Any, get_args
+
+import pytest
 
 from d3po.preferences.store import JournalEntry
-from d3po.run.spent import Spent, spent_by_round, spent_in_all
+from d3po.run.journal import PhaseName
+from d3po.run.spent import WORK, Spent, spent_by_round, spent_in_all
 
 
 def entry(kind: Any, round: int | None, seconds: float, rows: int, phase: str = "") -> JournalEntry:
@@ -27,3 +30,13 @@ def test_an_entry_pays_for_the_phase_before_it_and_evaluation_costs_nothing() ->
     ]
     assert spent_by_round(entries) == {0: Spent(seconds=6.0, network_rows=60), 1: Spent(seconds=9.0, network_rows=90)}
     assert spent_in_all(entries) == Spent(seconds=15.0, network_rows=150)
+
+
+@pytest.mark.parametrize("phase", sorted(WORK))
+def test_every_phase_of_work_is_paid_for(phase: str) -> None:
+    entries = [entry("phase", 0, 0.0, 0, phase), entry("phase", None, 3600.0, 7, "done")]
+    assert spent_in_all(entries) == Spent(seconds=3600.0, network_rows=7)
+
+
+def test_only_looking_at_a_policy_is_free() -> None:
+    assert set(get_args(PhaseName)) - WORK == {"evaluating", "done", "stopped"}

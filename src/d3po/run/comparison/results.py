@@ -76,8 +76,9 @@ def rows_of(cell: Cell, bench: Workbench, held_out: Mapping[str, "HeldOutReward"
 
 def gain(scores: Scores, base: Scores) -> float:
     """How far the mean has moved, in standard deviations of the base model's pictures; nan where those are all scored alike."""
-    spread = float(base.std())
-    return float(scores.mean() - base.mean()) / spread if spread > 0 else float("nan")
+    if np.ptp(base) == 0:  # a standard deviation may be its own rounding there
+        return float("nan")
+    return float(scores.mean() - base.mean()) / float(base.std())
 
 
 class HeldOutReward:
