@@ -76,12 +76,12 @@ def test_the_first_gradient_of_ddpo_is_that_of_the_log_prob() -> None:
     ("log_ratio", "advantage", "clipped"), [(0.2, 1.0, True), (0.2, -1.0, False), (-0.2, -1.0, True), (0.2, 0.0, False)]
 )
 def test_what_is_clipped_has_no_gradient_and_is_said_to_be(log_ratio: float, advantage: float, clipped: bool) -> None:
-    for objective, given in (
+    for objective, step in (
         (DDPO(clip_range=0.1), terms(log_ratio, advantage)),
         (DPOK(alpha=1.0, beta=1.0, clip_range=0.1), terms(log_ratio, advantage, 0.0)),
     ):
-        assert bool(objective.is_clipped(given)) == clipped
-        still = gradient(objective(given), given.log_ratio) == 0
+        assert bool(objective.is_clipped(step)) == clipped
+        still = gradient(objective(step), step.log_ratio) == 0
         assert still == (clipped or advantage == 0)
 
 
