@@ -1,9 +1,11 @@
 """The parts of which tiny pipelines are made: tokenizers of single letters, text encoders, autoencoders, schedulers."""
 
+from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL, DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from sentencepiece.sentencepiece_model_pb2 import ModelProto  # pyright: ignore[reportAttributeAccessIssue] - made at run time
 from transformers import (
     CLIPConfig,
     CLIPTextConfig,
@@ -44,6 +46,17 @@ def projected_clip_encoder() -> CLIPTextModelWithProjection:
 
 def t5_tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=T5_TOKENS, extra_ids=0, model_max_length=12)
+
+
+def sentencepiece_vocabulary(path: Path) -> Path:
+    """The T5 tokenizer's words as a model of sentencepiece."""
+    kinds = {"<pad>": 3, "</s>": 3, "<unk>": 2}  # control, control, unknown; 1 is a word
+    model = ModelProto()
+    for word, score in T5_TOKENS:
+        model.pieces.add(piece=word, score=score, type=kinds.get(word, 1))
+    model.trainer_spec.model_type, model.trainer_spec.unk_id = 1, 2
+    path.write_bytes(model.SerializeToString())
+    return path
 
 
 def t5_encoder(width: int = WIDTH) -> T5EncoderModel:

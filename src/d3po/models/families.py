@@ -2,6 +2,8 @@
 
 import difflib
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -14,6 +16,7 @@ EMBEDDED = "emoji"
 CUSTOM = "custom:"
 INDEX = "model_index.json"
 """The file in a pipeline's folder or repository that says which pipeline it is."""
+HUB_ID = re.compile(r"(?!.*\.(safetensors|ckpt|bin|pt|pth)$)[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 DISCRETE = "DDIM, ancestral Euler"
 FLOW = "flow SDE"
 UNET_TARGETS = "LoRA on attention, attention + convolutions or all linear layers; whole network"
@@ -39,6 +42,8 @@ class Family:
     tested: str
     single_file: tuple[str, ...] = ()
     """What diffusers calls single-file checkpoints of this family."""
+    may_lack: tuple[str, ...] = ()
+    """Parts that read prompts and without which the pipeline still draws."""
     prompts: bool = True
     """Whether a run needs a prompt file."""
     proposes: Mapping[str, str] = field(default_factory=dict)
@@ -98,6 +103,7 @@ FAMILIES = (
         export=ALL_LAYOUTS,
         tested=TINY_ROUND,
         single_file=("xl_base",),
+        may_lack=("text_encoder", "tokenizer"),
         proposes={"sampling.guidance": "5.0", "adapter.targets": "attention", **PUBLISHED_RATE},
     ),
     Family(
@@ -111,6 +117,7 @@ FAMILIES = (
         export="`load_lora_weights` (ComfyUI too), merged pipeline",
         tested=TINY_ROUND,
         single_file=("sd3", "sd35_medium", "sd35_large"),
+        may_lack=("text_encoder_3", "tokenizer_3"),
         proposes={"sampling.guidance": "4.5", "sampling.steps": "10", "adapter.targets": "attention", **PUBLISHED_RATE},
     ),
     Family(
@@ -177,16 +184,32 @@ def family_of(model: str) -> Family:
         return named("stable-diffusion")
     if model.startswith(CUSTOM):
         return named("custom")
-    path = Path(model)
+    path, here = Path(model), is_here(model)
     if path.is_file():
         return _of_single_file(path)
-    index = path / INDEX if path.exists() else _fetched_index(model)
+    index = path / INDEX if here else _fetched_index(model)
     if not index.exists():
         raise ModelError(f"{path} has no {INDEX}; give the folder of a diffusers pipeline, a .safetensors file, or '{EMBEDDED}'")
     try:
         return of_pipeline(str(json.loads(index.read_text())["_class_name"]), model)
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{index} does not say which pipeline it is ({type(error).__name__}); is the download whole?") from error
+
+
+def is_here(model: str, setting: str = "model") -> bool:
+    """Whether a model is a file or folder on this machine; else it is a hub id, OWNER/NAME.
+
+    Raises:
+        ModelError: it is written as a path, and nothing is there; the hub is not asked. `setting` is where the user wrote it.
+    """
+    if os.path.exists(model):  # noqa: PTH110 - whatever the text holds
+        return True
+    if HUB_ID.fullmatch(model) and not Path(model).parent.is_dir():
+        return False
+    raise ModelError(
+        f"{setting} {model!r} is not there: there is no such file or folder, seen from {Path.cwd()}, and it is no hub id (OWNER/NAME); "
+        f"where it was moved, give its new place by --set {setting}=PATH"
+    )
 
 
 def of_pipeline(pipeline: str, model: str) -> Family:

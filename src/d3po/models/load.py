@@ -1,16 +1,16 @@
 """Find a model by name or path and make it a policy."""
 
 import importlib
-import inspect
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from d3po.errors import ModelError
 from d3po.models.base import AbstractPolicy, PolicySettings
 from d3po.models.families import CUSTOM, EMBEDDED, Family, family_of, model_directory
 from d3po.options import Weights
+
+if TYPE_CHECKING:
+    from d3po.models.pipeline_folder import PipelineFolder
 
 __all__ = ["EMBEDDED", "load_pipeline", "load_policy", "model_directory"]
 
@@ -35,10 +35,18 @@ def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int, settings:
         from d3po.models.custom import CustomPolicy, load_custom
 
         return CustomPolicy(load_custom(model.removeprefix(CUSTOM)), lora=lora, seed=seed, settings=settings)
-    pipeline = load_pipeline(source, family, parts=settings.parts, weights=settings.weights)
     module, _, name = family.policy.partition(":")
     policy = getattr(importlib.import_module(module), name)
-    return policy(pipeline, lora=lora, seed=seed, settings=settings, load_part=_part_loader(source, pipeline))
+    if Path(source).is_file():
+        pipeline = load_pipeline(source, family, parts=settings.parts, weights=settings.weights)
+        return policy(pipeline, lora=lora, seed=seed, settings=settings)
+    folder = _opened(source, family)
+    dtypes = _dtypes(settings.weights)
+    made: AbstractPolicy = policy(
+        folder.load(dtypes), lora=lora, seed=seed, settings=settings, load_part=lambda name: folder.load_part(name, dtypes["default"])
+    )
+    made.notes = [*folder.notes(), *made.notes]
+    return made
 
 
 def load_pipeline(source: str, family: Family, *, parts: str = "", weights: Weights = "float32") -> Any:
@@ -49,44 +57,26 @@ def load_pipeline(source: str, family: Family, *, parts: str = "", weights: Weig
     Raises:
         ModelError: it is not there, not whole, or the hub is out of reach.
     """
-    import diffusers
-    import torch
-
+    if not Path(source).is_file():
+        return _opened(source, family).load(_dtypes(weights))
     from d3po.models.single_file import load_single_file
 
     _be_quiet()
-    local, dtype = Path(source).exists(), getattr(torch, weights)
-    kind = getattr(diffusers, family.pipelines[0])
-    unused = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in inspect.signature(kind).parameters else {}
-    try:
-        if Path(source).is_file():
-            pipeline = load_single_file(source, kind, parts=parts, dtype=dtype, replaced=unused)
-            pipeline.vae.float()
-            return pipeline
-        dtypes = {"default": dtype, "vae": torch.float32}
-        return diffusers.DiffusionPipeline.from_pretrained(source, local_files_only=local, dtype=dtypes, use_safetensors=True, **unused)
-    except Exception as error:  # the loaders of three libraries raise what they like
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        remedy = "is the path or hub id right, and the hub in reach?"
-        if Path(source).is_file():
-            remedy = (
-                "a single file lacks tokenizers, configurations, and at times whole parts: name a folder or hub id that has them by `parts`"
-            )
-        raise ModelError(f"model {source!r} cannot be loaded: {first}; {remedy}") from error
+    return load_single_file(source, family, parts=parts, dtypes=_dtypes(weights))
 
 
-def _part_loader(source: str, pipeline: Any) -> Callable[[str], Any] | None:
-    """A function that loads a part of the pipeline again by its name; None for a single file, whose parts have no place of their own."""
-    if Path(source).is_file():
-        return None
-    parts = {name: (type(part), getattr(part, "dtype", None)) for name, part in pipeline.components.items()}
-    local = Path(source).exists()
+def _opened(source: str, family: Family) -> "PipelineFolder":
+    from d3po.models.pipeline_folder import open_folder
 
-    def load(name: str) -> Any:
-        kind, dtype = parts[name]
-        return kind.from_pretrained(source, subfolder=name, dtype=dtype, local_files_only=local, use_safetensors=True)
+    _be_quiet()
+    return open_folder(source, family)
 
-    return load
+
+def _dtypes(weights: Weights) -> dict[str, Any]:
+    """Precision of the parts by name; some autoencoders overflow in half precision."""
+    import torch
+
+    return {"default": getattr(torch, weights), "vae": torch.float32}
 
 
 def _be_quiet() -> None:

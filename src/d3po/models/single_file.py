@@ -2,40 +2,71 @@
 
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import nn
 
+from d3po.errors import ModelError
+from d3po.models.families import Family, is_here
+from d3po.models.pipeline_folder import UNUSED, first_line, open_folder
+
 AUTOENCODER = ("first_stage_model.", "vae.")
 """What the names of an autoencoder's tensors begin with in such files."""
 
 
-def load_single_file(path: str, pipeline: Any, *, parts: str, dtype: torch.dtype, replaced: Mapping[str, Any]) -> Any:
-    """A pipeline of this class, but for what is `replaced`.
+def load_single_file(path: str, family: Family, *, parts: str, dtypes: Mapping[str, torch.dtype]) -> Any:
+    """A pipeline of the family's first class, without what nothing here asks.
 
     Its tokenizers, its configurations and the weights that the file lacks are those of the folder or hub id `parts`.
+
+    Raises:
+        ModelError: what it needs is neither in the file nor in `parts`.
     """
-    if not parts:
-        return pipeline.from_single_file(path, dtype=dtype, **replaced)
-    local = Path(parts).exists()
-    lent = _lent(path, pipeline.load_config(parts, local_files_only=local), parts, dtype, local)
-    return pipeline.from_single_file(path, dtype=dtype, config=parts, local_files_only=local, **lent, **replaced)
+    import diffusers
+
+    kind: Any = getattr(diffusers, family.pipelines[0])
+    places, options = kind._get_signature_keys(kind)
+    given: dict[str, Any] = {name: None for name in UNUSED if name in places}
+    if "requires_safety_checker" in options:
+        given["requires_safety_checker"] = False
+    try:
+        if parts:
+            given |= _lent(path, parts, kind, family, dtypes)
+        pipeline = kind.from_single_file(path, dtype=dtypes["default"], **given)
+    except ModelError:
+        raise
+    except Exception as error:  # the loaders of three libraries raise what they like
+        raise ModelError(
+            f"model {path!r} cannot be loaded: {first_line(error)}; a single file lacks tokenizers, configurations, and at times whole parts: "
+            "name a folder or hub id that has them by `parts`"
+        ) from error
+    pipeline.vae.to(dtypes["vae"])
+    return pipeline
 
 
-def _lent(path: str, index: dict[str, Any], parts: str, dtype: torch.dtype, local: bool) -> dict[str, Any]:
-    """The autoencoder and the text encoders of `parts` that have no weights in the file, by name."""
+def _lent(path: str, parts: str, kind: Any, family: Family, dtypes: Mapping[str, torch.dtype]) -> dict[str, Any]:
+    """What `from_single_file` takes from another pipeline: its configurations, and the parts that have no weights in the file."""
     with safe_open(path, framework="pt") as file:
         tensors = set(file.keys())
-    lent: dict[str, Any] = {}
-    for name, (library, kind) in ((name, index[name]) for name in index if name == "vae" or name.startswith("text_encoder")):
-        part = getattr(importlib.import_module(library), kind) if library else None
-        if part is not None and not _holds(tensors, part):
-            precision = torch.float32 if name == "vae" else dtype
-            lent[name] = part.from_pretrained(parts, subfolder=name, dtype=precision, local_files_only=local, use_safetensors=True)
-    return lent
+    local = is_here(parts, "parts")
+    index = kind.load_config(parts, local_files_only=local)
+    weighty = {name: _class_of(value) for name, value in index.items() if isinstance(value, list) and _may_have_weights(name)}
+    held = [name for name, part in weighty.items() if part is None or _holds(tensors, part)]
+    folder = open_folder(parts, family, leave_out=[*held, "unet", "transformer"])
+    lent = {name: folder.load_part(name, dtypes.get(name, dtypes["default"])) for name in folder.parts}
+    absent = {name: None for name in folder.absent if name in family.may_lack}
+    return {"config": parts, "local_files_only": local, **absent, **lent}
+
+
+def _may_have_weights(name: str) -> bool:
+    return name == "vae" or name.startswith("text_encoder")
+
+
+def _class_of(named: list[str | None]) -> type[nn.Module] | None:
+    library, kind = named
+    return getattr(importlib.import_module(library), str(kind)) if library else None
 
 
 def _holds(tensors: set[str], part: type[nn.Module]) -> bool:

@@ -115,12 +115,27 @@ def test_a_hub_id_whose_index_is_on_this_machine_needs_no_hub(
     assert (family_of("somebody/else").name, hub) == ("unconditional", [])
 
 
-@pytest.mark.parametrize("model", ["somebody/else", "./no/such/folder"])
-def test_a_model_that_is_neither_here_nor_in_reach_is_named(hub: list[tuple[str, str]], model: str) -> None:
+def test_a_model_that_is_neither_here_nor_in_reach_is_named(hub: list[tuple[str, str]]) -> None:
     with pytest.raises(
-        ModelError, match=rf"'{model}' is not on this machine, and the hub does not give its model_index\.json \(\w+Error\)"
+        ModelError, match=r"'somebody/else' is not on this machine, and the hub does not give its model_index\.json \(\w+Error\)"
     ):
-        start(load_recipe("default"), {"model": model})
+        start(load_recipe("default"), {"model": "somebody/else"})
+
+
+PATHS = ["./no/such/folder", "/no/such", "~/models/mine", "mine", "models/of/mine", "here/mine", "some.safetensors", "a/b.safetensors"]
+
+
+@pytest.mark.parametrize("model", [*PATHS, "..\\mine", "C:\\models\\mine", "a/b\0", "x" * 5000, "", "a b/c", "nan"])
+def test_what_is_written_as_a_path_is_not_looked_for_on_the_hub(
+    hub: list[tuple[str, str]], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ModelError, match=r"is not there: there is no such file or folder, seen from .* give its new place by --set model=PATH"
+    ):
+        family_of(model)
+    assert hub == []
 
 
 def test_a_recipes_own_model_is_not_looked_for(hub: list[tuple[str, str]]) -> None:
