@@ -69,6 +69,11 @@ class PromptGroup:
         return self.shard.clean()[self.rows]
 
 
+def mean_weight(groups: Sequence[PromptGroup]) -> float:
+    """What a prompt's judgements weigh together, on average over prompts."""
+    return sum(group.weight for group in groups) / max(1, len(groups))
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepBatch:
     """S steps of the N images of some prompts, ready for one network call."""

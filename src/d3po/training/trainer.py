@@ -18,7 +18,7 @@ from d3po.objectives.base import ImageTerms, PairObjective
 from d3po.objectives.metrics import gaussian_kl, image_metrics, pair_metrics
 from d3po.objectives.registry import OBJECTIVES, build
 from d3po.training.brake import Brake
-from d3po.training.data import ImageLabels, PromptGroup, chunk_groups
+from d3po.training.data import ImageLabels, PromptGroup, chunk_groups, mean_weight
 from d3po.training.evidence import Evidence, Occasion, Pictures, reader_of
 from d3po.training.fitting import Fitting
 from d3po.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
@@ -111,7 +111,7 @@ class Trainer:
         *,
         after_update: Callable[[Update, Metrics], None],
     ) -> None:
-        """Carry out the planned updates in order; `condition` has one row per prompt of the round.
+        """Carry out the planned updates in order; `groups` are all of the round, and `condition` has one row per prompt of it.
 
         Raises:
             NonFiniteError: a loss or gradient is not finite; the weights are still those of the update before.
@@ -120,20 +120,31 @@ class Trainer:
             if isinstance(self.reader, Pictures):
                 self.reader.compares = self.needs.reference != "none" or looks_back(self.config, last=update is updates[-1])
             occasion = (self.config.seed, update.round, update.number)
-            metrics = self.update([groups[i] for i in update.groups], condition, update.steps, occasion=occasion)
+            mine = [groups[i] for i in update.groups]
+            metrics = self.update(mine, condition, update.steps, occasion=occasion, usual=mean_weight(groups))
             after_update(update, metrics)
 
     def update(
-        self, groups: Sequence[PromptGroup], condition: Condition, steps: Int[Tensor, " S"], *, occasion: Occasion = (0, 0, 0)
+        self,
+        groups: Sequence[PromptGroup],
+        condition: Condition,
+        steps: Int[Tensor, " S"],
+        *,
+        occasion: Occasion = (0, 0, 0),
+        usual: float | None = None,
     ) -> Metrics:
-        """One optimizer step on all judgements of `groups` at `steps`; the loss is the weighted mean over judgements and steps.
+        """One optimizer step on all judgements of `groups` at `steps`; `usual` is the round's `mean_weight`, by default that of `groups`.
+
+        The loss is the weighted sum over judgements, over what as many prompts of the round weigh on average, and the mean over steps. So its gradient
+        is the mean of those that each prompt would give alone, and a judgement counts what it weighs, whatever it shares an update with.
 
         K images of a prompt cost K network rows per step, however many pairs they form. How the rows are cut into network
         calls (`training.max_rows`) does not change the result. Images that parted in one step are trained in that step alone.
         """
         share = self._share(groups, steps)
         mean = self._mean_log_ratio(share, condition, occasion) if self.needs.batch_mean else 0.0
-        total = sum(group.weight * (len(steps) if group.branch is None else 1) for group in groups)
+        usual = mean_weight(groups) if usual is None else usual
+        total = usual * sum(len(steps) if group.branch is None else 1 for group in groups)
         sums = self._gradients(share, condition, occasion, total, mean)
         norm = float(self.accelerator.clip_grad_norm_(self.policy.trainable().values(), self.config.training.max_grad_norm) or 0.0)
         if not math.isfinite(norm) and self.accelerator.scaler is None:
