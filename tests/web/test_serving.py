@@ -18,6 +18,7 @@ import pytest
 from d3po.cli import main
 from d3po.errors import ConfigError
 from d3po.preferences.store import Store
+from d3po.preferences.store.database import file_address
 from d3po.web.server import listen
 from tests.web.conftest import House
 from tests.web.serving import serving
@@ -30,6 +31,12 @@ def run(house: House) -> Path:
     (house.folder / "run.toml").write_text("")
     house.store.close()
     return house.folder
+
+
+@pytest.fixture
+def odd(run: Path) -> Path:
+    """The same in a folder whose name means something else in a URL."""
+    return run.rename(run.with_name(f"{run.name}?b%20c#d::e&f"))
 
 
 def d3po(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -48,6 +55,15 @@ def assert_one_clear_line(result: subprocess.CompletedProcess[str], *words: str)
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert all(word in line for word in words), line
+
+
+@pytest.mark.slow
+def test_a_run_is_served_whatever_its_folder_is_called(odd: Path) -> None:
+    with serving(odd) as server:
+        assert httpx.get(f"{server.url}/v1/images/1").status_code == 200
+        assert_one_clear_line(d3po("rate", odd, "--port", "0", "--no-browser"), "is being served by another `d3po rate`")
+        assert d3po("invite", odd, "ada").returncode == 0
+    assert list(odd.parent.glob(odd.name.partition("?")[0] + "*")) == [odd], "nothing lies beside the folder"
 
 
 @pytest.mark.slow
@@ -108,9 +124,9 @@ def test_on_a_public_address_the_printed_link_leads_in(run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pictures_and_store_may_lie_elsewhere(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_pictures_and_store_may_lie_elsewhere(odd: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     office = tmp_path_factory.mktemp("office") / "run"
-    with serving(office, "--store", f"sqlite:///{run / 'd3po.db'}", "--images", f"file://{run}") as server:
+    with serving(office, "--store", str(file_address(odd / "d3po.db")), "--images", odd.as_uri()) as server:
         reply = httpx.get(f"{server.url}/v1/images/1")
     assert (reply.status_code, reply.headers["content-type"]) == (200, "image/png")
     assert [path.name for path in office.iterdir()] == []

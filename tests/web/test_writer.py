@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from d3po.errors import StorageError, VoteConflictError, VoteError
 from d3po.preferences.records import Answer, Cast
 from d3po.preferences.store import Receipt, Retract, Store
+from d3po.preferences.store.database import file_address
 from d3po.web.app import create_app
 from d3po.web.writer import Writer
 from tests.web.conftest import HERE, House, Serve
@@ -200,7 +201,7 @@ def limit_pages(house: House, pages: int) -> None:
 
 def test_a_locked_database_gets_503_and_no_vote_is_lost(house: House, serve: Serve) -> None:
     ask(house.store, house.pictures)
-    impatient = Store(f"sqlite:///{house.folder / 'd3po.db'}", key_file=house.folder / "d3po.key", patience=0.2)
+    impatient = Store(file_address(house.folder / "d3po.db"), key_file=house.folder / "d3po.key", patience=0.2)
     try:
         client = serve_on(impatient, house)
         (item,) = questions(client)

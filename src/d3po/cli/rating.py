@@ -23,7 +23,10 @@ UrlOption = Annotated[
     typer.Option(metavar="URL", help="The address people type, where a proxy stands in front, such as https://rate.example.org."),
 ]
 StoreOption = Annotated[
-    str | None, typer.Option(metavar="URL", help="The run's database, such as postgresql://user@host/name. Default: d3po.db in RUN.")
+    str | None,
+    typer.Option(
+        metavar="URL", help="The run's database, such as postgresql://user@host/name. Default: the one that RUN's run.toml names."
+    ),
 ]
 
 
@@ -86,8 +89,8 @@ def _opened(run: Path, url: str | None) -> "Generator[Store, None, None]":
     from d3po.run.folder import RunFolder
 
     if url is None:
-        RunFolder(path=run).config()
-        opened = Store.in_folder(run)
+        folder = RunFolder(path=run)
+        opened = folder.store(folder.config().database)
     else:
         run.mkdir(parents=True, exist_ok=True)
         opened = Store(url, key_file=run / "d3po.key")

@@ -23,8 +23,8 @@ CHANGEABLE: dict[str, bool | set[str]] = {
 }
 """Settings that may change between two commands on one folder; all others decide what was already made."""
 
-PASSWORD = re.compile(r"(://[^:/@\s]+):[^@\s]+@")
-"""In a database's URL."""
+PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@\s]+(?=@)|(?<=[?&])(password|sslpassword)=[^&\"\s]+")
+"""In a database's URL: before its host, or as an option."""
 QUOTED = re.compile(r'"([^"\n]*)"')
 PARENTS = re.compile(r"(^|:|sqlite:///)(?:~[\\/]|[A-Za-z]:[\\/]+|/(?!/))[^:+]*[\\/](?=[^:+\\/])")
 """Folders above what a setting names, at its beginning or behind a judge's name."""
@@ -128,7 +128,9 @@ class RunFolder:
         """run.toml without the password that a database's URL may hold and without folders of this machine: reports and model cards may be
         shown to anybody.
         """
-        settings = re.sub(PASSWORD, r"\1:***@", read_text(self.config_path, ConfigError))
+        settings = re.sub(
+            PASSWORD, lambda found: f"{found[2]}=***" if found[2] else f"{found[1]}:***", read_text(self.config_path, ConfigError)
+        )
         return re.sub(QUOTED, lambda quoted: f'"{without_parents(quoted[1])}"', settings)
 
     def prompts(self) -> list[str]:

@@ -178,9 +178,11 @@ def _counted(items: Iterable[Item], bar: Bar) -> Iterator[Item]:
 
 def _open_other(folder: RunFolder, store: Store, other: str) -> Store:
     if "://" in other:
-        if other == store.url:
+        giver = Store(other)
+        if giver.database.address == store.database.address:
+            giver.close()
             raise RunFolderError(f"{other} is the run's own database")
-        return Store(other)
+        return giver
     giver = RunFolder(path=Path(other))
     if giver.path.resolve() == folder.path.resolve():
         raise RunFolderError(f"{other} is the run itself; name another one")

@@ -6,11 +6,14 @@ import logging
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import fsspec
 from fastapi import HTTPException, Response
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image, UnidentifiedImageError
 from starlette.datastructures import Headers
 
@@ -53,7 +56,7 @@ class PictureFiles:
         self._cache: OrderedDict[int, PictureFile] = OrderedDict()
         self._held = 0
         try:
-            self._files, self._root = fsspec.core.url_to_fs(url)
+            self._files, self._root = _place(url)
         except (ValueError, ImportError) as error:
             raise ConfigError(f"--images {url} cannot be opened: {error}") from error
 
@@ -99,6 +102,12 @@ class PictureFiles:
             self._cache[image_id] = picture
             while self._held > CACHE_BYTES and len(self._cache) > 1:
                 self._held -= len(self._cache.popitem(last=False)[1].content)
+
+
+def _place(url: str) -> tuple[Any, str]:
+    """A file system and a folder there. A path is taken as it stands, whatever it would mean as an address; file:// is decoded once."""
+    folder = Path(url2pathname(urlsplit(url).path) if url.startswith("file://") else url)
+    return (LocalFileSystem(), str(folder.resolve())) if folder.is_dir() else fsspec.core.url_to_fs(url)
 
 
 def reply(picture: PictureFile | None, headers: Headers) -> Response:

@@ -13,7 +13,6 @@ from types import FrameType
 
 import uvicorn
 from filelock import FileLock, Timeout
-from sqlalchemy import make_url
 
 from d3po.errors import ConfigError, RunFolderError
 from d3po.preferences.store import Store
@@ -39,7 +38,7 @@ def serve(store: Store, settings: WebSettings, *, announce: Callable[[WebSetting
         RunFolderError: another server is at this database.
         StorageError: the store is away.
     """
-    with only_server(store.url), closing(listen(settings.host, settings.port)) as listener:
+    with only_server(store.database.file), closing(listen(settings.host, settings.port)) as listener:
         settings = replace(settings, port=listener.getsockname()[1])
         app = create_app(store, settings)
         config = uvicorn.Config(
@@ -75,17 +74,16 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def only_server(url: str) -> Generator[None, None, None]:
-    """Be the one server at an SQLite file; other databases take any number.
+def only_server(database: Path | None) -> Generator[None, None, None]:
+    """Be the one server at an SQLite file; other databases (None) take any number.
 
     Raises:
         RunFolderError: there is another.
     """
-    database = make_url(url).database
-    if make_url(url).get_backend_name() != "sqlite" or not database:
+    if database is None:
         yield
         return
-    lock = FileLock(Path(f"{database}.server.lock"))
+    lock = FileLock(database.with_name(f"{database.name}.server.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout as error:

@@ -43,7 +43,10 @@ class WebSettings:
 
     def __post_init__(self) -> None:
         if self.public_url is not None:
-            parts = urlsplit(self.public_url)
+            try:
+                parts = urlsplit(self.public_url)
+            except ValueError:  # half an IPv6 address
+                parts = urlsplit("")
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
                 raise ConfigError(f"--url {self.public_url} is not an address such as https://rate.example.org; it may hold no path")
 

@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 from d3po.errors import StorageError
 from d3po.preferences.records import Cast
 from d3po.preferences.store import Store
-from d3po.preferences.store.database import NETWORK_FILE_SYSTEMS, Database
+from d3po.preferences.store.database import NETWORK_FILE_SYSTEMS, Database, address_of, file_address
 from tests.postgresql import Server, start
 from tests.unit.preferences.stores import cast, fill, human, pairs
 
@@ -71,12 +71,12 @@ def limit_size(store: Store) -> None:
 
 
 def test_a_database_locked_by_another_process_is_one_line_and_nothing_is_changed(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'd3po.db'}", patience=0.1)
+    store = Store(file_address(tmp_path / "d3po.db"), patience=0.1)
     store.questions.ask(pairs(fill(store)))
     ada = human(store, "ada")
     (assigned,) = store.questions.lease(ada, 1)
     sent = cast(assigned, ada)
-    other = Database(f"sqlite:///{tmp_path / 'd3po.db'}")
+    other = Database(file_address(tmp_path / "d3po.db"))
     with other.transaction():
         with pytest.raises(StorageError, match="locked by another process; nothing was changed"):
             store.votes.cast(sent)
@@ -87,7 +87,7 @@ def test_a_database_locked_by_another_process_is_one_line_and_nothing_is_changed
 
 
 def test_threads_of_one_process_wait_in_line_for_longer_than_patience(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'd3po.db'}", patience=0.1)
+    store = Store(file_address(tmp_path / "d3po.db"), patience=0.1)
     begun = threading.Event()
 
     def hold() -> None:
@@ -114,10 +114,67 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
         Store.in_folder(tmp_path)
 
 
-@pytest.mark.parametrize(("url", "message"), [("d3po.db", "not a database URL"), ("mysql://host/db", "works with sqlite and postgresql")])
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("d3po.db", "not a database URL"),
+        ("", "not a database URL"),
+        ("mysql://host/db", "works with sqlite and postgresql"),
+        ("http://[", "works with sqlite and postgresql"),
+        ("postgresql://ada@host:port/name", "not a database URL"),
+        ("postgresql://localhost:1/name?nonsense=1", "invalid connection option"),
+        ("sqlite://host/d3po.db", "three slashes before the path"),
+        ("sqlite:///a?b/d3po.db", "%3F for a \\? in it"),
+        ("sqlite:///a\0b", "not the URL of an SQLite file"),
+        ("sqlite:///:memory:", "not the URL of an SQLite file"),
+        ("sqlite://", "not the URL of an SQLite file"),
+    ],
+)
 def test_a_url_that_cannot_be_used_is_explained(url: str, message: str) -> None:
     with pytest.raises(StorageError, match=message):
         Store(url)
+
+
+ODD = [
+    "style?v1",
+    "My%20Runs",
+    "feature%2Fhands",
+    "a b",
+    "a#b",
+    "a::b",
+    "a:b@c",
+    "file:x",
+    ":memory:",
+    "[a]*",
+    "a'b\"c",
+    "a\\b",
+    "a;b&c=d",
+    "狐",
+]
+"""Names of folders that mean something else in a URL, or look as if they did."""
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_folder_has_its_own_database_whatever_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path / name, Path(f"{name}.relative")):
+        folder.mkdir()
+        Store.in_folder(folder).close()
+        assert (folder / "d3po.db").exists()
+        assert Store.in_folder(folder).database.file == folder / "d3po.db"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"{name}.relative"])
+
+
+def test_a_url_that_somebody_writes_is_decoded_once(tmp_path: Path) -> None:
+    assert address_of("sqlite:////srv/My%20Runs/50%25%3Foff.db").database == "/srv/My Runs/50%?off.db"
+    assert address_of("postgresql://ada:p%40ss@host/name").password == "p@ss"
+
+
+def test_a_password_is_in_no_message() -> None:
+    for url in ("postgresql://ada:secret@localhost:1/name", "postgresql://ada@localhost:1/name?password=secret"):
+        with pytest.raises(StorageError, match="cannot be reached") as refused:
+            Store(url)
+        assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("kind", sorted(NETWORK_FILE_SYSTEMS))
@@ -143,7 +200,7 @@ def test_a_link_into_a_network_file_system_is_refused_too(tmp_path: Path, monkey
 
 def test_two_that_open_a_new_database_at_once_both_find_the_tables(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     server: Server = request.getfixturevalue("postgresql")
-    for url in (f"sqlite:///{tmp_path / 'd3po.db'}", server.database()):
+    for url in (file_address(tmp_path / "d3po.db"), server.database()):
         with ThreadPoolExecutor(4) as pool:
             stores = list(pool.map(lambda url: Store(url), [url] * 4))
         assert [len(store.pictures.add_prompts(["a cat"])) for store in stores] == [1] * 4

@@ -39,7 +39,8 @@ def make_store(tmp_path: Path) -> Iterator[MakeStore]:
 
 
 def root(store: Store) -> Path:
-    return Path(store.url.removeprefix("sqlite:///")).parent
+    """The run folder of a store in a file; a server's database lies in none."""
+    return (store.database.file or Path("nowhere/d3po.db")).parent
 
 
 def bring(store: Store, items: list[Item] | Iterator[Item], **given: object) -> Imported:

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from d3po.errors import VoteError
 from d3po.preferences.records import Answer, NewQuestion
 from d3po.preferences.store import Store
+from d3po.preferences.store.database import file_address
 from d3po.preferences.tables import QuestionRow
 from tests.unit.preferences.stores import fill, human, pair, pairs, prefers_left, vote
 
@@ -275,7 +276,7 @@ def test_whatever_happens_slots_and_open_slots_add_up_to_the_overlap(data: st.Da
     """Leases, votes, late votes, withdrawals and passing time in any order; the table's constraints see to the rest."""
     path = sqlite_template.with_name(f"{uuid.uuid4()}.db")
     shutil.copy(sqlite_template, path)
-    store = Store(f"sqlite:///{path}")
+    store = Store(file_address(path))
     clock = [store.now()]
     store.database.now = lambda: clock[0]  # type: ignore[method-assign]
     ((a, b, c),) = fill(store, prompts=1)

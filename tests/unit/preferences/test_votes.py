@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from d3po.errors import VoteConflictError, VoteError
 from d3po.preferences.records import Answer, Assigned, Cast, Kind, NewQuestion
 from d3po.preferences.store import Receipt, Retract, Store
+from d3po.preferences.store.database import file_address
 from d3po.preferences.tables import VoteRow
 from tests.unit.preferences.stores import cast, fill, human, pair, pairs, vote
 from tests.unit.preferences.test_questions import let_time_pass, open_slots
@@ -339,7 +340,7 @@ def test_judgements_of_a_rule_are_votes_and_recording_them_again_adds_nothing(st
 
 def test_judgements_have_the_same_ids_in_every_database(store: Store, tmp_path: Any) -> None:
     ids = []
-    for where in (store, Store(f"sqlite:///{tmp_path / 'other.db'}")):
+    for where in (store, Store(file_address(tmp_path / "other.db"))):
         ((a, b, _), _) = fill(where)
         where.votes.record_judgements(where.people.annotator("judge", "model").id, [(pair(a, b), Answer(outcome="tie"))])
         ids.append([one.id for one in where.votes.standing()])

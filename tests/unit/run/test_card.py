@@ -56,6 +56,9 @@ def test_settings_for_everybody_name_no_folders_of_this_machine(tmp_path: Path) 
     config = RunConfig(model="/home/ada/cats", database="postgresql://ada:secret@host/votes", parts="/srv/models/sd")
     folder.config_path.write_text(dump_config(config))
     shown = folder.public_settings()
+    folder.config_path.write_text(dump_config(RunConfig(database="postgresql://host/votes?user=ada&password=secret")))
+    assert 'database = "postgresql://host/votes?user=ada&password=***"' in folder.public_settings()
+    folder.config_path.write_text(dump_config(config))
     assert shown == folder.config_path.read_text().replace("/home/ada/", "").replace("/srv/models/", "").replace("secret", "***")
     assert 'model = "cats"' in shown
 

@@ -104,7 +104,10 @@ class ChatClient:
     """
 
     def __init__(self, url: str, *, key: str | None, patience: Patience, purse: Purse) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # half an IPv6 address
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
             raise ConfigError(
                 "judge.url has to be http://... or https://..., without a user or password in it, such as http://localhost:8000/v1"

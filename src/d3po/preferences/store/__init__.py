@@ -6,9 +6,11 @@ by the tables' constraints, so several processes may work at once.
 
 from pathlib import Path
 
+from sqlalchemy import URL
+
 from d3po.preferences.store.batches import Batches
 from d3po.preferences.store.casting import Receipt, Retract
-from d3po.preferences.store.database import Database
+from d3po.preferences.store.database import Database, file_address
 from d3po.preferences.store.journal import Audit, AuditEntry, ControlState, Journal, JournalEntry
 from d3po.preferences.store.people import Annotator, Invitation, NewInvitation, People
 from d3po.preferences.store.pictures import NewPicture, PictureFile, PictureRecord, Pictures
@@ -44,7 +46,7 @@ class Store:
     """A run's database, by what is done with it.
 
     Args:
-        url: as SQLAlchemy writes it: `sqlite:////path/to/d3po.db` or `postgresql://user@host/name`.
+        url: as SQLAlchemy writes it: `sqlite:////path/to/d3po.db` or `postgresql://user@host/name`; or one put together of parts.
         key_file: the key that signs invitations, made when first needed; it may stay away where nobody is invited.
         patience: seconds to wait for another process's lock, or for a server to answer.
 
@@ -52,8 +54,7 @@ class Store:
         StorageError: the database cannot be opened, lies on a network file system, or was written by a newer d3po.
     """
 
-    def __init__(self, url: str, *, key_file: Path | None = None, patience: float = 5.0) -> None:
-        self.url = url
+    def __init__(self, url: str | URL, *, key_file: Path | None = None, patience: float = 5.0) -> None:
         self.database = Database(url, patience=patience)
         self.pictures = Pictures(self.database)
         self.questions = Questions(self.database)
@@ -66,7 +67,7 @@ class Store:
     @classmethod
     def in_folder(cls, folder: Path) -> "Store":
         """The store of a run folder: `d3po.db` in it, and its key beside it in `d3po.key`."""
-        return cls(f"sqlite:///{folder / 'd3po.db'}", key_file=folder / "d3po.key")
+        return cls(file_address(folder / "d3po.db"), key_file=folder / "d3po.key")
 
     def now(self) -> int:
         """Milliseconds since 1970, by a clock that is never set back."""

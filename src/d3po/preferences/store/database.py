@@ -49,20 +49,22 @@ class Database:
     """The connections to one database, and its clock.
 
     Args:
-        url: as SQLAlchemy writes it: `sqlite:////path/to/d3po.db` or `postgresql://user@host/name`.
+        url: as SQLAlchemy writes it: `sqlite:////path/to/d3po.db` or `postgresql://user@host/name`; or one put together of parts.
         patience: seconds to wait for another process's lock, or for a server to answer.
 
     Raises:
         StorageError: it cannot be opened, lies on a network file system, or was written by a newer d3po.
     """
 
-    def __init__(self, url: str, *, patience: float = 5.0) -> None:
-        address = _address(url)
-        self.is_postgresql = address.get_backend_name() == "postgresql"
-        self.name = str(address.database) if not self.is_postgresql else address.render_as_string(hide_password=True)
-        if not self.is_postgresql and address.database not in (None, "", ":memory:"):
-            refuse_network_file_system(Path(str(address.database)))
-        self.engine = _engine(address, patience)
+    def __init__(self, url: str | URL, *, patience: float = 5.0) -> None:
+        self.address = address_of(url) if isinstance(url, str) else url
+        self.is_postgresql = self.address.get_backend_name() == "postgresql"
+        self.file = None if self.is_postgresql else Path(str(self.address.database))
+        """An SQLite database's own."""
+        self.name = str(self.file or self.address.set(query={}).render_as_string(hide_password=True))
+        if self.file is not None:
+            refuse_network_file_system(self.file)
+        self.engine = _engine(self.address, patience)
         self._turn = threading.RLock()
         self._clock, self._latest = threading.Lock(), 0
         try:
@@ -154,14 +156,31 @@ def refuse_network_file_system(path: Path) -> None:
         )
 
 
-def _address(url: str) -> URL:
+def file_address(path: Path) -> URL:
+    """The address of an SQLite file. A path is no text of a URL: in one, `?` and `%` mean something else."""
+    return URL.create("sqlite", database=str(path))
+
+
+def address_of(url: str) -> URL:
+    """The address that somebody wrote as a URL, its parts decoded.
+
+    Raises:
+        StorageError: it is no URL of SQLite or PostgreSQL, or names no file.
+    """
     try:
         address = make_url(url)
-    except sql.ArgumentError as error:
+    except (sql.ArgumentError, ValueError) as error:  # the latter of a port that is no number
         raise StorageError(f"{url!r} is not a database URL; write sqlite:////path/to/d3po.db or postgresql://user@host/name") from error
-    if address.get_backend_name() not in ("sqlite", "postgresql"):
+    if address.get_backend_name() == "postgresql":
+        return address.set(drivername="postgresql+psycopg")
+    if address.get_backend_name() != "sqlite":
         raise StorageError(f"the database is {address.get_backend_name()!r}; d3po works with sqlite and postgresql")
-    return address.set(drivername="postgresql+psycopg") if address.get_backend_name() == "postgresql" else address
+    if address.host or "?" in url or "\0" in url or address.database in (None, "", ":memory:"):
+        raise StorageError(
+            f"{url!r} is not the URL of an SQLite file; write sqlite:////path/to/d3po.db, with three slashes before the path, %3F for a ? in it "
+            "and %25 for a %"
+        )
+    return file_address(Path(str(address.database)))
 
 
 def _engine(address: URL, patience: float) -> Engine:
@@ -220,7 +239,7 @@ def _explained(name: str, error: sql.DBAPIError) -> StorageError | None:
         return StorageError(f"{name}: the server's disk or memory is full; what was saved before is whole; free some space and try again")
     if code == "55P03":
         return StorageError(f"{name} is locked by another connection; nothing was changed, try again")
-    if isinstance(error, sql.OperationalError):
+    if isinstance(error, sql.OperationalError) or (code is None and isinstance(error, sql.ProgrammingError)):  # a URL that libpq refuses
         return StorageError(f"{name} cannot be reached ({_first_line(error)}); see that the server runs and try again")
     return None
 
