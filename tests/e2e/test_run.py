@@ -58,6 +58,12 @@ def test_a_run_leaves_everything_a_reader_needs(make_run: MakeRun) -> None:
     assert page.count("data:image/png") == 2 * 2 * 2
     assert page.count("<svg") == page.count("</svg>") == 2
     assert re.findall(r'\b(?:src|href)="(?!#|data:)[^"]*"|@import|url\(http', page) == [], "it needs no other file"
+    base, *later = re.findall(r"<tr><td>\d</td><td>\d+</td><td>(0\.\d+|1\.000)( \[[01]\.\d+, [01]\.\d+\])?</td>", page)
+    assert base == ("0.500", ""), "the base model's win rate is known"
+    assert all(interval for _, interval in later)
+    assert len(later) == 2
+    known = next(entry for entry in bench.store.journal.read(kind="evaluation") if entry.body["rounds"] == 0)
+    assert known.body["win_rate"] == {"value": 0.5, "low": None, "high": None}
     metrics = folder.read_metrics()
     assert [(m["round"], m["update"]) for m in metrics] == [(r, u) for r in (0, 1) for u in range(8)]
     assert metrics[0]["loss"] == pytest.approx(np.log(2), abs=1e-5)
@@ -204,7 +210,9 @@ def test_a_guard_stops_at_the_last_good_round(make_run: MakeRun) -> None:
     stop = json.loads((folder.path / "stopped.json").read_text())
     assert stop["kept_rounds"] == 0
     assert "guards.max_kl" in stop["reason"]
-    assert "A guard stopped this run" in folder.report.read_text()
+    page = folder.report.read_text()
+    assert "A guard stopped this run" in page
+    assert "<b>0.50</b><span>win rate over the base model</span>" in page, "the result is the base model"
     assert bench.trained_rounds() == 0
     with pytest.raises(RunFolderError, match="no trained round"):
         export_result(opened(folder), folder.path / "out")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from d3po.evaluation.paired import Paired, paired, t_interval
+from d3po.evaluation.paired import ANYWHERE, SHARE, Bounds, Paired, paired, t_interval
 from d3po.evaluation.win_rate import Interval
 
 
@@ -49,6 +49,9 @@ FIGURES: dict[str, Callable[[Row], float | None]] = {
     "subject accuracy": lambda row: row.subject_accuracy,
 }
 """What results are compared by."""
+
+BOUNDS: dict[str, Bounds] = {"win rate": SHARE, "diversity kept": (0.0, math.inf), "subject accuracy": SHARE}
+"""Those of them that lie between bounds; the others may lie anywhere."""
 
 COSTS: dict[str, Callable[[Row], float]] = {
     "rounds": lambda row: row.rounds,
@@ -96,9 +99,9 @@ def _summary(label: str, mine: Mapping[int, Row], theirs: Mapping[int, Row]) -> 
         seeds=len(rows),
         stopped=sum(row.is_stopped for row in rows),
         guards=Counter(guard for row in rows for guard in row.guards.split()),
-        figures={name: _over_seeds([figure(row) for row in rows]) for name, figure in FIGURES.items()},
+        figures={name: _over_seeds([figure(row) for row in rows], BOUNDS.get(name, ANYWHERE)) for name, figure in FIGURES.items()},
         differences={
-            name: _paired([figure(mine[seed]) for seed in shared], [figure(theirs[seed]) for seed in shared])
+            name: _paired([figure(mine[seed]) for seed in shared], [figure(theirs[seed]) for seed in shared], BOUNDS.get(name, ANYWHERE))
             for name, figure in FIGURES.items()
         },
         costs={name: math.fsum(cost(row) for row in rows) / len(rows) for name, cost in COSTS.items()},
@@ -106,14 +109,14 @@ def _summary(label: str, mine: Mapping[int, Row], theirs: Mapping[int, Row]) -> 
     )
 
 
-def _over_seeds(values: Sequence[float | None]) -> Interval | None:
+def _over_seeds(values: Sequence[float | None], within: Bounds) -> Interval | None:
     known = [value for value in values if value is not None]
-    return t_interval(known) if known else None
+    return t_interval(known, within=within) if known else None
 
 
-def _paired(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Paired | None:
+def _paired(ours: Sequence[float | None], theirs: Sequence[float | None], within: Bounds) -> Paired | None:
     pairs = [(mine, other) for mine, other in zip(ours, theirs, strict=True) if mine is not None and other is not None]
-    return paired([mine for mine, _ in pairs], [other for _, other in pairs]) if pairs else None
+    return paired([mine for mine, _ in pairs], [other for _, other in pairs], within=within) if pairs else None
 
 
 def to_csv(rows: Sequence[Row]) -> str:

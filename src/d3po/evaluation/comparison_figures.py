@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from d3po.evaluation.comparison import Row
 from d3po.evaluation.drawing import INK, titled
-from d3po.evaluation.paired import t_interval
+from d3po.evaluation.paired import ANYWHERE, SHARE, Bounds, t_interval
+from d3po.evaluation.win_rate import NO_CHANGE
 
 Value = Callable[[Row], float]
 SHADES = [matplotlib.colormaps["tab20"](place) for place in (*range(2, 20, 2), *range(3, 20, 2))]
@@ -37,17 +38,17 @@ class Curve:
     """Means."""
     low: Sequence[float]
     high: Sequence[float]
-    """Student's 95 % interval of the mean over seeds; nan where there is one."""
+    """Student's 95 % interval of the mean over seeds; nan where there is none (`t_interval`), as at the base model."""
 
 
-def curve(rows: Sequence[Row], x: Value, y: Value) -> Curve:
-    """The curve of one label's rows for one reward."""
+def curve(rows: Sequence[Row], x: Value, y: Value, *, within: Bounds = ANYWHERE) -> Curve:
+    """The curve of one label's rows for one reward; y lies within the bounds."""
     by_seed: dict[int, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.rounds):
         by_seed.setdefault(row.seed, []).append(row)
     rounds = sorted({row.rounds for row in rows})
     standing = [[max((row for row in mine if row.rounds <= r), key=lambda row: row.rounds) for mine in by_seed.values()] for r in rounds]
-    values = [t_interval([y(row) for row in at]) for at in standing]
+    values = [t_interval([y(row) for row in at], within=within) for at in standing]
     return Curve(
         x=[float(np.mean([x(row) for row in at])) for at in standing],
         y=[mean.value for mean in values],
@@ -60,14 +61,16 @@ def learning_figure(rows: Mapping[str, Sequence[Row]], baseline: str) -> Figure:
     """Win rate and gain in the trained reward, by labels and by network rows; `rows` of one reward, by label."""
     figure = Figure(figsize=(WIDTH, 6.2 + _legend_height(rows)), layout="constrained")
     panels = figure.subplots(2, 2, sharey="row")
-    for line, (name, y, still) in enumerate(
-        (("Win rate over the base model", lambda row: row.win_rate, 0.5), ("Trained reward, in base spreads", lambda row: row.gain, 0.0))
-    ):
+    ways: list[tuple[str, Value, float, Bounds]] = [
+        ("Win rate over the base model", lambda row: row.win_rate, NO_CHANGE, SHARE),
+        ("Trained reward, in base spreads", lambda row: row.gain, 0.0, ANYWHERE),
+    ]
+    for line, (name, y, still, within) in enumerate(ways):
         for axes, (unit, x) in zip(
             panels[line], (("labels", lambda row: row.labels), ("network rows", lambda row: row.network_rows)), strict=True
         ):
             axes.axhline(still, **GUIDE)
-            _draw(axes, {label: curve(mine, x, y) for label, mine in rows.items()}, baseline, band=True)
+            _draw(axes, {label: curve(mine, x, y, within=within) for label, mine in rows.items()}, baseline, band=True)
             titled(axes, name, unit)
             axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
     panels[0, 0].set_ylim(min(0.4, *(row.win_rate - 0.02 for mine in rows.values() for row in mine)), 1.02)

@@ -32,8 +32,8 @@ def result_table(summaries: Sequence[Summary]) -> Table:
     gains = list(summaries[0].gains)
     return Table(
         title="Results",
-        reading="Mean over seeds [95 % interval, Student's t]. Win rate is over the base model on held-out prompts, 0.5 is no change; score is in the "
-        "reward's own unit; diversity kept is a share of the base model's."
+        reading="Mean over seeds [95 % interval, Student's t, cut to what is possible; none where all seeds gave one value]. Win rate is over the "
+        "base model on held-out prompts, 0.5 is no change; score is in the reward's own unit; diversity kept is a share of the base model's."
         + (" Held-out rewards are in standard deviations of the base model's pictures; 0 is no change." if gains else "")
         + " Guards that spoke are named with the number of cells in which they did; of cells that one stopped, the result is the last policy it let pass.",
         header=["", "seeds", *FIGURES, *gains, "guards", "stopped"],
@@ -79,7 +79,7 @@ def cost_table(summaries: Sequence[Summary]) -> Table:
 def _interval(interval: Interval | None, sign: str = "") -> str:
     if interval is None or math.isnan(interval.value):
         return NOTHING
-    if math.isnan(interval.low):
+    if not interval.has_ends:
         return f"{interval.value:{sign}.3f}"
     return f"{interval.value:{sign}.3f}{LINE}[{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from d3po.evaluation.drawing import ACCENT, INK, SECOND, data_uri, picture_png, svg, template, titled
-from d3po.evaluation.win_rate import Interval
+from d3po.evaluation.win_rate import NO_CHANGE, Interval
 
 ENLARGED = 96
 
@@ -63,9 +63,10 @@ class Report:
 
 EXPLAINED = {
     "Win rate": "the chance that the judge prefers a tuned picture to a base picture of the same held-out prompt drawn from other noise; "
-    "0.5 is no change. The interval holds 95 % of bootstrap resamples over prompts.",
+    "0.5 is no change. The 95 % interval is about prompts: Student's t, one more prompt counted of which nothing is known, so that few prompts, or "
+    "prompts that happen to agree, are not taken for certainty. The base model's 0.5 is known, and has none.",
     "Blind win rate": "how often people, shown a base and a tuned picture of one held-out prompt side by side and not told which is which, prefer "
-    "the tuned one; a tie, or both bad, counts half. The interval is over prompts.",
+    "the tuned one; a tie, or both bad, counts half. The interval is about prompts, as above.",
     "Agreement": "Krippendorff's alpha over the pairs that two people or more judged: 1 all agree, 0 as by chance, below 0 worse than that; "
     "two people who agree on 70 % of the pairs have 0.4. The interval holds 95 % of bootstrap resamples over pairs.",
     "Score": "the judge's mean score of the held-out pictures, in the judge's own units.",
@@ -111,14 +112,20 @@ def progress_figure(points: Sequence[Point]) -> Figure:
     figure = Figure(figsize=(9.5, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     x = [p.comparisons for p in points]
-    left.fill_between(x, [p.win_rate.low for p in points], [p.win_rate.high for p in points], color=ACCENT, alpha=0.18, lw=0)
+    low, high = [p.win_rate.low for p in points], [p.win_rate.high for p in points]
+    left.fill_between(x, low, high, color=ACCENT, alpha=0.18, lw=0)
+    left.vlines(x, low, high, color=ACCENT, lw=1)  # a band needs two points with an interval, and the base model has none
     left.plot(x, [p.win_rate.value for p in points], "o-", color=ACCENT)
     if points[-1].held_out_win_rate is not None:
         left.plot(
-            x, [p.held_out_win_rate.value if p.held_out_win_rate else 0.5 for p in points], "s--", color=SECOND, label="held-out judge"
+            x,
+            [p.held_out_win_rate.value if p.held_out_win_rate else NO_CHANGE for p in points],
+            "s--",
+            color=SECOND,
+            label="held-out judge",
         )
         left.legend(frameon=False, fontsize=8)
-    left.axhline(0.5, color=INK, lw=0.8, ls=":")
+    left.axhline(NO_CHANGE, color=INK, lw=0.8, ls=":")
     left.set_ylim(0, 1.02)
     titled(left, "Win rate over the base model (95 % interval)", "comparisons")
     right.plot(x, [p.diversity_kept for p in points], "o-", color=SECOND, label="diversity kept")

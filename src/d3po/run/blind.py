@@ -42,14 +42,16 @@ def blind_result(bench: Workbench, rounds: int) -> tuple[Interval, int] | None:
     """People's win rate of the policy after `rounds` rounds over the base model and the number of votes; None without votes."""
     tuned = {image for images in _by_prompt(bench, label_of(rounds)).values() for image in images}
     by_prompt: dict[int, list[float]] = defaultdict(list)
+    questions: set[int] = set()
     for vote in bench.store.votes.standing(purpose="blind"):
         credit = _credit(vote.answer, tuned)
         if credit is not None and tuned & set(vote.images):
             by_prompt[vote.prompt].append(credit)
+            questions.add(vote.question)
     if not by_prompt:
         return None
     rates = np.array([sum(credits) / len(credits) for credits in by_prompt.values()])
-    return mean_interval(rates), sum(map(len, by_prompt.values()))
+    return mean_interval(rates, comparisons=len(questions)), sum(map(len, by_prompt.values()))
 
 
 def _credit(answer: Answer, tuned: set[int]) -> float | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from d3po.evaluation.pictures import checkerboard_energy, diversity
-from d3po.evaluation.win_rate import Interval, win_rate
+from d3po.evaluation.win_rate import NO_CHANGE, Interval, win_rate
 from d3po.feedback.rewards.registry import load_reward
 from d3po.judges.subjects import load_classifier
 from d3po.models.load import EMBEDDED
@@ -37,6 +37,7 @@ class Evaluation:
     comparisons: int
     """Comparisons it had learnt from."""
     win_rate: Interval
+    """Of the base model it is known, and has no interval."""
     mean_score: float
     """Mean reward of the pictures; with several criteria, of their sum."""
     diversity: float
@@ -113,7 +114,7 @@ def read_evaluation(bench: Workbench, rounds: int) -> Evaluation:
     return Evaluation(
         rounds=rounds,
         comparisons=record["comparisons"],
-        win_rate=win_rate(tuned_scores, base_scores),
+        win_rate=_over_base(rounds, tuned_scores, base_scores),
         mean_score=float(tuned_scores.sum(axis=-1).mean()),
         diversity=diversity(pictures),
         diversity_kept=diversity(pictures) / spread,
@@ -135,7 +136,12 @@ def _held_out_scores(bench: Workbench, prompts: list[str], pictures: NDArray[np.
 def _held_out_win_rate(record: dict[str, Any], base: dict[str, Any]) -> Interval | None:
     if record.get("held_out_scores") is None:
         return None
-    return win_rate(np.atleast_3d(record["held_out_scores"]), np.atleast_3d(base["held_out_scores"]))
+    return _over_base(record["rounds"], np.atleast_3d(record["held_out_scores"]), np.atleast_3d(base["held_out_scores"]))
+
+
+def _over_base(rounds: int, scores: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:
+    """Of the base model nothing is to be estimated: it is as good as itself."""
+    return win_rate(scores, base) if rounds else Interval(value=NO_CHANGE)
 
 
 def held_out_pictures(bench: Workbench, label: str) -> NDArray[np.uint8]:

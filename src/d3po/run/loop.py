@@ -1,6 +1,8 @@
 """The round loop: sample, compare, train, evaluate, repeat. Every phase does only what is not done yet."""
 
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
@@ -154,12 +156,17 @@ def result_rounds(bench: Workbench) -> int:
 
 def announce(bench: Workbench, result: Evaluation) -> None:
     """One line of figures, and the same for the dashboard."""
-    bench.journal.write("evaluation", result.rounds - 1 if result.rounds else None, **asdict(result))
+    bench.journal.write("evaluation", result.rounds - 1 if result.rounds else None, **asdict(result, dict_factory=_without_nan))
     if result.rounds == 0:
         subject = "" if result.subject_accuracy is None else f", subject accuracy {result.subject_accuracy:.1%}"
         bench.narrator.say(f"base model: score {result.mean_score:.4f}, diversity {result.diversity:.3f}{subject}")
         return
     bench.narrator.say(f"{label_of(result.rounds)}: {summary(result)}")
+
+
+def _without_nan(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """As JSON, which has no nan, takes them: ends that an interval does not have are null."""
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in fields}
 
 
 def summary(result: Evaluation) -> str:

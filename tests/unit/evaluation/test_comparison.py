@@ -2,7 +2,9 @@
 
 import csv
 import io
+import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from d3po.evaluation.comparison_figures import curve, learning_figure, picture_f
 from d3po.evaluation.comparison_page import Chapter, Drawn, Page, render
 from d3po.evaluation.comparison_tables import cost_table, difference_table, result_table
 from d3po.evaluation.drawing import png, svg
-from tests.unit.evaluation.comparisons import cell
+from tests.unit.evaluation.comparisons import cell, row
 
 ROWS = [
     *cell("base", 0, 2),
@@ -58,13 +60,13 @@ def test_tables_say_intervals_and_p_values() -> None:
     found = summaries(ROWS, "warmth", labels=LABELS, baseline="base")
     result, difference, cost = result_table(found), difference_table(found, "base"), cost_table(found)
     assert result.header == ["", "seeds", "win rate", "score", "diversity kept", "subject accuracy", "brightness", "guards", "stopped"]
-    assert result.rows[0][2] == "0.750\n[0.115, 1.385]", "0.75 -+ 12.706 * 0.05"
+    assert result.rows[0][2] == "0.750\n[0.115, 1.000]", "0.75 -+ 12.706 * 0.05, cut to [0, 1]"
     assert result.rows[2] == ["short", "1", "0.700", "1.000", "0.950", "-", "+0.100", "diversity 1,\nkl 1", "1"]
     assert [row[0] for row in difference.rows] == ["new", "short"]
     assert difference.rows[1][1] == "-0.100\np - / 1.000"
     assert "With 2 seeds the sign-flip p cannot fall below 0.5." in difference.reading
     assert cost.rows[0] == ["base", "2", "20", "16", "200", "1"]
-    assert "| base | 2 | 0.750 [0.115, 1.385] |" in result.markdown()
+    assert "| base | 2 | 0.750 [0.115, 1.000] |" in result.markdown()
     assert "| diversity 1, kl 1 | 1 |" in result.markdown()
     assert "| base | 2 | 20 | 16 | 200 | 1 |" in cost.markdown()
 
@@ -73,9 +75,32 @@ def test_a_curve_is_over_seeds_and_a_stopped_cell_stays_where_it_was() -> None:
     drawn = curve([*cell("a", 0, 2), *cell("a", 1, 1)], lambda row: row.labels, lambda row: row.win_rate)
     assert drawn.x == [0, 10, pytest.approx(15)]
     assert drawn.y == pytest.approx([0.55, 0.65, (0.7 + 0.7) / 2])
-    half = 12.706 * 0.05  # of two values 0.1 apart; nothing where they are equal
-    assert drawn.low == pytest.approx([0.55 - half, 0.65 - half, 0.7], abs=1e-4)
-    assert drawn.high == pytest.approx([0.55 + half, 0.65 + half, 0.7], abs=1e-4)
+    half, none = 12.706 * 0.05, float("nan")  # of two values 0.1 apart; where they are equal, nothing tells
+    assert drawn.low == pytest.approx([0.55 - half, 0.65 - half, none], abs=1e-4, nan_ok=True)
+    assert drawn.high == pytest.approx([0.55 + half, 0.65 + half, none], abs=1e-4, nan_ok=True)
+
+
+def test_the_base_models_win_rate_is_known_in_tables_and_curves() -> None:
+    base = [row("a", seed, 0, is_result=True, win_rate=0.5) for seed in range(3)]
+    (found,) = summaries(base, "warmth", labels=["a"], baseline="a")
+    assert result_table([found]).rows[0][2] == "0.500"
+    assert math.isnan(curve(base, lambda row: row.labels, lambda row: row.win_rate).low[0])
+
+
+def test_a_difference_of_shares_lies_between_minus_one_and_one() -> None:
+    rows = [
+        row("base", 0, 1, win_rate=0.4),
+        row("base", 1, 1, win_rate=0.1),
+        row("new", 0, 1, win_rate=0.9),
+        row("new", 1, 1, win_rate=0.9),
+    ]
+    found = summaries([replace(each, is_result=True) for each in rows], "warmth", labels=["base", "new"], baseline="base")
+    difference = found[1].differences["win rate"]
+    assert difference is not None
+    assert (difference.difference.low, difference.difference.high) == (-1.0, 1.0), "0.65 -+ 12.706 * 0.15"
+    kept = found[0].figures["diversity kept"]
+    assert kept is not None
+    assert str(kept) == "0.950", "both seeds kept as much"
 
 
 def test_figures_and_page_are_drawn_and_need_no_other_file() -> None:

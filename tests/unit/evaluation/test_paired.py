@@ -25,6 +25,20 @@ def test_one_seed_has_no_interval() -> None:
     assert math.isnan(interval.high)
 
 
+@pytest.mark.parametrize("count", [2, 3, 12])
+def test_seeds_that_all_gave_one_value_have_no_interval(count: int) -> None:
+    interval = t_interval([0.1] * count)
+    assert interval.value == pytest.approx(0.1)
+    assert not interval.has_ends
+
+
+def test_an_interval_is_cut_to_what_is_possible() -> None:
+    """0.9 -+ 12.706 * 0.05."""
+    interval = t_interval([0.85, 0.95], within=(0.0, 1.0))
+    assert interval.low == pytest.approx(0.9 - 12.7062 * 0.05, abs=1e-5)
+    assert interval.high == 1.0
+
+
 def test_the_t_test_is_the_paired_one() -> None:
     ours, theirs = np.random.default_rng(1).normal(size=(2, 7))
     found = paired(ours.tolist(), theirs.tolist())
