@@ -113,6 +113,8 @@ class AbstractPolicy(ABC):
     latent_shape: tuple[int, ...]
     guided_rows: int = 2
     """Rows in the network that a guided image costs."""
+    guidance_is_input: bool = False
+    """Whether the network is told the scale, and so has no prediction without one."""
     autocast: torch.dtype | None = None
     """Precision of the network's arithmetic, in sampling and in training alike; None is the weights' own."""
     prompt_cache: PromptCache | None = None
@@ -153,7 +155,8 @@ class AbstractPolicy(ABC):
     ) -> Float[Tensor, " B *latent"]:
         """The guided prediction, in the model's own parameterisation.
 
-        `guidance` is one scale for all rows or one each. A scale of 1 means none, in one network row per image.
+        `guidance` is one scale for all rows or one each. A scale of 1 means none, in one network row per image; a network that takes the
+        scale as an input is given it.
         """
 
     @abstractmethod

@@ -19,6 +19,7 @@ INDEX = "model_index.json"
 HUB_ID = re.compile(r"(?!.*\.(safetensors|ckpt|bin|pt|pth)$)[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 DISCRETE = "DDIM, ancestral Euler"
 FLOW = "flow SDE"
+UNET_GUIDANCE = "classifier-free, embedded (where the U-Net takes the scale: LCM), none"
 UNET_TARGETS = "LoRA on attention, attention + convolutions or all linear layers; whole network"
 ALL_LAYOUTS = "`load_lora_weights`, Kohya keys, merged pipeline"
 TRANSFORMER_TARGETS = "LoRA on attention or all linear layers; whole network"
@@ -48,6 +49,8 @@ class Family:
     """Whether a run needs a prompt file."""
     proposes: Mapping[str, str] = field(default_factory=dict)
     """Settings that `d3po init` puts in place of the default recipe's, as with --set."""
+    without_guidance_input: Mapping[str, str] = field(default_factory=dict)
+    """And of weights that take no guidance as an input, where others of the family do."""
 
     def lines(self) -> list[str]:
         """The family in words, for a terminal."""
@@ -72,7 +75,7 @@ FAMILIES = (
         pipelines=("StableDiffusionPipeline",),
         policy="d3po.models.stable_diffusion:StableDiffusionPolicy",
         sampling=DISCRETE,
-        guidance="classifier-free, none",
+        guidance=UNET_GUIDANCE,
         training=UNET_TARGETS,
         export=ALL_LAYOUTS,
         tested=TINY_ROUND + ", epsilon and v prediction, a single file; the embedded model end to end",
@@ -85,7 +88,7 @@ FAMILIES = (
         pipelines=("StableDiffusionInpaintPipeline",),
         policy="d3po.models.inpainting:InpaintingPolicy",
         sampling=DISCRETE,
-        guidance="classifier-free, none",
+        guidance=UNET_GUIDANCE,
         training=UNET_TARGETS,
         export=ALL_LAYOUTS,
         tested=TINY_ROUND,
@@ -98,7 +101,7 @@ FAMILIES = (
         pipelines=("StableDiffusionXLPipeline",),
         policy="d3po.models.sdxl:SDXLPolicy",
         sampling=DISCRETE,
-        guidance="classifier-free, none",
+        guidance=UNET_GUIDANCE,
         training=UNET_TARGETS,
         export=ALL_LAYOUTS,
         tested=TINY_ROUND,
@@ -126,12 +129,13 @@ FAMILIES = (
         pipelines=("FluxPipeline",),
         policy="d3po.models.flux:FluxPolicy",
         sampling=FLOW,
-        guidance="embedded (dev), classifier-free, none",
+        guidance="embedded (dev), none (schnell); classifier-free where asked for",
         training=TRANSFORMER_TARGETS,
         export=ALL_LAYOUTS,
         tested=TINY_ROUND,
         single_file=("flux-dev", "flux-schnell"),
         proposes={"sampling.guidance": "3.5", "sampling.steps": "10", "adapter.targets": "attention", **PUBLISHED_RATE},
+        without_guidance_input={"sampling.guidance": "1.0", "sampling.steps": "4"},
     ),
     Family(
         name="pixart",
@@ -187,7 +191,7 @@ def family_of(model: str) -> Family:
     path, here = Path(model), is_here(model)
     if path.is_file():
         return _of_single_file(path)
-    index = path / INDEX if here else _fetched_index(model)
+    index = path / INDEX if here else _fetched(model, INDEX)
     if not index.exists():
         raise ModelError(f"{path} has no {INDEX}; give the folder of a diffusers pipeline, a .safetensors file, or '{EMBEDDED}'")
     try:
@@ -227,6 +231,33 @@ def of_pipeline(pipeline: str, model: str) -> Family:
     raise ModelError(f"model {model!r} is a {pipeline}, which d3po does not know{hint}; supported: {supported()}")
 
 
+def proposed_for(family: Family, model: str) -> dict[str, str]:
+    """The settings that suit a model: its family's, or where its weights take no guidance as an input, those of such.
+
+    Raises:
+        ModelError: the hub does not give the denoiser's configuration.
+    """
+    if not family.without_guidance_input or _takes_guidance(model):
+        return {**family.proposes}
+    return {**family.proposes, **family.without_guidance_input}
+
+
+def _takes_guidance(model: str) -> bool:
+    """Whether a FLUX transformer has an input for the scale; of one that is not whole it is said where it is loaded."""
+    path = Path(model)
+    if path.is_file():
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            return any("guidance_in." in name or "guidance_embedder." in name for name in file.keys())  # noqa: SIM118
+    config = "transformer/config.json"
+    file = path / config if path.is_dir() else _fetched(model, config)
+    try:
+        return bool(json.loads(file.read_text()).get("guidance_embeds", False))
+    except (OSError, ValueError, AttributeError):
+        return True
+
+
 def named(name: str) -> Family:
     """The family of that name."""
     return next(family for family in FAMILIES if family.name == name)
@@ -251,16 +282,16 @@ def table() -> list[list[str]]:
     ]
 
 
-def _fetched_index(model: str) -> Path:
-    """The index of a pipeline on the hub, from the hub's cache on this machine if it is there."""
+def _fetched(model: str, name: str) -> Path:
+    """A small file of a pipeline on the hub, from the hub's cache on this machine if it is there."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     try:
-        cached = try_to_load_from_cache(model, INDEX)
-        return Path(cached if isinstance(cached, str) else hf_hub_download(model, INDEX))
+        cached = try_to_load_from_cache(model, name)
+        return Path(cached if isinstance(cached, str) else hf_hub_download(model, name))
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"model {model!r} is not on this machine, and the hub does not give its {INDEX} ({type(error).__name__}); is the path or hub id "
+            f"model {model!r} is not on this machine, and the hub does not give its {name} ({type(error).__name__}); is the path or hub id "
             "right, is it a pipeline in diffusers' layout, is the hub in reach, and, if the model asks for it, are you logged in (`hf auth login`)?"
         ) from error
 

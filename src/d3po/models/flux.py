@@ -19,13 +19,15 @@ PACKED = 2
 class FluxPolicy(PipelinePolicy):
     """A `FluxPipeline`. Latents are kept as pictures (C, H, W) and packed only for the network.
 
-    With classifier-free guidance (`sampling.guidance_kind = "cfg"`) a network that also takes a guidance input is given 1.
+    A network without a guidance input (schnell) is sampled without guidance, as its own pipeline does it. With classifier-free guidance
+    (`sampling.guidance_kind = "cfg"`) a network that also takes a guidance input is given 1.
     """
 
     denoiser = "transformer"
+    plain_guidance = "none"
 
     @property
-    def embeds_guidance(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] - it depends on the weights here
+    def _embeds_guidance(self) -> bool:
         network: Any = self.network
         return network.config.guidance_embeds
 
@@ -44,7 +46,7 @@ class FluxPolicy(PipelinePolicy):
         packed = self.network(
             hidden_states=self.pipeline._pack_latents(x_t, count, channels, height, width),
             timestep=timesteps / 1000,
-            guidance=given["guidance"] if self.embeds_guidance else None,
+            guidance=given["guidance"] if self._embeds_guidance else None,
             pooled_projections=given["pooled"],
             encoder_hidden_states=given["text"],
             txt_ids=torch.zeros(given["text"].shape[1], 3, device=x_t.device, dtype=x_t.dtype),

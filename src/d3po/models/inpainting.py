@@ -32,7 +32,8 @@ class InpaintingPolicy(PipelinePolicy):
         return super()._called(x_t, timesteps, {**given, "fixed": fixed.expand(len(x_t), *fixed.shape[1:])}, scale)
 
     def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        return self.network(torch.cat([x_t, given["fixed"]], dim=1), timesteps, given["text"]).sample
+        inputs = torch.cat([x_t, given["fixed"]], dim=1)
+        return self.network(inputs, timesteps, given["text"], timestep_cond=self._embedded_scale(given)).sample
 
     def _latent_channels(self) -> int:
         channels, latent = super()._latent_channels(), int(self.pipeline.vae.config.latent_channels)

@@ -33,8 +33,8 @@ class PipelinePolicy(AbstractPolicy):
 
     denoiser = "unet"
     """The pipeline's attribute that is trained."""
-    embeds_guidance = False
-    """Whether the network takes the guidance scale as an input."""
+    plain_guidance = "cfg"
+    """What the family's own pipeline does with a guidance scale that the network does not take as an input: `cfg`, or `none`."""
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class PipelinePolicy(AbstractPolicy):
         self.latent_shape = self.latent_shape_of(self.settings.width, self.settings.height)
         self.guidance_kind = self._guidance_kind()
         self.guided_rows = 2 if self.guidance_kind == "cfg" else 1
+        self.guidance_is_input = self.guidance_kind == "embedded"
         self._started = StartingLora()
         if self.settings.start_from:
             self._started = start_from(Path(self.settings.start_from), self.network, pipeline)
@@ -80,7 +81,7 @@ class PipelinePolicy(AbstractPolicy):
 
     @abstractmethod
     def _network_output(self, x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"], given: Mapping[str, Tensor]) -> Tensor:
-        """One call of the network. `given["guidance"]` is the scale of each row, for networks that take it as an input."""
+        """One call of the network. `given["guidance"]` is the scale of each row in float32, for networks that take it as an input."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> Embeddings:
         every = self._encoded([*prompts, self.settings.negative_prompt])
@@ -201,7 +202,7 @@ class PipelinePolicy(AbstractPolicy):
 
     def _called_here(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            inputs = {name: self._cast(value) for name, value in {**given, "guidance": scale}.items()}
+            inputs = {name: self._cast(value) for name, value in given.items()} | {"guidance": scale}
             return _without_variance(self._network_output(self._cast(x_t), timesteps, inputs), x_t.shape[1]).float()
 
     def _cast(self, value: Tensor) -> Tensor:
@@ -222,9 +223,10 @@ class PipelinePolicy(AbstractPolicy):
         return getattr(self.pipeline, "vae_scale_factor", 1)
 
     def _own_sides(self) -> tuple[int, ...]:
-        """Height and width in latents of the pictures that the network was trained on."""
+        """Height and width in latents of the pictures that the network was trained on; 0 where its configuration does not say."""
         config: Any = self.network.config
-        return (config.sample_size, config.sample_size) if isinstance(config.sample_size, int) else tuple(config.sample_size)
+        own = config.sample_size or 0
+        return (own, own) if isinstance(own, int) else tuple(own)
 
     def _latent_channels(self) -> int:
         config: Any = self.network.config
@@ -232,6 +234,11 @@ class PipelinePolicy(AbstractPolicy):
 
     def _in_latents(self, pixels: int, own: int, factor: int) -> int:
         """A picture's side in latents; `own` where none was asked for."""
+        if pixels == 0 and own == 0:
+            raise ConfigError(
+                f"the configuration of the model's {type(self.network).__name__} does not say what size it draws (sample_size); "
+                "set sampling.width and sampling.height"
+            )
         if pixels == 0:
             return own
         step = factor * self._patch()
@@ -248,11 +255,27 @@ class PipelinePolicy(AbstractPolicy):
     def _guidance_kind(self) -> str:
         """`cfg`, `embedded` or `none`."""
         wanted = self.settings.guidance
-        if wanted == "embedded" and not self.embeds_guidance:
+        if wanted == "model":
+            return "embedded" if self._embeds_guidance else self.plain_guidance
+        if wanted == "embedded" and not self._embeds_guidance:
             raise ConfigError(
                 f"sampling.guidance_kind is 'embedded', but {type(self.network).__name__} takes no guidance as input; choose 'cfg' or 'model'"
             )
-        return ("embedded" if self.embeds_guidance else "cfg") if wanted == "model" else wanted
+        return wanted
+
+    @property
+    def _embeds_guidance(self) -> bool:
+        """Whether the network takes the guidance scale as an input."""
+        config: Any = self.network.config
+        return getattr(config, "time_cond_proj_dim", None) is not None
+
+    def _embedded_scale(self, given: Mapping[str, Tensor]) -> Tensor | None:
+        """The scale as U-Nets take it that were distilled with guidance (Luo et al. 2023, arXiv 2310.04378): features of scale - 1; None of others."""
+        config: Any = self.network.config
+        size, scale = getattr(config, "time_cond_proj_dim", None), given["guidance"]
+        return (
+            None if size is None else self._cast(self.pipeline.get_guidance_scale_embedding(scale.cpu() - 1, embedding_dim=size).to(scale))
+        )
 
 
 def _choose_decoding(vae: Any, decoding: Decoding) -> None:

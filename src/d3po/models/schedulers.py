@@ -118,22 +118,38 @@ def flow_sampler(scheduler: Any, settings: SamplerSettings, *, sigmas: list[floa
 
     Raises:
         ConfigError: a discrete-time step was asked for.
+        ModelError: the scheduler is none of a flow.
     """
     if settings.kind in ("ddim", "euler_ancestral"):
         raise ConfigError(f"sampling.sampler is {settings.kind!r}, but this is a flow model; choose 'flow_sde' or 'model'")
     if settings.zero_terminal_snr:
         raise ConfigError("sampling.zero_terminal_snr is true, but a flow model begins at noise alone anyhow; set it to false")
-    config = scheduler.config
-    mu = None
+    levels = _noise_levels(scheduler, settings.steps, sigmas, tokens)
+    flow = FlowSDE(noise_level=settings.noise_level, ceiling=_ceiling(levels), noisy_end=settings.last_step == "clamped")
+    return Sampler(transition=flow, grid=flow_grid(levels))
+
+
+def _noise_levels(scheduler: Any, steps: int, sigmas: list[float] | None, tokens: int) -> torch.Tensor:
+    """From noise to picture, as the model's own scheduler spreads them; higher-order solvers visit the same levels as Euler's method."""
+    config, mu = scheduler.config, None
     if config.get("use_dynamic_shifting", False):
         low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
         slope = (config.get("max_shift", 1.15) - config.get("base_shift", 0.5)) / (high - low)
         mu = config.get("base_shift", 0.5) + slope * (tokens - low)
-    euler: Any = FlowMatchEulerDiscreteScheduler.from_config(config)
-    euler.set_timesteps(None if sigmas else settings.steps, sigmas=sigmas, mu=mu)
-    levels = euler.sigmas.float()
-    flow = FlowSDE(noise_level=settings.noise_level, ceiling=_ceiling(levels), noisy_end=settings.last_step == "clamped")
-    return Sampler(transition=flow, grid=flow_grid(levels))
+    if config.get(
+        "use_flow_sigmas", False
+    ):  # UniPC, DPM-Solver and the like, whose shift is flow_shift; pipelines leave the levels to them
+        own: Any = type(scheduler).from_config(config)
+        own.set_timesteps(steps, **({} if mu is None else {"mu": mu}))
+        return torch.cat([own.sigmas[:-1].float(), torch.zeros(1)])  # some repeat their last level, where a rollout goes on to the picture
+    if type(scheduler).__name__.startswith("FlowMatch"):
+        own = FlowMatchEulerDiscreteScheduler.from_config(config)
+        own.set_timesteps(None if sigmas else steps, sigmas=sigmas, mu=mu)
+        return own.sigmas.float()
+    raise ModelError(
+        f"the model's scheduler is {type(scheduler).__name__}, but d3po samples this family by a flow's noise levels; use a model whose scheduler "
+        "is of flow matching, or says use_flow_sigmas"
+    )
 
 
 def _ceiling(levels: torch.Tensor) -> float:

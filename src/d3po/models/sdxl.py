@@ -28,7 +28,8 @@ class SDXLPolicy(PipelinePolicy):
         size = [side * self.pipeline.vae_scale_factor for side in x_t.shape[2:]]
         sizes = x_t.new_tensor([*size, 0, 0, *size]).expand(len(x_t), -1)
         added = {"text_embeds": given["pooled"], "time_ids": sizes}
-        return self.network(x_t, timesteps, encoder_hidden_states=given["text"], added_cond_kwargs=added).sample
+        scale = self._embedded_scale(given)
+        return self.network(x_t, timesteps, encoder_hidden_states=given["text"], timestep_cond=scale, added_cond_kwargs=added).sample
 
     def decode(self, latents: Tensor) -> Tensor:
         mean, std = self._statistics(latents)

@@ -14,4 +14,4 @@ class StableDiffusionPolicy(PipelinePolicy):
         return {"text": self.pipeline.encode_prompt(list(prompts), self.device, 1, False)[0]}
 
     def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        return self.network(x_t, timesteps, given["text"]).sample
+        return self.network(x_t, timesteps, given["text"], timestep_cond=self._embedded_scale(given)).sample

@@ -20,6 +20,8 @@ class UnconditionalPolicy(PipelinePolicy):
         ModelError: the network asks for a class.
     """
 
+    plain_guidance = "none"
+
     def __init__(self, pipeline: Any, **rest: Any) -> None:
         if pipeline.unet.class_embedding is not None:
             raise ModelError(
@@ -42,9 +44,6 @@ class UnconditionalPolicy(PipelinePolicy):
     def encode(self, pictures: Float[Tensor, "B 3 height width"]) -> Float[Tensor, " B *latent"]:
         channels = self.latent_shape[0]
         return 2 * (pictures.mean(dim=1, keepdim=True) if channels == 1 else pictures) - 1
-
-    def _guidance_kind(self) -> str:
-        return "none" if self.settings.guidance == "model" else super()._guidance_kind()
 
     def _save_lora(self, directory: Path, layers: dict[str, Tensor]) -> Path:
         return save_peft_folder(directory, layers)

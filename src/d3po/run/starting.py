@@ -6,7 +6,7 @@ from pathlib import Path
 
 from d3po.config import RunConfig, override
 from d3po.errors import ConfigError
-from d3po.models.families import EMBEDDED, Family, family_of
+from d3po.models.families import EMBEDDED, Family, family_of, proposed_for
 from d3po.objectives.registry import OBJECTIVES
 from d3po.recipes import recipe_prompts
 from d3po.run.prompts import Say, choose_prompts
@@ -54,7 +54,11 @@ def start(recipe: RunConfig, assignments: dict[str, str], *, where: str = "--set
     if config.model == recipe.model:
         return Start(config=config, family=None, proposed={})
     family = family_of(config.model)
-    proposed = {key: value for key, value in family.proposes.items() if key not in assignments} if recipe.recipe == "default" else {}
+    proposed = (
+        {key: value for key, value in proposed_for(family, config.model).items() if key not in assignments}
+        if recipe.recipe == "default"
+        else {}
+    )
     return Start(config=override(config, proposed, where=family.name), family=family, proposed=proposed)
 
 

@@ -117,7 +117,7 @@ class Workbench:
     def trainer(self) -> Trainer:
         """The run's trainer, optimizer state not yet loaded."""
         check_model(self.config, self.replay.transition)
-        replay = self.replay if self.config.training.guided else replace(self.replay, guidance=1.0)
+        replay = self.replay if self.config.training.guided else self.replay.unguided(self.policy)
         return Trainer(self.policy, replay, self.config, team=self.team, say=self.narrator.say)
 
     @cached_property

@@ -31,6 +31,10 @@ class Replay:
         sampler = self.samplers.get(tuple(latent_shape))
         return self if sampler is None else replace(self, transition=sampler.transition, grid=sampler.grid, samplers={})
 
+    def unguided(self, policy: AbstractPolicy) -> "Replay":
+        """How the conditional prediction is asked for; a network that takes the scale as an input knows no other than it is sampled with."""
+        return self if policy.guidance_is_input else replace(self, guidance=1.0)
+
     def predict(
         self, policy: AbstractPolicy, x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"], condition: Condition
     ) -> Float[Tensor, " B *latent"]:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,17 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EDMEulerScheduler, EulerDiscreteScheduler, SchedulerMixin
+from diffusers import (
+    DDIMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    SASolverScheduler,
+    SchedulerMixin,
+    UniPCMultistepScheduler,
+)
 from diffusers.pipelines.pixart_alpha import pipeline_pixart_sigma
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
@@ -208,6 +219,56 @@ def test_a_model_of_another_kind_of_diffusion_is_refused_by_its_scheduler(tmp_pa
     policy = load_policy(str(save_tiny("sdxl", tmp_path, scheduler=scheduler)), lora=LORA, seed=0)
     with pytest.raises(ModelError, match=rf"scheduler is {type(scheduler).__name__} .*use a model that was trained with those"):
         policy.sampler(SamplerSettings(steps=5))
+
+
+FLOWS = [UniPCMultistepScheduler, DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler, DEISMultistepScheduler, SASolverScheduler]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")  # diffusers' own code
+@pytest.mark.parametrize("kind", FLOWS)
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_flows_shift_is_that_of_its_scheduler_whatever_it_is_called(tmp_path: Path, kind: Any, shift: float) -> None:
+    scheduler = kind(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+    policy = load_policy(str(save_tiny("sd3", tmp_path, scheduler=scheduler)), lora=LORA, seed=0)
+    grid = policy.sampler(SamplerSettings(steps=10)).grid
+    scheduler.set_timesteps(10)
+    torch.testing.assert_close(grid.timesteps, 1000 * scheduler.sigmas[:-1], rtol=0, atol=0)
+    assert float(grid.previous[-1]) == 0
+    after_the_first = shift * 0.9 / (1 + (shift - 1) * 0.9)
+    assert float(grid.timesteps[1]) / 1000 == pytest.approx(after_the_first, abs=1e-3)  # the schedulers end at 1/1000, not at 0
+
+
+def test_a_flows_shift_by_the_pictures_size_is_that_of_its_scheduler(tmp_path: Path) -> None:
+    """mu of 16 places is 0.5 + (1.15 - 0.5) (16 - 256) / (4096 - 256), and its levels are those shifted by exp(mu)."""
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, use_dynamic_shifting=True)
+    policy = load_policy(str(save_tiny("sd3", tmp_path, scheduler=scheduler)), lora=LORA, seed=0)
+    shift = math.exp(0.5 + 0.65 * (16 - 256) / 3840)
+    expected = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+    expected.set_timesteps(4)
+    torch.testing.assert_close(policy.sampler(SamplerSettings(steps=4)).grid.timesteps, 1000 * expected.sigmas[:-1], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_a_flow_model_with_another_models_scheduler_is_refused(tmp_path: Path, family: str) -> None:
+    policy = load_policy(
+        str(save_tiny(family, tmp_path, scheduler=DDIMScheduler())), lora=LORA, seed=0, settings=PolicySettings(width=8, height=8)
+    )
+    with pytest.raises(ModelError, match="scheduler is DDIMScheduler, but d3po samples this family by a flow's noise levels"):
+        policy.sampler(SamplerSettings(steps=4))
+
+
+@pytest.mark.parametrize("family", ["stable-diffusion", "sdxl", "sd3", "pixart", "unconditional"])
+def test_a_model_that_does_not_say_its_size_asks_for_it(tmp_path: Path, family: str) -> None:
+    folder = save_tiny(family, tmp_path)
+    config = folder / ("transformer" if family in ("sd3", "pixart") else "unet") / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": None}))
+    if family in ("sd3", "pixart"):
+        with pytest.raises((ModelError, ConfigError)):  # whose transformers cannot be made without
+            load_policy(str(folder), lora=LORA, seed=0)
+        return
+    with pytest.raises(ConfigError, match=r"does not say what size it draws \(sample_size\); set sampling\.width and sampling\.height"):
+        load_policy(str(folder), lora=LORA, seed=0)
+    assert load_policy(str(folder), lora=LORA, seed=0, settings=PolicySettings(width=16, height=8)).picture_size() == (8, 16)
 
 
 @pytest.mark.parametrize(("spacing", "steps"), [("linspace", 10), ("trailing", 7), ("leading", 10)])

@@ -1,16 +1,24 @@
 """Guidance: classifier-free, embedded or none, by row, by range of timesteps, away from a negative prompt."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DiffusionPipeline
+from PIL import Image
 from torch import Tensor
 
 from d3po.models.base import AbstractPolicy, Embeddings, PolicySettings, SamplerSettings
 from d3po.models.load import load_policy
+from d3po.objectives.registry import OBJECTIVES
+from d3po.recipes import load_recipe
+from d3po.run.starting import start
+from d3po.storage.shards import Shard, writing_shard
+from d3po.training.data import PromptGroup
+from d3po.training.evidence import Pictures
 from d3po.training.replay import Replay
-from tests.tiny import parts, save_tiny
+from tests.tiny import TINY, parts, pipelines, save_tiny
 
 LORA = {"rank": 2, "alpha": 2.0, "targets": "attention"}
 TIMES = torch.tensor([801, 1])
@@ -72,6 +80,100 @@ def test_embedded_guidance_is_an_input_of_the_network_and_costs_one_row(tmp_path
     policy.network.register_forward_hook(lambda module, inputs, output: rows.append(len(output.sample)))
     assert (predicted(policy, 1.0) - predicted(policy, 4.0)).abs().max() > 1e-4
     assert rows == [2, 2]
+
+
+def told(policy: AbstractPolicy, name: str) -> list[Any]:
+    """What the network will be given by this name, call after call."""
+    values: list[Any] = []
+    policy.network.register_forward_pre_hook(lambda module, args, given: values.append(given[name]), with_kwargs=True)
+    return values
+
+
+def save_schnell(folder: Path) -> Path:
+    return save_tiny("flux", folder, transformer=pipelines.flux(guidance_embeds=False).transformer)
+
+
+def test_flux_schnell_is_sampled_without_guidance_as_its_own_pipeline_does_it(tmp_path: Path) -> None:
+    folder = save_schnell(tmp_path)
+    policy = policy_of(folder, PolicySettings(width=8, height=8))
+    rows: list[int] = []
+    policy.network.register_forward_hook(lambda module, inputs, output: rows.append(len(output.sample)))
+    plain: Any = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    plain.set_progress_bar_config(disable=True)
+    pictures = [
+        plain(["a cat"], guidance_scale=scale, num_inference_steps=1, height=8, width=8, output_type="pt", generator=torch.manual_seed(0)).images
+        for scale in (1.0, 3.5)
+    ]  # fmt: skip
+    assert torch.equal(*pictures)
+    assert torch.equal(predicted(policy, 3.5), predicted(policy, 1.0))
+    assert (policy.guided_rows, rows) == (1, [2, 2])
+    assert policy_of(folder, PolicySettings(width=8, height=8, guidance="cfg")).guided_rows == 2
+
+
+def test_what_is_proposed_for_flux_is_for_its_weights(tmp_path: Path) -> None:
+    for folder, scale, steps in ((save_schnell(tmp_path / "schnell"), 1.0, 4), (save_tiny("flux", tmp_path / "dev"), 3.5, 10)):
+        sampling = start(load_recipe("default"), {"model": str(folder)}).config.sampling
+        assert (sampling.guidance, sampling.steps) == (scale, steps)
+
+
+def of_lcm(family: str, folder: Path) -> tuple[Path, PolicySettings]:
+    """A tiny pipeline whose U-Net takes the guidance scale as an input."""
+    network = TINY[family]().unet
+    save_tiny(family, folder, unet=type(network).from_config(network.config, time_cond_proj_dim=6))
+    if family != "inpainting":
+        return folder, PolicySettings()
+    for name in ("image", "mask"):
+        Image.new("RGB", (8, 8), "white").save(folder / f"{name}.png")
+    return folder, PolicySettings(inpaint_image=str(folder / "image.png"), inpaint_mask=str(folder / "mask.png"))
+
+
+@pytest.mark.parametrize("family", ["stable-diffusion", "inpainting", "sdxl"])
+def test_a_unet_that_takes_the_scale_is_told_it_as_its_own_pipeline_does(tmp_path: Path, family: str) -> None:
+    folder, settings = of_lcm(family, tmp_path)
+    policy = policy_of(folder, settings)
+    ours = told(policy, "timestep_cond")
+    changed = predicted(policy, 4.0)
+    assert (policy.guided_rows, policy.guidance_is_input, changed.shape) == (1, True, (2, *policy.latent_shape))
+    assert not torch.equal(changed, predicted(policy, 1.0))
+    plain: Any = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    plain.set_progress_bar_config(disable=True)
+    theirs: list[Any] = []
+    plain.unet.register_forward_pre_hook(lambda module, args, given: theirs.append(given["timestep_cond"]), with_kwargs=True)
+    picture = Image.new("RGB", (8, 8), "white")
+    inpainted = {"image": picture, "mask_image": picture, "strength": 1.0} if family == "inpainting" else {}
+    for scale in (4.0, 1.0):
+        plain(["a cat", "a dog"], guidance_scale=scale, num_inference_steps=1, height=8, width=8, output_type="pt", **inpainted)
+    assert len(theirs) == len(ours) == 2
+    assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(("family", "expected"), [("flux", 3.5), ("stable-diffusion", 1.0)])
+def test_the_conditional_prediction_of_a_network_that_is_told_the_scale_is_the_sampled_one(
+    tmp_path: Path, family: str, expected: float
+) -> None:
+    """Objectives that read finished pictures, and training.guided = false, never tell it a scale that it was not sampled with."""
+    policy = policy_of(save_tiny(family, tmp_path), PolicySettings(width=8, height=8))
+    sampler = policy.sampler(SamplerSettings(steps=5))
+    replay = Replay(transition=sampler.transition, grid=sampler.grid, guidance=3.5, reduce="mean")
+    assert replay.unguided(policy).guidance == expected
+    scales = told(policy, "guidance") if family == "flux" else [torch.ones(1)]
+    rows: list[int] = []
+    policy.network.register_forward_hook(lambda module, inputs, output: rows.append(len(output.sample)))
+    reader = Pictures(policy, replay, OBJECTIVES["flow_dpo"].needs)
+    reader.read([pictures_of(policy, tmp_path)], policy.encode_prompts(["a cat"]), torch.tensor([500]), (0, 0, 0))
+    assert {*rows} == {2}
+    assert {float(value) for scale in scales for value in scale} == {expected}
+
+
+def pictures_of(policy: AbstractPolicy, folder: Path) -> PromptGroup:
+    with writing_shard(folder / "pictures", num_steps=0, batch=2, latent_shape=policy.latent_shape, dtype="float32") as writer:
+        writer.append(latents(policy))
+        writer.finish()
+    nothing = torch.zeros(0)
+    return PromptGroup(
+        prompt=0, identity="a", shard=Shard(path=folder / "pictures"), rows=torch.arange(2), pairs=torch.zeros(0, 2, dtype=torch.long),
+        targets=nothing, weights=nothing, reference=None,
+    )  # fmt: skip
 
 
 def test_classifier_free_guidance_of_a_flux_model_takes_two_rows(tmp_path: Path) -> None:

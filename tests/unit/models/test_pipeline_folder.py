@@ -177,7 +177,7 @@ def test_a_hubs_variant_is_fetched_where_it_is_all_there_is(folder: Path, monkey
 
     rename(folder, ".safetensors", ".fp16.safetensors")
     monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
-    monkeypatch.setattr("d3po.models.families._fetched_index", lambda model: folder / "model_index.json")
+    monkeypatch.setattr("d3po.models.families._fetched", lambda model, name: folder / name)
     assert "text_encoder (fp16), unet (fp16), vae (fp16)" in loaded("somebody/model").notes[0]
     assert asked == [None, "fp16"]
 
@@ -194,7 +194,7 @@ def test_what_the_hub_does_not_give_is_said(folder: Path, said: str, words: str,
         raise OSError(said)
 
     monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
-    monkeypatch.setattr("d3po.models.families._fetched_index", lambda model: folder / "model_index.json")
+    monkeypatch.setattr("d3po.models.families._fetched", lambda model, name: folder / name)
     with pytest.raises(ModelError, match=words):
         loaded("somebody/model")
 
