@@ -46,7 +46,7 @@ format: .venv/dev.stamp ## format the code, mend what ruff can mend, and rewrite
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/python -m tools.docs
 
-base-model: .venv/base-model.stamp ## train the embedded model anew (needs npm for the drawings; hours on a CPU)
+base-model: .venv/base-model.stamp ## train the next embedded model, of 64x64 pixels, into build/ (needs npm for the drawings; a night on a CPU)
 	$(BIN)/python -m tools.base_model all
 
 bench: .venv/demo.stamp ## measure speed and memory on this machine

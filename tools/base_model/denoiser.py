@@ -1,34 +1,38 @@
-"""The text-conditioned denoiser: a two-level U-Net on 8x8x8 latents and a two-layer CLIP text model, trained together on v-prediction."""
+"""The text-conditioned denoiser: a two-level U-Net on 16x8x8 latents and a two-layer CLIP text model, trained together on v-prediction."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from tools.base_model import drawings as data
-from tools.base_model.autoencoder import random_pairs
 from tools.base_model.fitting import averaged, fit
 
-STEPS, BATCH, LEARNING_RATE = 5_200, 32, 1.2e-3
-POSES = 40_000
-TOKENS = 16
-STYLE_SAID, BACKGROUND_SAID, CAPTION_DROPPED = 0.6, 0.7, 0.1
+STEPS, BATCH, LEARNING_RATE = 12_000, 48, 1.2e-3
+POSES = 60_000
+TOKENS = 20
+STYLE_SAID, BACKGROUND_SAID, POSE_SAID, CAPTION_DROPPED = 0.6, 0.7, 0.5, 0.1
 
 
-def encode_poses(drawings: Tensor, autoencoder: AutoencoderKL, path: Path) -> None:
+def encode_poses(drawings: data.Drawings, autoencoder: Any, path: Path, *, device: str) -> None:
     """Compose `POSES` pictures, encode them once, and keep latents and caption parts in one safetensors file."""
+    if path.exists():
+        return
     generator = torch.Generator().manual_seed(2)
-    latents, parts = [], []
-    for _ in range(POSES // 500):
-        batch = data.compose(drawings, *random_pairs(drawings, 500, generator), generator)
-        latents.append(autoencoder.encode(batch.images).latent_dist.mean.half())
-        parts.append(torch.stack([batch.subjects, batch.styles, batch.backgrounds], dim=1))
+    autoencoder = autoencoder.to(device)
+    latents: list[Tensor] = []
+    parts: list[Tensor] = []
+    for start in range(0, POSES, 500):
+        batch = data.random_batch(drawings, min(500, POSES - start), generator)
+        latents.append(autoencoder.encode(batch.images.to(device)).latent_dist.mean.half().cpu())
+        parts.append(batch.parts)
     save_file({"latents": torch.cat(latents).contiguous(), "parts": torch.cat(parts)}, path)
 
 
@@ -47,18 +51,19 @@ def build_tokenizer() -> CLIPTokenizer:
         show_progress=False,
     )
     plain.train_from_iterator(data.vocabulary(), trainer)
-    merges = [(first, second) for first, second in json.loads(plain.to_str())["model"]["merges"]]
+    merges: Any = [(first, second) for first, second in json.loads(plain.to_str())["model"]["merges"]]
     tokens = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(first + second for first, second in merges)]
     vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
 
 
-def build_unet() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
+def build_unet() -> Any:
+    kind: Any = UNet2DConditionModel
+    return kind(
         sample_size=8,
-        in_channels=8,
-        out_channels=8,
-        block_out_channels=(80, 128),
+        in_channels=16,
+        out_channels=16,
+        block_out_channels=(96, 144),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -88,7 +93,7 @@ def build_text_encoder(vocab_size: int) -> CLIPTextModel:
     )
 
 
-def build_scheduler() -> DDIMScheduler:
+def build_scheduler() -> Any:
     return DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",
         prediction_type="v_prediction",
@@ -98,34 +103,36 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def train(poses: Path, directory: Path, *, on_checkpoint=lambda step: None) -> None:
+def train(poses: Path, directory: Path, *, device: str) -> None:
     """Fit v-prediction on the encoded poses; a tenth of the captions are empty, for classifier-free guidance."""
     tokenizer = build_tokenizer()
     pool = load_file(poses)
     scheduler = build_scheduler()
-    model = nn.ModuleDict({"unet": build_unet().to(memory_format=torch.channels_last), "text_encoder": build_text_encoder(len(tokenizer))})
+    unet, text_encoder = build_unet().to(memory_format=torch.channels_last), build_text_encoder(len(tokenizer))
+    model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}).to(device)
 
     def loss(generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(pool["latents"]), (BATCH,), generator=generator)
-        latents = pool["latents"][chosen].float()
-        captions = [_drawn_caption(*parts, generator) for parts in pool["parts"][chosen].tolist()]
-        noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(scheduler.config.num_train_timesteps, (BATCH,), generator=generator)
+        latents = pool["latents"][chosen].float().to(device)
+        captions = [drawn_caption(parts, generator) for parts in pool["parts"][chosen].tolist()]
+        noise = torch.randn(latents.shape, generator=generator).to(device)
+        timesteps = torch.randint(int(scheduler.config["num_train_timesteps"]), (BATCH,), generator=generator).to(device)
         noised = scheduler.add_noise(latents, noise, timesteps)
-        text = model["text_encoder"](tokenize(tokenizer, captions))[0]
-        return F.mse_loss(model["unet"](noised, timesteps, text).sample, scheduler.get_velocity(latents, noise, timesteps))
+        text = text_encoder(tokenize(tokenizer, captions).to(device))[0]
+        return F.mse_loss(unet(noised, timesteps, text).sample, scheduler.get_velocity(latents, noise, timesteps))
 
-    fit(model, loss, directory=directory, steps=STEPS, learning_rate=LEARNING_RATE, on_checkpoint=on_checkpoint)
+    fit(model, loss, directory=directory, steps=STEPS, learning_rate=LEARNING_RATE)
 
 
-def load_pipeline(autoencoder: AutoencoderKL, directory: Path) -> StableDiffusionPipeline:
+def load_pipeline(autoencoder: Any, directory: Path) -> Any:
     """The newest averaged weights as a complete text-to-image pipeline."""
     tokenizer = build_tokenizer()
     unet, text_encoder = build_unet(), build_text_encoder(len(tokenizer))
     weights = averaged(directory)
     for name, module in (("unet.", unet), ("text_encoder.", text_encoder)):
         module.load_state_dict({k.removeprefix(name): v for k, v in weights.items() if k.startswith(name)}, strict=True)
-    return StableDiffusionPipeline(
+    kind: Any = StableDiffusionPipeline
+    return kind(
         vae=autoencoder,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
@@ -141,8 +148,13 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     return tokenizer(captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt").input_ids
 
 
-def _drawn_caption(subject: int, style: int, background: int, generator: torch.Generator) -> str:
-    dropped, say_style, say_background = torch.rand(3, generator=generator).tolist()
+def drawn_caption(parts: list[int], generator: torch.Generator) -> str:
+    """A caption of a picture with these parts, each said or unsaid at random; sometimes none at all."""
+    subject, view, style, background, *pose = parts
+    dropped, say_style, say_background, *say_pose = torch.rand(7, generator=generator).tolist()
     if dropped < CAPTION_DROPPED:
         return ""
-    return data.caption(subject, style if say_style < STYLE_SAID else None, background if say_background < BACKGROUND_SAID else None)
+    said = [value if said < POSE_SAID else 0 for value, said in zip([view, *pose], say_pose, strict=True)]
+    return data.caption(
+        subject, said[0], style if say_style < STYLE_SAID else None, background if say_background < BACKGROUND_SAID else None, *said[1:]
+    )

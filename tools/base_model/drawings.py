@@ -1,20 +1,23 @@
-"""Captioned drawings: emoji of several vendors, composed over plain backgrounds.
+"""Captioned drawings: emoji of several vendors, posed over plain backgrounds.
 
-A caption is true by construction: it names the subject that was drawn, sometimes the vendor's style and sometimes the background's colour.
-The drawings come from npm packages that the `fetch` step installs; they are not kept in the repository.
+A caption is true by construction: it names the subject that was drawn, and sometimes its view, the vendor's style, its size, tilt and place, and the
+background's colour. The drawings come from npm packages that the `fetch` step installs; they are not kept in the repository.
 """
 
 import io
 import json
 import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import resvg_py
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 NPM_PACKAGES = {
@@ -37,33 +40,60 @@ STYLES = {
     "3d": "@lobehub/fluent-emoji-3d",
 }
 
-# caption word -> (icon name in the iconify sets, Unicode code points of the emoji)
-SUBJECTS = {
-    "panda": ("panda", "1f43c"),
-    "frog": ("frog", "1f438"),
-    "fox": ("fox", "1f98a"),
-    "penguin": ("penguin", "1f427"),
-    "pig": ("pig-face", "1f437"),
-    "koala": ("koala", "1f428"),
-    "ladybug": ("lady-beetle", "1f41e"),
-    "butterfly": ("butterfly", "1f98b"),
-    "whale": ("spouting-whale", "1f433"),
-    "apple": ("red-apple", "1f34e"),
-    "banana": ("banana", "1f34c"),
-    "strawberry": ("strawberry", "1f353"),
-    "watermelon": ("watermelon", "1f349"),
-    "carrot": ("carrot", "1f955"),
-    "mushroom": ("mushroom", "1f344"),
-    "cactus": ("cactus", "1f335"),
-    "sunflower": ("sunflower", "1f33b"),
-    "hamburger": ("hamburger", "1f354"),
-    "donut": ("doughnut", "1f369"),
-    "car": ("automobile", "1f697"),
-    "star": ("star", "2b50"),
-    "heart": ("red-heart", "2764-fe0f"),
-    "cool face": ("smiling-face-with-sunglasses", "1f60e"),
-    "tree": ("evergreen-tree", "1f332"),
+# subject -> view, said after the subject ("" is never said) -> icon name in the iconify sets, Unicode code points of the emoji
+SUBJECTS: dict[str, dict[str, tuple[str, str]]] = {
+    "panda": {"": ("panda", "1f43c")},
+    "frog": {"": ("frog", "1f438")},
+    "fox": {"": ("fox", "1f98a")},
+    "penguin": {"": ("penguin", "1f427")},
+    "pig": {"": ("pig", "1f416"), "face": ("pig-face", "1f437")},
+    "koala": {"": ("koala", "1f428")},
+    "ladybug": {"": ("lady-beetle", "1f41e")},
+    "butterfly": {"": ("butterfly", "1f98b")},
+    "whale": {"": ("whale", "1f40b"), "spouting": ("spouting-whale", "1f433")},
+    "apple": {"": ("red-apple", "1f34e")},
+    "banana": {"": ("banana", "1f34c")},
+    "strawberry": {"": ("strawberry", "1f353")},
+    "watermelon": {"": ("watermelon", "1f349")},
+    "carrot": {"": ("carrot", "1f955")},
+    "mushroom": {"": ("mushroom", "1f344")},
+    "cactus": {"": ("cactus", "1f335")},
+    "sunflower": {"": ("sunflower", "1f33b")},
+    "hamburger": {"": ("hamburger", "1f354")},
+    "donut": {"": ("doughnut", "1f369")},
+    "car": {"": ("automobile", "1f697"), "front": ("oncoming-automobile", "1f698")},
+    "star": {"": ("star", "2b50")},
+    "heart": {"": ("red-heart", "2764-fe0f")},
+    "cool face": {"": ("smiling-face-with-sunglasses", "1f60e")},
+    "tree": {"": ("evergreen-tree", "1f332")},
+    "cat": {"": ("cat", "1f408"), "face": ("cat-face", "1f431")},
+    "dog": {"": ("dog", "1f415"), "face": ("dog-face", "1f436")},
+    "rabbit": {"": ("rabbit", "1f407"), "face": ("rabbit-face", "1f430")},
+    "tiger": {"": ("tiger", "1f405"), "face": ("tiger-face", "1f42f")},
+    "cow": {"": ("cow", "1f404"), "face": ("cow-face", "1f42e")},
+    "horse": {"": ("horse", "1f40e"), "face": ("horse-face", "1f434")},
+    "chick": {"": ("baby-chick", "1f424"), "front": ("front-facing-baby-chick", "1f425")},
+    "owl": {"": ("owl", "1f989")},
+    "turtle": {"": ("turtle", "1f422")},
+    "fish": {"": ("tropical-fish", "1f420")},
+    "octopus": {"": ("octopus", "1f419")},
+    "snail": {"": ("snail", "1f40c")},
+    "bee": {"": ("honeybee", "1f41d")},
+    "elephant": {"": ("elephant", "1f418")},
+    "pear": {"": ("pear", "1f350")},
+    "cherries": {"": ("cherries", "1f352")},
+    "pizza": {"": ("pizza", "1f355")},
+    "ice cream": {"": ("soft-ice-cream", "1f366")},
+    "house": {"": ("house", "1f3e0")},
+    "rocket": {"": ("rocket", "1f680")},
+    "sailboat": {"": ("sailboat", "26f5")},
+    "umbrella": {"": ("umbrella", "2602-fe0f")},
+    "crown": {"": ("crown", "1f451")},
+    "guitar": {"": ("guitar", "1f3b8")},
+    "snowman": {"": ("snowman-without-snow", "26c4")},
+    "moon": {"": ("crescent-moon", "1f319")},
 }
+VIEWS = ("", "face", "front", "spouting")
 
 BACKGROUNDS = {
     "white": (255, 255, 255),
@@ -73,23 +103,55 @@ BACKGROUNDS = {
     "yellow": (250, 225, 90),
     "green": (90, 170, 95),
     "blue": (70, 135, 225),
-    "purple": (145, 90, 205),
-    "pink": (250, 165, 200),
-    "gray": (140, 142, 148),
+    "purple": (140, 80, 190),
+    "pink": (250, 150, 185),
+    "gray": (150, 150, 155),
 }
 
-RENDER_SIZE = 128
-IMAGE_SIZE = 32
+# word -> range of the share of the drawing's own square that fills the picture; "" is never said
+SIZES = {"": (0.74, 0.86), "small": (0.48, 0.58), "large": (0.94, 1.0)}
+SIZE_SHARES = (0.6, 0.2, 0.2)
+# words -> range of the turn in radians, counter-clockwise; "" is never said
+TILTS = {"": (-0.08, 0.08), "tilted left": (0.28, 0.48), "tilted right": (-0.48, -0.28)}
+TILT_SHARES = (0.7, 0.15, 0.15)
+# words -> direction, x to the right and y down, of a shift that uses most of the room the drawing leaves; "" is never said
+PLACES = {"": (0.0, 0.0), "at the top": (0.0, -1.0), "at the bottom": (0.0, 1.0), "on the left": (-1.0, 0.0), "on the right": (1.0, 0.0)}
+PLACE_SHARES = (0.6, 0.1, 0.1, 0.1, 0.1)
+LARGE = 2
+"""Drawings of this size leave no room and are never shifted."""
+
+RENDER_SIZE, IMAGE_SIZE = 128, 64
+HELD_OUT_EVERY = 16
+"""Of the drawings of other things, which only the autoencoder sees, each sixteenth thing is kept back to measure it by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawings:
+    """Premultiplied RGBA pictures of 128x128, 0 to 255, and what each shows."""
+
+    pixels: Tensor  # (D, 4, 128, 128) uint8
+    subjects: Tensor  # (D,) index into SUBJECTS
+    styles: Tensor  # (D,) index into STYLES
+    views: Tensor  # (D,) index into VIEWS
+
+    def random(self, count: int, generator: torch.Generator) -> Tensor:
+        """Indices of drawings: subjects and styles drawn evenly, then one of the views that exist."""
+        subjects = torch.randint(len(SUBJECTS), (count,), generator=generator)
+        styles = torch.randint(len(STYLES), (count,), generator=generator)
+        return self.of(subjects, styles, generator)
+
+    def of(self, subjects: Tensor, styles: Tensor, generator: torch.Generator) -> Tensor:
+        """A random view's drawing for each subject (B,) and style (B,)."""
+        fits = (self.subjects == subjects[:, None]) & (self.styles == styles[:, None])
+        return torch.multinomial(fits.float(), 1, generator=generator)[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Composed training images with the indices their captions are made of."""
+    """Posed pictures and the parts of their captions."""
 
-    images: Tensor  # (B, 3, 32, 32) in [-1, 1]
-    subjects: Tensor  # (B,) index into SUBJECTS
-    styles: Tensor  # (B,) index into STYLES
-    backgrounds: Tensor  # (B,) index into BACKGROUNDS
+    images: Tensor  # (B, 3, 64, 64) in [-1, 1]
+    parts: Tensor  # (B, 7): subject, view, style, background, size, tilt, place; each an index into the table of that name
 
 
 def fetch(directory: Path) -> None:
@@ -101,70 +163,137 @@ def fetch(directory: Path) -> None:
     subprocess.run(["npm", "install", "--ignore-scripts", "--no-save", "--prefix", str(directory), *specs], check=True)
 
 
-def load_drawings(directory: Path) -> Tensor:
-    """All drawings, premultiplied RGBA in [0, 1], shape (subjects, styles, 4, 128, 128)."""
-    modules = directory / "node_modules"
-    icons = {p: json.loads((modules / p / "icons.json").read_text()) for p in STYLES.values() if p.startswith("@iconify")}
+def render(directory: Path) -> None:
+    """Draw all that training needs, once: the captioned subjects, and other things for the autoencoder alone."""
+    if (directory / "drawings.safetensors").exists():
+        return
+    icons = _icon_sets(directory)
     rows = [
-        torch.stack([_premultiplied(_picture(modules, icons, package, *names)) for package in STYLES.values()])
-        for names in SUBJECTS.values()
+        (_render(directory, icons, package, *names), subject, style, VIEWS.index(view))
+        for subject, views in enumerate(SUBJECTS.values())
+        for view, names in views.items()
+        for style, package in enumerate(STYLES.values())
     ]
-    return torch.stack(rows)
+    tensors = {"pixels": torch.stack([row[0] for row in rows])}
+    tensors |= {name: torch.tensor([row[i] for row in rows]) for i, name in enumerate(("subjects", "styles", "views"), start=1)}
+    names = [name for number, name in enumerate(_others(icons)) if number % HELD_OUT_EVERY]
+    kept_back = [name for number, name in enumerate(_others(icons)) if number % HELD_OUT_EVERY == 0]
+    for key, chosen in (("others", names), ("held_out", kept_back)):
+        tensors[key] = torch.stack([_render(directory, icons, package, name, "") for name in chosen for package in icons])
+    save_file(tensors, directory / "drawings.safetensors")
 
 
-def compose(drawings: Tensor, subjects: Tensor, styles: Tensor, generator: torch.Generator, *, strength: float = 1.0) -> Batch:
-    """Place drawings over plain backgrounds with a random pose; `strength` scales rotation, shift, zoom and colour jitter.
+def load_drawings(directory: Path) -> Drawings:
+    """What `render` drew of the captioned subjects."""
+    tensors = load_file(directory / "drawings.safetensors")
+    return Drawings(**{name: tensors[name] for name in ("pixels", "subjects", "styles", "views")})
 
-    drawings (S, V, 4, 128, 128); subjects and styles (B,) choose one of them each.
+
+def load_others(directory: Path, *, held_out: bool = False) -> Tensor:
+    """Drawings (D, 4, 128, 128) of other things, which no caption names; or those of the things that training never sees."""
+    return load_file(directory / "drawings.safetensors")["held_out" if held_out else "others"]
+
+
+def compose(pixels: Tensor, generator: torch.Generator, *, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Place drawings (B, 4, 128, 128) over plain backgrounds, in a random pose.
+
+    Returns pictures (B, 3, 64, 64) in [-1, 1] and the indices (B, 4) of background, size, tilt and place. `strength` scales the jitter of the
+    colour and of the turn.
     """
-    count = len(subjects)
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(count, generator=generator)
-
-    angle = uniform(-0.12, 0.12) * strength
-    zoom = 1.0 + uniform(0.02, 0.18) * strength
+    count = len(pixels)
+    size, tilt, place = (_drawn(shares, count, generator) for shares in (SIZE_SHARES, TILT_SHARES, PLACE_SHARES))
+    place = torch.where(size == LARGE, torch.zeros_like(place), place)
+    share = _within(list(SIZES.values()), size, generator)
+    angle = strength * _within(list(TILTS.values()), tilt, generator)
+    reach = torch.tensor(list(PLACES.values()))[place] * _uniform(count, 0.7, 1.0, generator)[:, None]
+    shift = (1 - share)[:, None] * (reach + 0.25 * (2 * torch.rand(count, 2, generator=generator) - 1))
     flip = torch.where(torch.rand(count, generator=generator) < 0.5, 1.0, -1.0)
-    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    shift_x, shift_y = uniform(-0.08, 0.08) * strength, uniform(-0.08, 0.08) * strength
-    pose = torch.stack([torch.stack([cos * flip, -sin, shift_x], dim=1), torch.stack([sin * flip, cos, shift_y], dim=1)], dim=1)
-    grid = F.affine_grid(pose, [count, 4, RENDER_SIZE, RENDER_SIZE], align_corners=False)
-    posed = F.grid_sample(drawings[subjects, styles], grid, align_corners=False)
-    small = F.avg_pool2d(posed, RENDER_SIZE // IMAGE_SIZE)
     backgrounds = torch.randint(len(BACKGROUNDS), (count,), generator=generator)
     palette = torch.tensor(list(BACKGROUNDS.values()), dtype=torch.float32) / 255
-    jitter = 0.04 * strength * torch.randn(count, 3, generator=generator)
-    colour = (palette[backgrounds] + jitter).clamp(0, 1)[:, :, None, None]
-    images = small[:, :3] + (1 - small[:, 3:]) * colour
-    return Batch(images=images.clamp(0, 1) * 2 - 1, subjects=subjects, styles=styles, backgrounds=backgrounds)
+    colour = (palette[backgrounds] + 0.03 * strength * torch.randn(count, 3, generator=generator)).clamp(0, 1)
+    small = posed(pixels, share=share, angle=angle, shift=shift, flip=flip)
+    images = small[:, :3] + (1 - small[:, 3:]) * colour.to(small)[:, :, None, None]
+    return images.clamp(0, 1) * 2 - 1, torch.stack([backgrounds, size, tilt, place], dim=1)
 
 
-def caption(subject: int, style: int | None, background: int | None) -> str:
-    """The caption of a drawing; `None` leaves the style or the background unsaid."""
-    words = [list(STYLES)[style]] if style is not None else []
-    words.append(list(SUBJECTS)[subject])
+def random_batch(drawings: Drawings, count: int, generator: torch.Generator) -> Batch:
+    """Captioned pictures, their parts drawn at random."""
+    chosen = drawings.random(count, generator)
+    images, pose = compose(drawings.pixels[chosen], generator)
+    shown = torch.stack([drawings.subjects[chosen], drawings.views[chosen], drawings.styles[chosen]], dim=1)
+    return Batch(images=images, parts=torch.cat([shown, pose], dim=1))
+
+
+def caption(subject: int, view: int, style: int | None, background: int | None, size: int, tilt: int, place: int) -> str:
+    """The caption of a picture; `None` leaves the style or the background unsaid, 0 the view, size, tilt or place."""
+    words = [list(SIZES)[size]] if size else []
+    words += [list(STYLES)[style]] if style is not None else []
+    words += [list(SUBJECTS)[subject], VIEWS[view], list(TILTS)[tilt], list(PLACES)[place]]
     if background is not None:
-        words += ["on", _article(list(BACKGROUNDS)[background]), list(BACKGROUNDS)[background], "background"]
+        colour = list(BACKGROUNDS)[background]
+        words += ["on", _article(colour), colour, "background"]
+    words = [word for word in words if word]
     return " ".join([_article(words[0]), *words])
 
 
 def vocabulary() -> list[str]:
     """Every word a caption can hold."""
-    words = {"a", "an", "on", "background", *STYLES, *BACKGROUNDS}
-    words.update(word for subject in SUBJECTS for word in subject.split())
-    return sorted(words)
+    said: list[str] = ["a", "an", "on", "background", *VIEWS]
+    tables: list[Mapping[str, Any]] = [SUBJECTS, STYLES, BACKGROUNDS, SIZES, TILTS, PLACES]
+    said += [words for table in tables for words in table]
+    return sorted({word for words in said for word in words.split()})
 
 
 def _article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
-def _picture(modules: Path, icons: dict[str, dict], package: str, icon: str, code_points: str) -> Image.Image:
+def posed(pixels: Tensor, *, share: Tensor, angle: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
+    """Drawings scaled, turned counter-clockwise, moved and mirrored, at 64x64; shift (B, 2) in units of half a picture."""
+    cos, sin = torch.cos(angle) / share, torch.sin(angle) / share
+    x, y = shift[:, 0], shift[:, 1]
+    rows = [[cos * flip, -sin * flip, (sin * y - cos * x) * flip], [sin, cos, -(sin * x + cos * y)]]
+    pose = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1).to(pixels.device)
+    grid = F.affine_grid(pose, [len(pixels), 4, RENDER_SIZE, RENDER_SIZE], align_corners=False)
+    return F.avg_pool2d(F.grid_sample(pixels.float() / 255, grid, align_corners=False), RENDER_SIZE // IMAGE_SIZE)
+
+
+def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand(count, generator=generator)
+
+
+def _drawn(shares: tuple[float, ...], count: int, generator: torch.Generator) -> Tensor:
+    return torch.multinomial(torch.tensor(shares), count, replacement=True, generator=generator)
+
+
+def _within(ranges: list[tuple[float, float]], chosen: Tensor, generator: torch.Generator) -> Tensor:
+    low, high = torch.tensor(ranges)[chosen].unbind(dim=1)
+    return low + (high - low) * torch.rand(len(chosen), generator=generator)
+
+
+def _icon_sets(directory: Path) -> dict[str, dict[str, Any]]:
+    modules = directory / "node_modules"
+    return {p: json.loads((modules / p / "icons.json").read_text()) for p in STYLES.values() if p.startswith("@iconify")}
+
+
+def _others(icons: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Icons that all sets have, but for the captioned subjects', and for people in several skin colours, which are many and alike."""
+    common = set[str].intersection(*({*icon_set["icons"], *icon_set.get("aliases", {})} for icon_set in icons.values()))
+    captioned = {icon for views in SUBJECTS.values() for icon, _ in views.values()}
+    yield from sorted(name for name in common - captioned if "skin" not in name and not name.startswith("flag"))
+
+
+def _render(directory: Path, icons: dict[str, dict[str, Any]], package: str, icon: str, code_points: str) -> Tensor:
+    return _premultiplied(_picture(directory / "node_modules", icons, package, icon, code_points))
+
+
+def _picture(modules: Path, icons: dict[str, dict[str, Any]], package: str, icon: str, code_points: str) -> Image.Image:
     if package not in icons:
         image = Image.open(modules / package / "assets" / f"{code_points}.webp").convert("RGBA")
         return image.resize((RENDER_SIZE, RENDER_SIZE), Image.Resampling.LANCZOS)
     icon_set = icons[package]
-    icon = icon_set.get("aliases", {}).get(icon, {}).get("parent", icon)
+    while icon in icon_set.get("aliases", {}):
+        icon = icon_set["aliases"][icon]["parent"]
     entry = icon_set["icons"][icon]
     width, height = entry.get("width", icon_set["width"]), entry.get("height", icon_set["height"])
     svg = (
@@ -177,5 +306,7 @@ def _picture(modules: Path, icons: dict[str, dict], package: str, icon: str, cod
 
 
 def _premultiplied(image: Image.Image) -> Tensor:
-    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
-    return torch.cat([pixels[:3] * pixels[3:], pixels[3:]])
+    """(4, 128, 128) uint8, colours multiplied by alpha."""
+    pixels = np.asarray(image, dtype=np.float32)
+    pixels = np.concatenate([pixels[..., :3] * pixels[..., 3:] / 255, pixels[..., 3:]], axis=-1)
+    return torch.from_numpy(pixels.round().astype(np.uint8)).permute(2, 0, 1).contiguous()

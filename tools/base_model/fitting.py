@@ -4,7 +4,7 @@ import csv
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 CHECKPOINT_SECONDS = 300
 WARMUP_STEPS = 200
+LOGGED_EVERY = 50
 
 
 def fit(
@@ -24,7 +25,6 @@ def fit(
     learning_rate: float,
     ema_decay: float = 0.999,
     weight_decay: float = 0.01,
-    on_checkpoint: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Minimise `loss` for `steps` updates (warm-up, then cosine to zero) and leave the averaged weights in `model`.
 
@@ -36,27 +36,27 @@ def fit(
     named = dict(model.named_parameters())
     average = {name: p.detach().clone() for name, p in named.items()}
     optimizer = torch.optim.AdamW(named.values(), lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    first = _restore(checkpoint, named, average, optimizer, schedule) if checkpoint.exists() else 0
+    first = _restore(checkpoint, named, average, optimizer) if checkpoint.exists() else 0
     _cut_log(log, first)
-    saved_at, started, running = time.monotonic(), time.monotonic(), 0.0
+    saved_at, started = time.monotonic(), time.monotonic()
+    losses: list[Tensor] = []
     for step in range(first, steps):
         value = loss(torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * _rate(step, steps)
         optimizer.step()
-        schedule.step()
         decay = min(ema_decay, (1 + step) / (10 + step))
         for name, p in named.items():
             average[name].lerp_(p.detach(), 1 - decay)
-        running += value.item()
-        if (step + 1) % 50 == 0:
-            _log(log, step + 1, running / 50, time.monotonic() - started)
-            running = 0.0
+        losses.append(value.detach())
+        if (step + 1) % LOGGED_EVERY == 0 or step + 1 == steps:
+            _log(log, step + 1, float(torch.stack(losses).mean()), time.monotonic() - started)
+            losses.clear()
         if time.monotonic() - saved_at > CHECKPOINT_SECONDS or step + 1 == steps:
             _save(checkpoint, named, average, optimizer, step + 1)
-            on_checkpoint(step + 1)
             saved_at = time.monotonic()
     with torch.no_grad():
         for name, p in named.items():
@@ -75,7 +75,7 @@ def _rate(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS))) + 1e-3
 
 
-def _save(path: Path, named: dict, average: dict, optimizer: torch.optim.Optimizer, step: int) -> None:
+def _save(path: Path, named: Mapping[str, nn.Parameter], average: dict[str, Tensor], optimizer: torch.optim.Optimizer, step: int) -> None:
     tensors = {f"model.{name}": p.detach() for name, p in named.items()}
     tensors |= {f"average.{name}": p for name, p in average.items()}
     for name, p in named.items():
@@ -86,7 +86,7 @@ def _save(path: Path, named: dict, average: dict, optimizer: torch.optim.Optimiz
     os.replace(temporary, path)
 
 
-def _restore(path: Path, named: dict, average: dict, optimizer: torch.optim.Optimizer, schedule) -> int:
+def _restore(path: Path, named: Mapping[str, nn.Parameter], average: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> int:
     tensors = load_file(path)
     step = int(tensors["step"])
     with torch.no_grad():
@@ -95,11 +95,9 @@ def _restore(path: Path, named: dict, average: dict, optimizer: torch.optim.Opti
             average[name].copy_(tensors[f"average.{name}"])
             optimizer.state[p] = {
                 "step": torch.tensor(float(step)),
-                "exp_avg": tensors[f"first.{name}"].clone(),
-                "exp_avg_sq": tensors[f"second.{name}"].clone(),
+                "exp_avg": tensors[f"first.{name}"].to(p),
+                "exp_avg_sq": tensors[f"second.{name}"].to(p),
             }
-    schedule.last_epoch = step - 1
-    schedule.step()
     return step
 
 

@@ -3,26 +3,29 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
 from d3po.judges.subjects import SubjectClassifier
+from tools.base_model import autoencoder
 from tools.base_model import classifier as subjects
 from tools.base_model import drawings as data
 
 GUIDANCE, STEPS, ETA = 3.0, 20, 1.0
-MAXIMUM_BYTES = 12_000_000
+PER_SUBJECT, SHOWN = 20, 64
+MAXIMUM_BYTES = 18_000_000
 
 
-def sample(pipeline: StableDiffusionPipeline, captions: list[str], *, seed: int, eta: float = ETA) -> Tensor:
-    """Pictures (B, 3, 32, 32) in [0, 1], by diffusers' own pipeline call."""
+def sample(pipeline: Any, captions: list[str], *, seed: int, eta: float = ETA) -> Tensor:
+    """Pictures (B, 3, 64, 64) in [0, 1], by diffusers' own pipeline call."""
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(captions))]
-    return pipeline(
+    pictures = pipeline(
         captions,
         num_inference_steps=STEPS,
         guidance_scale=GUIDANCE,
@@ -31,25 +34,36 @@ def sample(pipeline: StableDiffusionPipeline, captions: list[str], *, seed: int,
         height=data.IMAGE_SIZE,
         width=data.IMAGE_SIZE,
         output_type="pt",
-    ).images
+    )
+    return pictures.images
 
 
-def subject_accuracy(pipeline: StableDiffusionPipeline, classifier: SubjectClassifier, *, per_subject: int) -> dict[str, float]:
-    """Share of samples whose subject is read as the prompt's, by subject; styles and backgrounds are drawn at random."""
+def measure(pipeline: Any, classifiers: dict[str, SubjectClassifier]) -> dict[str, dict[str, float]]:
+    """Shares of samples that show what their captions say: the subject by subject, the style by style, the background by colour."""
     generator = torch.Generator().manual_seed(4)
-    result: dict[str, float] = {}
+    right: dict[str, dict[str, list[float]]] = {"subject": {}, "style": {}, "background": {}}
     for index, name in enumerate(data.SUBJECTS):
-        captions = [random_caption(index, generator) for _ in range(per_subject)]
-        read = classifier.accuracy(sample(pipeline, captions, seed=1000 * index), captions)
-        result[name] = sum(value or 0.0 for value in read) / per_subject
-    return result
+        styles = torch.randint(len(data.STYLES), (PER_SUBJECT,), generator=generator).tolist()
+        backgrounds = torch.randint(len(data.BACKGROUNDS), (PER_SUBJECT,), generator=generator).tolist()
+        captions = [data.caption(index, 0, s, b, 0, 0, 0) for s, b in zip(styles, backgrounds, strict=True)]
+        pictures = sample(pipeline, captions, seed=1000 * index)
+        with torch.no_grad():
+            read = {kind: model(pictures).argmax(dim=1).tolist() for kind, model in classifiers.items()}
+        seen = background_of(pictures).tolist()
+        for i in range(PER_SUBJECT):
+            right["subject"].setdefault(name, []).append(float(read["subjects"][i] == index))
+            right["style"].setdefault(list(data.STYLES)[styles[i]], []).append(float(read["styles"][i] == styles[i]))
+            right["background"].setdefault(list(data.BACKGROUNDS)[backgrounds[i]], []).append(float(seen[i] == backgrounds[i]))
+    return {kind: {name: sum(values) / len(values) for name, values in named.items()} for kind, named in right.items()}
 
 
-def random_caption(subject: int, generator: torch.Generator) -> str:
-    """A caption of the subject, its style and background said or unsaid at random."""
-    style = int(torch.randint(2 * len(data.STYLES), (), generator=generator))
-    background = int(torch.randint(2 * len(data.BACKGROUNDS), (), generator=generator))
-    return data.caption(subject, style if style < len(data.STYLES) else None, background if background < len(data.BACKGROUNDS) else None)
+def background_of(pictures: Tensor) -> Tensor:
+    """The background (B,) whose colour is nearest to the median of a picture's outermost pixels; pictures (B, 3, h, w) in [0, 1]."""
+    rim = torch.cat(
+        [pictures[..., :2, :].flatten(2), pictures[..., -2:, :].flatten(2), pictures[..., :2].flatten(2), pictures[..., -2:].flatten(2)], 2
+    )
+    palette = torch.tensor(list(data.BACKGROUNDS.values()), dtype=torch.float32) / 255
+    return torch.cdist(rim.median(dim=2).values, palette).argmin(dim=1)
 
 
 def sheet(pictures: Tensor, columns: int, path: Path, *, scale: int = 2) -> None:
@@ -60,29 +74,33 @@ def sheet(pictures: Tensor, columns: int, path: Path, *, scale: int = 2) -> None
     image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
 
 
-def publish(pipeline: StableDiffusionPipeline, classifier: SubjectClassifier, work: Path, target: Path) -> None:
-    """Write the package's assets; the accuracy on held-out drawings and on samples goes into `measured.json`."""
+def publish(pipeline: Any, classifiers: dict[str, SubjectClassifier], work: Path, target: Path) -> None:
+    """Write the package's assets; what was measured of samples, drawings held out and reconstructions goes into `measured.json`."""
     target.mkdir(parents=True, exist_ok=True)
-    measured = {
-        "sample_accuracy": subject_accuracy(pipeline, classifier, per_subject=20),
-        "held_out_drawing_accuracy": subjects.held_out_accuracy(classifier, data.load_drawings(work))[1],
+    drawings = data.load_drawings(work)
+    measured: dict[str, Any] = {f"samples_{kind}": values for kind, values in measure(pipeline, classifiers).items()}
+    measured |= {f"held_out_{kind}": subjects.held_out_accuracy(kind, model, drawings) for kind, model in classifiers.items()}
+    measured["reconstruction_decibels"] = {
+        "captioned drawings": autoencoder.signal_to_noise(pipeline.vae, drawings.pixels),
+        "drawings never seen": autoencoder.signal_to_noise(pipeline.vae, data.load_others(work, held_out=True)),
     }
     (target / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
-    captions = [data.caption(index, None, None) for index in range(len(data.SUBJECTS)) for _ in range(4)]
-    sheet(sample(pipeline, captions, seed=0), 24, target / "samples.png")
-    for stage in ("autoencoder", "denoiser", "classifier"):
+    parts = data.random_batch(drawings, SHOWN, torch.Generator().manual_seed(6)).parts.tolist()
+    sheet(sample(pipeline, [data.caption(*part) for part in parts], seed=0), SHOWN // 4, target / "samples.png", scale=1)
+    for stage in ("autoencoder", "denoiser", *classifiers):
         shutil.copy(work / stage / "log.csv", target / f"training-{stage}.csv")
-    subjects.publish(classifier, target / "subjects.safetensors")
+    for kind, model in classifiers.items():
+        subjects.publish(model, target / f"{kind}.safetensors")
     _save_half(pipeline, target)
     size = sum(file.stat().st_size for file in target.rglob("*.safetensors"))
     if size > MAXIMUM_BYTES:
         raise SystemExit(f"the weights take {size:,} bytes, more than the {MAXIMUM_BYTES:,} the package may hold")
-    print({name: round(sum(values.values()) / len(values), 3) for name, values in measured.items()}, f"{size:,} bytes of weights")
+    means = {name: round(sum(values.values()) / len(values), 3) for name, values in measured.items()}
+    print(means, f"{size:,} bytes of weights")
 
 
-def _save_half(pipeline: StableDiffusionPipeline, target: Path) -> None:
+def _save_half(pipeline: Any, target: Path) -> None:
     pipeline.to(torch.float16)
-    assert isinstance(pipeline.vae, AutoencoderKL)
     pipeline.save_pretrained(target, safe_serialization=True)
     config = target / "text_encoder" / "config.json"
     values = json.loads(config.read_text())
