@@ -34,6 +34,9 @@ from d3po.options import (
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Own = Literal["own"]
+"""The number that the objective brings itself (`d3po objectives`)."""
+AtLeastZero = Annotated[float, Field(ge=0)]
 Size = Annotated[tuple[Count, Count], Field(strict=False)]
 """Width and height in pixels."""
 
@@ -171,18 +174,20 @@ class Adapter(Section):
 
 
 class Objective(Section):
-    """The loss on preferences."""
+    """The loss on preferences. Of its numbers an objective reads some; `"own"` is its own value of one, as `d3po objectives` lists them."""
 
     name: ObjectiveName = Field(default="d3po", description="the objective; `d3po objectives` lists them with what they need")
-    beta: float = Field(default=0.0, ge=0, description="steepness in the log-ratio margin, or weight of the KL; 0 is the objective's own")
-    clip: Clip = Field(default="two_sided", description="none, two_sided (published) or one_sided; of d3po")
-    clip_range: float = Field(
-        default=0.0, ge=0, lt=1, description="eps: ratios are clipped to [1-eps, 1+eps]; 0 is the objective's own (d3po: 0.1)"
+    beta: AtLeastZero | Own = Field(
+        default="own", description="steepness in the log-ratio margin, or weight of the KL (dpok) or of the preference term (mapo)"
     )
-    alpha: float = Field(default=0.0, ge=0, description="weight of the reward in dpok; 0 is its own")
-    temperature: float = Field(default=0.0, ge=0, description="of reward_weighted, in standard deviations of the scores; 0 is its own")
-    dislike_weight: float = Field(default=0.0, ge=0, description="weight of disliked pictures in kto; 0 is its own, 1")
-    sharpness: float = Field(default=0.0, ge=0, description="T of mapo; 0 is its own")
+    clip: Clip = Field(default="two_sided", description="none, two_sided (published) or one_sided; of d3po")
+    clip_range: Annotated[float, Field(ge=0, lt=1)] | Own = Field(
+        default="own", description="eps: ratios are clipped to [1-eps, 1+eps]; of d3po, ddpo and dpok"
+    )
+    alpha: AtLeastZero | Own = Field(default="own", description="weight of the reward; of dpok")
+    temperature: AtLeastZero | Own = Field(default="own", description="in standard deviations of the scores; of reward_weighted")
+    dislike_weight: AtLeastZero | Own = Field(default="own", description="weight of disliked pictures, that of liked ones being 1; of kto")
+    sharpness: AtLeastZero | Own = Field(default="own", description="T, how steeply the preference term reads the difference; of mapo")
     targets: Targets = Field(default="signed", description="signed (published) or cross_entropy")
     log_prob: LogProbReduce = Field(default="mean", description="log-prob of a step: mean over latent dimensions (published) or their sum")
     step_weighting: StepWeighting = Field(default="uniform", description="uniform, or balanced: no step's gradient drowns the others")
@@ -391,7 +396,19 @@ def load_config(path: Path) -> RunConfig:
     Raises:
         ConfigError: unreadable, not TOML, an unknown key (the nearest is suggested) or a value out of range.
     """
-    return parse_config(read_toml(path), where=str(path))
+    return parse_config(without_old_zeros(read_toml(path)), where=str(path))
+
+
+def without_old_zeros(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run, in which a 0 that once stood for the objective's own number is left out.
+
+    Settings were written so, and with every number, until 0 came to be obeyed. Since then no run has them all as numbers: no objective reads them all.
+    """
+    objective = values.get("objective")
+    names = [name for name, field in Objective.model_fields.items() if field.default == "own"]
+    if not isinstance(objective, dict) or not all(isinstance(objective.get(name), int | float) for name in names):
+        return values
+    return values | {"objective": {key: value for key, value in objective.items() if key not in names or value != 0}}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -471,7 +488,8 @@ def _fill(table: Any, section: Section) -> None:
 
 
 def _explain(root: type[Section], location: tuple[int | str, ...], kind: str, message: str, given: Any) -> str:
-    key, message = ".".join(str(part) for part in location), message.removeprefix("Value error, ")
+    named = [str(part) for part in location if kind == "extra_forbidden" or str(part).isalnum() or str(part).isidentifier()]
+    key, message = ".".join(named), message.removeprefix("Value error, ")  # what is left out names the alternatives of a value
     if kind == "extra_forbidden":
         known = _known_keys(root, location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1)

@@ -123,11 +123,30 @@ def test_a_run_made_before_a_setting_existed_goes_on_with_its_default(make_run: 
     settings = json.loads(marked.read_text())
     del settings["sampling"]["buckets"], settings["objective"]["beta"]
     marked.write_text(json.dumps(settings))
-    with pytest.raises(ConfigError, match=r"objective.beta is 5.0, but this run was made with 0.0"):
+    with pytest.raises(ConfigError, match=r"objective.beta is 5.0, but this run was made with 'own'"):
         folder.config()
     settings["objective"]["beta"] = 5.0
     marked.write_text(json.dumps(settings))
     assert folder.config().sampling.buckets == []
+
+
+def test_a_run_that_wrote_zeros_for_the_objectives_own_numbers_goes_on_with_them(make_run: MakeRun) -> None:
+    """Every number was written in run.toml and started.json then, and a 0 was none."""
+    folder = make_run()
+    folder.mark_started(folder.config())
+    for path, own in ((folder.config_path, ' = "own"'), (folder.path / "started.json", ': "own"')):
+        written = path.read_text()
+        assert own in written
+        path.write_text(written.replace(own, own.replace('"own"', "0.0")))
+    assert "sharpness = 0.0" in folder.config_path.read_text()
+    objective = folder.config().objective
+    assert (objective.beta, objective.clip_range, objective.sharpness) == (5.0, "own", "own")
+
+
+def test_an_objective_that_cannot_do_with_a_zero_says_so_before_a_run_is_made(tmp_path: Path) -> None:
+    failed = d3po("init", tmp_path / "run", "--objective", "reward_weighted", "--set", "objective.temperature=0")
+    assert_one_clear_line(failed, "objective.temperature is 0", "above 0")
+    assert not (tmp_path / "run").exists()
 
 
 def test_changed_prompts_are_refused_on_a_started_run(make_run: MakeRun) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d3po.config import RunConfig, Section, dump_config, load_config, override, parse_config
+from d3po.config import Objective, RunConfig, Section, dump_config, load_config, override, parse_config, without_old_zeros
 from d3po.errors import ConfigError
 
 
@@ -209,3 +209,37 @@ def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"model = '\xff'")
     with pytest.raises(ConfigError, match="UTF-8"):
         load_config(path)
+
+
+NUMBERS = ("beta", "clip_range", "alpha", "temperature", "dislike_weight", "sharpness")
+
+
+def old_file(**given: float) -> str:
+    return '[objective]\nname = "dpok"\n' + "".join(f"{key} = {given.get(key, 0.0)}\n" for key in NUMBERS)
+
+
+def test_a_zero_in_a_run_of_an_older_version_is_the_objectives_own(tmp_path: Path) -> None:
+    """They wrote every number of every objective, and 0 for what was left to it."""
+    (tmp_path / "run.toml").write_text(old_file(alpha=10.0))
+    read = load_config(tmp_path / "run.toml").objective
+    assert (read.alpha, *(getattr(read, key) for key in NUMBERS if key != "alpha")) == (10.0, *["own"] * 5)
+
+
+def test_a_zero_is_a_zero_in_what_is_written_now(tmp_path: Path) -> None:
+    config = override(RunConfig(), {"objective.name": "dpok", "objective.beta": "0"}, where="test")
+    (tmp_path / "run.toml").write_text(dump_config(config))
+    assert load_config(tmp_path / "run.toml").objective.beta == 0.0
+    assert without_old_zeros(config.model_dump(mode="json"))["objective"]["beta"] == 0.0
+    assert without_old_zeros({"objective": {"beta": 0.0}}) == {"objective": {"beta": 0.0}}
+    assert without_old_zeros({"objective": 3}) == {"objective": 3}
+    assert without_old_zeros({}) == {}
+
+
+def test_own_takes_a_number_back() -> None:
+    assert override(RunConfig(objective=Objective(beta=3.0)), {"objective.beta": "own"}, where="--set").objective.beta == "own"
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "true", '"mine"', "[]"])
+def test_what_is_no_number_of_an_objective_is_named_by_its_key_alone(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"^run\.toml: objective\.beta is [^:]+: "):
+        parse(f"[objective]\nbeta = {value}")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import signature
 
+from d3po.errors import ConfigError
 from d3po.objectives.base import Needs, Objective
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.ddpo import DDPO
@@ -27,7 +28,9 @@ class Entry:
     maker: Callable[..., Objective]
     needs: Needs
     own: Mapping[str, float]
-    """Its own value of each setting that is left at 0."""
+    """Its numbers, and its own value of each."""
+    or_zero: frozenset[str] = frozenset()
+    """Those of its numbers that may also be 0, which switches a part of the loss off; of others nothing would be left to learn from."""
     settings: Mapping[str, str]
     """Other settings of a run that belong to it, as `d3po init --objective` sets them."""
     idea: str
@@ -81,6 +84,7 @@ OBJECTIVES: dict[ObjectiveName, Entry] = {
         maker=DPOK,
         needs=Needs(labels="scores", evidence="trajectories", reference="sampler", exact_kl=True),
         own={"alpha": 1.0, "beta": 1.0, "clip_range": 1e-4},
+        or_zero=frozenset({"beta"}),
         settings={"objective.log_prob": "mean", "objective.step_weighting": "uniform"},
         idea="policy gradient, held to the pretrained model by the exact KL of each step",
         source="Fan et al. 2023, arXiv 2305.16381",
@@ -129,6 +133,7 @@ OBJECTIVES: dict[ObjectiveName, Entry] = {
         maker=KTO,
         needs=Needs(labels="likes", evidence="pictures", reference="chosen", batch_mean=True),
         own={"beta": 1000.0, "dislike_weight": 1.0},
+        or_zero=frozenset({"dislike_weight"}),
         settings={"objective.reference": "fixed"},
         idea="liked pictures better than the reference point, disliked ones worse; no pairs needed",
         source="Li et al. 2024, arXiv 2404.04465",
@@ -137,6 +142,7 @@ OBJECTIVES: dict[ObjectiveName, Entry] = {
         maker=MaPO,
         needs=Needs(labels="pairs", evidence="pictures", reference="none"),
         own={"beta": 0.1, "sharpness": 1000.0},
+        or_zero=frozenset({"beta"}),
         settings={},
         idea="winners denoised better than losers, without any reference",
         source="Hong et al. 2024, arXiv 2406.06424",
@@ -144,8 +150,29 @@ OBJECTIVES: dict[ObjectiveName, Entry] = {
 }
 
 
+def numbers_of(name: ObjectiveName, settings: Mapping[str, object]) -> dict[str, float]:
+    """The objective's numbers: as the settings give them, its own where they are "own" or absent.
+
+    Raises:
+        ConfigError: one is 0 that must not be.
+    """
+    entry, numbers = OBJECTIVES[name], dict[str, float]()
+    for key, own in entry.own.items():
+        given = settings.get(key, "own")
+        numbers[key] = float(given) if isinstance(given, int | float) else own
+        if numbers[key] == 0 and key not in entry.or_zero:
+            raise ConfigError(
+                f"objective.{key} is 0, and {name} needs a number above 0; set it to one, or to 'own', which is {own:g} for this objective"
+            )
+    return numbers
+
+
 def build(name: ObjectiveName, settings: Mapping[str, object]) -> Objective:
-    """The objective of that name; of `settings` it takes those it knows, a number that is 0 meaning its own."""
-    entry = OBJECTIVES[name]
-    taken = {key: settings[key] for key in signature(entry.maker).parameters if key in settings}
-    return entry.maker(**(taken | {key: own for key, own in entry.own.items() if not settings.get(key)}))
+    """The objective of that name; of `settings` it takes those it knows.
+
+    Raises:
+        ConfigError: as of `numbers_of`.
+    """
+    maker = OBJECTIVES[name].maker
+    taken = {key: settings[key] for key in signature(maker).parameters if key in settings}
+    return maker(**(taken | numbers_of(name, settings)))

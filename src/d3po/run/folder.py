@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from d3po.config import RunConfig, dump_config, load_config, override
+from d3po.config import RunConfig, dump_config, load_config, override, without_old_zeros
 from d3po.errors import ConfigError, RunFolderError
 from d3po.preferences.store import Store
 from d3po.run.prompts import Say, read_prompts, require_new, said_shared, shared_prompts
@@ -89,7 +89,7 @@ class RunFolder:
     def _require_unchanged(self, config: RunConfig) -> None:
         frozen = self.path / "started.json"
         if frozen.exists():
-            require_same(json.loads(frozen.read_text()), self._decisive(config), self.path)
+            require_same(without_old_zeros(json.loads(frozen.read_text())), self._decisive(config), self.path)
 
     def change(self, assignments: dict[str, str]) -> RunConfig:
         """Change settings in run.toml, given as dotted keys, and return the new config.

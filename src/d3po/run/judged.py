@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from d3po.config import Objective
 from d3po.errors import RunFolderError
 from d3po.models.base import Condition
 from d3po.objectives.base import ImageObjective, PairObjective, centred
@@ -153,7 +154,7 @@ def _told_one_by_one(bench: Workbench, round: int, images: Mapping[int, Located]
 
 def _remedy(bench: Workbench, labels: Sequence[ImageLabel]) -> str:
     """What to do where the objective can learn nothing from a round."""
-    said, settings = torch.tensor([label.value for label in labels]), bench.config.objective.model_dump()
+    said, settings = torch.tensor([label.value for label in labels]), Objective().model_dump()
     imported = bench.config.feedback.source == "imported"
     open_to_it: list[ObjectiveName] = [
         name for name, entry in OBJECTIVES.items() if not (imported and entry.needs.evidence == "trajectories")

@@ -1,19 +1,24 @@
 """Every objective can be built as a run.toml builds it, and says what it needs."""
 
 import re
+import tomllib
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from d3po.cli.app import app
-from d3po.config import RunConfig, override
+from d3po.config import RunConfig, dump_config, override
 from d3po.errors import ConfigError
 from d3po.objectives.base import ImageObjective, ImageTerms, PairObjective
-from d3po.objectives.registry import OBJECTIVES, build
+from d3po.objectives.ddpo import DDPO
+from d3po.objectives.dpok import DPOK
+from d3po.objectives.kto import KTO
+from d3po.objectives.registry import OBJECTIVES, build, numbers_of
 from d3po.options import ObjectiveName
+from d3po.recipes import load_recipe
 from d3po.run.needs import check_needs
-from d3po.run.starting import own_settings
+from d3po.run.starting import own_settings, start
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -46,6 +51,55 @@ def test_better_images_become_likelier(name: ObjectiveName) -> None:
     better, worse = ratio.grad[0].tolist()
     assert better < 0
     assert worse > better
+
+
+NUMBERS = [(name, key) for name, entry in OBJECTIVES.items() for key in entry.own]
+IMAGE = ImageTerms(log_ratio=torch.tensor([[0.3, -0.2]]), value=torch.tensor([1.0, -1.0]), kl=torch.tensor([[5.0, 7.0]]))
+
+
+@pytest.mark.parametrize(("name", "key"), NUMBERS)
+def test_zero_is_obeyed_or_refused_and_never_the_default(name: ObjectiveName, key: str) -> None:
+    config = override(RunConfig(), {**own_settings(name), f"objective.{key}": "0"}, where="test")
+    if key in OBJECTIVES[name].or_zero:
+        assert getattr(build(name, config.objective.model_dump()), key) == 0
+    else:
+        said = rf"objective\.{key} is 0, and {name} needs a number above 0; .* 'own', which is {OBJECTIVES[name].own[key]:g} "
+        for work in (lambda: build(name, config.objective.model_dump()), lambda: check_needs(config), lambda: start(config, {})):
+            with pytest.raises(ConfigError, match=said):
+                work()
+
+
+def test_dpok_without_its_kl_is_the_policy_gradient_alone() -> None:
+    without = build("dpok", RunConfig().objective.model_dump() | {"beta": 0.0})
+    assert isinstance(without, DPOK)
+    assert without(IMAGE).tolist() == DDPO(clip_range=without.clip_range)(IMAGE).tolist()
+
+
+def test_kto_without_dislikes_learns_from_likes_alone() -> None:
+    without = build("kto", RunConfig().objective.model_dump() | {"beta": 1.0, "dislike_weight": 0.0})
+    assert isinstance(without, KTO)
+    losses = without(IMAGE)
+    assert losses[0, 0] > 0
+    assert losses[0, 1] == 0
+
+
+def test_mapo_without_its_preference_term_is_the_winners_error() -> None:
+    objective = build("mapo", RunConfig().objective.model_dump() | {"beta": 0.0})
+    assert isinstance(objective, PairObjective)
+    assert objective(torch.tensor([-0.2]), torch.tensor([-0.5]), torch.tensor([1.0])).tolist() == pytest.approx([0.2])
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_new_runs_file_shows_the_numbers_it_trains_with(name: ObjectiveName) -> None:
+    begun = start(load_recipe("default"), own_settings(name)).config
+    written = tomllib.loads(dump_config(begun))["objective"]
+    assert {key: written[key] for key in OBJECTIVES[name].own} == OBJECTIVES[name].own
+    assert numbers_of(name, begun.objective.model_dump()) == OBJECTIVES[name].own
+
+
+def test_a_number_that_nobody_set_is_shown_too() -> None:
+    """The recipe leaves the clip range to the objective."""
+    assert "clip_range = 0.1 " in dump_config(start(load_recipe("default"), {}).config)
 
 
 def test_a_setting_that_is_given_wins_over_the_objectives_own() -> None:

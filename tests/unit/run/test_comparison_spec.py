@@ -45,7 +45,7 @@ def test_an_objective_brings_its_own_settings_and_an_entry_its_changes(tmp_path:
     own, mine, recipe = (
         cell.config for cell in cells_of(spec(tmp_path, head, BUDGET + '[settings]\n"training.epochs" = 9\nsampling.steps = 6\n'))
     )
-    assert (own.objective.name, own.objective.beta, own.objective.reference) == ("kto", 0, "fixed")
+    assert (own.objective.name, own.objective.beta, own.objective.reference) == ("kto", 1000.0, "fixed")
     assert (mine.objective.beta, mine.training.epochs, mine.sampling.steps, mine.seed) == (7.0, 9, 6, 3)
     tuned = load_recipe("default").objective.beta
     assert tuned > 0
