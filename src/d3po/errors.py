@@ -7,7 +7,7 @@
     |  |- ModelError                 a model that cannot be found or used
     |  |- RewardError                a reward or judge that cannot be found, or that failed
     |  |- RunFolderError             a run folder that is missing, taken, or of another run
-    |  |- CorruptFileError           a shard or checkpoint whose bytes are not those that were written
+    |  |- CorruptFileError           a file that is gone, or whose bytes are not those that were written
     |  |- FormatError                a file of votes that is not what its format asks for
     |  |- StorageError               the disk is full or not writable, or the database is locked or away
     |  `- VoteError                  a question or an answer that makes no sense
@@ -19,6 +19,10 @@
 
 A message names what, where, the value and the remedy. The command line prints it as one line; `--debug` shows the traceback.
 """
+
+import errno
+import os
+import re
 
 __all__ = [
     "ConfigError",
@@ -75,15 +79,50 @@ class RunFolderError(UserError):
 
 
 class CorruptFileError(UserError):
-    """A file whose checksum differs from the one recorded when it was written."""
+    """A file that is gone, or whose checksum differs from the one recorded when it was written."""
 
 
 class FormatError(UserError):
     """A file of votes or pictures that is not what its format asks for; the message names file, line and field."""
 
 
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust, safetensors among them, end a message about what the system refused."""
+
+WRONG_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP)
+"""What says nothing to a user who is not told where."""
+REMEDIES = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+        "free some space or mend the permissions and run the same command again",
+    ),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV), "see whether the disk is sound and connected"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (`ulimit -n`) and run the same command again"),
+    **dict.fromkeys(WRONG_PLACE, "see what lies there"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EFBIG: "use a file system that holds files of that size",
+    errno.ENOMEM: "free some memory; docs/memory.md says what takes less",
+}
+"""What can be done about what the system refuses. Other numbers are mistakes of a program."""
+
+
 class StorageError(UserError):
     """The disk is full or not writable, or the database is locked or away; what was saved before is whole."""
+
+    @classmethod
+    def of(cls, error: Exception, what: str = "") -> "StorageError | None":
+        """What the machine refused, in one line; None if the error says something else.
+
+        Args:
+            error: an OSError, or a library's that ends in `(os error 28)`.
+            what: what could not be done, such as `cannot write PATH`. Default: the file that the error names.
+        """
+        in_words = OS_ERROR.search(str(error))
+        number = error.errno if isinstance(error, OSError) else int(in_words[1]) if in_words else None
+        what = what or str(getattr(error, "filename", None) or "")
+        if number not in REMEDIES or (number in WRONG_PLACE and not what):
+            return None
+        return cls(f"{what}{': ' if what else ''}{os.strerror(number)}; {REMEDIES[number]}")
 
 
 class VoteError(UserError):

@@ -1,12 +1,15 @@
 """The error tree is the one drawn in the module's docstring."""
 
+import errno
 import inspect
+import os
 import re
 
 import pytest
 
 from d3po import errors
-from d3po.errors import D3POError, RunEndedError, UserError
+from d3po.cli import main
+from d3po.errors import D3POError, RunEndedError, StorageError, UserError
 
 
 def drawn_tree() -> dict[str, str | None]:
@@ -48,3 +51,55 @@ def test_exit_code_says_whether_the_user_can_mend_it(error: type[D3POError]) -> 
 @pytest.mark.parametrize("error", defined_classes().values(), ids=lambda error: error.__name__)
 def test_every_error_says_what_it_means(error: type[D3POError]) -> None:
     assert (error.__doc__ or "").strip().endswith(".")
+
+
+@pytest.mark.parametrize("number", errors.REMEDIES, ids=errno.errorcode.get)
+def test_what_the_machine_refuses_is_one_line_with_a_remedy(number: int) -> None:
+    refused = StorageError.of(OSError(number, "whatever", "/a/file"))
+    assert str(refused) == f"/a/file: {os.strerror(number)}; {errors.REMEDIES[number]}"
+    assert (
+        str(StorageError.of(OSError(number, "whatever"), "cannot write x"))
+        == f"cannot write x: {os.strerror(number)}; {errors.REMEDIES[number]}"
+    )
+
+
+def test_a_library_that_tells_the_number_in_words_is_understood() -> None:
+    said = Exception("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert str(StorageError.of(said)) == f"No space left on device; {errors.REMEDIES[errno.ENOSPC]}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError("no number"), OSError(errno.EBADF, "a mistake"), OSError(errno.ENOENT, "nowhere, but where?"), ValueError("28")],
+    ids=repr,
+)
+def test_a_mistake_is_not_blamed_on_the_machine(error: Exception) -> None:
+    assert StorageError.of(error) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "error: No space left on device; free some space"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/file"), 2, "error: /a/file: Permission denied; free some space or mend"),
+        (MemoryError(), 2, "error: memory is full; docs/memory.md"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory\nmore"), 2, "error: memory is full ([enf"),
+        (RuntimeError("a mistake"), 1, "error: RuntimeError: a mistake (--debug shows where)"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), 1, "error: ConnectionRefusedError: [Errno 111] refused (--debug shows where)"),
+        (errors.RunEndedError("ended"), 0, "error: ended"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_whatever_a_command_ends_in_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, code: int, said: str
+) -> None:
+    def fail(*arguments: object, **named: object) -> None:
+        raise error
+
+    monkeypatch.setattr("d3po.cli.app.app", fail)
+    monkeypatch.setattr("sys.argv", ["d3po", "run", "x"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(said)

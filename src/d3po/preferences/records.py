@@ -44,6 +44,8 @@ class ImageRecord:
     """Its row in the shard's batch dimension."""
     path: str
     """The PNG, relative to the run folder."""
+    sha256: str
+    """Hash of the PNG's bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)

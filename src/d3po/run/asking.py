@@ -89,6 +89,8 @@ def _images_of_questions(bench: Workbench, round: int, prompt: int, ids: list[in
 
 def _show(bench: Workbench, round: int, wanted: int, seen: int, bar: Bar, remark: str) -> int:
     votes = min(bench.store.votes.count(round=round, purpose="train"), wanted)
+    if votes > seen:
+        bench.folder.remember(bench.store)
     bar.advance(votes - seen, remark)
     return votes
 

@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,26 +16,29 @@ from d3po.errors import CorruptFileError
 from d3po.preferences.store import PictureRecord
 from d3po.run.buckets import nearest_bucket
 from d3po.run.workbench import Workbench
+from d3po.storage.embeddings import SHOWN
+from d3po.storage.files import find_whole
+from d3po.storage.pictures import read_picture
 from d3po.storage.shards import Shard, writing_shard
 
 PICTURES_PER_SHARD = 64
 PICTURES_PER_CALL = 8
+REMEDY = "restore it from a copy, or import it again with `d3po votes import`"
 
 
 def encoded(bench: Workbench, pictures: Sequence[PictureRecord]) -> dict[int, tuple[Shard, int]]:
     """Shard and row of each picture's latent, by picture id; all pictures of a prompt are in one shard.
 
     Raises:
-        CorruptFileError: a picture's file is gone or cannot be read.
+        CorruptFileError: a picture's file is gone, not what was imported, or cannot be read.
     """
     found: dict[int, tuple[Shard, int]] = {}
     own = bench.policy.picture_size()
     with bench.narrator.bar("encoding pictures", total=len(pictures)) as bar:
         for (width, height), together in _parts(bench, pictures):
             size = (height, width) if width else own
-            shard = Shard(path=bench.folder.path / "encoded" / f"{_name(bench, together, size)}.safetensors")
-            if not shard.path.exists():
-                _encode(bench, together, shard, size)
+            directory, name = bench.folder.path / "encoded", _name(bench, together, size)
+            shard = Shard(path=find_whole(directory, name) or _encode(bench, together, directory / f"{name}.safetensors", size))
             found |= {picture.id: (shard, row) for row, picture in enumerate(together)}
             bar.advance(len(together))
     return found
@@ -71,23 +75,24 @@ def _name(bench: Workbench, pictures: Sequence[PictureRecord], size: tuple[int, 
     return hashlib.sha256("/".join(whole).encode()).hexdigest()[:32]
 
 
-def _encode(bench: Workbench, pictures: Sequence[PictureRecord], shard: Shard, size: tuple[int, ...]) -> None:
+def _encode(bench: Workbench, pictures: Sequence[PictureRecord], path: Path, size: tuple[int, ...]) -> Path:
+    """Encode the pictures into a shard like `path`, with the beginning of its SHA-256 behind its name."""
     latents = bench.encoding_fits.split(
         lambda rows: bench.policy.encode(torch.stack([_pixels(bench, picture, size) for picture in pictures[rows]])).cpu(),
         len(pictures),
         most=PICTURES_PER_CALL,
     )
     shape = tuple(latents.shape[1:])
-    shard.path.parent.mkdir(exist_ok=True)
-    with writing_shard(shard.path, num_steps=0, batch=len(pictures), latent_shape=shape, dtype=bench.config.sampling.stored) as writer:
+    with writing_shard(path, num_steps=0, batch=len(pictures), latent_shape=shape, dtype=bench.config.sampling.stored) as writer:
         writer.append(latents)
-        writer.finish()
+        digest = writer.finish()
+    return path.replace(path.with_stem(f"{path.stem}-{digest[:SHOWN]}"))
 
 
 def _pixels(bench: Workbench, picture: PictureRecord, size: tuple[int, ...]) -> Tensor:
     """(3, height, width) in [0, 1], cut to the middle and scaled to the model's size."""
-    with _opened(bench, picture) as opened:
-        fitted = ImageOps.fit(opened.convert("RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
+    opened = read_picture(bench.folder.path / picture.path, remedy=REMEDY, checksum=picture.sha256)
+    fitted = ImageOps.fit(opened.convert("RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1).float() / 255
 
 
@@ -99,4 +104,4 @@ def _opened(bench: Workbench, picture: PictureRecord) -> Generator[Image.Image, 
         with Image.open(path) as opened:
             yield opened
     except OSError as error:
-        raise CorruptFileError(f"picture {path} cannot be read ({error}); import it again with `d3po votes import`") from error
+        raise CorruptFileError(f"picture {path} cannot be read ({error}); {REMEDY}") from error

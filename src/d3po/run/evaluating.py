@@ -1,10 +1,10 @@
 """The evaluation phase: held-out prompts, fixed noise, the base model and the policy after each round."""
 
 import hashlib
-import json
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from d3po.errors import CorruptFileError
 from d3po.evaluation.pictures import checkerboard_energy, diversity
 from d3po.evaluation.win_rate import NO_CHANGE, Interval, win_rate
 from d3po.feedback.rewards.registry import load_reward
@@ -22,6 +23,8 @@ from d3po.run.learnt import judgements_learnt_from
 from d3po.run.sampling import png_bytes, sample_pictures
 from d3po.run.workbench import BASE, Workbench
 from d3po.storage.files import write_atomically
+from d3po.storage.pictures import read_picture
+from d3po.storage.records import read_record, write_record
 from d3po.training.reference import standing_in
 
 STREAM = "held-out"
@@ -55,17 +58,23 @@ def label_of(rounds: int) -> str:
 
 
 def evaluate(bench: Workbench, rounds: int) -> Evaluation:
-    """Sample held-out pictures of the policy after `rounds` rounds and measure them; done once, then read back."""
+    """Sample held-out pictures of the policy after `rounds` rounds and measure them; done once, then read back.
+
+    Raises:
+        CorruptFileError: what was measured before is damaged.
+    """
     path = bench.folder.evaluation(label_of(rounds))
     if path.exists():
         return read_evaluation(bench, rounds)
     settings, criteria = bench.config.evaluation, bench.criteria  # a judge that cannot be had is said so before pictures are made
     prompts = bench.folder.held_out()[: settings.prompts]
-    bench.stand_at(rounds)
-    with averaged(bench, rounds):
-        title = "base: evaluating" if rounds == 0 else f"round {rounds - 1}: evaluating"
-        pictures = sample_pictures(bench, prompts, settings.images_per_prompt, stream=STREAM, title=title)
-    _keep_pictures(bench, label_of(rounds), prompts, pictures)
+    pictures = _kept_pictures(bench, label_of(rounds))
+    if pictures is None:
+        bench.stand_at(rounds)
+        with averaged(bench, rounds):
+            title = "base: evaluating" if rounds == 0 else f"round {rounds - 1}: evaluating"
+            pictures = sample_pictures(bench, prompts, settings.images_per_prompt, stream=STREAM, title=title)
+        _keep_pictures(bench, label_of(rounds), prompts, pictures)
     scores = [
         [[reward(Image.fromarray(pixels), prompt) for reward in criteria] for pixels in row]
         for prompt, row in zip(prompts, pictures, strict=True)
@@ -79,7 +88,8 @@ def evaluate(bench: Workbench, rounds: int) -> Evaluation:
         "held_out_scores": _held_out_scores(bench, prompts, pictures),
         "subject_accuracy": accuracy,
     }
-    write_atomically(path, json.dumps(record, indent=1))
+    write_record(path, record)
+    bench.folder.remember(bench.store)
     return read_evaluation(bench, rounds)
 
 
@@ -88,16 +98,42 @@ def series_of(label: str) -> str:
     return f"held-out/{label}"
 
 
+def _kept_pictures(bench: Workbench, label: str) -> NDArray[np.uint8] | None:
+    """The pictures, if they were all made and recorded before and are whole; else None."""
+    settings = bench.config.evaluation
+    if len(bench.store.pictures.series(series_of(label))) < settings.prompts * settings.images_per_prompt:
+        return None
+    try:
+        return held_out_pictures(bench, label)
+    except CorruptFileError:
+        return None
+
+
 def _keep_pictures(bench: Workbench, label: str, prompts: list[str], pictures: NDArray[np.uint8]) -> None:
-    """Write the pictures, and record them so that people can be shown them."""
+    """Write the pictures, and record them so that people can be shown them.
+
+    Raises:
+        CorruptFileError: one was recorded before and has come out differently; nothing is written.
+    """
     directory = bench.folder.images(series_of(label))
+    recorded = {picture.path: picture.sha256 for picture in bench.store.pictures.series(series_of(label))}
     new: list[NewPicture] = []
+    contents: dict[Path, bytes] = {}
     for p, prompt in enumerate(bench.store.pictures.add_prompts(prompts)):
         for i, pixels in enumerate(pictures[p]):
-            path, content = directory / f"{p:03}-{i}.png", png_bytes(pixels)
-            write_atomically(path, content)
-            digest = hashlib.sha256(content).hexdigest()
-            new.append(NewPicture(prompt=prompt, number=i, path=bench.folder.relative(path), sha256=digest))
+            path = directory / f"{p:03}-{i}.png"
+            contents[path] = png_bytes(pixels)
+            picture = NewPicture(
+                prompt=prompt, number=i, path=bench.folder.relative(path), sha256=hashlib.sha256(contents[path]).hexdigest()
+            )
+            if recorded.get(picture.path, picture.sha256) != picture.sha256:
+                raise CorruptFileError(
+                    f"{path} was made again but differs from the recorded one (other torch version or machine?); restore it from a copy, or "
+                    "start a new run folder"
+                )
+            new.append(picture)
+    for path, content in contents.items():
+        write_atomically(path, content)
     bench.store.pictures.add_pictures(
         series=series_of(label), origin="evaluation", model=bench.config.model, policy=label, seed=bench.config.seed, pictures=new
     )
@@ -105,8 +141,7 @@ def _keep_pictures(bench: Workbench, label: str, prompts: list[str], pictures: N
 
 def read_evaluation(bench: Workbench, rounds: int) -> Evaluation:
     """An evaluation that was made earlier, its statistics computed anew from the kept scores and pictures."""
-    record = json.loads(bench.folder.evaluation(label_of(rounds)).read_text())
-    base = json.loads(bench.folder.evaluation(BASE).read_text())
+    record, base = read_scores(bench, label_of(rounds)), read_scores(bench, BASE)
     pictures, base_pictures = (held_out_pictures(bench, label) / 255 for label in (label_of(rounds), BASE))
     tuned_scores, base_scores = np.atleast_3d(record["scores"]), np.atleast_3d(base["scores"])
     accuracy, base_accuracy = record["subject_accuracy"], base["subject_accuracy"]
@@ -144,14 +179,39 @@ def _over_base(rounds: int, scores: NDArray[np.float64], base: NDArray[np.float6
     return win_rate(scores, base) if rounds else Interval(value=NO_CHANGE)
 
 
+def read_scores(bench: Workbench, label: str) -> dict[str, Any]:
+    """The kept record of an evaluation.
+
+    Raises:
+        CorruptFileError: it is gone or damaged.
+    """
+    return read_record(
+        bench.folder.evaluation(label), remedy=_measure_again(bench, label), needs=("comparisons", "scores", "subject_accuracy")
+    )
+
+
 def held_out_pictures(bench: Workbench, label: str) -> NDArray[np.uint8]:
-    """The kept evaluation pictures, (P, n, height, width, 3)."""
-    settings = bench.config.evaluation
-    directory = bench.folder.images(series_of(label))
-    rows = [
-        [np.asarray(Image.open(directory / f"{p:03}-{i}.png")) for i in range(settings.images_per_prompt)] for p in range(settings.prompts)
-    ]
-    return np.array(rows)
+    """The kept evaluation pictures, (P, n, height, width, 3).
+
+    Raises:
+        CorruptFileError: one is gone, damaged, or not the one that the database has the hash of.
+    """
+    prompts = range(bench.config.evaluation.prompts)
+    return np.array([[np.asarray(picture) for picture in row] for row in read_held_out(bench, label, prompts)])
+
+
+def read_held_out(bench: Workbench, label: str, prompts: Iterable[int]) -> Iterator[list[Image.Image]]:
+    """The kept evaluation pictures of the prompts of these numbers; as `held_out_pictures`."""
+    recorded = {picture.path: picture.sha256 for picture in bench.store.pictures.series(series_of(label))}
+    directory, remedy = bench.folder.images(series_of(label)), _measure_again(bench, label)
+    for p in prompts:
+        paths = [directory / f"{p:03}-{i}.png" for i in range(bench.config.evaluation.images_per_prompt)]
+        yield [read_picture(path, remedy=remedy, checksum=recorded.get(bench.folder.relative(path))) for path in paths]
+
+
+def _measure_again(bench: Workbench, label: str) -> str:
+    made = bench.folder.evaluation(label)
+    return f"restore it from a copy, or delete {made.relative_to(bench.folder.path)} and run `d3po run {bench.folder.path}`, which makes both anew"
 
 
 def subject_accuracy(pictures: NDArray[np.uint8], prompts: list[str]) -> float | None:

@@ -31,7 +31,7 @@ def compare_round(bench: Workbench, round: int) -> None:
 def measured(bench: Workbench, image: ImageRecord) -> tuple[float, ...]:
     """What the run's reward gives a sampled image, by criterion."""
     if image.id not in bench.scores:
-        bench.scores[image.id] = score_file(bench.criteria, bench.folder.path / image.path, image.prompt)
+        bench.scores[image.id] = score_file(bench.criteria, bench.folder.path / image.path, image.prompt, checksum=image.sha256)
     return bench.scores[image.id]
 
 

@@ -1,20 +1,21 @@
 """The run folder: where everything lies, and who may write there."""
 
-import json
+import hashlib
 import re
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from d3po.config import RunConfig, dump_config, load_config, override, without_old_zeros
-from d3po.errors import ConfigError, RunFolderError
-from d3po.preferences.store import Store
+from d3po.errors import ConfigError, CorruptFileError, RunFolderError
+from d3po.preferences.store import Store, Watermark
 from d3po.run.prompts import Say, read_prompts, require_new, said_shared, shared_prompts
-from d3po.storage.files import sha256, write_atomically
+from d3po.storage.files import read_bytes, write_atomically
+from d3po.storage.records import read_record, unseal, write_record
 from d3po.text import read_text
 
 CHANGEABLE: dict[str, bool | set[str]] = {
@@ -23,6 +24,9 @@ CHANGEABLE: dict[str, bool | set[str]] = {
 }
 """Settings that may change between two commands on one folder; all others decide what was already made."""
 
+RESTORE = "restore it from a copy, or start a new run folder"
+"""What to do about a file that nothing else can make anew."""
+MARK_REMEDY = "restore it from a copy; or see that the database is the run's own and complete, and delete the file, which is then made anew"
 PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@\s]+(?=@)|(?<=[?&])(password|sslpassword)=[^&\"\s]+")
 """In a database's URL: before its host, or as an option."""
 QUOTED = re.compile(r'"([^"\n]*)"')
@@ -39,6 +43,16 @@ class RunFolder:
     @property
     def config_path(self) -> Path:
         return self.path / "run.toml"
+
+    @property
+    def started(self) -> Path:
+        """The settings that everything made so far depends on."""
+        return self.path / "started.json"
+
+    @property
+    def watermark(self) -> Path:
+        """How far the database had come when the run last wrote it down."""
+        return self.path / "database.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -87,9 +101,8 @@ class RunFolder:
         return config
 
     def _require_unchanged(self, config: RunConfig) -> None:
-        frozen = self.path / "started.json"
-        if frozen.exists():
-            require_same(without_old_zeros(json.loads(frozen.read_text())), self._decisive(config), self.path)
+        if self.started.exists():
+            require_same(without_old_zeros(read_record(self.started, remedy=RESTORE)), self._decisive(config), self.path)
 
     def change(self, assignments: dict[str, str]) -> RunConfig:
         """Change settings in run.toml, given as dotted keys, and return the new config.
@@ -109,20 +122,54 @@ class RunFolder:
             ConfigError: the run is new, and some of its held-out prompts are training prompts too. Of a run that was begun with such ones it
                 is said.
         """
-        path = self.path / "started.json"
-        if not path.exists():
+        if not self.started.exists():
             require_new(self.prompts(), self.held_out())
-            write_atomically(path, json.dumps(self._decisive(config), indent=1))
+            write_record(self.started, self._decisive(config))
         elif shared := shared_prompts(self.prompts(), self.held_out()):
             say(f"warning: {said_shared(shared)}; this run's figures on held-out prompts flatter it")
 
     def _decisive(self, config: RunConfig) -> dict[str, Any]:
-        files = {"prompts.txt": sha256(self.path / "prompts.txt"), "held_out.txt": sha256(self.path / "held_out.txt")}
+        contents = {name: read_bytes(self.path / name, remedy=RESTORE) for name in ("prompts.txt", "held_out.txt")}
+        files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         return config.model_dump(mode="json", exclude=CHANGEABLE) | {"files": files}
 
     def store(self, url: str = "") -> Store:
-        """The run's database: `d3po.db` in the folder, or one elsewhere by its URL."""
-        return Store(url, key_file=self.path / "d3po.key") if url else Store.in_folder(self.path)
+        """The run's database: `d3po.db` in the folder, or one elsewhere by its URL.
+
+        Raises:
+            CorruptFileError: it is gone, or lacks what it held when the run last wrote down how far it had come.
+            StorageError: it cannot be opened.
+        """
+        mark = self._watermark()
+        may_be_new = mark is None and not self._is_trained()
+        store = (
+            Store(url, key_file=self.path / "d3po.key", may_be_new=may_be_new) if url else Store.in_folder(self.path, may_be_new=may_be_new)
+        )
+        lacks = store.lacks(mark) if mark else [] if may_be_new or store.watermark().image else ["pictures"]
+        if lacks:
+            store.close()
+            raise CorruptFileError(
+                f"the database {store.database.name} is not as this run left it: it lacks {' and '.join(lacks)} that it held before (is it an "
+                "older copy, a copy made without its -wal file, or another run's?); put the newest one back, together with the files of its name "
+                "and -wal or -shm that lay beside it; if it is lost, start a new run folder"
+            )
+        return store
+
+    def remember(self, store: Store) -> None:
+        """Write down how far the database has come, so that what lacks any of it is never taken for it."""
+        mark = store.watermark()
+        if mark != self._watermark():
+            write_record(self.watermark, asdict(mark))
+
+    def _watermark(self) -> Watermark | None:
+        """How far the database has come; None in a run that has not begun, or from before this was written down."""
+        if not self.watermark.exists():
+            return None
+        record = read_record(self.watermark, remedy=MARK_REMEDY, needs=("journal", "image", "vote"))
+        return Watermark(**{name: tuple(row) if row else None for name, row in record.items()})
+
+    def _is_trained(self) -> bool:
+        return any(self.checkpoints.glob("round-*-final-*.safetensors"))
 
     def public_settings(self) -> str:
         """run.toml without the password that a database's URL may hold and without folders of this machine: reports and model cards may be
@@ -146,11 +193,20 @@ class RunFolder:
         return list(dict.fromkeys(read_prompts(self.path / name)))
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All updates' metrics so far, oldest first; a line cut short by a kill is left out."""
+        """All updates' metrics so far, in order of round and update; a line cut short by a kill is left out.
+
+        Raises:
+            CorruptFileError: a line is damaged.
+        """
         if not self.metrics.exists():
             return []
-        complete = [line for line in self.metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        return [json.loads(line) for line in complete]
+        *complete, _ = read_bytes(self.metrics, remedy=RESTORE).split(b"\n")
+        remedy = "restore the file from a copy, or delete that line: the report then lacks its update"
+        lines = [
+            unseal(line, f"{self.metrics}, line {number},", remedy=remedy, needs=("round", "update"))
+            for number, line in enumerate(complete, start=1)
+        ]
+        return sorted(lines, key=lambda line: (line["round"], line["update"]))
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the folder for this process; see `locked`."""

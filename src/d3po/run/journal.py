@@ -1,6 +1,7 @@
 """What a run tells its dashboard: phases, updates, evaluations, alarms, each with what was spent since the entry before."""
 
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 from torch import nn
@@ -14,7 +15,8 @@ PhaseName = Literal["sampling", "rating", "judging", "training", "evaluating", "
 class RunJournal:
     """Writes to the store's journal; counts the network's rows and the seconds that pass."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Callable[[], Journal]) -> None:
+        """`journal` is asked for when there is something to write: who only counts rows needs no database."""
         self._journal = journal
         self._rows, self._times, self._since = 0, 1, time.monotonic()
 
@@ -34,7 +36,7 @@ class RunJournal:
     def write(self, kind: Literal["phase", "update", "evaluation", "alarm"], round: int | None, **body: Any) -> None:
         """An entry, with what was spent since the last."""
         spent = {"seconds": time.monotonic() - self._since, "network_rows": self._rows}
-        self._journal.write(kind, round, body | spent)
+        self._journal().write(kind, round, body | spent)
         self.forget()
 
     def forget(self) -> None:
@@ -43,7 +45,7 @@ class RunJournal:
 
     def phase_began(self, name: PhaseName, round: int) -> int | None:
         """When the round's phase was first begun, in ms since 1970; None if it never was."""
-        begun = (e.at for e in self._journal.read(kind="phase") if e.round == round and e.body.get("phase") == name)
+        begun = (e.at for e in self._journal().read(kind="phase") if e.round == round and e.body.get("phase") == name)
         return next(begun, None)
 
     def _count(self, _network: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from d3po.run.branching import branch_of
 from d3po.run.encoding import encoded
 from d3po.run.learnt import comparisons_learnt_from, held_out_votes, labels_learnt_from
 from d3po.run.workbench import Workbench
-from d3po.storage.files import sha256, write_atomically
+from d3po.storage.files import find_whole, write_atomically
 from d3po.storage.shards import Shard, open_shard
 from d3po.training.data import ImageLabels, PromptGroup
 from d3po.training.reference import reference_log_probs, standing_in
@@ -249,7 +249,5 @@ def reference_context(bench: Workbench, kind: str, references: References) -> Ab
 
 def _cached(shard: Shard) -> Tensor | None:
     """The kept reference log-probs, if their bytes are those whose hash the file's name carries; a damaged cache is made anew."""
-    for path in shard.path.parent.glob(f"{shard.path.stem}.reference-*.safetensors"):
-        if sha256(path).startswith(path.stem.rpartition("-")[2]):
-            return load_file(path)["log_probs"]
-    return None
+    path = find_whole(shard.path.parent, f"{shard.path.stem}.reference")
+    return None if path is None else load_file(path)["log_probs"]

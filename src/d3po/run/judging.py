@@ -88,7 +88,15 @@ def _ask(bench: Workbench, purse: Purse, pairs: list[PicturePair], round: int) -
 
 def _pictures(bench: Workbench, a: ImageRecord, b: ImageRecord) -> PicturePair:
     root = bench.folder.path
-    return PicturePair(prompt=a.prompt, image_a=a.id, image_b=b.id, path_a=root / a.path, path_b=root / b.path)
+    return PicturePair(
+        prompt=a.prompt,
+        image_a=a.id,
+        image_b=b.id,
+        path_a=root / a.path,
+        path_b=root / b.path,
+        checksum_a=a.sha256,
+        checksum_b=b.sha256,
+    )
 
 
 def _publish(bench: Workbench, round: int, behaved: Conduct, *, cost: float) -> None:

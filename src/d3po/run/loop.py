@@ -1,6 +1,5 @@
 """The round loop: sample, compare, train, evaluate, repeat. Every phase does only what is not done yet."""
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -14,13 +13,15 @@ from d3po.run.control import heed
 from d3po.run.evaluating import Evaluation, evaluate, label_of
 from d3po.run.feedback import compare_round
 from d3po.run.reporting import write_report
-from d3po.run.rollback import is_undone, roll_back
+from d3po.run.rollback import is_undone, roll_back, stand_undone
 from d3po.run.sampling import sample_round
 from d3po.run.spent import spent_in_all
 from d3po.run.training import train_round
 from d3po.run.workbench import Workbench
-from d3po.storage.files import write_atomically
+from d3po.storage.records import read_record, write_record
 from d3po.training.guards import check_evaluation, check_settings
+
+STOP_REMEDY = "restore it from a copy, or delete it: the run goes on where a guard stopped it, and is measured again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,7 @@ def _finish(bench: Workbench) -> None:
     bench.journal.phase("stopped" if stop else "done", None, stop.reason if stop else "")
     if stop:
         bench.narrator.say(f"stopped by a guard; the result is the policy after {stop.kept_rounds} rounds: {stop.reason}")
+    bench.folder.remember(bench.store)
     rounds = result_rounds(bench)
     bench.narrator.say(f"result after {rounds} rounds, held-out prompts: {summary(evaluate(bench, rounds))}")
     bench.narrator.say(f"report: {write_report(bench, rounds, stop.reason if stop else None)}")
@@ -90,7 +92,7 @@ def run_round(bench: Workbench, round: int) -> None:
         RunEndedError: somebody ended the run from the dashboard.
     """
     team = bench.team
-    if team.lead(partial(is_undone, bench, round)):
+    if team.lead(partial(stand_undone, bench, round)):
         return
     if bench.config.feedback.source != "imported":
         team.lead(partial(_enter, bench, "sampling", round))
@@ -194,9 +196,7 @@ def refuse(bench: Workbench, round: int, reason: str) -> None:
 
 def stop_at(bench: Workbench, *, kept_rounds: int, reason: str) -> None:
     """Record that the run ends here."""
-    write_atomically(
-        bench.folder.path / "stopped.json", json.dumps({"kept_rounds": kept_rounds, "reason": reason, "guards": _guards(bench)})
-    )
+    write_record(bench.folder.path / "stopped.json", {"kept_rounds": kept_rounds, "reason": reason, "guards": _guards(bench)})
 
 
 def read_stop(bench: Workbench) -> Stop | None:
@@ -204,7 +204,7 @@ def read_stop(bench: Workbench) -> Stop | None:
     path = bench.folder.path / "stopped.json"
     if not path.exists():
         return None
-    record = json.loads(path.read_text())
+    record = read_record(path, remedy=STOP_REMEDY, needs=("kept_rounds", "reason", "guards"))
     return Stop(kept_rounds=record["kept_rounds"], reason=record["reason"]) if record["guards"] == _guards(bench) else None
 
 

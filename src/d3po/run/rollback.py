@@ -1,12 +1,13 @@
 """Going back: a round that a guard refused is undone, and the run goes on from the policy before it, at half the learning rate."""
 
-import json
 from dataclasses import asdict, dataclass
 
+from d3po.run.folder import RESTORE
 from d3po.run.states import moving_average_in, save_state
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
-from d3po.storage.files import write_atomically
+from d3po.storage.files import read_bytes
+from d3po.storage.records import unseal, write_record
 
 CAUTION = 0.5
 """What each rollback leaves of the learning rate."""
@@ -18,17 +19,32 @@ class Rollback:
 
     round: int
     reason: str
+    update: int = 0
+    """Of the final checkpoint that holds the state the round began with; 0 in records from before this was kept: whichever there is."""
 
 
 def rollbacks(bench: Workbench) -> list[Rollback]:
-    """Those of the run, in order."""
+    """Those of the run, in order.
+
+    Raises:
+        CorruptFileError: the file that keeps them is damaged.
+    """
     path = bench.folder.path / "rollbacks.json"
-    return [Rollback(**record) for record in json.loads(path.read_text())] if path.exists() else []
+    if not path.exists():
+        return []
+    content = read_bytes(path, remedy=RESTORE)
+    if content.startswith(b"["):  # a bare list, from before records had hashes
+        content = b'{"rollbacks": ' + content + b"}"
+    return [Rollback(**each) for each in unseal(content, str(path), remedy=RESTORE, needs=("rollbacks",))["rollbacks"]]
 
 
 def is_undone(bench: Workbench, round: int) -> bool:
     """Whether the round's training does not stand."""
-    return any(each.round == round for each in rollbacks(bench))
+    return _undone(bench, round) is not None
+
+
+def _undone(bench: Workbench, round: int) -> Rollback | None:
+    return next((each for each in rollbacks(bench) if each.round == round), None)
 
 
 def caution(bench: Workbench, round: int) -> float:
@@ -39,11 +55,26 @@ def caution(bench: Workbench, round: int) -> float:
 def roll_back(bench: Workbench, round: int, reason: str) -> None:
     """Undo the round's training: its newest final checkpoint is the policy that it began with."""
     mine = [checkpoint.update for checkpoint in list_checkpoints(bench.folder.checkpoints) if checkpoint.round == round]
-    bench.moved(None)
-    bench.stand_at(round)
-    moving = moving_average_in(bench.finals()[round - 1].load()[0]) if round else None
-    save_state(bench, round, max(mine, default=0) + 1, final=True, moving=moving)
-    bench.moved(round + 1)
-    records = [asdict(each) for each in [*rollbacks(bench), Rollback(round=round, reason=reason)]]
-    write_atomically(bench.folder.path / "rollbacks.json", json.dumps(records, indent=1))
+    undone = Rollback(round=round, reason=reason, update=max(mine, default=0) + 1)
+    write_record(bench.folder.path / "rollbacks.json", {"rollbacks": [asdict(each) for each in [*rollbacks(bench), undone]]})
+    stand_undone(bench, round)
     bench.narrator.say(f"round {round} is undone; the next begins from the policy before it, at half the learning rate: {reason}")
+
+
+def stand_undone(bench: Workbench, round: int) -> bool:
+    """See that a round that was undone ends with the state that it began with; returns whether it was undone."""
+    undone = _undone(bench, round)
+    if undone is None:
+        return False
+    finals = [
+        checkpoint.update
+        for checkpoint in list_checkpoints(bench.folder.checkpoints)
+        if (checkpoint.round, checkpoint.final) == (round, True)
+    ]
+    if not (undone.update in finals or (finals and not undone.update)):
+        bench.moved(None)
+        bench.stand_at(round)
+        moving = moving_average_in(bench.finals()[round - 1].load()[0]) if round else None
+        save_state(bench, round, undone.update or 1, final=True, moving=moving)
+        bench.moved(round + 1)
+    return True

@@ -54,6 +54,7 @@ def _take_down(
             )
         if number not in recorded:
             _record(bench, round, number, shards[number], checksum)
+    bench.folder.remember(bench.store)
 
 
 def is_sampled(bench: Workbench, round: int) -> bool:
@@ -198,8 +199,7 @@ def _damaged(bench: Workbench, round: int) -> list[int]:
     """Numbers of the round's shards whose file, or one of whose pictures, is not what was written."""
     files = {record.id: [(record.path, record.checksum)] for record in bench.store.pictures.shards(round)}
     for image in bench.store.pictures.images(round):
-        picture = bench.store.pictures.picture(image.id)
-        files[image.shard_id].append((image.path, picture.sha256 if picture else ""))
+        files[image.shard_id].append((image.path, image.sha256))
     return [
         record.number
         for record in bench.store.pictures.shards(round)

@@ -2,22 +2,23 @@
 
 import hashlib
 import json
-import os
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 from torch import Tensor
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from d3po.run.control import heed
+from d3po.run.events import EventFile
 from d3po.run.judged import References, load_round, reference_context, share_references
-from d3po.run.rollback import caution
+from d3po.run.rollback import caution, stand_undone
 from d3po.run.states import moving_average_in, save_state
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
-from d3po.storage.files import write_atomically
+from d3po.storage.files import GrowingFile, write_atomically
+from d3po.storage.records import seal
 from d3po.training.evidence import Pictures
 from d3po.training.guards import check_round, check_update
 from d3po.training.reference import moving_average
@@ -31,11 +32,12 @@ def train_round(bench: Workbench, round: int) -> None:
         TrainingStoppedError: a guard stopped it, or a loss was not finite; earlier rounds' checkpoints stand.
         RunEndedError: somebody ended the run from the dashboard.
     """
-    if bench.trained_rounds() > round:
+    if bench.team.lead(partial(stand_undone, bench, round)) or bench.trained_rounds() > round:
         return
     first, references = _restore(bench, round)
     share_references(bench, round, references)
     groups, condition = bench.team.first(partial(load_round, bench, round, references))
+    bench.team.lead(lambda: bench.folder.remember(bench.store))  # before a checkpoint counts on the votes
     if isinstance(bench.trainer.reader, Pictures) and bench.trainer.needs.reference == "chosen":
         bench.trainer.reader.reference = partial(reference_context, bench, bench.config.objective.reference, references)
     if not groups:
@@ -80,47 +82,59 @@ def _end(bench: Workbench, round: int, updates: int, log: "MetricsLog | None", m
 
 
 class MetricsLog:
-    """metrics.jsonl and TensorBoard: one entry per update, none twice."""
+    """metrics.jsonl and TensorBoard: one entry per update, none twice. Where a round is trained again, later rounds' entries stay."""
 
     def __init__(self, bench: Workbench, round: int, first: int) -> None:
         self._bench, self._round, self._path = bench, round, bench.folder.metrics
-        earlier = bench.folder.read_metrics()
-        kept = [line for line in earlier if (line["round"], line["update"]) < (round, first)]
-        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._step = len(kept)
+        kept = [line for line in bench.folder.read_metrics() if line["round"] != round or line["update"] < first]
+        write_atomically(self._path, b"".join(_line(line) for line in kept))
+        self._step = sum((line["round"], line["update"]) < (round, first) for line in kept)
+        self._is_newest = self._step == len(kept)
         self.metrics: list[Metrics] = [{key: float(value) for key, value in line.items()} for line in kept if line["round"] == round]
 
     def __enter__(self) -> "MetricsLog":
-        self._file = self._path.open("a")
         tracking = self._bench.config.tracking
-        self._events = SummaryWriter(str(self._bench.folder.path / "tensorboard"), purge_step=self._step) if tracking.tensorboard else None
-        self._wandb = _start_wandb(self._bench) if tracking.wandb else None
+        with ExitStack() as opened:
+            self._file = opened.enter_context(closing(GrowingFile(self._path)))
+            self._events = None
+            if tracking.tensorboard:
+                events = EventFile(self._bench.folder.path / "tensorboard", purge_step=self._step if self._is_newest else None)
+                self._events = opened.enter_context(closing(events))
+            self._wandb = _start_wandb(self._bench) if tracking.wandb else None
+            if self._wandb:
+                opened.callback(self._wandb.finish)
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.sync()
-        self._file.close()
-        if self._events:
-            self._events.close()
-        if self._wandb:
-            self._wandb.finish()
+        with self._opened:
+            self.sync()
 
     def sync(self) -> None:
-        """Bring the lines to disk, as must happen before a checkpoint that counts on them."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Bring the lines to disk, as must happen before a checkpoint that counts on them.
+
+        Raises:
+            StorageError: the disk is full or fails.
+        """
+        self._file.sync()
 
     def write(self, update: Update, metrics: Metrics) -> None:
-        """Record one update."""
-        self._file.write(json.dumps({"round": self._round, "update": update.number, "epoch": update.epoch, **metrics}) + "\n")
-        self._file.flush()
+        """Record one update.
+
+        Raises:
+            StorageError: the disk is full or not writable.
+        """
+        self._file.append(_line({"round": self._round, "update": update.number, "epoch": update.epoch, **metrics}))
         self.metrics.append(metrics)
         if self._events:
-            for name, value in metrics.items():
-                self._events.add_scalar(f"train/{name}", value, self._step)
+            self._events.write({f"train/{name}": value for name, value in metrics.items()}, step=self._step)
         if self._wandb:
             self._wandb.log({f"train/{name}": value for name, value in metrics.items()}, step=self._step)
         self._step += 1
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(seal(record)).encode() + b"\n"
 
 
 def _restore(bench: Workbench, round: int) -> tuple[int, References]:

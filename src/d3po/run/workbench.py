@@ -64,7 +64,7 @@ class Workbench:
     @cached_property
     def journal(self) -> RunJournal:
         """What the run tells its dashboard."""
-        return RunJournal(self.store.journal)
+        return RunJournal(lambda: self.store.journal)
 
     @cached_property
     def criteria(self) -> tuple[Reward, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from d3po.storage.files import sha256, write_atomically
+from d3po.storage.files import find_whole, write_atomically
 
 SHOWN = 16
 """Hexadecimal digits of a hash in a name."""
@@ -25,10 +25,8 @@ class EmbeddingCache:
 
     def read(self, prompt: str) -> dict[str, Tensor] | None:
         """What was kept for the prompt, if anything."""
-        for path in self.directory.glob(f"{self._key(prompt)}-*.safetensors"):
-            if sha256(path).startswith(path.stem.rpartition("-")[2]):
-                return load_file(path)
-        return None
+        path = find_whole(self.directory, self._key(prompt))
+        return None if path is None else load_file(path)
 
     def write(self, prompt: str, rows: Mapping[str, Tensor]) -> None:
         """Keep a prompt's embedding."""

@@ -1,6 +1,5 @@
-"""Whole files or none: write to a temporary name, fsync, rename."""
+"""Whole files or none: write to a temporary name, fsync, rename. And bytes that are those that were written."""
 
-import errno
 import hashlib
 import os
 from collections.abc import Generator
@@ -8,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from d3po.errors import StorageError
+from d3po.errors import CorruptFileError, StorageError
 
 
 @contextmanager
@@ -30,10 +29,8 @@ def atomic_file(path: Path) -> Generator[BinaryIO, None, None]:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise StorageError(
-                f"cannot write {path}: {error.strerror}; free some space or mend the permissions and run the same command again"
-            ) from error
+        if isinstance(error, OSError) and (refused := StorageError.of(error, f"cannot write {path}")):
+            raise refused from error
         raise
 
 
@@ -41,6 +38,84 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a whole file at once; see `atomic_file`."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+class GrowingFile:
+    """A file that grows by whole pieces: a piece that the disk has no room for is not there at all.
+
+    Nothing is kept back in memory, so closing writes nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file to add to it, made if it is not there.
+
+        Raises:
+            StorageError: the machine does not let it be written.
+        """
+        self._path = path
+        with self._one_line():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+
+    def append(self, piece: bytes) -> None:
+        """Add a piece.
+
+        Raises:
+            StorageError: the disk is full or not writable; the file is as it was.
+        """
+        before = self._file.seek(0, os.SEEK_END)
+        try:
+            with self._one_line():
+                left = memoryview(piece)
+                while left:
+                    left = left[self._file.write(left) :]
+        except BaseException:
+            with suppress(OSError):
+                self._file.truncate(before)
+            raise
+
+    def sync(self) -> None:
+        """Bring to disk what was added.
+
+        Raises:
+            StorageError: the disk is full or fails.
+        """
+        with self._one_line():
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._file.close()
+
+    @contextmanager
+    def _one_line(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError.of(error, f"cannot write {self._path}") or error from error
+
+
+def read_bytes(path: Path, *, remedy: str, checksum: str | None = None) -> bytes:
+    """The bytes of a file, which are those whose SHA-256 is `checksum` if one is given.
+
+    Raises:
+        CorruptFileError: the file is gone, or its bytes are not those that were written; the message ends with `remedy`.
+        StorageError: the machine does not let it be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CorruptFileError(f"{path} is gone; {remedy}") from error
+    except OSError as error:
+        raise StorageError.of(error, f"cannot read {path}") or error from error
+    if checksum is not None and hashlib.sha256(content).hexdigest() != checksum:
+        raise CorruptFileError(f"{path} is not what was written: its SHA-256 is not the {checksum[:12]}... that was recorded; {remedy}")
+    return content
+
+
+def find_whole(directory: Path, name: str) -> Path | None:
+    """The file `NAME-HASH.safetensors` whose SHA-256 begins with the hash in its name; None if there is none, or only damaged ones."""
+    return next((path for path in directory.glob(f"{name}-*.safetensors") if sha256(path).startswith(path.stem.rpartition("-")[2])), None)
 
 
 def sha256(path: Path) -> str:

@@ -17,8 +17,9 @@ from typing import Literal
 
 from PIL import Image
 
-from d3po.errors import CorruptFileError, RewardError
+from d3po.errors import RewardError
 from d3po.feedback.rewards.catalogue import JUDGES, Reward
+from d3po.storage.pictures import SAMPLE_AGAIN, read_picture
 
 WEIGHTED, PARETO = "weighted:", "pareto:"
 NUMBER = r"-?(?:\d+\.?\d*|\.\d+)"
@@ -64,18 +65,14 @@ def annotator_kind(name: str) -> Literal["rule", "model"]:
     return "model" if any(JUDGES[each].kind == "model" for each in named & JUDGES.keys()) else "rule"
 
 
-def score_file(criteria: tuple[Reward, ...], path: Path, prompt: str) -> tuple[float, ...]:
-    """What the criteria give a picture on disk.
+def score_file(criteria: tuple[Reward, ...], path: Path, prompt: str, *, checksum: str | None = None) -> tuple[float, ...]:
+    """What the criteria give a picture on disk, whose SHA-256 is `checksum` if one is given.
 
     Raises:
-        CorruptFileError: the file is gone or no picture.
+        CorruptFileError: the file is gone, not what was written, or no picture.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return tuple(reward(image, prompt) for reward in criteria)
-    except OSError as error:
-        raise CorruptFileError(f"picture {path} cannot be read ({error}); make it again with `d3po sample RUN --repair`") from error
+    image = read_picture(path, remedy=SAMPLE_AGAIN, checksum=checksum)
+    return tuple(reward(image, prompt) for reward in criteria)
 
 
 def _weighted(name: str, say: Callable[[str], None]) -> Reward:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from d3po.errors import CorruptFileError
 from d3po.feedback.vision.asking import PROTOCOL
 from d3po.feedback.vision.reading import Opinion
-from d3po.storage.files import write_atomically
+from d3po.storage.records import read_record, write_record
 
 
 class VerdictCache:
@@ -24,15 +25,15 @@ class VerdictCache:
         self._directory, self._asked = directory, [PROTOCOL, model, criterion]
 
     def get(self, prompt: str, first: bytes, second: bytes) -> Opinion | None:
-        """The opinion on two pictures in this order; None if there is none, or none that can be read."""
+        """The opinion on two pictures in this order; None if there is none, or none that is what was written."""
         try:
-            return Opinion.model_validate_json(self._path(prompt, first, second).read_bytes())
-        except (FileNotFoundError, ValidationError):
+            return Opinion.model_validate(read_record(self._path(prompt, first, second), remedy="it is asked for again"))
+        except (CorruptFileError, ValidationError):
             return None
 
     def put(self, prompt: str, first: bytes, second: bytes, opinion: Opinion) -> None:
         """Keep an opinion."""
-        write_atomically(self._path(prompt, first, second), opinion.model_dump_json())
+        write_record(self._path(prompt, first, second), opinion.model_dump(mode="json"))
 
     def _path(self, prompt: str, first: bytes, second: bytes) -> Path:
         key = json.dumps([*self._asked, prompt, hashlib.sha256(first).hexdigest(), hashlib.sha256(second).hexdigest()])

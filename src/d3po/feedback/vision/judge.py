@@ -12,6 +12,8 @@ from d3po.feedback.vision.client import ChatClient
 from d3po.feedback.vision.reading import Opinion
 from d3po.preferences.agreement import Proportion
 from d3po.preferences.records import Answer
+from d3po.storage.files import read_bytes
+from d3po.storage.pictures import SAMPLE_AGAIN
 
 TURNED: dict[Choice, Choice] = {"first": "second", "second": "first", "tie": "tie"}
 """The same verdict, as it is said when the pictures have changed places."""
@@ -26,6 +28,9 @@ class PicturePair:
     image_b: int
     path_a: Path
     path_b: Path
+    checksum_a: str | None = None
+    """SHA-256 of the file that was written; None where nothing recorded it."""
+    checksum_b: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +98,7 @@ class VisionJudge:
 
         Raises:
             RewardError: the server fails or refuses, or the money is spent. What was answered until then is kept.
+            CorruptFileError: a picture is gone or not what was written.
         """
         with ThreadPoolExecutor(self.concurrency) as pool:
             futures = [pool.submit(self._judge, pair) for pair in pairs]
@@ -106,7 +112,8 @@ class VisionJudge:
         return [future.result() for future in futures]
 
     def _judge(self, pair: PicturePair) -> BothOrders:
-        a, b = pair.path_a.read_bytes(), pair.path_b.read_bytes()
+        a = read_bytes(pair.path_a, remedy=SAMPLE_AGAIN, checksum=pair.checksum_a)
+        b = read_bytes(pair.path_b, remedy=SAMPLE_AGAIN, checksum=pair.checksum_b)
         if a == b:
             return BothOrders(a_first="tie", b_first="tie")
         a_first, b_first = self._opinion(pair.prompt, a, b), self._opinion(pair.prompt, b, a)

@@ -3,11 +3,13 @@
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from d3po.errors import RewardError
 from d3po.feedback.vision.asking import ANSWER_TOKENS, request, words_of
+from d3po.storage.files import GrowingFile
 
 CHARACTERS_A_TOKEN = 4
 """Of English text, roughly."""
@@ -87,12 +89,15 @@ class Purse:
         return self._price.of(self._tokens)
 
     def pay(self, tokens: Tokens) -> None:
-        """Count what a call has cost."""
+        """Count what a call has cost.
+
+        Raises:
+            StorageError: the ledger cannot be written.
+        """
         with self._lock:
             self._tokens = self._tokens + tokens
-            self._ledger.parent.mkdir(parents=True, exist_ok=True)
-            with self._ledger.open("a") as file:
-                file.write(f"{tokens.read} {tokens.written}\n")
+            with closing(GrowingFile(self._ledger)) as file:
+                file.append(f"{tokens.read} {tokens.written}\n".encode())
 
     def require_money(self) -> None:
         """Before each call.
@@ -110,6 +115,6 @@ class Purse:
 def _payments(ledger: Path) -> Iterator[Tokens]:
     """The lines of a ledger; one cut short by a kill is left out."""
     if ledger.exists():
-        for line in ledger.read_text().splitlines():
+        for line in ledger.read_text(errors="replace").splitlines():
             if match := PAYMENT.fullmatch(line):
                 yield Tokens(read=int(match[1]), written=int(match[2]))

@@ -18,7 +18,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy import exc as sql
 from sqlalchemy.dialects import postgresql, sqlite
 
-from d3po.errors import StorageError
+from d3po.errors import CorruptFileError, StorageError
 from d3po.preferences import migrations
 from d3po.preferences.tables import Base
 
@@ -37,6 +37,12 @@ NETWORK_FILE_SYSTEMS = frozenset(
 )
 """File systems whose locks SQLite cannot trust; WAL needs memory shared between processes, which they do not have."""
 
+GONE = (
+    "the database {name} is gone or empty, but there is work that counts on it; put it back, together with the files of its name and -wal or -shm "
+    "that lay beside it; if it is lost, start a new run folder"
+)
+"""What is said of a database that has to be there."""
+
 COLLISIONS = frozenset({"40001", "40P01"})
 """PostgreSQL's codes for a serialization failure and a deadlock: the same transaction, tried again, goes through."""
 
@@ -51,12 +57,14 @@ class Database:
     Args:
         url: as SQLAlchemy writes it: `sqlite:////path/to/d3po.db` or `postgresql://user@host/name`; or one put together of parts.
         patience: seconds to wait for another process's lock, or for a server to answer.
+        may_be_new: whether it may be one that was never used; one that is not there yet is then made.
 
     Raises:
         StorageError: it cannot be opened, lies on a network file system, or was written by a newer d3po.
+        CorruptFileError: it is gone or empty, and may not be new.
     """
 
-    def __init__(self, url: str | URL, *, patience: float = 5.0) -> None:
+    def __init__(self, url: str | URL, *, patience: float = 5.0, may_be_new: bool = True) -> None:
         self.address = address_of(url) if isinstance(url, str) else url
         self.is_postgresql = self.address.get_backend_name() == "postgresql"
         self.file = None if self.is_postgresql else Path(str(self.address.database))
@@ -64,11 +72,13 @@ class Database:
         self.name = str(self.file or self.address.set(query={}).render_as_string(hide_password=True))
         if self.file is not None:
             refuse_network_file_system(self.file)
+            if not may_be_new and not _has_content(self.file):
+                raise CorruptFileError(GONE.format(name=self.name))
         self.engine = _engine(self.address, patience)
         self._turn = threading.RLock()
         self._clock, self._latest = threading.Lock(), 0
         try:
-            self._bring_to_head()
+            self._bring_to_head(may_be_new)
         except BaseException:
             self.close()
             raise
@@ -132,12 +142,19 @@ class Database:
             with connection.begin():
                 yield connection
 
-    def _bring_to_head(self) -> None:
+    def _bring_to_head(self, may_be_new: bool) -> None:
         with self.reading() as connection:
-            if migrations.revision_of(connection) == migrations.HEAD:
-                return
+            revision = migrations.revision_of(connection)
+        if revision == migrations.HEAD:
+            return
+        if revision is None and not may_be_new:
+            raise CorruptFileError(GONE.format(name=self.name))
         with self.transaction() as connection:
             migrations.upgrade(connection, name=self.name)
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def refuse_network_file_system(path: Path) -> None:

@@ -111,6 +111,7 @@ class Pictures:
                 ImageRow.shard_id,
                 ImageRow.row,
                 ImageRow.path,
+                ImageRow.sha256,
             )
             .join(PromptRow, PromptRow.id == ImageRow.prompt_id)
             .join(ShardRow, ShardRow.id == ImageRow.shard_id)

@@ -1,6 +1,5 @@
 """What the cells have shown: a row for each cell and round, read off their folders."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d3po.evaluation.comparison import Row
-from d3po.feedback.rewards.registry import load_criteria, score_file
+from d3po.feedback.rewards.registry import load_criteria
 from d3po.run.comparison.cells import Cell
-from d3po.run.evaluating import label_of, read_evaluation, series_of
+from d3po.run.evaluating import label_of, read_evaluation, read_held_out, read_scores
 from d3po.run.folder import RunFolder
 from d3po.run.loop import read_stop, result_rounds
 from d3po.run.progress import Narrator
 from d3po.run.rollback import is_undone
 from d3po.run.spent import Spent, spent_by_round
 from d3po.run.workbench import Workbench
-from d3po.storage.files import write_atomically
+from d3po.storage.records import read_record, write_record
 
 Scores = NDArray[np.float64]
 """(P prompts, n images) of one held-out set of pictures."""
@@ -95,27 +94,27 @@ class HeldOutReward:
     def scores(self, bench: Workbench, label: str) -> Scores:
         """Of the pictures that the evaluation of that label has made."""
         path = self._directory / f"{bench.folder.path.name}.json"
-        kept = json.loads(path.read_text()) if path.exists() else {}
+        kept = read_record(path, remedy="delete it: what it holds is measured again") if path.exists() else {}
         mine = kept.setdefault(self._name, {})
         if label not in mine:
             mine[label] = self._measured(bench, label)
-            write_atomically(path, json.dumps(kept, indent=1))
+            write_record(path, kept)
         return np.array(mine[label])
 
     def _measured(self, bench: Workbench, label: str) -> list[list[float]]:
-        directory, settings = bench.folder.images(series_of(label)), bench.config.evaluation
+        prompts = bench.folder.held_out()[: bench.config.evaluation.prompts]
+        pictures = read_held_out(bench, label, range(len(prompts)))
         return [
-            [sum(score_file(self._criteria, directory / f"{p:03}-{i}.png", prompt)) for i in range(settings.images_per_prompt)]
-            for p, prompt in enumerate(bench.folder.held_out()[: settings.prompts])
+            [sum(reward(picture, prompt) for reward in self._criteria) for picture in row]
+            for prompt, row in zip(prompts, pictures, strict=True)
         ]
 
 
-def picture_files(folder: RunFolder, rounds: int, prompts: int) -> list[Path]:
+def first_pictures(bench: Workbench, rounds: int, prompts: int) -> list[NDArray[np.uint8]]:
     """The first picture of each of the first held-out prompts, by the policy after so many rounds."""
-    directory = folder.images(series_of(label_of(rounds)))
-    return [directory / f"{p:03}-0.png" for p in range(prompts)]
+    return [np.asarray(row[0]) for row in read_held_out(bench, label_of(rounds), range(prompts))]
 
 
 def _trained_scores(bench: Workbench, rounds: int) -> Scores:
     """The scores that evaluation kept; of several criteria their sum, as `mean_score` reads them."""
-    return np.atleast_3d(json.loads(bench.folder.evaluation(label_of(rounds)).read_text())["scores"]).sum(axis=-1)
+    return np.atleast_3d(read_scores(bench, label_of(rounds))["scores"]).sum(axis=-1)

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
+from numpy.typing import NDArray
+from rich.console import Console
 
 from d3po.evaluation.comparison import Row, summaries, to_csv
 from d3po.evaluation.comparison_figures import learning_figure, picture_figure, trade_figure
@@ -15,9 +17,10 @@ from d3po.evaluation.comparison_page import LEARNING, PICTURES, TRADE, Chapter, 
 from d3po.evaluation.comparison_tables import Table, cost_table, difference_table, result_table
 from d3po.evaluation.drawing import png, svg
 from d3po.run.comparison.cells import Cell
-from d3po.run.comparison.results import picture_files
+from d3po.run.comparison.results import first_pictures, opened
 from d3po.run.comparison.spec import Spec, slug
 from d3po.run.folder import RunFolder
+from d3po.run.progress import Narrator
 from d3po.run.reporting import versions
 from d3po.storage.files import write_atomically
 
@@ -108,6 +111,11 @@ def _pictures(done: Sequence[Done]) -> Figure:
     seed = Counter(each.cell.seed for each in done).most_common(1)[0][0]
     shown = [each for each in done if each.cell.seed == seed]
     prompts = shown[0].cell.held_out[: shown[0].cell.config.evaluation.prompts][:SHOWN_PROMPTS]
-    before = {"base": picture_files(shown[0].folder, 0, len(prompts))}
-    after = {each.cell.label: picture_files(each.folder, each.rows[-1].rounds, len(prompts)) for each in shown}
-    return picture_figure(prompts, {label: [np.asarray(Image.open(path)) for path in files] for label, files in (before | after).items()})
+    before = {"base": _first_pictures(shown[0], 0, len(prompts))}
+    after = {each.cell.label: _first_pictures(each, each.rows[-1].rounds, len(prompts)) for each in shown}
+    return picture_figure(prompts, before | after)
+
+
+def _first_pictures(done: Done, rounds: int, prompts: int) -> list[NDArray[np.uint8]]:
+    with closing(opened(done.folder, Narrator(Console(quiet=True)))) as bench:
+        return first_pictures(bench, rounds, prompts)

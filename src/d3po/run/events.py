@@ -1,0 +1,62 @@
+"""TensorBoard's event file, written where it is called for.
+
+TensorBoard's own writer hands each event to a thread. What interrupts the caller in an unlucky moment leaves that thread's lock or queue held, and
+closing then waits for ever; and a full disk is told to nobody until much later. Training writes a few hundred bytes an update and needs no thread.
+"""
+
+import itertools
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue] - made when it is imported
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from d3po.storage.files import GrowingFile
+
+_NUMBERS = itertools.count()
+
+
+class EventFile:
+    """A new file of scalars in a folder that TensorBoard is pointed at.
+
+    Args:
+        directory: the folder, made if it is not there.
+        purge_step: TensorBoard forgets what earlier files say from this step on; None: nothing.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+
+    def __init__(self, directory: Path, *, purge_step: int | None) -> None:
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
+        self._file = GrowingFile(directory / name)
+        self._record(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if purge_step is not None:
+            self._record(Event(wall_time=time.time(), step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, scalars: Mapping[str, float], *, step: int) -> None:
+        """Add the values of one step.
+
+        Raises:
+            StorageError: the disk is full or not writable.
+        """
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._record(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._file.close()
+
+    def _record(self, event: Event) -> None:
+        RecordWriter(_Adding(self._file)).write(event.SerializeToString())
+
+
+class _Adding:
+    """A file as TensorBoard's record writer wants one, which writes a record at once."""
+
+    def __init__(self, file: GrowingFile) -> None:
+        self.write = file.append
