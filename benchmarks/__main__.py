@@ -23,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure speed and memory on this machine.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure, all if left out: {', '.join(MEASUREMENTS)}")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each figure (default: 5)")
+    parser.add_argument("--model", default="emoji", help="what is sampled and trained (default: the embedded one)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write everything measured to this file")
     arguments = parser.parse_args()
@@ -31,7 +32,7 @@ def main() -> None:
     if strangers:
         parser.error(f"there is no benchmark {strangers[0]!r}; there are {', '.join(MEASUREMENTS)}")
     torch.set_num_threads(arguments.threads)
-    figures = [figure for measure in chosen.values() for figure in measure(arguments.repeats)]
+    figures = [figure for measure in chosen.values() for figure in measure(arguments.repeats, arguments.model)]
     show(figures)
     if arguments.json:
         measured = [dataclasses.asdict(figure) | {"median": figure.median, "met": figure.met} for figure in figures]

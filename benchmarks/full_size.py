@@ -144,7 +144,8 @@ def bare_pass(bench: Workbench, groups: Sequence[PromptGroup], condition: Any, s
 
 def interleaved_cpu(ours: Callable[[], object], bare: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
     """Seconds of processor time, in turn, after one unmeasured call of each; others on the machine do not count."""
-    ours(), bare()
+    ours()
+    bare()
     pairs = [(cpu_seconds(ours), cpu_seconds(bare)) for _ in range(repeats)]
     return [a for a, _ in pairs], [b for _, b in pairs]
 

@@ -1,9 +1,9 @@
-"""What every benchmark uses: interleaved timing, a figure with its target, and a real run on the embedded model."""
+"""What every benchmark uses: interleaved timing, a figure with its target, and a real run."""
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,9 @@ from d3po.run.folder import create_run
 from d3po.run.progress import Narrator
 from d3po.run.prompts import choose_prompts
 from d3po.run.workbench import Workbench
+
+Measure = Callable[[int, str], "list[Figure]"]
+"""(repeats, model) -> figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 def interleaved(a: Callable[[], object], b: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
     """Seconds of a and of b, run in turn (a b a b ...) after one unmeasured call of each, so that a slow minute hits both."""
-    a(), b()
+    a()
+    b()
     times = [(seconds(a), seconds(b)) for _ in range(repeats)]
     return [first for first, _ in times], [second for _, second in times]
 
@@ -65,10 +69,10 @@ def ratio_figure(
 
 
 @contextmanager
-def opened_run(settings: dict[str, str]) -> Iterator[Workbench]:
+def opened_run(settings: dict[str, str], model: str) -> Generator[Workbench, None, None]:
     """A run of its own in a temporary folder; settings are dotted keys with TOML values."""
     prompts, held_out = choose_prompts(None, None, skip_empty=False)
-    config = override(RunConfig(), {"evaluation.prompts": "1", **settings}, where="benchmarks")
+    config = override(RunConfig(model=model), {"evaluation.prompts": "1", **settings}, where="benchmarks")
     with tempfile.TemporaryDirectory(prefix="d3po-benchmark-") as directory:
         folder = create_run(Path(directory) / "run", config, prompts=prompts, held_out=held_out)
         bench = Workbench(folder=folder, config=config, narrator=Narrator(Console(quiet=True)))

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring import Figure, interleaved, opened_run, ratio_figure
+from benchmarks.measuring import Figure, Measure, interleaved, opened_run, ratio_figure
 from d3po.diffusion.noise import NoiseStreams, seeded
 from d3po.diffusion.rollout import rollout
 from d3po.diffusion.schedule import NoiseSchedule
-from d3po.models.base import AbstractPolicy, Sampler, SamplerSettings
+from d3po.models.base import AbstractPolicy, Condition, Sampler, SamplerSettings
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler
 from d3po.run.sampling import sample_round
 from d3po.run.workbench import Workbench
@@ -37,27 +37,27 @@ SUBJECTS = {
 }
 
 
-def figures() -> dict[str, Callable[[int], list[Figure]]]:
+def figures() -> dict[str, Measure]:
     return {"batch": batch, "memory.large": partial(memory, "large"), "memory.emoji": partial(memory, "emoji"), "storage": storage}
 
 
-def batch(repeats: int) -> list[Figure]:
+def batch(repeats: int, model: str) -> list[Figure]:
     """K images of a prompt in one batched call a step, against one image at a time with the prompt encoded for each."""
-    with opened_run(SETTINGS) as bench:
+    with opened_run(SETTINGS, model) as bench:
         return [_batch(bench, count, repeats) for count in (4, 7)]
 
 
-def memory(subject: str, repeats: int) -> list[Figure]:
+def memory(subject: str, repeats: int, model: str) -> list[Figure]:
     """Peak memory of a sampling process with many steps over that of one with few."""
-    peaks = [(peak_of_child(subject, MANY), peak_of_child(subject, FEW)) for _ in range(repeats)]
+    peaks = [(peak_of_child(subject, MANY, model), peak_of_child(subject, FEW, model)) for _ in range(repeats)]
     many, few = [first for first, _ in peaks], [second for _, second in peaks]
     what = f"peak memory, T={MANY} / T={FEW}: {SUBJECTS[subject]}"
     return [ratio_figure(f"rollout_cost.memory.{subject}", what, many, few, target=1.05, labels=(f"T={MANY}", f"T={FEW}"), unit="MiB")]
 
 
-def storage(repeats: int) -> list[Figure]:  # noqa: ARG001
+def storage(repeats: int, model: str) -> list[Figure]:  # noqa: ARG001
     """Bytes of a shard over those of its K (T+1) latents; a count, so once is enough."""
-    with opened_run(SETTINGS) as bench:
+    with opened_run(SETTINGS, model) as bench:
         sample_round(bench, 0)
         stored = bench.folder.shard(0, 0).stat().st_size
         latents = 4 * (STEPS + 1) * torch.Size(bench.policy.latent_shape).numel() * 4
@@ -72,7 +72,7 @@ def draw(bench: Workbench, prompt: str, images: Sequence[int]) -> Tensor:
     latents = torch.stack([torch.randn(policy.latent_shape, generator=seeded("start", prompt, image)) for image in images])
     noise = NoiseStreams([("step", prompt, image) for image in images])
     steps = rollout(
-        lambda x_t, timesteps: policy.predict(x_t, timesteps, condition, replay.guidance).float(),
+        lambda x_t, timesteps: policy.predict(x_t, timesteps, condition, replay.guidance),
         replay.transition,
         replay.grid,
         latents,
@@ -84,9 +84,9 @@ def draw(bench: Workbench, prompt: str, images: Sequence[int]) -> Tensor:
     return latents
 
 
-def peak_of_child(subject: str, steps: int) -> float:
+def peak_of_child(subject: str, steps: int, model: str) -> float:
     """Peak resident MiB of a process that samples a shard."""
-    command = [sys.executable, "-m", "benchmarks.rollout_cost", subject, str(steps)]
+    command = [sys.executable, "-m", "benchmarks.rollout_cost", subject, str(steps), model]
     return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout)
 
 
@@ -98,12 +98,19 @@ class Still(AbstractPolicy):
         prediction_type="epsilon",
         spacing="trailing",
         steps_offset=0,
+        chained=True,
         clip_range=None,
         threshold_ratio=None,
         threshold_max=1.0,
     )
     latent_shape = (4, 64, 64)
-    network = nn.Linear(1, 1)
+
+    def __init__(self) -> None:
+        self._network = nn.Linear(1, 1)
+
+    @property
+    def network(self) -> nn.Module:
+        return self._network
 
     def encode_prompts(self, prompts: Sequence[str]) -> "Still":  # noqa: ARG002
         return self
@@ -114,11 +121,14 @@ class Still(AbstractPolicy):
     def sampler(self, settings: SamplerSettings) -> Sampler:
         return discrete_sampler(self.facts, settings)
 
-    def predict(self, x_t: Tensor, timesteps: Tensor, condition: object, guidance: float) -> Tensor:  # noqa: ARG002
+    def predict(self, x_t: Tensor, timesteps: Tensor, condition: Condition, guidance: float | Tensor) -> Tensor:  # noqa: ARG002
         return 0.1 * x_t
 
     def decode(self, latents: Tensor) -> Tensor:
         return torch.zeros(len(latents), 3, 8, 8)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def without_adapter(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -147,28 +157,29 @@ def _batch(bench: Workbench, count: int, repeats: int) -> Figure:
     return ratio_figure(f"rollout_cost.batch.k{count}", what, together, alone, target=0.60, labels=("together", "one by one"))
 
 
-def _sample(subject: str, steps: int) -> None:
-    torch.set_num_threads(1)
+def sample(subject: str, steps: int, model: str) -> None:
+    """Sample a round, as the child process does whose peak is read."""
     settings = SETTINGS | {"sampling.steps": str(steps)}
     if subject == "large":
         settings |= {"sampling.prompts_per_round": "16", "sampling.prompts_per_shard": "16"}
-    with opened_run(settings) as bench:
+    with opened_run(settings, model) as bench:
         if subject == "large":
             bench.policy = Still()
         sample_round(bench, 0)
 
 
-def _peak() -> float:
+def peak() -> float:
     """Peak resident MiB of this process; Linux's getrusage would count the parent's from before exec too, /proc does not."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / 2**20 if sys.platform == "darwin" else largest / 1024
 
 
 if __name__ == "__main__":
-    _sample(sys.argv[1], int(sys.argv[2]))
-    print(_peak())
+    torch.set_num_threads(1)
+    sample(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    print(peak())

@@ -1,19 +1,19 @@
 """What an update costs: ours, and the algorithm taken literally, on one network and the same recorded trajectories."""
 
-import copy
 import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import Figure, interleaved, opened_run, ratio_figure
+from benchmarks.measuring import Figure, Measure, interleaved, opened_run, ratio_figure
 from d3po.models.base import AbstractPolicy, Condition
+from d3po.objectives.base import PairObjective
 from d3po.run.feedback import compare_round
 from d3po.run.judged import References, load_round
 from d3po.run.sampling import sample_round
@@ -43,7 +43,7 @@ ONE_STEP = torch.tensor([4])
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A sampled and compared round, the policy a little away from its reference, and a frozen deep copy of that reference."""
+    """A sampled and compared round, the policy a little away from its reference, and a second network that is that reference."""
 
     bench: Workbench
     groups: list[PromptGroup]
@@ -55,13 +55,13 @@ class Subject:
         return self.bench.trainer
 
 
-def figures() -> dict[str, Callable[[int], list[Figure]]]:
+def figures() -> dict[str, Measure]:
     return {"pair": pair, "prompt": prompt, "overhead": overhead}
 
 
-def pair(repeats: int) -> list[Figure]:
+def pair(repeats: int, model: str) -> list[Figure]:
     """K=2: one pair, at 8 timesteps in one network call, and at one timestep alone."""
-    with prepared() as subject:
+    with prepared(model) as subject:
         group = [first_images(subject.groups[0], 2)]
         check_same_gradient(subject, group)
         return [
@@ -73,18 +73,18 @@ def pair(repeats: int) -> list[Figure]:
         ]
 
 
-def prompt(repeats: int) -> list[Figure]:
+def prompt(repeats: int, model: str) -> list[Figure]:
     """K=7: all 21 pairs of a prompt at one timestep."""
-    with prepared() as subject:
+    with prepared(model) as subject:
         group = [subject.groups[0]]
         assert len(group[0].pairs) == 21, f"{21 - len(group[0].pairs)} of 21 pairs are ties"
         what = "time per prompt, K=7, all 21 pairs, one timestep / literal"
         return [_against_literal(subject, group, ONE_STEP, repeats, "step_cost.prompt", what, target=0.10)]
 
 
-def overhead(repeats: int) -> list[Figure]:
+def overhead(repeats: int, model: str) -> list[Figure]:
     """What an update spends outside the network's forward and backward passes."""
-    with prepared() as subject:
+    with prepared(model) as subject:
         cases = {
             "default": ([first_images(group, 4) for group in subject.groups], "4 prompts, K=4, 8 timesteps (2 calls of 64 rows)"),
             "pair": ([first_images(subject.groups[0], 2)], "1 prompt, K=2, 8 timesteps (1 call of 16 rows)"),
@@ -93,19 +93,19 @@ def overhead(repeats: int) -> list[Figure]:
 
 
 @contextmanager
-def prepared() -> Iterator[Subject]:
+def prepared(model: str) -> Generator[Subject, None, None]:
     """Sample and compare a round of four prompts, seven images each."""
-    with opened_run(SETTINGS) as bench:
+    with opened_run(SETTINGS, model) as bench:
         sample_round(bench, 0)
         compare_round(bench, 0)
         groups, condition = load_round(bench, 0, References(start=None, moving=None))
-        reference = copy.deepcopy(bench.policy)
-        reference.network.requires_grad_(False)
+        reference = Workbench(folder=bench.folder, config=bench.config, narrator=bench.narrator)
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for parameter in bench.policy.trainable().values():
                 parameter.add_(1e-3 * torch.randn(parameter.shape, generator=generator))
-        yield Subject(bench=bench, groups=groups, condition=condition, reference=reference)
+        yield Subject(bench=bench, groups=groups, condition=condition, reference=reference.policy)
+        reference.close()
 
 
 def first_images(group: PromptGroup, count: int) -> PromptGroup:
@@ -117,7 +117,7 @@ def first_images(group: PromptGroup, count: int) -> PromptGroup:
         pairs=group.pairs[kept],
         targets=group.targets[kept],
         weights=group.weights[kept],
-        reference=group.reference[:, :count],
+        reference=None if group.reference is None else group.reference[:, :count],
     )
 
 
@@ -129,18 +129,18 @@ def literal_update(subject: Subject, groups: Sequence[PromptGroup], steps: Tenso
     (T+1, K, C, H, W)) are in memory.
     """
     bench, objective = subject.bench, subject.trainer.objective
+    assert isinstance(objective, PairObjective)
     subject.trainer.optimizer.zero_grad()
     for group in groups:
         latents, condition = trajectories[group.prompt], subject.condition.rows(torch.tensor([group.prompt]))
         for (a, b), target in zip(group.pairs.tolist(), group.targets, strict=True):
             for step in steps.split(1):
-                ratios = []
+                ratios: list[Tensor] = []
                 for image in (a, b):
                     x_t, x_next = latents[step, image, None], latents[step + 1, image, None]
-                    ratios.append(
-                        bench.replay.log_probs(bench.policy, x_t, x_next, step, condition)
-                        - bench.replay.log_probs(subject.reference, x_t, x_next, step, condition)
-                    )
+                    with torch.no_grad():
+                        before = bench.replay.log_probs(subject.reference, x_t, x_next, step, condition)
+                    ratios.append(bench.replay.log_probs(bench.policy, x_t, x_next, step, condition) - before)
                 objective(ratios[0], ratios[1], target.expand(1, 1)).mean().backward()
     torch.nn.utils.clip_grad_norm_(bench.policy.trainable().values(), bench.config.training.max_grad_norm)
     subject.trainer.optimizer.step()
@@ -175,9 +175,10 @@ class Watch:
     def __init__(self, trainer: Trainer) -> None:
         self.inside = 0.0
         self._trainer, self._started = trainer, math.nan
+        self._accelerator: Any = trainer.accelerator
 
     def __enter__(self) -> "Watch":
-        network, accelerator = self._trainer.policy.network, self._trainer.accelerator
+        network, accelerator = self._trainer.policy.network, self._accelerator
         self._handles = [network.register_forward_pre_hook(self._start), network.register_forward_hook(self._after_forward)]
         accelerator.backward, self._backward = self._watched_backward, accelerator.backward
         return self
@@ -185,7 +186,7 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
-        self._trainer.accelerator.backward = self._backward
+        self._accelerator.backward = self._backward
 
     def _start(self, *_: object) -> None:
         self._started = time.perf_counter()
@@ -216,7 +217,8 @@ def _against_literal(
 
 def _overhead(subject: Subject, groups: list[PromptGroup], repeats: int, name: str, what: str) -> Figure:
     subject.trainer.update(groups, subject.condition, ONE_STEP)
-    totals, shares = [], []
+    totals: list[float] = []
+    shares: list[float] = []
     for _ in range(repeats):
         start = time.perf_counter()
         with Watch(subject.trainer) as watch:

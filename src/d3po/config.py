@@ -27,6 +27,7 @@ from d3po.options import (
     SamplerKind,
     Spacing,
     StepWeighting,
+    Stored,
     Targets,
     TextEncoders,
     Weights,
@@ -104,7 +105,7 @@ class Sampling(Section):
     shared_start: bool = Field(default=True, description="all images of a prompt start from one x_T")
     prompts_per_round: Count = Field(default=16, description="prompts drawn for each round")
     prompts_per_shard: Count = Field(default=8, description="prompts sampled in one batched call and stored in one file")
-    stored: Literal["float32", "float16"] = Field(default="float32", description="precision of stored latents")
+    stored: Stored = Field(default="float32", description="precision of stored latents; float64 goes with `weights` of that precision")
 
 
 class Feedback(Section):
@@ -317,7 +318,9 @@ class RunConfig(Section):
     )
     parts: str = Field(default="", description="folder or hub id of a pipeline that lends a single-file model what its file lacks")
     weights: Weights = Field(
-        default="float32", description="precision of the frozen weights; the adapter and the autoencoder stay in float32 whatever it is"
+        default="float32",
+        description="precision of the frozen weights; the adapter and the autoencoder are in float32 beside half precision. float64 makes all of "
+        "them so: a run of twice the size, to tell rounding from a fault",
     )
     arithmetic: Arithmetic = Field(
         default="weights",
@@ -366,7 +369,7 @@ class RunConfig(Section):
                 f"hardware.divide is {self.hardware.divide!r}, which divides frozen weights as they are stored; set adapter.method = 'lora', and "
                 "hardware.channels_last and hardware.compile to false"
             )
-        if self.adapter.method == "full" and self.weights != "float32":
+        if self.adapter.method == "full" and self.weights in ("bfloat16", "float16"):
             raise ValueError(
                 f"weights is {self.weights!r}, but adapter.method = 'full' trains them, and small updates vanish in half precision; "
                 "set it to 'float32', and training.mixed_precision to 'bf16' if memory is short"
@@ -375,6 +378,16 @@ class RunConfig(Section):
             raise ValueError(
                 "arithmetic is 'float32', which hardware.divide and training.mixed_precision contradict; "
                 "set it to 'weights', or hardware.divide and training.mixed_precision to 'no'"
+            )
+        if self.weights == "float64" and (
+            self.arithmetic != "weights"
+            or self.training.mixed_precision != "no"
+            or self.training.optimizer != "adamw"
+            or self.hardware.divide == "zero3"
+        ):
+            raise ValueError(
+                "weights is 'float64', which goes with no arithmetic = 'float32', training.mixed_precision, training.optimizer = 'adamw8bit' or "
+                "hardware.divide = 'zero3'; set those to 'weights', 'no', 'adamw' and 'no' or 'fsdp', or weights to 'float32'"
             )
         if self.feedback.choose == "adaptive" and (self.feedback.ask != "pair" or self.feedback.pairs_per_prompt == 0):
             raise ValueError(

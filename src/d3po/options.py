@@ -14,8 +14,11 @@ SamplerKind = Literal["model", "ddim", "euler_ancestral", "flow_sde"]
 GuidanceKind = Literal["model", "cfg", "embedded", "none"]
 """Classifier-free (two network rows an image), a number that the network takes as input, or none; `model` is what the network was made for."""
 
-Weights = Literal["float32", "bfloat16", "float16"]
+Weights = Literal["float32", "bfloat16", "float16", "float64"]
 """Precision of a model's frozen weights (names as in torch)."""
+
+Stored = Literal["float32", "float16", "float64"]
+"""Precision in which the latents of a trajectory are kept."""
 
 Arithmetic = Literal["weights", "float32"]
 """Precision of the denoiser's arithmetic: that of its frozen weights, or float32 whatever they are kept in."""

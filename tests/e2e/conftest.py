@@ -82,7 +82,7 @@ def d3po(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
 
 
-def d3po_process(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def d3po_process(*arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, check=False, env=environment())
 

@@ -15,11 +15,18 @@ SPACING = "trailing"
 """By which DDIMScheduler, like d3po, begins each step where the one before ended, whatever the model's own scheduler."""
 GUIDANCE = 3.0
 PROMPT = "a cat"
+ROUNDED = 1e-6
+"""How far flows may be apart: diffusers' scheduler rounds their latents, of sizes up to 4, to float32 in each of the steps."""
+
+
+def load(directory: Path) -> DiffusionPipeline:
+    """In float64."""
+    return DiffusionPipeline.from_pretrained(directory, local_files_only=True, dtype=torch.float64)
 
 
 def reloaded(family: str, base: Path, lora: Path) -> DiffusionPipeline:
     """The base model with the exported LoRA, loaded as diffusers' own documentation says (peft's, where diffusers has no loader)."""
-    pipeline = DiffusionPipeline.from_pretrained(base, local_files_only=True)
+    pipeline = load(base)
     if hasattr(pipeline, "load_lora_weights"):
         pipeline.load_lora_weights(lora.parent, weight_name=lora.name)
     else:
@@ -33,13 +40,16 @@ def quiet(pipeline: Any) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     if hasattr(pipeline.scheduler, "alphas_cumprod"):
         config = pipeline.scheduler.config
-        pipeline.scheduler = DDIMScheduler.from_config(config, clip_sample=config.get("clip_sample", False), timestep_spacing=SPACING)
+        scheduler = DDIMScheduler.from_config(config, clip_sample=config.get("clip_sample", False), timestep_spacing=SPACING)
+        scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()  # the same numbers, whose roots are then taken in float64
+        scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.double()
+        pipeline.scheduler = scheduler
     return pipeline
 
 
 def start(policy: AbstractPolicy) -> Tensor:
     """x_T of the one picture."""
-    return torch.randn(1, *policy.latent_shape, generator=torch.Generator().manual_seed(0))
+    return torch.randn(1, *policy.latent_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from d3po.run.training import train_round
 from d3po.run.workbench import Workbench
 from d3po.training.data import chunk_groups
 from tests.e2e.conftest import HELD_OUT, PROMPTS, SETTINGS, d3po
+from tests.precision import BOUND, IN_FLOAT64, assert_same
 from tests.tiny import parts, save_tiny
 
 OF_ONE_AREA = {"sampling.buckets": "[[8, 8], [16, 4], [4, 16]]"}
@@ -39,7 +40,9 @@ def configured(settings: dict[str, str], model: str = "emoji") -> RunConfig:
 
 def sampled(family: str, directory: Path, settings: dict[str, str]) -> Workbench:
     """The first round of a family's tiny pipeline, sampled and compared."""
-    config = configured(settings | {"adapter.targets": "attention"}, str(save_tiny(family, directory / "model", **PARTS.get(family, {}))))
+    config = configured(
+        settings | IN_FLOAT64 | {"adapter.targets": "attention"}, str(save_tiny(family, directory / "model", **PARTS.get(family, {})))
+    )
     folder = create_run(directory / "run", config, prompts=PROMPTS, held_out=HELD_OUT)
     bench = Workbench(folder=folder, config=config, narrator=Narrator())
     folder.mark_started(config)
@@ -64,10 +67,10 @@ def test_each_prompt_has_one_size_and_is_replayed_as_it_was_sampled(family: str,
     assert {group.latent_shape for group in groups} == set(bench.replay.samplers)
     for chunk in chunk_groups(groups, max_rows=64):
         ratios = bench.trainer.reader.read(chunk, condition, steps, (0, 0, 0)).log_ratio
-        torch.testing.assert_close(ratios, torch.zeros_like(ratios), rtol=0, atol=1e-4)
+        assert_same(ratios, torch.zeros_like(ratios))
     train_round(bench, 0)
     (line,) = bench.folder.read_metrics()
-    assert line["kl"] == pytest.approx(0, abs=1e-6)
+    assert line["kl"] == pytest.approx(0, abs=BOUND)
     bench.close()
 
 

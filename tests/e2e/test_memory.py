@@ -17,8 +17,9 @@ from d3po.run.training import train_round
 from d3po.run.workbench import Workbench
 from d3po.storage.shards import Shard
 from d3po.training.reference import reference_log_probs
+from tests.precision import IN_FLOAT64, assert_all_same, assert_same
 
-SHORT = {"training.epochs": "1", "training.learning_rate": "1e-4", "sampling.steps": "3", "sampling.prompts_per_round": "2"}
+SHORT = {"training.epochs": "1", "training.learning_rate": "1e-4", "sampling.steps": "3", "sampling.prompts_per_round": "2"} | IN_FLOAT64
 SPARING = {
     "hardware.text_encoders": "free",
     "hardware.decoding": "sliced",
@@ -82,10 +83,9 @@ def test_a_run_that_spares_memory_makes_the_same_pictures_and_updates(make_run: 
         memory_format=torch.channels_last
     )
     shards = [Shard(path=bench.folder.shard(0, 0)).latents(3) for bench in (plain, sparing)]
-    torch.testing.assert_close(shards[1], shards[0], rtol=0, atol=1e-5)
+    assert_same(shards[1], shards[0])
     assert len(list(sparing.folder.embeddings.iterdir())) == 3, "two prompts and the negative one"
-    for name, weight in plain.policy.trainable().items():
-        torch.testing.assert_close(sparing.policy.trainable()[name], weight, rtol=0, atol=1e-5)
+    assert_all_same(sparing.policy.state(), plain.policy.state())
 
 
 def test_the_reference_is_asked_and_pictures_are_encoded_in_halves_where_they_do_not_fit(
@@ -123,7 +123,7 @@ def test_the_reference_is_asked_and_pictures_are_encoded_in_halves_where_they_do
     for method in ("predict", "encode"):
         monkeypatch.setattr(bench.policy, method, cramped(getattr(bench.policy, method), 3))
     for halves, together in zip(made(), whole, strict=True):
-        torch.testing.assert_close(halves, together, rtol=0, atol=1e-5, equal_nan=True)
+        assert_same(halves, together)
     assert said(bench) == [
         "reference log-probs: 5 rows at a time do not fit into memory; going on with 3",
         "encoding: 6 rows at a time do not fit into memory; going on with 3",

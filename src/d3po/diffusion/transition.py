@@ -213,9 +213,14 @@ def noised(
 
 def dynamic_threshold(x0: Float[Tensor, " B *latent"], ratio: float, maximum: float) -> Float[Tensor, " B *latent"]:
     """Clip each sample to its own quantile of |x0| (kept within [1, maximum]) and rescale it to [-1, 1]."""
-    bound = torch.quantile(x0.flatten(1).abs().float(), ratio, dim=1).clamp(min=1.0, max=maximum)
+    bound = torch.quantile(at_least_float32(x0.flatten(1).abs()), ratio, dim=1).clamp(min=1.0, max=maximum)
     bound = over_latent(bound.to(x0.dtype), x0)
     return x0.clamp(-bound, bound) / bound
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision widened to float32; float32 and float64 as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def over_latent(values: Float[Tensor, " B"], latents: Float[Tensor, " B *latent"]) -> Float[Tensor, " B *ones"]:

@@ -80,7 +80,7 @@ class PolicySettings:
     parts: str = ""
     """The folder or hub id of a pipeline that lends a single-file model the parts which are not in its file."""
     weights: Weights = "float32"
-    """Precision of the frozen weights; the autoencoder's stay in float32, where some overflow in half precision."""
+    """Precision of the frozen weights; the autoencoder's are at least in float32, as some overflow in half precision."""
     arithmetic: Arithmetic = "weights"
     """Precision in which the denoiser computes."""
     decoding: Decoding = "whole"

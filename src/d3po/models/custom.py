@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from d3po.diffusion.flow import FlowSDE, flow_grid
 from d3po.diffusion.schedule import NoiseSchedule
+from d3po.diffusion.transition import at_least_float32
 from d3po.errors import ConfigError, ModelError
 from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, Sampler, SamplerSettings
 from d3po.models.interchange import StartingLora, stack_layers, start_from
@@ -102,7 +103,7 @@ class CustomPolicy(AbstractPolicy):
         if hasattr(self._module, "decode"):
             return self._module.decode(latents).clamp(0, 1)
         if len(self.latent_shape) == 3 and self.latent_shape[0] in (1, 3):
-            return (latents.float() / 2 + 0.5).clamp(0, 1).expand(-1, 3, -1, -1)
+            return (at_least_float32(latents) / 2 + 0.5).clamp(0, 1).expand(-1, 3, -1, -1)
         raise ModelError(
             f"samples of shape {list(self.latent_shape)} are no pictures; give {type(self._module).__name__} a method decode(samples) that draws them"
         )
@@ -141,7 +142,7 @@ class CustomPolicy(AbstractPolicy):
 
     def _called(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            return self._module.predict(x_t, timesteps, given.get("condition")).float()
+            return at_least_float32(self._module.predict(x_t, timesteps, given.get("condition")))
 
 
 def load_custom(name: str) -> nn.Module:

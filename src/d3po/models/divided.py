@@ -40,6 +40,7 @@ class _Backward:
     """The gradient of the last call's output follows."""
 
     shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 class DividedNetwork:
@@ -69,7 +70,7 @@ class DividedNetwork:
             if said is None:
                 return
             if isinstance(said, _Backward):
-                self._backward(torch.empty(said.shape, device=self._device))
+                self._backward(torch.empty(said.shape, dtype=said.dtype, device=self._device))
             else:
                 tensors = {name: torch.empty(shape, dtype=dtype, device=self._device) for name, (shape, dtype) in said.tensors.items()}
                 self._forward(said, tensors)
@@ -94,7 +95,7 @@ class DividedNetwork:
 
     def gradients(self, gradient: Tensor) -> list[Tensor]:
         """The adapter's gradient, given that of the last call's output; in the first process."""
-        self._told(_Backward(shape=tuple(gradient.shape)))
+        self._told(_Backward(shape=tuple(gradient.shape), dtype=gradient.dtype))
         return self._backward(gradient)
 
     def _forward(self, call: _Call, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from d3po.diffusion.transition import at_least_float32
 from d3po.errors import ModelError
 
 DOWN, UP = "lora_A.weight", "lora_B.weight"
@@ -102,7 +103,7 @@ def merge_layers(network: nn.Module, layers: dict[str, Tensor]) -> None:
         if weight is None or down is None or up is None or len(up) != len(weight) or down[0].numel() != weight[0].numel():
             raise ModelError(f"the LoRA's {name} fits no layer of {type(network).__name__}; it was made for another model")
         if factor.startswith("A"):
-            weight += (up.flatten(1).float() @ down.flatten(1).float()).view_as(weight).to(weight)
+            weight += (at_least_float32(up.flatten(1)) @ at_least_float32(down.flatten(1))).view_as(weight).to(weight)
 
 
 def stack_layers(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -113,7 +114,7 @@ def stack_layers(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[st
     stacked: dict[str, Tensor] = {}
     for module in sorted(_modules([*first, *second])):
         for factor, side in ((DOWN, 0), (UP, 1)):
-            parts = [lora[name].detach().float().cpu() for lora in (first, second) if (name := f"{module}.{factor}") in lora]
+            parts = [at_least_float32(lora[name].detach()).cpu() for lora in (first, second) if (name := f"{module}.{factor}") in lora]
             shape = parts[-1].shape
             parts = [part.reshape(*shape[:side], part.shape[side], *shape[side + 1 :]) for part in parts]  # 1x1 kernels may be matrices
             stacked[f"{module}.{factor}"] = torch.cat(parts, dim=side)
@@ -153,7 +154,7 @@ def _scaled(name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) 
     """A factor, alpha / rank folded into the second one: as a tensor beside it says it, else as a configuration does; 1 where neither does."""
     from peft.utils.other import get_pattern_key
 
-    match, value = FACTOR.fullmatch(name), tensors[name].float()
+    match, value = FACTOR.fullmatch(name), at_least_float32(tensors[name])
     if match is None or match["factor"] in ("down", "A"):
         return value
     module, rank = match["module"], value.shape[1]

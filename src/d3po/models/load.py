@@ -50,7 +50,7 @@ def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int, settings:
 
 
 def load_pipeline(source: str, family: Family, *, parts: str = "", weights: Weights = "float32") -> Any:
-    """The diffusers pipeline, its autoencoder in float32 and all else in the precision asked for.
+    """The diffusers pipeline, in the precision asked for, but its autoencoder at least in float32.
 
     Pickles are never loaded, nor is a safety checker, which nothing here asks.
 
@@ -76,7 +76,8 @@ def _dtypes(weights: Weights) -> dict[str, Any]:
     """Precision of the parts by name; some autoencoders overflow in half precision."""
     import torch
 
-    return {"default": getattr(torch, weights), "vae": torch.float32}
+    dtype: torch.dtype = getattr(torch, weights)
+    return {"default": dtype, "vae": torch.promote_types(dtype, torch.float32)}
 
 
 def _be_quiet() -> None:

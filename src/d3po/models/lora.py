@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from d3po.diffusion.transition import at_least_float32
 from d3po.errors import ModelError
 
 ADAPTER = "d3po"
@@ -19,7 +20,7 @@ CONVOLUTIONS = ("conv1", "conv2")
 
 
 def attach_lora(network: nn.Module, *, rank: int, alpha: float, targets: str, seed: int) -> dict[str, nn.Parameter]:
-    """Freeze `network`, add a float32 LoRA, and return its parameters by name.
+    """Freeze `network`, add a LoRA in float32 (float64, where the network is), and return its parameters by name.
 
     Raises:
         ModelError: the network has no module of the kind asked for.
@@ -39,7 +40,7 @@ def attach_lora(network: nn.Module, *, rank: int, alpha: float, targets: str, se
     parameters = {name: p for name, p in network.named_parameters() if f".{ADAPTER}." in name}
     for parameter in parameters.values():
         parameter.requires_grad_(True)
-        parameter.data = parameter.data.float()
+        parameter.data = at_least_float32(parameter.data)
     return parameters
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Num
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from d3po.diffusion.transition import at_least_float32
 from d3po.errors import ConfigError
 from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, Sampler, SamplerSettings
 from d3po.models.interchange import StartingLora, stack_layers, start_from
@@ -133,14 +134,14 @@ class PipelinePolicy(AbstractPolicy):
         vae = self.pipeline.vae
         shift = getattr(vae.config, "shift_factor", None) or 0.0
         pictures = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor + shift).sample
-        return (pictures.float() / 2 + 0.5).clamp(0, 1)
+        return (at_least_float32(pictures) / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
     def encode(self, pictures: Float[Tensor, "B 3 height width"]) -> Float[Tensor, " B *latent"]:
         vae = self.pipeline.vae
         shift = getattr(vae.config, "shift_factor", None) or 0.0
         latents = vae.encode((2 * pictures - 1).to(vae.device, vae.dtype)).latent_dist.mode()
-        return (latents.float() - shift) * vae.config.scaling_factor
+        return (at_least_float32(latents) - shift) * vae.config.scaling_factor
 
     def without_adapter(self) -> AbstractContextManager[None]:
         if not self._has_adapter:
@@ -203,7 +204,7 @@ class PipelinePolicy(AbstractPolicy):
     def _called_here(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             inputs = {name: self._cast(value) for name, value in given.items()} | {"guidance": scale}
-            return _without_variance(self._network_output(self._cast(x_t), timesteps, inputs), x_t.shape[1]).float()
+            return at_least_float32(_without_variance(self._network_output(self._cast(x_t), timesteps, inputs), x_t.shape[1]))
 
     def _cast(self, value: Tensor) -> Tensor:
         """A network's input in the precision that it computes in."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from d3po.diffusion.transition import at_least_float32
 from d3po.errors import ModelError
 from d3po.models.peft_folder import save_peft_folder
 from d3po.models.pipeline import PipelinePolicy
@@ -38,7 +39,7 @@ class UnconditionalPolicy(PipelinePolicy):
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, " B *latent"]) -> Float[Tensor, "B 3 height width"]:
-        pictures = (latents.float() / 2 + 0.5).clamp(0, 1)
+        pictures = (at_least_float32(latents) / 2 + 0.5).clamp(0, 1)
         return pictures.expand(-1, 3, -1, -1) if pictures.shape[1] == 1 else pictures
 
     def encode(self, pictures: Float[Tensor, "B 3 height width"]) -> Float[Tensor, " B *latent"]:

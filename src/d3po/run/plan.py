@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import torch
+
 from d3po.config import RunConfig
 from d3po.run.counting import Shape, evaluated_images, sampled_rows, shape_of, work_of_round
 from d3po.run.probe import Probe, largest_shape, probe
@@ -52,7 +54,8 @@ def plan_run(bench: Workbench) -> Plan:
     without_gradient = sum(work.rows.sampling + work.rows.reference for work in works) + sampled_rows(config, shape, evaluated)
     training_rows = sum(work.rows.training for work in works)
     cost = probe_run(bench, shape)
-    latent_bytes = math.prod(largest_shape(bench)) * (4 if sampling.stored == "float32" else 2)
+    precision: torch.dtype = getattr(torch, sampling.stored)
+    latent_bytes = math.prod(largest_shape(bench)) * precision.itemsize
     return Plan(
         rounds=config.rounds,
         images_per_round=works[0].images,

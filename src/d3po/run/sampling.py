@@ -154,8 +154,8 @@ def _denoise(
 
         return bench.sampling_fits.split(part, len(x_t))
 
-    start = starts.to(policy.device)
     stored: torch.dtype = getattr(torch, bench.config.sampling.stored)
+    start = starts.to(policy.device, torch.promote_types(stored, starts.dtype))
     return rollout(predict, replay.transition, replay.grid, start, noise.draw, reduce=replay.reduce, stored=stored)
 
 

@@ -12,41 +12,42 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import torch
 from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
 
+from d3po.diffusion.transition import at_least_float32
 from d3po.errors import CorruptFileError
+from d3po.options import Stored
 from d3po.storage.files import atomic_file, sha256
 
-StoredDtype = Literal["float32", "float16"]
-_SAFETENSORS_DTYPE = {"float32": "F32", "float16": "F16"}
+_SAFETENSORS_DTYPE = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16"}
 
 
 class ShardWriter:
     """Appends the steps of one rollout; create it with `writing_shard`."""
 
-    def __init__(self, file: BinaryIO, *, num_steps: int, batch: int, latent_shape: tuple[int, ...], dtype: StoredDtype) -> None:
+    def __init__(self, file: BinaryIO, *, num_steps: int, batch: int, latent_shape: tuple[int, ...], dtype: Stored) -> None:
         self._file = file
         self._hash = hashlib.sha256()
         self._dtype = getattr(torch, dtype)
         # One table made in advance: a small tensor kept per step would lie between the freed large ones and pin the heap.
-        self._log_probs = torch.empty(num_steps, batch)
+        self._log_probs = torch.empty(num_steps, batch, dtype=torch.promote_types(self._dtype, torch.float32))
         self._latents, self._steps = 0, 0
         latent_bytes = (num_steps + 1) * batch * torch.Size(latent_shape).numel() * self._dtype.itemsize
         entries = {
             "latents": {
-                "dtype": _SAFETENSORS_DTYPE[dtype],
+                "dtype": _SAFETENSORS_DTYPE[self._dtype],
                 "shape": [num_steps + 1, batch, *latent_shape],
                 "data_offsets": [0, latent_bytes],
             },
             "log_probs": {
-                "dtype": "F32",
+                "dtype": _SAFETENSORS_DTYPE[self._log_probs.dtype],
                 "shape": [num_steps, batch],
-                "data_offsets": [latent_bytes, latent_bytes + 4 * num_steps * batch],
+                "data_offsets": [latent_bytes, latent_bytes + self._log_probs.nbytes],
             },
         }
         header = json.dumps(entries, separators=(",", ":")).encode()
@@ -77,7 +78,7 @@ class ShardWriter:
 
 @contextmanager
 def writing_shard(
-    path: Path, *, num_steps: int, batch: int, latent_shape: tuple[int, ...], dtype: StoredDtype
+    path: Path, *, num_steps: int, batch: int, latent_shape: tuple[int, ...], dtype: Stored
 ) -> Generator[ShardWriter, None, None]:
     """A writer whose file appears under `path` only when the block ends without an error."""
     with atomic_file(path) as file:
@@ -97,15 +98,15 @@ class Shard:
             return tuple(file.get_slice("latents").get_shape()[2:])
 
     def latents(self, step: int) -> Float[Tensor, " B *latent"]:
-        """x at position `step` of every image, 0 being x_T and T being x_0, as float32."""
+        """x at position `step` of every image, 0 being x_T and T being x_0, in float32, or float64 if so stored."""
         with safe_open(self.path, framework="pt") as file:
-            return file.get_slice("latents")[step].float()
+            return at_least_float32(file.get_slice("latents")[step])
 
     def clean(self) -> Float[Tensor, " B *latent"]:
-        """x_0 of every image, as float32."""
+        """x_0 of every image, in float32, or float64 if so stored."""
         with safe_open(self.path, framework="pt") as file:
             latents = file.get_slice("latents")
-            return latents[latents.get_shape()[0] - 1].float()
+            return at_least_float32(latents[latents.get_shape()[0] - 1])
 
     def log_probs(self) -> Float[Tensor, "T B"]:
         """log pi(x_{t-1} | x_t) of every step under the policy that sampled."""

@@ -138,7 +138,7 @@ class Pictures(Reader):
         x_t, target = self._replay.transition.noised(clean.repeat(count, *[1] * (clean.ndim - 1)), noise, timesteps)
         rows = condition.rows(prompt_rows(groups).repeat(count))
         before = self._of_reference(x_t, timesteps, rows)
-        prediction = self._replay.unguided(self._policy).predict(self._policy, x_t, timesteps, rows).float()
+        prediction = self._replay.unguided(self._policy).predict(self._policy, x_t, timesteps, rows)
         error = _mean_square(prediction - target).unflatten(0, (count, images))
         if before is None:
             return Evidence(log_ratio=-error)
@@ -155,7 +155,7 @@ class Pictures(Reader):
         if not self.compares:
             return None
         with self.reference():
-            return self._replay.unguided(self._policy).predict(self._policy, x_t, timesteps, rows).float()
+            return self._replay.unguided(self._policy).predict(self._policy, x_t, timesteps, rows)
 
     def progress(self, steps: Int[Tensor, " S"]) -> list[float]:
         timesteps = self._replay.transition.train_timesteps

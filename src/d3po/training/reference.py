@@ -31,7 +31,7 @@ def reference_log_probs(
     replay = replay.at(shard.latent_shape)
     trainable = replay.transition.stochastic(replay.grid)
     images = shard.latents(0).shape[0]
-    result = torch.full((len(replay.grid), images), torch.nan)
+    result = torch.full_like(shard.log_probs(), torch.nan)
 
     def of_step(step: int) -> Tensor:
         x_t, x_next, at = shard.latents(step), shard.latents(step + 1), torch.tensor([step])

@@ -43,7 +43,7 @@ class Replay:
         within = (timesteps >= low) & (timesteps <= high)
         everywhere = low <= self.grid.timesteps.min() and self.grid.timesteps.max() <= high
         scale = self.guidance if everywhere else torch.where(within, self.guidance, 1.0)
-        return policy.predict(x_t, timesteps, condition, scale).float()
+        return policy.predict(x_t, timesteps, condition, scale)
 
     def step(
         self, policy: AbstractPolicy, x_t: Float[Tensor, "S N *latent"], steps: Int[Tensor, " S"], condition: Condition

@@ -1,4 +1,6 @@
-"""The schedule of Stable Diffusion 1.5, and a network cheap enough to call a thousand times."""
+"""The schedule of Stable Diffusion 1.5, and a network cheap enough to call a thousand times; all in float64."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -6,6 +8,13 @@ from torch import Tensor
 
 from d3po.diffusion.schedule import NoiseSchedule, StepGrid, step_grid
 from d3po.diffusion.transition import DDIM
+from tests.precision import in_float64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def everything_in_float64() -> Iterator[None]:
+    with in_float64():
+        yield
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from d3po.diffusion.noise import NoiseStreams, seeded
 from d3po.diffusion.rollout import RolloutStep, rollout
 from d3po.diffusion.schedule import NoiseSchedule, StepGrid, step_grid
 from d3po.diffusion.transition import DDIM
+from tests.precision import assert_same
 
 SHAPE = (2, 4, 4)
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -22,7 +23,7 @@ def start(images: range) -> Tensor:
 
 def sample(predict: Predict, ddim: DDIM, grid: StepGrid, images: range) -> list[RolloutStep]:
     streams = NoiseStreams([("step", image) for image in images])
-    return list(rollout(predict, ddim, grid, start(images), streams.draw, reduce="mean"))
+    return list(rollout(predict, ddim, grid, start(images), streams.draw, reduce="mean", stored=torch.float64))
 
 
 def test_replay_recomputes_the_recorded_log_probs(ddim: DDIM, grid: StepGrid, predict: Predict) -> None:
@@ -32,7 +33,7 @@ def test_replay_recomputes_the_recorded_log_probs(ddim: DDIM, grid: StepGrid, pr
     for i, recorded in enumerate(steps):
         t, previous = grid.timesteps[i].expand(3), grid.previous[i].expand(3)
         replayed = ddim.step(predict(x_t, t), x_t, t, previous).log_prob(recorded.latents, reduce="mean")
-        torch.testing.assert_close(replayed, recorded.log_probs, rtol=0, atol=1e-6)
+        assert_same(replayed, recorded.log_probs)
         x_t = recorded.latents
 
 
@@ -40,8 +41,8 @@ def test_image_is_the_same_alone_and_in_a_batch_of_eight(ddim: DDIM, grid: StepG
     together = sample(predict, ddim, grid, range(8))
     for image in range(8):
         for both, alone in zip(together, sample(predict, ddim, grid, range(image, image + 1)), strict=True):
-            torch.testing.assert_close(both.latents[image], alone.latents[0], rtol=0, atol=1e-5)
-            torch.testing.assert_close(both.log_probs[image], alone.log_probs[0], rtol=0, atol=1e-5)
+            assert_same(both.latents[image], alone.latents[0])
+            assert_same(both.log_probs[image], alone.log_probs[0])
 
 
 def test_images_from_one_start_part_through_their_noise(ddim: DDIM, grid: StepGrid, predict: Predict) -> None:
@@ -70,7 +71,7 @@ def test_sum_is_the_mean_times_the_dimensions(ddim: DDIM, grid: StepGrid, predic
     def first(reduce) -> Tensor:
         return next(rollout(predict, ddim, grid, start(range(2)), NoiseStreams([(0,), (1,)]).draw, reduce=reduce)).log_probs
 
-    torch.testing.assert_close(first("sum"), first("mean") * torch.Size(SHAPE).numel())
+    assert_same(first("sum"), first("mean") * torch.Size(SHAPE).numel())
 
 
 def test_sampling_keeps_no_graph(ddim: DDIM, grid: StepGrid, predict: Predict) -> None:

@@ -95,6 +95,23 @@ def test_the_adapter_and_its_gradients_stay_in_float32(tmp_path: Path) -> None:
     assert any(parameter.grad.abs().sum() > 0 for parameter in policy.trainable().values())
 
 
+def test_in_float64_everything_is(tmp_path: Path) -> None:
+    """Frozen weights, adapter, gradients, text and pictures."""
+    policy = loaded("stable-diffusion", save_tiny("stable-diffusion", tmp_path), "float64")
+    assert {weight.dtype for weight in policy.network.parameters()} == {torch.float64}
+    assert {gradient.dtype for gradient in gradients(policy)} == {torch.float64}
+    assert policy.decode(torch.zeros(1, *policy.latent_shape)).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"arithmetic": "float32"}, {"training.mixed_precision": "bf16"}, {"training.optimizer": "adamw8bit"}, {"hardware.divide": "zero3"}],
+)
+def test_float64_is_refused_beside_what_computes_in_less(other: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=f"weights is 'float64', which .*{next(iter(other))}"):
+        override(RunConfig(), {"weights": "float64", **other}, where="--set")
+
+
 def test_weights_that_are_trained_must_be_float32() -> None:
     with pytest.raises(ConfigError, match=r"weights is 'bfloat16', but adapter\.method = 'full' trains them"):
         override(RunConfig(), {"weights": "bfloat16", "adapter.method": "full"}, where="--set")
