@@ -8,7 +8,7 @@
     |  |- RewardError                a reward or judge that cannot be found, or that failed
     |  |- RunFolderError             a run folder that is missing, taken, or of another run
     |  |- CorruptFileError           a file that is gone, or whose bytes are not those that were written
-    |  |- FormatError                a file of votes that is not what its format asks for
+    |  |- FormatError                a file of votes, or a picture, that is not what its format asks for
     |  |- StorageError               the disk is full or not writable, or the database is locked or away
     |  `- VoteError                  a question or an answer that makes no sense
     |     `- VoteConflictError       a vote's id that was used for another vote

@@ -47,6 +47,14 @@ def import_(
         typer.Option(help="Handle for judgements of nobody named; each further one of a pair becomes HANDLE#2. Default: import:NAME."),
     ] = None,
     kind: Annotated[str, typer.Option(help="Who judged, where the file does not say: human, model or rule.")] = "human",
+    question: Annotated[
+        str | None,
+        typer.Option(help="argilla: the question whose responses are read. Default: preference and ranking.", show_default=False),
+    ] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Leave records out that cannot be read, and say which. Default: stop before anything is written."),
+    ] = False,
 ) -> None:
     """Bring in pictures and votes. Pictures that the run has, with the same bytes and prompt, are recognised. Doing it again adds nothing."""
     from d3po.errors import ConfigError
@@ -55,9 +63,9 @@ def import_(
 
     if kind not in KINDS:
         raise ConfigError(f"--kind {kind}: it is one of {', '.join(KINDS)}")
-    whence = Source(format=format, path=source, images=images, name=name, annotator=annotator, kind=kind)
+    whence = Source(format=format, path=source, images=images, name=name, annotator=annotator, kind=kind, question=question)
     with _opened(run) as (folder, store):
-        _say_imported(import_votes(folder, store, whence, Narrator()))
+        _say_imported(import_votes(folder, store, whence, Narrator(), skip_bad=skip_bad))
 
 
 @votes.command("export", epilog="Example: `d3po votes export runs/mine --to votes.jsonl`")
@@ -153,8 +161,16 @@ def _opened(run: Path) -> "Generator[tuple[RunFolder, Store], None, None]":
 def _say_imported(done: "Imported") -> None:
     typer.echo(f"{done.new_votes} new votes, {done.known_votes} known before")
     typer.echo(f"{done.new_pictures} new pictures, {done.known_pictures} known before")
-    for reason, count in sorted(done.left_out.items()):
-        typer.echo(f"{count} votes left out: {reason}")
+    for line in done.left_out.lines():
+        typer.echo(line)
+    if done.bad:
+        typer.echo(
+            f"{done.bad} bad records left out" + (f", the first {len(done.first_bad)} of them:" if done.bad > len(done.first_bad) else ":")
+        )
+    for message in done.first_bad:
+        typer.echo(f"  {message}")
+    for what, count in sorted(done.passed_over.items()):
+        typer.echo(f"{count} {what}")
 
 
 def _say_statistics(found: "VoteStatistics") -> None:

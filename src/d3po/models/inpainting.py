@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from d3po.errors import ConfigError, ModelError
 from d3po.models.pipeline import PipelinePolicy
+from d3po.pictures import read_picture
 
 
 class InpaintingPolicy(PipelinePolicy):
@@ -55,16 +55,11 @@ class InpaintingPolicy(PipelinePolicy):
                 "an inpainting model needs a picture and a mask; name them by sampling.inpaint_image and sampling.inpaint_mask"
             )
         height, width = (side * pipeline.vae_scale_factor for side in size)
-        picture = pipeline.image_processor.preprocess(_opened(settings.inpaint_image, "RGB"), height=height, width=width)
-        mask = pipeline.mask_processor.preprocess(_opened(settings.inpaint_mask, "L"), height=height, width=width)
+        seen = read_picture(Path(settings.inpaint_image), "sampling.inpaint_image")
+        white = read_picture(Path(settings.inpaint_mask), "sampling.inpaint_mask").convert("L")
+        picture = pipeline.image_processor.preprocess(seen, height=height, width=width)
+        mask = pipeline.mask_processor.preprocess(white, height=height, width=width)
         vae = pipeline.vae
         around = vae.encode((picture * (mask < 0.5)).to(vae.device, vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
         self._fixed[size] = torch.cat([torch.nn.functional.interpolate(mask, size=size).to(around), around], dim=1)
         return self._fixed[size]
-
-
-def _opened(path: str, mode: str) -> Image.Image:
-    try:
-        return Image.open(Path(path)).convert(mode)
-    except (OSError, UnidentifiedImageError) as error:
-        raise ConfigError(f"{path} cannot be read as a picture: {error}") from error

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from d3po.errors import FormatError, RunFolderError
 from d3po.preferences.agreement import Agreement, AnnotatorReport, Proportion, agreement, report_annotators
@@ -11,8 +12,8 @@ from d3po.preferences.conversion import pair_judgements
 from d3po.preferences.exporting import export_items
 from d3po.preferences.formats import find_format
 from d3po.preferences.formats.base import Reading, Written
-from d3po.preferences.formats.neutral import ImportedJudgement, Item
-from d3po.preferences.importing import Destination, Imported, import_items, import_name
+from d3po.preferences.formats.neutral import BadRecord, ImportedJudgement, Item, clean_handle
+from d3po.preferences.importing import Destination, Imported, import_items, import_name, rehearse
 from d3po.preferences.ranking import GoldRecord, Reliability, reliabilities
 from d3po.preferences.records import AnnotatorKind, NewQuestion, Purpose, Vote
 from d3po.preferences.store import Annotator, Store
@@ -20,11 +21,16 @@ from d3po.run.folder import RunFolder
 from d3po.run.progress import Bar, Narrator
 from d3po.text import fold
 
+Told = TypeVar("Told", Item, Item | BadRecord)
+
 MANY = 1_000_000
 """People who may be asked a gold question: everybody."""
 
 OWN = "jsonl"
 """The format that keeps every event."""
+
+LONGEST_ANONYMOUS = 56
+"""Characters of the handle of nobody named, which leaves room for a number behind it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,26 +59,66 @@ class Source:
     annotator: str | None = None
     """Handle for judgements of nobody named; by default import:NAME."""
     kind: AnnotatorKind = "human"
+    question: str | None = None
+    """The question whose answers are read, where the format's records answer several."""
 
 
-def import_votes(folder: RunFolder, store: Store, source: Source, narrator: Narrator) -> Imported:
-    """Bring in a file's pictures and votes.
+def import_votes(folder: RunFolder, store: Store, source: Source, narrator: Narrator, *, skip_bad: bool = False) -> Imported:
+    """Bring in a file's pictures and votes. Everything is read and checked before anything is written.
+
+    Args:
+        folder: of the run that takes.
+        store: of the run that takes.
+        source: where the votes come from.
+        narrator: shows the progress.
+        skip_bad: whether bad records are left out; else one of them stops the import, and nothing is written.
 
     Raises:
-        FormatError: the file is not what its format asks for.
+        FormatError: the file is not what its format asks for, has bad records that are not to be left out, or no votes.
     """
     kind, name = find_format(source.format), source.name or import_name(source.path)
     if import_name(Path(f"{name}.x")) != name:
         raise FormatError(f"the name {name!r} has something other than letters, digits, '.', '_' and '-', or more than 40 of them")
     if not source.path.exists():
         raise FormatError(f"{source.path} is not there")
+    if source.question is not None and not kind.has_questions:
+        raise FormatError(f"--question {source.question}: records of the format {source.format} answer one question")
     anonymous = source.annotator or f"import:{name}"
+    if clean_handle(anonymous) != anonymous or len(anonymous) > LONGEST_ANONYMOUS:
+        raise FormatError(
+            f"--annotator {anonymous!r}: a handle has 1 to {LONGEST_ANONYMOUS} printable characters, and is no e-mail address"
+        )
     images = source.images or (source.path if source.path.is_dir() else source.path.parent)
-    reading = Reading(source=source.path, images=images, annotator=anonymous)
     to = Destination(
         store=store, root=folder.path, name=name, kind=source.kind, anonymous=anonymous, held_out=frozenset(map(fold, folder.held_out()))
     )
-    return _take(kind.read(reading), to, narrator, f"importing {source.format}", kind.count(source.path))
+
+    def reading() -> Reading:
+        return Reading(source=source.path, images=images, annotator=anonymous, question=source.question)
+
+    first = reading()
+    with narrator.bar(f"checking {source.format}", kind.count(source.path)) as bar:
+        expected = rehearse(_counted(kind.read(first), bar), to)
+    _refuse(expected, source, first, kind.expects, skip_bad=skip_bad)
+    with narrator.bar(f"importing {source.format}", expected.new_votes) as bar:
+        done = import_items(_counted(kind.read(reading()), bar), to)
+    if done.left_out.counts and not done.new_votes + done.known_votes:
+        raise FormatError(f"{source.path}: no vote was imported; {'; '.join(done.left_out.lines())}")
+    return replace(done, passed_over=first.passed_over)
+
+
+def _refuse(found: Imported, source: Source, reading: Reading, expects: str, *, skip_bad: bool) -> None:
+    """Stop an import before anything is written, if it has bad records or no votes."""
+    remedy = f"nothing was imported; mend {'it' if found.bad == 1 else 'them'}, or pass --skip-bad to leave {'it' if found.bad == 1 else 'them'} out"
+    if found.bad == 1 and not skip_bad:
+        raise FormatError(f"{found.first_bad[0]}; {remedy}")
+    if found.bad and not skip_bad:
+        raise FormatError(f"{source.path}: {found.bad} records are bad, the first of them: {found.first_bad[0]}; {remedy}")
+    if not found.new_votes:
+        passed = [f"{count} {what}" for what, count in sorted(reading.passed_over.items())]
+        bad = [f"{found.bad} bad records, the first of them: {found.first_bad[0]}"] if found.bad else []
+        why = "; ".join([*bad, *passed, *found.left_out.lines()]) or "it has no such records"
+        raise FormatError(f"{source.path}: no votes to import, so nothing was: {source.format} reads {expects}; {why}")
 
 
 def export_votes(
@@ -113,8 +159,9 @@ def merge_votes(folder: RunFolder, store: Store, other: str, narrator: Narrator)
     try:
         items = export_items(giver, folder.path, events=True, pictures=False)
         held_out = frozenset(map(fold, folder.held_out()))
-        to = Destination(store=store, root=folder.path, name="merge", take_pictures=False, held_out=held_out)
-        return _take(items, to, narrator, "merging", None)
+        to = Destination(store=store, root=folder.path, name="merge", take_pictures=False, held_out=held_out, trusted=True)
+        with narrator.bar("merging", None) as bar:
+            return import_items(_counted(items, bar), to)
     finally:
         giver.close()
 
@@ -164,12 +211,7 @@ def _left(votes: Iterable[Vote]) -> Proportion:
     return Proportion(count=sum(left), total=len(left))
 
 
-def _take(items: Iterator[Item], to: Destination, narrator: Narrator, title: str, total: int | None) -> Imported:
-    with narrator.bar(title, total) as bar:
-        return import_items(_counted(items, bar), to)
-
-
-def _counted(items: Iterable[Item], bar: Bar) -> Iterator[Item]:
+def _counted(items: Iterable[Told], bar: Bar) -> Iterator[Told]:
     for item in items:
         yield item
         if isinstance(item, ImportedJudgement):

@@ -26,7 +26,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 from d3po.config import RunConfig, override
-from d3po.errors import ConfigError, ModelError
+from d3po.errors import ConfigError, FormatError, ModelError
 from d3po.models import pixart
 from d3po.models.base import PolicySettings, SamplerSettings
 from d3po.models.families import FAMILIES, family_of, named, table
@@ -188,11 +188,15 @@ def test_starts_stand_in_for_prompts() -> None:
         ("stable-diffusion", PolicySettings(guidance="embedded"), "takes no guidance as input"),
         ("stable-diffusion", PolicySettings(width=9), "must be multiples of 4"),
         ("inpainting", PolicySettings(), "needs a picture and a mask"),
-        ("inpainting", PolicySettings(inpaint_image="/no/such.png", inpaint_mask="/no/such.png"), "cannot be read as a picture"),
+        (
+            "inpainting",
+            PolicySettings(inpaint_image="/no/such.png", inpaint_mask="/no/such.png"),
+            "sampling.inpaint_image: cannot read /no/such.png",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_the_model_are_refused(tmp_path: Path, family: str, settings: PolicySettings, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises((ConfigError, FormatError), match=words):
         load_policy(str(save_tiny(family, tmp_path)), lora=LORA, seed=0, settings=settings)
 
 

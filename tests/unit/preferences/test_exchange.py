@@ -2,12 +2,13 @@
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from d3po.errors import CorruptFileError, FormatError, StorageError
+from d3po.errors import CorruptFileError, StorageError
 from d3po.preferences.conversion import comparisons_of
 from d3po.preferences.exporting import export_items
 from d3po.preferences.formats import FORMATS
@@ -90,7 +91,7 @@ def test_our_own_log_brings_votes_over_whole(make_store: MakeStore, tmp_path: Pa
     fill(giver)
     done = through("jsonl", giver, taker, tmp_path)
     assert told(taker) == told(giver)
-    assert (done.new_votes, done.known_votes, done.new_pictures, dict(done.left_out)) == (7, 0, 0, {})
+    assert (done.new_votes, done.known_votes, done.new_pictures, dict(done.left_out.counts)) == (7, 0, 0, {})
 
 
 def test_our_own_log_goes_into_postgresql_and_back(make_store: MakeStore, postgresql_url: str, tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_importing_again_adds_nothing(make_store: MakeStore, tmp_path: Path) -> 
     through("jsonl", giver, taker, tmp_path)
     before = told(taker)
     again = through("jsonl", giver, taker, tmp_path)
-    assert (again.new_votes, again.known_votes, dict(again.left_out)) == (0, 7, {})
+    assert (again.new_votes, again.known_votes, dict(again.left_out.counts)) == (0, 7, {})
     assert told(taker) == before
 
 
@@ -160,7 +161,7 @@ def test_merge_leaves_out_votes_on_pictures_that_are_not_here(make_store: MakeSt
     fill(giver)
     done = bring(taker, export_items(giver, root(giver), events=True, pictures=False), take_pictures=False)
     assert done.new_votes == 4  # two on cats 0 and 1; one on cats 1 and 2, and its withdrawal
-    assert dict(done.left_out) == {"of pictures that are not in the run": 3}
+    assert dict(done.left_out.counts) == {"of pictures that are not in the run": 3}
     assert taker.pictures.series("import/test") == []
 
 
@@ -170,7 +171,7 @@ def test_annotator_asked_the_same_in_both_runs_counts_once(make_store: MakeStore
         cats = ids(store)
         ask_and_vote(store, "ada", pair(cats[0], cats[1]), wins(cats[0]))
     done = through("jsonl", giver, taker, tmp_path)
-    assert dict(done.left_out) == {"the annotator was asked the same here": 1}
+    assert dict(done.left_out.counts) == {"the annotator was asked the same here": 1}
     assert taker.votes.count() == 1
 
 
@@ -261,7 +262,7 @@ def test_somebody_named_who_says_otherwise_later_keeps_the_first_word(make_store
     store = make_store("run")
     done = bring(store, stream([won(1, 2), won(3, 4), won(2, 1), won(1, 2)]))
     assert (done.new_votes, done.known_votes) == (2, 1)
-    assert sum(done.left_out.values()) == 1
+    assert done.left_out.counts.total() == 1
 
 
 def test_pictures_are_encoded_anew_and_stored_once(make_store: MakeStore) -> None:
@@ -292,21 +293,30 @@ def test_models_and_rules_are_not_taken_for_people(make_store: MakeStore) -> Non
     assert [(each.handle, each.kind) for each in store.people.annotators()] == [("gpt", "model")]
 
 
-def test_picture_known_by_a_hash_that_the_run_does_not_have_is_refused(make_store: MakeStore) -> None:
-    with pytest.raises(FormatError, match="given by its hash alone, but it is not in the run"):
-        bring(make_store("run"), [ImportedPicture(id=name(777), prompt="a cat", sha256=name(777))])
+def bad(done: Imported) -> str:
+    """What is wrong with the one bad record."""
+    (message,) = done.first_bad
+    assert done.bad == 1
+    return message
 
 
-def test_judgement_before_its_picture_is_refused(make_store: MakeStore) -> None:
-    with pytest.raises(FormatError, match="which did not come before it"):
-        bring(make_store("run"), [won(1, 2)])
+def test_picture_known_by_a_hash_that_the_run_does_not_have_is_bad(make_store: MakeStore) -> None:
+    done = bring(make_store("run"), [ImportedPicture(id=name(777), prompt="a cat", sha256=name(777), where="file, line 2, field file")])
+    assert bad(done).startswith("file, line 2, field file: the picture is given by its hash alone")
 
 
-def test_broken_picture_is_refused_and_nothing_of_its_batch_is_recorded(make_store: MakeStore) -> None:
+def test_judgement_before_its_picture_is_bad(make_store: MakeStore) -> None:
+    assert "which did not come before it" in bad(bring(make_store("run"), [won(1, 2)]))
+
+
+def test_broken_picture_is_named_and_only_its_votes_are_left_out(make_store: MakeStore) -> None:
     store = make_store("run")
-    with pytest.raises(FormatError, match="not a whole PNG"):
-        bring(store, [*stream([won(1, 2)]), picture_of(b"not a picture", "a cat")])
-    assert (store.votes.count(), store.pictures.series("import/test")) == (0, [])
+    broken = picture_of(b"not a picture", "a cat", where="file, line 3, field chosen")
+    about = replace(won(1, 2, where="file, line 3"), pictures=(broken.id, name(2)))
+    done = bring(store, [*stream([won(1, 2)]), broken, about])
+    assert bad(done) == "file, line 3, field chosen: not a whole PNG, JPEG or WebP picture (it begins with b'not a pi')"
+    assert done.left_out.lines() == ["1 votes left out: of pictures that cannot be read (first: file, line 3)"]
+    assert (done.new_votes, store.votes.count()) == (1, 1)
 
 
 def test_stream_longer_than_a_batch_is_taken_whole(make_store: MakeStore) -> None:

@@ -1,10 +1,12 @@
 """What all formats share: streams in and out, pictures beside files, and files that appear whole."""
 
+import base64
+import binascii
 import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from d3po.errors import FormatError, StorageError
-from d3po.preferences.formats.images import read_picture
-from d3po.preferences.formats.neutral import ImportedJudgement, ImportedPicture, Item, picture_of
+from d3po.inputs import open_regular, read_regular
+from d3po.preferences.formats.addresses import Located, locate
+from d3po.preferences.formats.neutral import BadRecord, ImportedJudgement, ImportedPicture, Item, picture_of
+from d3po.preferences.formats.parsing import PROMPT_NAMES, Field
 
 IMPORTER = "import"
 """Handle of the annotator where a format names none."""
@@ -28,6 +32,10 @@ class Reading:
     """The folder that picture paths are relative to, and must not lead out of."""
     annotator: str = IMPORTER
     """Handle for judgements whose annotator the format does not name."""
+    question: str | None = None
+    """The question whose answers are read, where a format's records answer several; by default those the format itself writes."""
+    passed_over: Counter[str] = field(default_factory=Counter[str])
+    """What was found and not read, or read as nothing; filled while reading."""
 
 
 @dataclass(kw_only=True)
@@ -40,18 +48,47 @@ class Written:
     """By what was left out, such as `tie`."""
 
 
+Record = Callable[[], Iterable[ImportedJudgement]]
+"""One record of a source, read when called.
+
+Raises:
+    FormatError: it is not what the format asks for.
+"""
+
+
 class AbstractFormat(ABC):
     """A way to keep votes and pictures in files."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    expects: ClassVar[str]
+    """What its records are looked through for, to say where nothing was found."""
+    has_questions: ClassVar[bool] = False
+    """Whether a record answers several questions, of which one may be chosen."""
 
-    @abstractmethod
-    def read(self, reading: Reading) -> Iterator[Item]:
-        """Everything in the source, one item at a time.
+    def read(self, reading: Reading) -> Iterator[Item | BadRecord]:
+        """Everything in the source, one item at a time, each picture before the first judgement that names it. Bad records are told as such.
 
         Raises:
-            FormatError: the source is not what the format asks for; the message names file, line and field.
+            FormatError: the source as a whole is not what the format asks for; the message names file, line and field.
+        """
+        pictures = PictureFiles(reading.images)
+        for record in self.records(reading, pictures):
+            try:
+                judgements = list(record())
+            except FormatError as error:
+                pictures.forget()
+                yield BadRecord(message=str(error))
+            else:
+                yield from pictures.told()
+                yield from judgements
+
+    @abstractmethod
+    def records(self, reading: Reading, pictures: "PictureFiles") -> Iterator[Record]:
+        """The source's records, one at a time. Each gives the judgements in it, and has told `pictures` what they name.
+
+        Raises:
+            FormatError: the source as a whole is not what the format asks for.
         """
 
     @abstractmethod
@@ -68,20 +105,74 @@ class AbstractFormat(ABC):
 
 
 class PictureFiles:
-    """Reads each picture file once, and tells each picture once."""
+    """The pictures that a source's records name. Each file is read once, and those of a record are told once it proved sound."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._ids: dict[tuple[str, str], str] = {}
+        """By name and prompt."""
+        self._originals: dict[Path, str] = {}
+        """By file that was found by its name before an upload, the address it was found for."""
+        self._new: list[tuple[tuple[str, str] | None, ImportedPicture]] = []
 
-    def read(self, name: object, prompt: str, where: str) -> tuple[str, list[ImportedPicture]]:
-        """The id of the picture in a file, and the picture itself if it was not read before."""
+    def read(self, name: object, prompt: str, where: str) -> str:
+        """The id of the picture of that path or address, or in that data URI.
+
+        Raises:
+            FormatError: it cannot be found or read.
+        """
+        if isinstance(name, str) and name.startswith("data:"):
+            return self.add(picture_of(_embedded(name, where), prompt, where=where))
         key = (str(name), prompt)
-        if key in self._ids:
-            return self._ids[key], []
-        picture = picture_of(read_picture(self._root, name, where), prompt)
-        self._ids[key] = picture.id
-        return picture.id, [picture]
+        if key not in self._ids:
+            picture = picture_of(self.bytes(name, where), prompt, where=where)
+            self._ids[key] = picture.id
+            self._new.append((key, picture))
+        return self._ids[key]
+
+    def bytes(self, name: object, where: str) -> bytes:
+        """The bytes of the file of that path or address.
+
+        Raises:
+            FormatError: it cannot be found or read.
+        """
+        found = locate(self._root, name, where)
+        self._refuse_second_original(found, str(name), where)
+        return read_regular(found.path, where)
+
+    def add(self, picture: ImportedPicture) -> str:
+        """Tell a picture whose bytes are known; its id."""
+        self._new.append((None, picture))
+        return picture.id
+
+    def told(self) -> list[ImportedPicture]:
+        """The pictures of a sound record that were not told before."""
+        new, self._new = self._new, []
+        return [picture for _, picture in new]
+
+    def forget(self) -> None:
+        """Untell the pictures of a bad record."""
+        for key, _ in self._new:
+            if key is not None:
+                del self._ids[key]
+        self._new = []
+
+    def _refuse_second_original(self, found: Located, name: str, where: str) -> None:
+        if found.original and self._originals.setdefault(found.path, name) != name:
+            raise FormatError(
+                f"{where}: {found.path.name} may be the file of {name[-200:]} or of {self._originals[found.path][-200:]}; "
+                "take the files from Label Studio's media folder"
+            )
+
+
+def _embedded(uri: str, where: str) -> bytes:
+    head, comma, body = uri.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise FormatError(f"{where}: expected data:image/...;base64,..., found {uri[:60]!r}")
+    try:
+        return base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise FormatError(f"{where}: not base64: {error}") from error
 
 
 @contextmanager
@@ -200,10 +291,29 @@ def write_json_array(target: Path, values: Iterable[object]) -> None:
 def count_lines(source: Path) -> int | None:
     """How many lines a file has; None if it cannot be read."""
     try:
-        with source.open("rb") as file:
+        with open_regular(source, str(source)) as file:
             return sum(1 for line in file if line.strip())
-    except OSError:
+    except (FormatError, OSError):
         return None
+
+
+def listed(folder: Path) -> list[Path]:
+    """What is in a folder, in the order of the names.
+
+    Raises:
+        FormatError: it cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise FormatError(f"{folder}: cannot read the folder: {error.strerror}") from error
+
+
+def note_missing_prompt(record: Field, reading: Reading) -> None:
+    """Count a record that has no prompt by any name, and so gets an empty one."""
+    if not any(name in record.values for name in PROMPT_NAMES):
+        found = ", ".join(sorted(record.values))[:100]
+        reading.passed_over[f"records have no {' or '.join(PROMPT_NAMES)}, so that their prompt is empty (found {found})"] += 1
 
 
 def left_out(written: Written, judgement: ImportedJudgement) -> None:

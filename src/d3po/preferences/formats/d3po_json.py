@@ -10,26 +10,32 @@ Which mark is of which picture follows from its place alone. So everything must 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, unquote
 
 from d3po.errors import FormatError, StorageError
+from d3po.inputs import read_regular
+from d3po.pictures import SUFFIXES
+from d3po.preferences.formats.addresses import locate
 from d3po.preferences.formats.base import (
     AbstractFormat,
     PictureFiles,
     Reading,
+    Record,
     Spill,
     Written,
     left_out,
+    listed,
     spill,
     suffix_of,
     whole_file,
     write_json_array,
 )
-from d3po.preferences.formats.images import SUFFIXES
 from d3po.preferences.formats.neutral import ImportedAnswer, ImportedJudgement, ImportedPicture, Item, handle_of
-from d3po.preferences.formats.parsing import json_array, open_text, parse_json
+from d3po.preferences.formats.parsing import Element, json_array, parse_json
+from d3po.text import decode, prompt_of
 
 Grid = tuple[str, tuple[str, ...]]
 """A prompt and its pictures' ids, sorted."""
@@ -40,13 +46,16 @@ class D3POJson(AbstractFormat):
 
     name: ClassVar[str] = "d3po_json"
     summary: ClassVar[str] = "a folder: prompt.json, images/, json/NAME.json with [n][K] of 0 and -1"
+    expects: ClassVar[str] = "rows of json/NAME.json with a mark of -1"
 
-    def read(self, reading: Reading) -> Iterator[Item]:
-        prompts = _prompts(reading.source / "prompt.json")
-        rows, pictures = _pictures(reading.source / "images", prompts)
-        yield from pictures
+    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
+        prompts = _prompts(reading.source / "prompt.json", reading.images)
+        names = _pictures(reading.source / "images", len(prompts))
+        rows: list[list[str]] = [[] for _ in prompts]
+        for row, prompt, paths in zip(rows, prompts, names, strict=True):
+            yield partial(_take, row, prompt, paths, pictures)
         for path in _label_files(reading.source):
-            yield from _judgements(path, prompts, rows)
+            yield from _rows(path, prompts, rows, reading)
 
     def write(self, items: Iterable[Item], target: Path) -> Written:
         written = Written()
@@ -66,69 +75,71 @@ class D3POJson(AbstractFormat):
         return written
 
     def count(self, source: Path) -> int | None:
-        return len(_prompts(source / "prompt.json")) * len(_label_files(source))
+        return len(_prompts(source / "prompt.json", source)) * len(_label_files(source))
 
 
-def _prompts(path: Path) -> list[str]:
-    with open_text(path) as file:
-        prompts = parse_json(file.read(), str(path))
+def _prompts(path: Path, root: Path) -> list[str]:
+    found = locate(root, str(path.absolute()), str(path)).path
+    prompts = parse_json(decode(read_regular(found, str(path)), str(path), FormatError), str(path))
     if not isinstance(prompts, list) or not prompts:
         raise FormatError(f"{path}: expected a list of prompts")
     for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise FormatError(f"{path}, entry {number + 1}: expected a text, found {prompt!r}")
-    return prompts
+    return [prompt_of(prompt, f"{path}, entry {number}", FormatError) for number, prompt in enumerate(prompts, 1)]
 
 
-def _pictures(folder: Path, prompts: Sequence[str]) -> tuple[list[list[str]], Iterator[ImportedPicture]]:
-    """The ids of each prompt's pictures, and the pictures; the ids are filled in while the pictures are taken."""
+def _pictures(folder: Path, count: int) -> list[list[Path]]:
+    """The files of each prompt's pictures."""
     if not folder.is_dir():
         raise FormatError(f"{folder} is no folder; the format d3po_json needs images/ with the pictures of all prompts")
-    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    size, rest = divmod(len(names), len(prompts))
+    paths = [path for path in listed(folder) if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+    size, rest = divmod(len(paths), count)
     if rest or size < 2:
-        raise FormatError(f"{folder} has {len(names)} pictures for {len(prompts)} prompts; each prompt has equally many, 2 or more")
-    rows: list[list[str]] = [[] for _ in prompts]
-    return rows, _taken(folder, names, size, prompts, rows)
+        raise FormatError(f"{folder} has {len(paths)} pictures for {count} prompts; each prompt has equally many, 2 or more")
+    return [paths[start : start + size] for start in range(0, len(paths), size)]
 
 
-def _taken(folder: Path, names: Sequence[str], size: int, prompts: Sequence[str], rows: list[list[str]]) -> Iterator[ImportedPicture]:
-    files = PictureFiles(folder)
-    for place, name in enumerate(names):
-        row, prompt = rows[place // size], prompts[place // size]
-        picture, new = files.read(name, prompt, str(folder / name))
-        if picture in row:
-            raise FormatError(f"{folder / name}: the same picture stands twice among those of {prompt!r}")
-        row.append(picture)
-        yield from new
+def _take(row: list[str], prompt: str, paths: Sequence[Path], pictures: PictureFiles) -> Iterator[ImportedJudgement]:
+    """Read a prompt's pictures, whose ids go into `row`; no judgement."""
+    row += [pictures.read(str(path.absolute()), prompt, str(path)) for path in paths]
+    yield from ()
 
 
 def _label_files(source: Path) -> list[Path]:
     folder = source / "json"
-    found = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    found = [path for path in listed(folder) if path.suffix == ".json"] if folder.is_dir() else []
     if not found:
         raise FormatError(f"{folder} has no JSON files; the format d3po_json needs one an annotator")
     return found
 
 
-def _judgements(path: Path, prompts: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[ImportedJudgement]:
+def _rows(path: Path, prompts: Sequence[str], rows: Sequence[Sequence[str]], reading: Reading) -> Iterator[Record]:
+    locate(reading.images, str(path.absolute()), str(path))
     count = 0
-    for where, marks in json_array(path):
+    for element in json_array(path):
         if count == len(rows):
-            raise FormatError(f"{where}: more rows than the {len(rows)} prompts of prompt.json")
-        bad = _bad(where, marks, rows[count])
-        if bad:
-            yield ImportedJudgement(
-                prompt=prompts[count],
-                kind="grid",
-                pictures=tuple(rows[count]),
-                answer=ImportedAnswer(outcome="marks", values=dict.fromkeys(bad, 1.0)),
-                annotator=handle_of(unquote(path.stem)),
-            )
+            raise FormatError(f"{element.where}: more rows than the {len(rows)} prompts of prompt.json")
+        yield partial(_judgement, element, prompts[count], rows[count], handle_of(unquote(path.stem)))
         count += 1
     if count < len(rows):
         raise FormatError(
             f"{path}: {count} rows for the {len(rows)} prompts of prompt.json; labels are matched by place, so all must be there"
+        )
+
+
+def _judgement(element: Element, prompt: str, row: Sequence[str], annotator: str) -> Iterator[ImportedJudgement]:
+    if not row:
+        raise FormatError(f"{element.where}: its pictures could not be read")
+    bad = _bad(element.where, element.parsed(), row)
+    if bad:
+        yield ImportedJudgement(
+            prompt=prompt,
+            kind="grid",
+            pictures=tuple(row),
+            answer=ImportedAnswer(outcome="marks", values=dict.fromkeys(bad, 1.0)),
+            annotator=annotator,
+            where=element.where,
         )
 
 

@@ -1,14 +1,21 @@
-"""Two folders, w/ for winners and l/ for losers: files of one name are a pair, and NAME.txt beside the winner is its prompt."""
+"""Two folders, w/ for winners and l/ for losers: files of one name are a pair, and NAME.txt or NAME.caption beside the winner is its prompt."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from d3po.errors import FormatError, StorageError
-from d3po.preferences.formats.base import AbstractFormat, PictureFiles, Reading, Written, left_out, spill, suffix_of
-from d3po.preferences.formats.images import SUFFIXES
+from d3po.inputs import read_regular
+from d3po.pictures import SUFFIXES
+from d3po.preferences.formats.addresses import locate
+from d3po.preferences.formats.base import AbstractFormat, PictureFiles, Reading, Record, Written, left_out, listed, spill, suffix_of
 from d3po.preferences.formats.neutral import ImportedAnswer, ImportedJudgement, ImportedPicture, Item, pairs_of
-from d3po.preferences.formats.parsing import open_text
+from d3po.text import decode, prompt_of
+
+CAPTIONS = (".txt", ".caption")
+LONGEST_CAPTION = 1024 * 1024
+"""Bytes."""
 
 
 class Folders(AbstractFormat):
@@ -16,17 +23,17 @@ class Folders(AbstractFormat):
 
     name: ClassVar[str] = "folders"
     summary: ClassVar[str] = "w/NAME.png beats l/NAME.png; the prompt is in w/NAME.txt"
+    expects: ClassVar[str] = "pictures of one name in w/ and l/"
 
-    def read(self, reading: Reading) -> Iterator[Item]:
+    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
         winners, losers = (_pictures(reading.source / side) for side in ("w", "l"))
         alone = sorted(winners.keys() ^ losers.keys())
         if alone:
             raise FormatError(
                 f"{reading.source}: {len(alone)} pictures are in one of w/ and l/ only, such as {alone[0]}; each needs a partner of its name"
             )
-        files = PictureFiles(reading.source)
         for name in sorted(winners):
-            yield from _pair(winners[name], losers[name], files, reading)
+            yield partial(_judgement, winners[name], losers[name], pictures, reading)
 
     def write(self, items: Iterable[Item], target: Path) -> Written:
         written, number = Written(), 0
@@ -56,24 +63,28 @@ class Folders(AbstractFormat):
         return len(_pictures(source / "w"))
 
 
-def _pair(winner: Path, loser: Path, files: PictureFiles, reading: Reading) -> Iterator[Item]:
-    caption = winner.with_suffix(".txt")
-    prompt = ""
-    if caption.exists():
-        with open_text(caption, newline="") as file:
-            prompt = file.read().removesuffix("\n")
-    best, new = files.read(str(winner.relative_to(reading.source)), prompt, str(winner))
-    worst, more = files.read(str(loser.relative_to(reading.source)), prompt, str(loser))
-    if best == worst:
-        raise FormatError(f"{winner} and {loser} are the same picture")
-    yield from (*new, *more)
+def _judgement(winner: Path, loser: Path, pictures: PictureFiles, reading: Reading) -> Iterator[ImportedJudgement]:
+    prompt = _prompt(winner, reading)
+    best = pictures.read(str(winner.absolute()), prompt, str(winner))
+    worst = pictures.read(str(loser.absolute()), prompt, str(loser))
     yield ImportedJudgement(
         prompt=prompt,
         kind="pair",
         pictures=(best, worst),
         answer=ImportedAnswer(outcome="win", winner=best),
         annotator=reading.annotator,
+        where=f"{winner} and {loser}",
     )
+
+
+def _prompt(picture: Path, reading: Reading) -> str:
+    for caption in (picture.with_suffix(ending) for ending in CAPTIONS):
+        if caption.is_symlink() or caption.exists():
+            found = locate(reading.images, str(caption.absolute()), str(caption))
+            text = decode(read_regular(found.path, str(caption), largest=LONGEST_CAPTION), str(caption), FormatError)
+            return prompt_of(text, str(caption), FormatError)
+    reading.passed_over[f"pairs have no caption (w/NAME{' or w/NAME'.join(CAPTIONS)}), so that their prompt is empty"] += 1
+    return ""
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
@@ -81,7 +92,7 @@ def _pictures(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise FormatError(f"{folder} is no folder; the format folders needs w/ and l/")
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in listed(folder):
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             if path.stem in found:
                 raise FormatError(f"{path}: {found[path.stem].name} has the same name")

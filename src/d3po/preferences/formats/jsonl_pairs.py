@@ -2,13 +2,24 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from d3po.errors import FormatError
-from d3po.preferences.formats.base import AbstractFormat, PictureFiles, PictureFolder, Reading, Written, count_lines, left_out, whole_file
+from d3po.preferences.formats.base import (
+    AbstractFormat,
+    PictureFiles,
+    PictureFolder,
+    Reading,
+    Record,
+    Written,
+    count_lines,
+    left_out,
+    note_missing_prompt,
+    whole_file,
+)
 from d3po.preferences.formats.neutral import ImportedAnswer, ImportedJudgement, ImportedPicture, Item, handle_of, pairs_of
-from d3po.preferences.formats.parsing import Field, json_lines
+from d3po.preferences.formats.parsing import Element, json_lines
 
 
 class JsonlPairs(AbstractFormat):
@@ -16,11 +27,11 @@ class JsonlPairs(AbstractFormat):
 
     name: ClassVar[str] = "jsonl_pairs"
     summary: ClassVar[str] = 'a line a pair: {"prompt", "chosen", "rejected", "annotator"}'
+    expects: ClassVar[str] = "lines with prompt, chosen and rejected"
 
-    def read(self, reading: Reading) -> Iterator[Item]:
-        files = PictureFiles(reading.images)
+    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
         for line in json_lines(reading.source):
-            yield from _line(line, files, reading.annotator)
+            yield partial(_judgement, line, pictures, reading)
 
     def write(self, items: Iterable[Item], target: Path) -> Written:
         written, pictures = Written(), PictureFolder(target)
@@ -46,18 +57,18 @@ class JsonlPairs(AbstractFormat):
         return count_lines(source)
 
 
-def _line(line: Field, files: PictureFiles, importer: str) -> Iterator[Item]:
-    prompt = line.text("prompt", "")
-    chosen, new = files.read(line.text("chosen"), prompt, line.place("chosen"))
-    rejected, more = files.read(line.text("rejected"), prompt, line.place("rejected"))
-    if chosen == rejected:
-        raise FormatError(f"{line.place('rejected')}: it is the same picture as the chosen one")
-    yield from (*new, *more)
+def _judgement(element: Element, pictures: PictureFiles, reading: Reading) -> Iterator[ImportedJudgement]:
+    line = element.field()
+    prompt = line.prompt()
+    note_missing_prompt(line, reading)
+    chosen = pictures.read(line.text("chosen"), prompt, line.place("chosen"))
+    rejected = pictures.read(line.text("rejected"), prompt, line.place("rejected"))
     who = line.values.get("annotator")
     yield ImportedJudgement(
         prompt=prompt,
         kind="pair",
         pictures=(chosen, rejected),
         answer=ImportedAnswer(outcome="win", winner=chosen),
-        annotator=importer if who is None else handle_of(who),
+        annotator=reading.annotator if who is None else handle_of(who),
+        where=line.where,
     )

@@ -7,13 +7,24 @@ annotated there comes home to the very pictures.
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from d3po.errors import FormatError
-from d3po.preferences.formats.base import AbstractFormat, PictureFiles, PictureFolder, Reading, Written, left_out, write_json_array
+from d3po.preferences.formats.base import (
+    AbstractFormat,
+    PictureFiles,
+    PictureFolder,
+    Reading,
+    Record,
+    Written,
+    left_out,
+    note_missing_prompt,
+    write_json_array,
+)
 from d3po.preferences.formats.neutral import ImportedAnswer, ImportedJudgement, ImportedPicture, Item, handle_of
-from d3po.preferences.formats.parsing import Field, json_array
+from d3po.preferences.formats.parsing import Element, Field, json_array
 
 SIDES = (("left", "right"), ("image_a", "image_b"), ("image1", "image2"), ("image_1", "image_2"), ("image_0", "image_1"), ("img1", "img2"))
 """Names that tasks give to their two pictures; the first of them that a task has both of."""
@@ -27,11 +38,11 @@ class LabelStudio(AbstractFormat):
 
     name: ClassVar[str] = "label_studio"
     summary: ClassVar[str] = "Label Studio JSON: tasks with left, right, prompt and pairwise or choices results"
+    expects: ClassVar[str] = "annotations with a result of type pairwise (left, right) or choices (left, right, tie, both_bad, skip)"
 
-    def read(self, reading: Reading) -> Iterator[Item]:
-        files = PictureFiles(reading.images)
-        for where, value in json_array(reading.source):
-            yield from _task(Field(value, where), files, reading.annotator)
+    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
+        for element in json_array(reading.source):
+            yield partial(_task, element, pictures, reading)
 
     def write(self, items: Iterable[Item], target: Path) -> Written:
         written, pictures = Written(), PictureFolder(target)
@@ -76,57 +87,77 @@ def _result(item: ImportedJudgement) -> list[dict[str, Any]] | None:
     return None
 
 
-def _task(task: Field, files: PictureFiles, importer: str) -> Iterator[Item]:
+def _task(element: Element, pictures: PictureFiles, reading: Reading) -> Iterator[ImportedJudgement]:
+    task = element.field()
     data = task.within("data")
     sides = next((sides for sides in SIDES if all(side in data.values for side in sides)), None)
     if sides is None:
-        raise FormatError(f"{data.where}: no two pictures; they are called left and right, or {SIDES[1][0]} and {SIDES[1][1]}")
-    prompt = data.text("prompt", "")
-    pair: list[str] = []
-    for side in sides:
-        picture, new = _picture(data, side, prompt, files)
-        pair.append(picture)
-        yield from new
-    if pair[0] == pair[1]:
-        raise FormatError(f"{data.where}: {sides[0]} and {sides[1]} are the same picture")
+        names = f"left and right, or {SIDES[1][0]} and {SIDES[1][1]}"
+        raise FormatError(f"{data.where}: no two pictures; they are called {names}, but the fields are {', '.join(data.values)[:100]}")
+    prompt = data.prompt()
+    note_missing_prompt(data, reading)
+    first, second = (_picture(data, side, prompt, pictures) for side in sides)
     for number, value in enumerate(task.items("annotations")):
         annotation = Field(value, f"{task.where}, field annotations[{number}]")
-        answer = _answer(annotation, (pair[0], pair[1]))
+        answer = _answer(annotation, (first, second), reading)
         if answer is not None:
             yield ImportedJudgement(
-                prompt=prompt, kind="pair", pictures=(pair[0], pair[1]), answer=answer, annotator=_annotator(annotation, importer)
+                prompt=prompt,
+                kind="pair",
+                pictures=(first, second),
+                answer=answer,
+                annotator=_annotator(annotation, reading.annotator),
+                where=annotation.where,
             )
 
 
-def _picture(data: Field, side: str, prompt: str, files: PictureFiles) -> tuple[str, list[ImportedPicture]]:
+def _picture(data: Field, side: str, prompt: str, pictures: PictureFiles) -> str:
+    """The picture in the file that is named, or known by its hash; where there are both, they must agree."""
     known = data.values.get(f"{side}_sha256")
-    if data.values[side] is None and isinstance(known, str) and HASH.fullmatch(known):
-        return known, [ImportedPicture(id=known, prompt=prompt, sha256=known)]
-    return files.read(data.values[side], prompt, data.place(side))
-
-
-def _answer(annotation: Field, pair: tuple[str, str]) -> ImportedAnswer | None:
-    """None for an annotation that says nothing about preference."""
-    if annotation.values.get("was_cancelled"):
-        return ImportedAnswer(outcome="skip")
-    found: ImportedAnswer | None = None
-    for number, value in enumerate(annotation.items("result")):
-        result = Field(value, f"{annotation.where}.result[{number}]")
-        kind = result.values.get("type")
-        if kind == "pairwise":
-            found = _said(result.within("value").text("selected"), pair, result.place("value.selected"))
-        elif kind == "choices":
-            chosen = result.within("value").items("choices")
-            found = _said(str(chosen[0]) if len(chosen) == 1 else "", pair, result.place("value.choices"))
+    if known is not None and not (isinstance(known, str) and HASH.fullmatch(known)):
+        raise data.wrong(f"{side}_sha256", "64 hexadecimal digits")
+    if data.values[side] is None and known is not None:
+        return pictures.add(ImportedPicture(id=known, prompt=prompt, sha256=known, where=data.place(side)))
+    found = pictures.read(data.values[side], prompt, data.place(side))
+    if known not in (None, found):
+        raise FormatError(f"{data.place(f'{side}_sha256')}: it is not the hash of {side}, which is another picture or damaged")
     return found
 
 
-def _said(word: str, pair: tuple[str, str], where: str) -> ImportedAnswer:
+def _answer(annotation: Field, pair: tuple[str, str], reading: Reading) -> ImportedAnswer | None:
+    """None for an annotation that says nothing about preference."""
+    if annotation.truth("was_cancelled", default=False):
+        return ImportedAnswer(outcome="skip")
+    found: ImportedAnswer | None = None
+    others: list[FormatError] = []
+    types: list[str] = []
+    for number, value in enumerate(annotation.items("result")):
+        result = Field(value, f"{annotation.where}.result[{number}]")
+        types.append(str(result.values.get("type")))
+        try:
+            found = _said(result, pair) or found
+        except FormatError as error:  # it may be of another question
+            others.append(error)
+    if found is None and others:
+        raise others[0]
+    if found is None:
+        reading.passed_over[f"annotations have no result of type pairwise or choices (found {', '.join(types)[:60] or 'none'})"] += 1
+    return found
+
+
+def _said(result: Field, pair: tuple[str, str]) -> ImportedAnswer | None:
+    if result.values.get("type") == "pairwise":
+        word, where = result.within("value").text("selected"), result.place("value.selected")
+    elif result.values.get("type") == "choices":
+        chosen = result.within("value").items("choices")
+        word, where = str(chosen[0]) if len(chosen) == 1 else "", result.place("value.choices")
+    else:
+        return None
     key = word.strip().lower().replace(" ", "_")
     if key in ("left", "right"):
         return ImportedAnswer(outcome="win", winner=pair[key == "right"])
     if key not in OUTCOMES:
-        raise FormatError(f"{where}: {word!r} is none of left, right, tie, both_bad, skip")
+        raise FormatError(f"{where}: {word[:100]!r} is none of left, right, tie, both_bad, skip")
     return ImportedAnswer(outcome=OUTCOMES[key])
 
 

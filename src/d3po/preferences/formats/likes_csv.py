@@ -1,17 +1,31 @@
 """Likes: a CSV with image, prompt and like (true or false), one picture a row, as KTO reads it."""
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from d3po.errors import FormatError
-from d3po.preferences.formats.base import AbstractFormat, PictureFiles, PictureFolder, Reading, Written, count_lines, left_out, whole_file
+from d3po.preferences.formats.base import (
+    AbstractFormat,
+    PictureFiles,
+    PictureFolder,
+    Reading,
+    Record,
+    Written,
+    count_lines,
+    left_out,
+    whole_file,
+)
 from d3po.preferences.formats.neutral import ImportedAnswer, ImportedJudgement, ImportedPicture, Item, handle_of
-from d3po.preferences.formats.parsing import Field, open_text
+from d3po.preferences.formats.parsing import Field, open_text, refuse_broken_text
 
 COLUMNS = ("image", "prompt", "like", "annotator")
-LIKES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""How a cell begins that a spreadsheet would run, or that was kept from it before; the last four are the full-width signs."""
 
 
 class LikesCsv(AbstractFormat):
@@ -19,13 +33,14 @@ class LikesCsv(AbstractFormat):
 
     name: ClassVar[str] = "likes_csv"
     summary: ClassVar[str] = "image,prompt,like[,annotator]; like is true or false"
+    expects: ClassVar[str] = "rows with image, prompt and like"
 
-    def read(self, reading: Reading) -> Iterator[Item]:
-        files = PictureFiles(reading.images)
+    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
         with open_text(reading.source, newline="") as file:
-            rows = csv.DictReader(file, strict=True)
-            for row in _checked(rows, reading.source):
-                yield from _row(row, files, reading.annotator)
+            rows = csv.reader(file, strict=True)
+            columns = _columns(rows, reading.source)
+            for row in _rows(rows, len(columns), reading.source):
+                yield partial(_judgement, row, columns, pictures, reading.annotator)
 
     def write(self, items: Iterable[Item], target: Path) -> Written:
         written, pictures = Written(), PictureFolder(target)
@@ -39,7 +54,8 @@ class LikesCsv(AbstractFormat):
                     continue
                 likes = _likes(item)
                 for picture, like in likes.items():
-                    rows.writerow([pictures.path(item.prompt, picture), item.prompt, "true" if like else "false", item.annotator])
+                    cells = (pictures.path(item.prompt, picture), item.prompt, "true" if like else "false", item.annotator)
+                    rows.writerow(map(as_text, cells))
                 if likes:
                     written.judgements += 1
                 else:
@@ -51,33 +67,71 @@ class LikesCsv(AbstractFormat):
         return None if lines is None else max(0, lines - 1)
 
 
-def _checked(rows: "csv.DictReader[str]", source: Path) -> Iterator[Field]:
+def as_text(cell: str) -> str:
+    """A cell that spreadsheets show as it is: one that they would run as a formula gets an apostrophe before it, which they take for "text"."""
+    return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+def from_text(cell: str) -> str:
+    """The cell that `as_text` was given."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    where: str
+    cells: list[str] | FormatError
+    """Or what is wrong with the row."""
+
+
+def _columns(rows: "Iterator[list[str]]", source: Path) -> list[str]:
     try:
-        missing = [column for column in COLUMNS[:3] if column not in (rows.fieldnames or ())]
-        if missing:
-            raise FormatError(f"{source}, line 1, field {missing[0]}: no such column; the first line is image,prompt,like[,annotator]")
-        for row in rows:
-            if None in row or None in row.values():
-                raise FormatError(f"{source}, line {rows.line_num}: not as many fields as the first line has")
-            yield Field(row, f"{source}, line {rows.line_num}")
-    except csv.Error as error:
-        raise FormatError(f"{source}, line {rows.line_num}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{source}: not UTF-8 text ({error.reason})") from error
+        names = [name.strip() for name in next(rows, [])]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise FormatError(f"{source}, line 1: {error}") from error
+    missing = [column for column in COLUMNS[:3] if column not in names]
+    if missing:
+        raise FormatError(
+            f"{source}, line 1, field {missing[0]}: no such column; the first line is image,prompt,like[,annotator], "
+            f"but here it is {','.join(names)[:100]!r}"
+        )
+    return names
 
 
-def _row(row: Field, files: PictureFiles, importer: str) -> Iterator[Item]:
-    prompt, said = row.text("prompt"), row.text("like").strip().lower()
-    if said not in LIKES:
-        raise row.wrong("like", "true or false")
-    picture, new = files.read(row.text("image"), prompt, row.place("image"))
-    yield from new
+def _rows(rows: Any, width: int, source: Path) -> Iterator[_Row]:
+    """The rows, also what is wrong with one; rows without a cell are passed over."""
+    while True:
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except UnicodeDecodeError as error:
+            raise FormatError(f"{source}: not {error.encoding.upper()} text ({error.reason}); save the file as UTF-8") from error
+        except csv.Error as error:
+            where = f"{source}, line {rows.line_num}"
+            yield _Row(where=where, cells=FormatError(f"{where}: {error}"))
+            continue
+        where = f"{source}, line {rows.line_num}"
+        if cells:
+            wrong = FormatError(f"{where}: not as many fields as the first line has ({len(cells)}, not {width})")
+            yield _Row(where=where, cells=cells if len(cells) == width else wrong)
+
+
+def _judgement(given: _Row, columns: list[str], pictures: PictureFiles, importer: str) -> Iterator[ImportedJudgement]:
+    if isinstance(given.cells, FormatError):
+        raise given.cells
+    row = Field({name: from_text(cell) for name, cell in zip(columns, given.cells, strict=True)}, given.where)
+    for name in columns:
+        refuse_broken_text(row.text(name), row.place(name))
+    prompt, like = row.prompt("prompt"), row.truth("like", default=False)
+    picture = pictures.read(row.text("image"), prompt, row.place("image"))
     yield ImportedJudgement(
         prompt=prompt,
         kind="thumb",
         pictures=(picture,),
-        answer=ImportedAnswer(outcome="up" if LIKES[said] else "down"),
+        answer=ImportedAnswer(outcome="up" if like else "down"),
         annotator=handle_of(row.values["annotator"]) if row.values.get("annotator") else importer,
+        where=row.where,
     )
 
 

@@ -6,9 +6,11 @@ A format reads a stream of these and writes one. A picture comes before the firs
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from unicodedata import normalize
 
 from d3po.preferences.conversion import pair_judgements
 from d3po.preferences.records import AnnotatorKind, Answer, Kind, Origin, Outcome, Purpose, Vote
+from d3po.preferences.store.people import LONGEST_HANDLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,8 @@ class ImportedPicture:
     """Its place among the prompt's pictures of the series."""
     policy: str = ""
     seed: int | None = None
+    where: str = field(default="", compare=False)
+    """File, line and field that named it, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,16 @@ class ImportedJudgement:
     expected: ImportedAnswer | None = None
     """What a gold question's answer must be."""
     event: Event | None = None
+    where: str = field(default="", compare=False)
+    """File and line that it stands in, for messages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRecord:
+    """A record that cannot be read."""
+
+    message: str
+    """Where it stands and what is wrong with it."""
 
 
 Item = ImportedPicture | ImportedJudgement
@@ -90,10 +104,10 @@ class ImportedPair:
     """The share of preference that the first holds: 1, 0.5 for a tie, or 0."""
 
 
-def picture_of(content: bytes, prompt: str, *, model: str = "") -> ImportedPicture:
+def picture_of(content: bytes, prompt: str, *, model: str = "", where: str = "") -> ImportedPicture:
     """A picture called by the hash of its bytes."""
     name = hashlib.sha256(content).hexdigest()
-    return ImportedPicture(id=name, prompt=prompt, sha256=name, content=content, model=model)
+    return ImportedPicture(id=name, prompt=prompt, sha256=name, content=content, model=model, where=where)
 
 
 def pairs_of(judgement: ImportedJudgement) -> list[ImportedPair]:
@@ -144,10 +158,14 @@ def named(answer: Answer, names: Mapping[int, str]) -> ImportedAnswer:
 
 
 def handle_of(who: object) -> str:
-    """A handle for whoever a file says has judged: e-mail addresses are hashed, numbers become user-7."""
+    """A handle for whoever a file says has judged: numbers become user-7, and see `clean_handle`."""
     text = str(who).strip()
-    if isinstance(who, int) or text.isdecimal():
-        return f"user-{text}"
-    if "@" in text or len(text) > 64 or not text.isprintable() or not text:
-        return f"person-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return text
+    return clean_handle(f"user-{text}" if isinstance(who, int) or text.isdecimal() else text)
+
+
+def clean_handle(text: str) -> str:
+    """The same handle, or a hash where it is an e-mail address, too long, or nothing that can be shown."""
+    plain = text.strip()
+    if "@" in normalize("NFKC", plain) or len(plain) > LONGEST_HANDLE or not plain.isprintable() or not plain:
+        return f"person-{hashlib.sha256(plain.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+    return plain

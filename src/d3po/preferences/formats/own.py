@@ -1,19 +1,22 @@
 """Our own log: JSONL with every picture and every vote event, withdrawn and replaced ones too. It loses nothing."""
 
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from d3po.errors import FormatError
-from d3po.preferences.formats.base import AbstractFormat, PictureFolder, Reading, Written, count_lines, whole_file
-from d3po.preferences.formats.images import read_picture
-from d3po.preferences.formats.neutral import Event, ImportedAnswer, ImportedJudgement, ImportedPicture, Item
-from d3po.preferences.formats.parsing import Field, json_lines
+from d3po.preferences.formats.base import AbstractFormat, PictureFiles, PictureFolder, Reading, Record, Written, count_lines, whole_file
+from d3po.preferences.formats.neutral import Event, ImportedAnswer, ImportedJudgement, ImportedPicture, Item, clean_handle
+from d3po.preferences.formats.parsing import Element, Field, json_lines
 from d3po.preferences.records import AnnotatorKind, Kind, Origin, Outcome, Purpose
 
 HEAD = {"format": "d3po-votes", "version": 1}
+HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class Own(AbstractFormat):
@@ -21,24 +24,19 @@ class Own(AbstractFormat):
 
     name: ClassVar[str] = "jsonl"
     summary: ClassVar[str] = "our own log of every vote event; loses nothing"
+    expects: ClassVar[str] = "lines with a judgement"
 
-    def read(self, reading: Reading) -> Iterator[Item]:
+    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
         lines = json_lines(reading.source)
-        head = next(lines, None)
+        first = next(lines, None)
+        head = None if first is None else first.field()
         if head is None or head.values.get("format") != HEAD["format"]:
             raise FormatError(f'{reading.source}, line 1, field format: the first line is {{"format": "d3po-votes", "version": 1}}')
         if head.values.get("version") != HEAD["version"]:
             raise FormatError(f"{reading.source}, line 1, field version: {head.values.get('version')!r} is not 1; update d3po to read it")
         known: set[tuple[str, str]] = set()
         for line in lines:
-            item = _picture(line.within("picture"), reading.images) if "picture" in line.values else _judgement(line.within("judgement"))
-            if isinstance(item, ImportedPicture):
-                known.add((item.prompt, item.id))
-            else:
-                strangers = [name for name in item.pictures if (item.prompt, name) not in known]
-                if strangers:
-                    raise FormatError(f"{line.place('judgement.pictures')}: picture {strangers[0][:20]} did not come before")
-            yield item
+            yield partial(_read, line, pictures, known)
 
     def write(self, items: Iterable[Item], target: Path) -> Written:
         written, pictures = Written(), PictureFolder(target)
@@ -48,12 +46,12 @@ class Own(AbstractFormat):
                 if isinstance(item, ImportedPicture):
                     pictures.keep(item)
                     written.pictures += 1
-                    body = {name: value for name, value in vars(item).items() if name != "content"}
+                    body = {name: value for name, value in vars(item).items() if name not in ("content", "where")}
                     line: dict[str, Any] = {"picture": body | {"file": pictures.find(item.prompt, item.id)}}
                 else:
                     written.judgements += 1
-                    line = {"judgement": asdict(item)}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    line = {"judgement": {name: value for name, value in asdict(item).items() if name != "where"}}
+                file.write(json.dumps(line | {"sha256": _digest(item)}, ensure_ascii=False) + "\n")
         return written
 
     def count(self, source: Path) -> int | None:
@@ -61,19 +59,54 @@ class Own(AbstractFormat):
         return None if lines is None else max(0, lines - 1)
 
 
-def _picture(line: Field, root: Path) -> ImportedPicture:
-    file = line.values.get("file")
+def _read(element: Element, pictures: PictureFiles, known: set[tuple[str, str]]) -> Iterator[ImportedJudgement]:
+    line = element.field()
+    if "picture" in line.values:
+        picture = _picture(line.within("picture"), pictures)
+        _refuse_changed(line, picture)
+        pictures.add(picture)
+        known.add((picture.prompt, picture.id))
+        return
+    judgement = _judgement(line.within("judgement"))
+    _refuse_changed(line, judgement)
+    strangers = [name for name in judgement.pictures if (judgement.prompt, name) not in known]
+    if strangers:
+        raise FormatError(f"{line.place('judgement.pictures')}: picture {strangers[0][:20]} did not come before")
+    yield replace(judgement, annotator=clean_handle(judgement.annotator))
+
+
+def _digest(item: Item) -> str:
+    """A hash of everything that a line says, in whatever order and with whatever spaces it says it."""
+    said = {name: value for name, value in asdict(replace(item, where="")).items() if name != "content"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_changed(line: Field, item: Item) -> None:
+    """Logs written before lines had a hash have none."""
+    if line.values.get("sha256", None) not in (None, _digest(item)):
+        raise FormatError(
+            f"{line.place('sha256')}: it is not the hash of what the line says, which was changed after it was exported; "
+            "export it anew, or take the hash away to import what it says now"
+        )
+
+
+def _picture(line: Field, pictures: PictureFiles) -> ImportedPicture:
+    file, sha256 = line.values.get("file"), line.text("sha256")
+    content = None if file is None else pictures.bytes(file, line.place("file"))
+    if content is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise FormatError(f"{line.place('sha256')}: it is not the hash of {str(file)[:200]}, which is another picture or damaged")
     return ImportedPicture(
         id=line.text("id"),
         prompt=line.text("prompt"),
-        sha256=line.text("sha256"),
-        content=None if file is None else read_picture(root, file, line.place("file")),
+        sha256=sha256,
+        content=content,
         model=line.text("model", ""),
         origin=_one_of(line, "origin", get_args(Origin), "imported"),
         series=line.text("series", ""),
         number=_whole(line, "number"),
         policy=line.text("policy", ""),
         seed=_whole(line, "seed"),
+        where=line.place("file"),
     )
 
 
@@ -92,6 +125,7 @@ def _judgement(line: Field) -> ImportedJudgement:
         annotator=line.text("annotator"),
         annotator_kind=_one_of(line, "annotator_kind", get_args(AnnotatorKind), "human"),
         event=None if event is None else _event(line.within("event")),
+        where=line.where,
     )
     if judgement.answer is None and (judgement.event is None or judgement.event.supersedes is None):
         raise line.wrong("answer", "an answer, or an event that supersedes one")
@@ -116,9 +150,11 @@ def _answer(line: Field, pictures: list[str]) -> ImportedAnswer:
 
 
 def _event(line: Field) -> Event:
-    received = _whole(line, "received_at")
+    received, words = _whole(line, "received_at"), line.values.get("payload_hash")
     if received is None:
         raise line.wrong("received_at", "milliseconds since 1970")
+    if not isinstance(words, str) or not HASH.fullmatch(words):
+        raise line.wrong("payload_hash", "64 hexadecimal digits")
     return Event(
         id=line.text("id"),
         assignment=line.text("assignment"),
@@ -126,7 +162,7 @@ def _event(line: Field) -> Event:
         rt_ms=_whole(line, "rt_ms"),
         client=None if line.values.get("client") is None else line.text("client"),
         received_at=received,
-        payload_hash=line.text("payload_hash"),
+        payload_hash=words,
     )
 
 

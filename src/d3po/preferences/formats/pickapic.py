@@ -1,13 +1,16 @@
 """Pick-a-Pic's parquet (Kirstain et al. 2023): two pictures and their labels a row, with the pictures' bytes in it. Needs pyarrow."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
 from d3po.errors import FormatError
-from d3po.preferences.formats.base import AbstractFormat, Reading, Spill, Written, left_out, spill, whole_file
+from d3po.inputs import open_regular
+from d3po.preferences.formats.base import AbstractFormat, PictureFiles, Reading, Record, Spill, Written, left_out, spill, whole_file
 from d3po.preferences.formats.neutral import (
     ImportedAnswer,
     ImportedJudgement,
@@ -17,7 +20,7 @@ from d3po.preferences.formats.neutral import (
     pairs_of,
     picture_of,
 )
-from d3po.preferences.formats.parsing import Field
+from d3po.preferences.formats.parsing import Field, refuse_broken_text
 
 NEEDED = ("caption", "jpg_0", "jpg_1", "label_0", "label_1")
 OPTIONAL = ("has_label", "user_id", "model_0", "model_1")
@@ -30,18 +33,19 @@ class PickAPic(AbstractFormat):
 
     name: ClassVar[str] = "pickapic"
     summary: ClassVar[str] = "Pick-a-Pic parquet: caption, jpg_0, jpg_1, label_0, label_1"
+    expects: ClassVar[str] = "rows with has_label true"
 
-    def read(self, reading: Reading) -> Iterator[Item]:
+    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
         with _opened(reading.source) as file:
             missing = [column for column in NEEDED if column not in file.schema_arrow.names]
             if missing:
-                raise FormatError(f"{reading.source}, line 1, field {missing[0]}: no such column; {', '.join(NEEDED)} are needed")
+                found = ", ".join(file.schema_arrow.names)[:200]
+                raise FormatError(
+                    f"{reading.source}, line 1, field {missing[0]}: no such column; {', '.join(NEEDED)} are needed, but here are {found}"
+                )
             columns = [*NEEDED, *(column for column in OPTIONAL if column in file.schema_arrow.names)]
-            row = 0
-            for batch in file.iter_batches(batch_size=ROWS, columns=columns):
-                for values in batch.to_pylist():
-                    row += 1
-                    yield from _row(Field(values, f"{reading.source}, line {row}"), reading)
+            for row, values in enumerate(_values(file, columns, reading.source), 1):
+                yield partial(_judgement, Field(values, f"{reading.source}, line {row}"), pictures, reading)
 
     def write(self, items: Iterable[Item], target: Path) -> Written:
         written = Written()
@@ -71,20 +75,21 @@ class PickAPic(AbstractFormat):
             return file.metadata.num_rows
 
 
-def _row(row: Field, reading: Reading) -> Iterator[Item]:
-    prompt = row.text("caption")
-    pictures: list[ImportedPicture] = []
-    for side in ("0", "1"):
-        content = row.values[f"jpg_{side}"]
-        if not isinstance(content, bytes) or not content:
-            raise row.wrong(f"jpg_{side}", "a picture's bytes")
-        pictures.append(picture_of(content, prompt, model=str(row.values.get(f"model_{side}") or "")))
-    yield from pictures
-    if row.values.get("has_label") is False:
+def _values(file: Any, columns: list[str], source: Path) -> Iterator[dict[str, Any]]:
+    arrow, _ = _pyarrow()
+    try:
+        for batch in file.iter_batches(batch_size=ROWS, columns=columns):
+            yield from batch.to_pylist()
+    except (OSError, arrow.ArrowException, UnicodeDecodeError) as error:
+        raise FormatError(f"{source}: damaged, or not a parquet file of these columns: {error}") from error
+
+
+def _judgement(row: Field, pictures: PictureFiles, reading: Reading) -> Iterator[ImportedJudgement]:
+    prompt = row.prompt("caption")
+    first, second = (_picture(row, side, prompt, pictures) for side in ("0", "1"))
+    if not row.truth("has_label", default=True):
+        reading.passed_over["rows have has_label false: their pictures came in, without a vote"] += 1
         return
-    first, second = pictures[0].id, pictures[1].id
-    if first == second:
-        raise FormatError(f"{row.where}: jpg_0 and jpg_1 are the same picture")
     who = row.values.get("user_id")
     yield ImportedJudgement(
         prompt=prompt,
@@ -92,7 +97,20 @@ def _row(row: Field, reading: Reading) -> Iterator[Item]:
         pictures=(first, second),
         answer=_answer(row, first, second),
         annotator=reading.annotator if who is None else handle_of(who),
+        where=row.where,
     )
+
+
+def _picture(row: Field, side: str, prompt: str, pictures: PictureFiles) -> str:
+    name = f"jpg_{side}"
+    content = row.values[name]
+    if isinstance(content, dict):  # as the library datasets keeps pictures
+        content = content.get("bytes")
+    if not isinstance(content, bytes) or not content:
+        raise row.wrong(name, "a picture's bytes")
+    model = str(row.values.get(f"model_{side}") or "")
+    refuse_broken_text(model, row.place(f"model_{side}"))
+    return pictures.add(picture_of(content, prompt, model=model, where=row.place(name)))
 
 
 def _answer(row: Field, first: str, second: str) -> ImportedAnswer:
@@ -140,12 +158,15 @@ def _schema(arrow: Any) -> Any:
     return arrow.schema(sorted(kinds.items()))
 
 
-def _opened(source: Path) -> Any:
+@contextmanager
+def _opened(source: Path) -> Generator[Any, None, None]:
     arrow, parquet = _pyarrow()
-    try:
-        return parquet.ParquetFile(source)
-    except (OSError, arrow.ArrowInvalid) as error:
-        raise FormatError(f"{source}: not a readable parquet file: {error}") from error
+    with open_regular(source, str(source)) as file:
+        try:
+            opened = parquet.ParquetFile(file)
+        except (OSError, arrow.ArrowException) as error:
+            raise FormatError(f"{source}: not a readable parquet file: {error}") from error
+        yield opened
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -57,7 +57,7 @@ def check_answer(kind: Kind, images: Sequence[int], answer: Answer) -> None:
         raise VoteError("a win names its winner, and no other answer does")
     if answer.reason is not None and answer.outcome != "flag":
         raise VoteError(f"{answer.outcome!r} has a reason; only a flag has one")
-    _check_text("a reason", answer.reason, LONGEST_WORDS)
+    check_text("a reason", answer.reason, LONGEST_WORDS)
     if not all(isfinite(value) for value in answer.values.values()):
         raise VoteError(f"{answer.outcome!r} has a value that is not a number")
     _check_values(images, answer)
@@ -72,7 +72,7 @@ def check_cast(cast: Cast) -> None:
     check_id(cast.id)
     if cast.rt_ms is not None and not 0 <= cast.rt_ms <= LONGEST_TIME:
         raise VoteError(f"rt_ms is {cast.rt_ms}; it lies between 0 and {LONGEST_TIME} milliseconds")
-    _check_text("a client's name", cast.client, LONGEST_NAME)
+    check_text("a client's name", cast.client, LONGEST_NAME)
 
 
 def check_id(id: str) -> None:
@@ -116,7 +116,12 @@ def answer_from_json(kept: dict[str, Any]) -> Answer:
     return Answer(outcome=kept["outcome"], winner=kept["winner"], values=values, reason=kept["reason"])
 
 
-def _check_text(what: str, text: str | None, longest: int) -> None:
+def check_text(what: str, text: str | None, longest: int) -> None:
+    """Whether a text can be kept; `what` names it in the message.
+
+    Raises:
+        VoteError: it is too long, or holds a null character.
+    """
     if text is not None and (len(text) > longest or "\0" in text):
         raise VoteError(f"{what} has {len(text)} characters; {longest} are allowed, and no null character")
 

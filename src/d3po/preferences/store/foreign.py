@@ -1,7 +1,7 @@
 """What moves between stores: pictures found by their content, and vote events read and recorded as they are, ids and times included."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +10,16 @@ from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, u
 from d3po.errors import VoteError
 from d3po.preferences.records import AnnotatorKind, Answer, Kind, NewQuestion, Origin, Purpose
 from d3po.preferences.store.asking import record_questions
-from d3po.preferences.store.checks import LONGEST_TIME, answer_from_json, check_answer, check_id
+from d3po.preferences.store.checks import LONGEST_NAME, LONGEST_TIME, answer_from_json, check_answer, check_id, check_text
 from d3po.preferences.store.database import Database, chunks
 from d3po.preferences.store.reading import IS_STANDING, next_sequence
 from d3po.preferences.store.slots import close_slots, free_slots
 from d3po.preferences.tables import AnnotatorRow, AssignmentRow, FeedbackBatchRow, ImageRow, PromptRow, QuestionRow, VoteItemRow, VoteRow
 
 PAGE = 500
+
+LATEST = 253_402_300_800_000
+"""The beginning of the year 10000 in milliseconds since 1970; calendars go no further."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +114,28 @@ class Foreign:
                     taken[prompt] = max(taken.get(prompt, 0), number + 1)
         return {prompt: taken.get(prompt, 0) for prompt in prompts}
 
+    def known(self, events: Sequence[StoredEvent], handles: Mapping[str, str]) -> dict[str, bool]:
+        """By the ids of the events that are recorded here, whether they say here what they say there. Pictures are the same by their files.
+
+        Args:
+            events: with pictures by this store's ids, and annotators as they are called there.
+            handles: what the annotators are called here; an event may be recorded under either name.
+        """
+        found: dict[str, bool] = {}
+        for part in chunks(events):
+            query = _select_events().where(VoteRow.id.in_([event.id for event in part]))
+            with self._database.reading() as connection:
+                rows = connection.execute(query).all()
+                values = _values(connection, [row.id for row in rows])
+            here = {row.id: _event(row, values.get(row.id, {})) for row in rows}
+            both = [*here.values(), *(event for event in part if event.id in here)]
+            files = {id: picture.sha256 for id, picture in self.by_id(sorted({id for event in both for id in event.shown})).items()}
+            for event in part:
+                if (said := here.get(event.id)) is not None:
+                    same = _words(said, files) == _words(event, files)
+                    found[event.id] = same and said.annotator in (event.annotator, handles[event.annotator])
+        return found
+
     def record(self, annotators: dict[str, int], events: Sequence[StoredEvent]) -> Recorded:
         """Record events whose pictures are in the store, given by this store's ids, older ones first. Recording again changes nothing.
 
@@ -125,7 +150,7 @@ class Foreign:
             VoteError: an event makes no sense.
         """
         for event in events:
-            _check(event)
+            check_event(event)
         return self._database.write(lambda connection: _record(connection, annotators, events, self._database.now()))
 
     def _pictures(self, which: Any) -> list[KnownPicture]:
@@ -179,17 +204,37 @@ def _event(row: Any, values: dict[int, float]) -> StoredEvent:
     )
 
 
-def _check(event: StoredEvent) -> None:
+def _words(event: StoredEvent, files: Mapping[int, str]) -> tuple[object, ...]:
+    """All that an event says, with pictures by the hashes of their files."""
+    answer = event.answer
+    said = None
+    if answer is not None:
+        winner = None if answer.winner is None else files[answer.winner]
+        said = (answer.outcome, winner, sorted((files[image], value) for image, value in answer.values.items()), answer.reason)
+    shown = [files[image] for image in event.shown]
+    about = (event.assignment, event.kind, event.purpose, event.annotator_kind, event.supersedes)
+    return (*about, shown, said, event.rt_ms, event.client, event.received_at, event.payload_hash)
+
+
+def check_event(event: StoredEvent) -> None:
+    """Whether an event from elsewhere makes sense and can be kept.
+
+    Raises:
+        VoteError: it does not, or cannot.
+    """
     check_id(event.id)
     check_id(event.assignment)
+    if event.supersedes is not None:
+        check_id(event.supersedes)
     if event.answer is not None:
         check_answer(event.kind, event.shown, event.answer)
     elif event.supersedes is None:
         raise VoteError(f"event {event.id} withdraws nothing")
     if event.rt_ms is not None and not 0 <= event.rt_ms <= LONGEST_TIME:
         raise VoteError(f"event {event.id}: rt_ms is {event.rt_ms}; it lies between 0 and {LONGEST_TIME} milliseconds")
-    if event.received_at < 0:
-        raise VoteError(f"event {event.id}: received_at is {event.received_at}; it is in milliseconds since 1970")
+    if not 0 <= event.received_at < LATEST:
+        raise VoteError(f"event {event.id}: received_at is {event.received_at}; it is in milliseconds since 1970, before the year 10000")
+    check_text("a client's name", event.client, LONGEST_NAME)
 
 
 @dataclass(kw_only=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 from PIL import Image
 
+from d3po.errors import FormatError
 from d3po.preferences.formats.base import AbstractFormat, Reading, Written
-from d3po.preferences.formats.neutral import ImportedAnswer, ImportedJudgement, ImportedPicture, Item, picture_of
+from d3po.preferences.formats.neutral import BadRecord, ImportedAnswer, ImportedJudgement, ImportedPicture, Item, picture_of
 
 
 @lru_cache
@@ -62,8 +63,15 @@ def stream(judgements: Iterable[ImportedJudgement], pictures: Iterable[int] = ra
 
 
 def read(kind: AbstractFormat, source: Path, **given: Any) -> list[Item]:
+    """Everything in the source; the first bad record is raised."""
     images = source if source.is_dir() else source.parent
-    return list(kind.read(Reading(source=source, images=images, **given)))
+    return [sound(item) for item in kind.read(Reading(source=source, images=images, **given))]
+
+
+def sound(item: Item | BadRecord) -> Item:
+    if isinstance(item, BadRecord):
+        raise FormatError(item.message)
+    return item
 
 
 Back = tuple[list[ImportedJudgement], dict[tuple[str, str], bytes | None], Written]

@@ -1,0 +1,108 @@
+"""Where a file lies that a data set names: by a path, or by an address that stands for a file on this machine. Only files inside one folder are found.
+
+A path is taken as it stands; only addresses are decoded, once:
+
+    images/a%20b.png                                the file of that very name
+    file:///data/set/images/a%20b.png               the file "a b.png"
+    /data/local-files/?d=images/a%20b.png           Label Studio's local storage: "a b.png" below the document root; also behind http://HOST
+    /data/upload/1/3f2a91c0-a.png                   Label Studio's uploads: upload/1/3f2a91c0-a.png of its media folder, that name alone,
+                                                    or the file that was uploaded, a.png
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
+from urllib.request import url2pathname
+
+from d3po.errors import FormatError
+
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:", re.IGNORECASE)
+LOCAL_FILES, UPLOADS = "/data/local-files", "/data/upload/"
+UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
+"""What Label Studio makes of an uploaded file's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """A file that was found."""
+
+    path: Path
+    original: bool = False
+    """Whether it was found by the name that it had before Label Studio renamed it, which two of its uploads may share."""
+
+
+def locate(root: Path, name: object, where: str) -> Located:
+    """The file of that name in the folder `root` or below it.
+
+    Args:
+        root: absolute paths and links must lead into it, too.
+        name: a path relative to it, or an address; see the head of this file.
+        where: file, line and field, for messages.
+
+    Raises:
+        FormatError: there is no such file inside the folder.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise FormatError(f"{where}: {name!r} is no path of a picture")
+    said, inside = _shown(name), False
+    try:
+        home = root.resolve()
+        for way in _ways(name, where, root):
+            path = (root / way).resolve()
+            if path.is_relative_to(home):
+                inside = True
+                if path.exists():
+                    original = UPLOADED.fullmatch(name.rsplit("/", 1)[-1]) is not None and not UPLOADED.fullmatch(Path(way).name)
+                    return Located(path=path, original=original)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise FormatError(f"{where}: {said} is no path of a file here: {getattr(error, 'strerror', None) or error}") from error
+    if not inside:
+        raise FormatError(f"{where}: {said} is not inside {root}; move the pictures there, or say by --images where they are")
+    raise FormatError(f"{where}: cannot read {said}: there is no such file in {root}; say by --images where the pictures are")
+
+
+def _ways(name: str, where: str, root: Path) -> list[str]:
+    """The paths that a name may stand for, the likeliest first."""
+    if ADDRESS.match(name):
+        return _ways_of_address(name, where, root)
+    ways = [name]
+    if name.startswith((LOCAL_FILES, UPLOADS)):
+        ways += _ways_of_label_studio(urlsplit(name), where) or []
+    if "\\" in name:
+        ways.append(name.replace("\\", "/"))  # a relative path as Windows writes it
+    return ways
+
+
+def _ways_of_address(name: str, where: str, root: Path) -> list[str]:
+    try:
+        parts = urlsplit(name)
+    except ValueError as error:
+        raise FormatError(f"{where}: {_shown(name)} is no address: {error}") from error
+    if parts.scheme == "file" and parts.netloc.lower() in ("", "localhost"):
+        return [url2pathname(parts.path)]
+    ways = _ways_of_label_studio(parts, where) if parts.scheme in ("http", "https") else None
+    if ways is None:
+        raise FormatError(f"{where}: {_shown(name)} is elsewhere; download it and name the file, relative to {root}")
+    return ways
+
+
+def _ways_of_label_studio(parts: SplitResult, where: str) -> list[str] | None:
+    """The paths that an address of a Label Studio server stands for; None if it is of another kind."""
+    if parts.path.startswith(LOCAL_FILES):
+        found = re.search(r"(?:^|&)d=([^&]*)", parts.query)
+        if found is None or not found[1].strip("/ "):
+            raise FormatError(f"{where}: {_shown(parts.geturl())} names no file; Label Studio's addresses of local files end in ?d=PATH")
+        return [unquote(found[1]).lstrip("/"), unquote_plus(found[1]).lstrip("/")]
+    if parts.path.startswith(UPLOADS):
+        below = unquote(parts.path.removeprefix(UPLOADS))
+        last = below.rsplit("/", 1)[-1]
+        original = UPLOADED.fullmatch(last)
+        return [f"upload/{below}", f"media/upload/{below}", below, last, *([original[1]] if original else [])]
+    return None
+
+
+def _shown(name: str) -> str:
+    """A name for a message: on one line, and not longer than one."""
+    shown = name if name.isprintable() else ascii(name)
+    return shown if len(shown) <= 200 else f"{shown[:197]}..."
