@@ -27,8 +27,12 @@ from PIL import Image
 
 from d3po.preferences.records import NewQuestion
 from d3po.preferences.store import NewPicture, Store
+from d3po.web.security import cookie_name
+from d3po.web.settings import WebSettings
 
 PROMPTS, IMAGES = 60, 16
+URL = "http://rate.example.org"
+SETTINGS = WebSettings(run="", images="", public_url=URL)
 AHEAD = 4
 """Questions fetched at once, as the page does."""
 
@@ -104,7 +108,7 @@ def picture(prompt: int, number: int) -> bytes:
 def command(run: Path, store: str | None) -> list[str]:
     """A server that asks everybody for a session, as it would for people elsewhere."""
     where = ["--store", store] if store else []
-    return [sys.executable, "-m", "d3po", "rate", str(run), "--no-browser", "--port", "0", "--url", "http://rate.example.org", *where]
+    return [sys.executable, "-m", "d3po", "rate", str(run), "--no-browser", "--port", "0", "--url", URL, *where]
 
 
 def measure(url: str, server: int, secrets: list[str], seconds: float, pause: float) -> tuple[Timings, list[float]]:
@@ -124,7 +128,7 @@ def measure(url: str, server: int, secrets: list[str], seconds: float, pause: fl
 
 def annotate(port: int, number: int, secret: str, timings: Timings, end: float, pause: float) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    headers = {"cookie": f"d3po={secret}", "content-type": "application/json"}
+    headers = {"cookie": f"{cookie_name(SETTINGS)}={secret}", "content-type": "application/json"}
     while time.monotonic() < end:
         before = time.perf_counter()
         connection.request("GET", f"/v1/queue?n={AHEAD}", headers=headers)

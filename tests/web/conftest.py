@@ -64,7 +64,7 @@ Serve = Callable[..., TestClient]
 
 @pytest.fixture
 def serve(house: House) -> Generator[Serve, None, None]:
-    """Start an app on the house; settings may be changed. The client is the owner's, as long as the address is this machine's only."""
+    """Start an app on the house; settings may be changed. The client has opened the owner's link, except on another address than this machine's."""
     started: list[TestClient] = []
 
     def start(**changes: object) -> TestClient:
@@ -72,6 +72,8 @@ def serve(house: House) -> Generator[Serve, None, None]:
         client = TestClient(create_app(house.store, settings), base_url=settings.public_url or HERE)
         client.__enter__()
         started.append(client)
+        if not {"host", "public_url"} & changes.keys():
+            sign_in(client, house)
         return client
 
     yield start
@@ -93,6 +95,11 @@ def public(serve: Serve) -> TestClient:
 
 def desk_of(client: TestClient) -> Desk:
     return client.app.state.desk
+
+
+def sign_in(client: TestClient, house: House) -> None:
+    """Open the owner's link in this browser."""
+    assert client.post("/v1/session", json={"token": house.store.people.invite_owner().token}).status_code == 204
 
 
 def newcomer(client: TestClient) -> TestClient:

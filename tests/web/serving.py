@@ -8,15 +8,24 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2 as httpx
+
 COMMAND = (sys.executable, "-m", "d3po")
 ENVIRONMENT = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 
 
 class Server:
-    """A running `d3po rate` and its address."""
+    """A running `d3po rate`, its address, and the link that lets its owner's browser in, once."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self.process, self.url = process, url
+    def __init__(self, process: subprocess.Popen[str], link: str) -> None:
+        self.process, self.link = process, link
+        self.url = link.partition("/join#")[0]
+
+    def sign_in(self, url: str | None = None) -> dict[str, str]:
+        """Open the link; the headers of whoever did."""
+        reply = httpx.post(f"{url or self.url}/v1/session", json={"token": self.link.partition("#")[2]})
+        assert reply.status_code == 204, reply.text
+        return {"cookie": reply.headers["set-cookie"].partition(";")[0]}
 
     def stop(self, by: int = signal.SIGTERM) -> tuple[int, str]:
         """Send a signal; the exit code and what stood on stderr."""
@@ -34,7 +43,7 @@ def serving(run: Path, *options: str) -> Generator[Server, None, None]:
             line = process.stdout.readline() if process.stdout else ""
             if not line.startswith("rate at "):
                 raise RuntimeError(f"the server did not start: {line}{process.communicate(timeout=30)[1]}")
-            yield Server(process, line.split()[2].rstrip("/,"))
+            yield Server(process, line.split()[2])
         finally:
             if process.poll() is None:
                 process.kill()

@@ -199,7 +199,7 @@ def test_a_picture_that_is_missing_or_was_changed_is_not_shown_and_the_question_
     (house.folder / path).write_bytes(png((255, 0, 0)))
     path, _ = house.store.pictures.picture(second)
     (house.folder / path).unlink()
-    fresh = TestClient(owner.app, base_url=str(owner.base_url))
+    fresh = TestClient(owner.app, base_url=str(owner.base_url), cookies=owner.cookies)
     fresh.app.state.desk.pictures._cache.clear()
     assert [fresh.get(image["url"]).status_code for image in item["images"]] == [404, 404]
     assert [fresh.get(f"/v1/images/{image}").status_code for image in (first, second, 10**6)] == [404, 404, 404]

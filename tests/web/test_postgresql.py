@@ -30,6 +30,7 @@ def test_votes_outlast_a_database_that_goes_away(server: Server, tmp_path: Path)
     store = Store(server.database(), key_file=tmp_path / "d3po.key", patience=1.0)
     ask(store, add_pictures(store, tmp_path))
     with TestClient(create_app(store, WebSettings(run="run", images=str(tmp_path))), base_url=HERE) as client:
+        assert client.post("/v1/session", json={"token": store.people.invite_owner().token}).status_code == 204
         items = questions(client, 4)
         assert [client.post("/v1/votes", json=ballot(item, outcome="win", position=0)).status_code for item in items[:2]] == [201, 201]
         waiting = ballot(items[2], outcome="tie")

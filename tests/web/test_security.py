@@ -11,9 +11,11 @@ from uuid import uuid4
 import pytest
 from starlette.testclient import TestClient
 
+from d3po.errors import ConfigError
 from d3po.preferences.store import NewPicture
+from d3po.web import security
 from d3po.web.security import HEADERS, RateLimit
-from d3po.web.settings import WebSettings, is_loopback
+from d3po.web.settings import WebSettings
 from tests.web.conftest import ELSEWHERE, House, Serve, desk_of, join, newcomer
 from tests.web.world import PROMPTS, ask, png
 
@@ -69,7 +71,7 @@ def test_an_invitation_becomes_a_cookie_that_scripts_cannot_read(house: House, p
 def test_over_plain_http_the_cookie_has_a_plain_name(house: House, serve: Serve) -> None:
     client = serve(host="0.0.0.0")
     reply = client.post("/v1/session", json={"token": house.store.people.invite("ada").token})
-    assert reply.headers["set-cookie"].startswith("d3po=")
+    assert reply.headers["set-cookie"].startswith("d3po-8000=")
     assert "Secure" not in reply.headers["set-cookie"]
     assert client.get("/v1/me").json()["handle"] == "ada"
 
@@ -96,7 +98,7 @@ def test_expired_and_revoked_invitations_are_refused(house: House, public: TestC
     expired = house.store.people.invite("ada", lifetime=-1.0)
     assert public.post("/v1/session", json={"token": expired.token}).status_code == 403
     revoked = house.store.people.invite("bob")
-    house.store.people.revoke(revoked.id)
+    house.store.people.revoke(revoked.id, by="root")
     assert public.post("/v1/session", json={"token": revoked.token}).status_code == 403
 
 
@@ -120,6 +122,24 @@ def test_revoking_an_invitation_ends_its_sessions_at_once(house: House, public: 
     assert root.delete("/v1/invitations/1000").status_code == 404
 
 
+def test_a_session_cannot_be_ended_as_an_invitation(house: House, public: TestClient) -> None:
+    root, ada = join(public, house, "root", "admin"), join(public, house, "ada")
+    listed = {one["id"] for one in root.get("/v1/invitations").json()["invitations"]}
+    sessions = set(range(1, 9)) - listed
+    assert {root.delete(f"/v1/invitations/{id}").status_code for id in sessions} == {404}
+    assert [who.get("/v1/me").status_code for who in (root, ada)] == [200, 200]
+    assert root.get("/v1/audit").json()["entries"] == []
+    root.delete(f"/v1/invitations/{max(listed)}")
+    (entry,) = root.get("/v1/audit").json()["entries"]
+    assert (entry["actor"], entry["action"], entry["detail"]) == ("root", "revoke", {"invitation": max(listed)})
+
+
+def test_an_unusable_key_makes_no_session_and_no_fault(house: House, public: TestClient) -> None:
+    token = house.store.people.invite("ada").token
+    (house.folder / "d3po.key").write_text("")
+    assert public.post("/v1/session", json={"token": token}).status_code == 503
+
+
 def test_signing_out_ends_the_session_everywhere(house: House, public: TestClient) -> None:
     ada = join(public, house)
     secret = ada.cookies["__Host-d3po"]
@@ -135,15 +155,45 @@ def test_an_invitation_is_not_a_session(house: House, public: TestClient) -> Non
     assert public.get("/v1/me").status_code == 401
 
 
-def test_on_this_machine_only_the_owner_needs_no_invitation(owner: TestClient) -> None:
-    assert owner.get("/v1/me").json()["role"] == "admin"
+def test_nobody_is_let_in_for_coming_from_this_machine(house: House, owner: TestClient) -> None:
+    assert owner.get("/v1/me").json()["handle"] == "owner"
+    stranger = newcomer(owner)
+    for method, path, body in REQUESTS:
+        assert stranger.request(method, path, json=body).status_code == 401
+    assert [one.handle for one in house.store.people.invitations()] == ["owner"]
 
 
-@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "x-real-ip"])
-def test_a_proxy_in_front_does_not_make_the_world_the_owner(owner: TestClient, header: str) -> None:
-    reply = owner.get("/v1/me", headers={header: "203.0.113.7"})
-    assert reply.status_code == 403
-    assert "--url" in reply.json()["detail"]
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"x-forwarded-for": "127.0.0.1"}, {"forwarded": "for=127.0.0.1"}, {"x-real-ip": "::1"}, {"host": "localhost:8000"}],
+    ids=str,
+)
+def test_a_proxy_in_front_does_not_make_the_world_the_owner(owner: TestClient, headers: dict[str, str]) -> None:
+    stranger = newcomer(owner)
+    assert stranger.post("/v1/invitations", json={"handle": "evil", "role": "admin"}, headers=headers).status_code == 401
+    assert owner.get("/v1/me", headers=headers).status_code == 200, "who has opened the link is let in through a proxy too"
+
+
+def test_the_front_page_says_where_the_link_is_or_leads_on(owner: TestClient) -> None:
+    assert owner.get("/", follow_redirects=False).headers["location"] == "/rate"
+    reply = newcomer(owner).get("/", follow_redirects=False)
+    assert (reply.status_code, reply.headers["cache-control"]) == (200, "no-store")
+    assert "d3po invite RUN owner" in reply.text
+
+
+def test_the_owner_s_link_opens_one_browser_and_sessions_outlast_the_server(house: House, serve: Serve) -> None:
+    first = serve()
+    token = house.store.people.invite_owner().token
+    assert [newcomer(first).post("/v1/session", json={"token": token}).status_code for _ in range(2)] == [204, 403]
+    second = serve()
+    second.cookies.clear()
+    second.cookies.update(first.cookies)
+    assert second.get("/v1/me").json()["handle"] == "owner"
+
+
+def test_two_runs_served_on_one_machine_keep_their_cookies_apart(serve: Serve) -> None:
+    names = {name for port in (8000, 8001) for name in serve(port=port).cookies}
+    assert names == {"d3po-8000", "d3po-8001"}
 
 
 @pytest.mark.parametrize(
@@ -163,18 +213,30 @@ def test_on_all_interfaces_addresses_are_trusted_and_strange_names_are_not() -> 
     settings = WebSettings(run="run", images="", host="0.0.0.0")
     assert settings.trusts_host("192.168.1.20:8000")
     assert not settings.trusts_host("evil.example:8000")
-    assert not settings.owner_needs_no_token
 
 
 @pytest.mark.parametrize(
-    ("host", "expected"),
+    ("url", "origin", "port"),
     [
-        ("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True),
-        ("0.0.0.0", False), ("::", False), ("192.168.1.2", False), ("localhost.evil.example", False),
+        (None, "http://127.0.0.1:8000", 8000),
+        ("https://rate.example.org/", "https://rate.example.org", 443),
+        ("HTTPS://Rate.Example.org:443", "https://rate.example.org", 443),
+        ("http://[::1]:80", "http://[::1]", 80),
+        ("http://rate.example.org:8080", "http://rate.example.org:8080", 8080),
     ],
-)  # fmt: skip
-def test_loopback_is_told_from_the_rest(host: str, expected: bool) -> None:
-    assert is_loopback(host) == expected
+)
+def test_a_site_is_named_as_browsers_name_it(url: str | None, origin: str, port: int) -> None:
+    settings = WebSettings(run="run", images="", public_url=url)
+    assert (settings.origin, settings.public_port) == (origin, port)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["rate.example.org", "ftp://a", "http://", "http://[", "http://a:99999", "http://a:x", "http://a/b", "http://a?b", "http://u:p@a"],
+)
+def test_what_is_no_address_of_a_site_is_said_in_one_line(url: str) -> None:
+    with pytest.raises(ConfigError, match="is not an address such as https://"):
+        WebSettings(run="run", images="", public_url=url)
 
 
 FOREIGN = [
@@ -185,6 +247,10 @@ FOREIGN = [
     {"origin": "http://127.0.0.1:9999"},
     {"origin": "http://127.0.0.1:8000.evil.example"},
     {"origin": "file://"},
+    {"origin": "http://["},
+    {"origin": "http://[::1"},
+    {"origin": "//127.0.0.1:8000"},
+    {"origin": ""},
     {"sec-fetch-site": "cross-site", "origin": "http://127.0.0.1:8000"},
 ]
 
@@ -246,7 +312,7 @@ def test_broken_json_is_the_client_s_fault(owner: TestClient, body: bytes) -> No
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/rate", "/join", "/dashboard", "/static/rate.js", "/v1/me", "/v1/nothing", "/healthz", "/v1/images/999"]
+    "path", ["/", "/rate", "/rate/", "/join", "/dashboard", "/static/rate.js", "/v1/me", "/v1/nothing", "/healthz", "/v1/images/999"]
 )
 def test_every_answer_carries_the_headers(owner: TestClient, path: str) -> None:
     reply = owner.get(path, follow_redirects=False)
@@ -256,9 +322,82 @@ def test_every_answer_carries_the_headers(owner: TestClient, path: str) -> None:
         assert reply.headers["cache-control"] == "no-store"
 
 
-def test_refusals_carry_the_headers_too(owner: TestClient) -> None:
-    reply = owner.get("/v1/me", headers={"host": "evil.example"})
+JSON = {"content-type": "application/json"}
+REFUSALS: list[tuple[int, str, str, dict[str, str], bytes]] = [
+    (400, "GET", "/v1/me", {"host": "evil.example"}, b""),
+    (403, "GET", "/v1/me", {"origin": "http://["}, b""),
+    (404, "GET", "/nothing", {}, b""),
+    (405, "TRACE", "/rate", {}, b""),
+    (405, "POST", "/v1/me", JSON, b"{}"),
+    (413, "POST", "/v1/votes", JSON, b"x" * 70_000),
+    (413, "POST", "/v1/votes", JSON | {"content-length": "9" * 5000}, b""),
+    (415, "POST", "/v1/votes", {"content-type": "text/plain"}, b"{}"),
+    (422, "POST", "/v1/votes", JSON, b"{"),
+    (422, "GET", "/v1/queue?n=x", {}, b""),
+]
+
+
+@pytest.mark.parametrize(("status", "method", "path", "headers", "body"), REFUSALS, ids=lambda part: str(part)[:20])
+def test_refusals_carry_the_headers_too(
+    owner: TestClient, status: int, method: str, path: str, headers: dict[str, str], body: bytes
+) -> None:
+    reply = owner.request(method, path, headers=headers, content=body)
+    assert reply.status_code == status
     assert {name: reply.headers.get(name) for name in HEADERS} == HEADERS
+    assert isinstance(reply.json()["detail"], str)
+
+
+@pytest.mark.parametrize("where", ["in the app", "in front of it"])
+def test_a_fault_of_ours_is_logged_and_answered_with_the_headers(
+    owner: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the moon is in the way")
+
+    target = (desk_of(owner).standing, "progress") if where == "in the app" else (security, "read_cookie")
+    monkeypatch.setattr(*target, fail)
+    reply = owner.get("/v1/me")
+    assert (reply.status_code, reply.json()) == (500, {"detail": "something went wrong here; the server's log says what"})
+    assert {name: reply.headers.get(name) for name in HEADERS} == HEADERS
+    assert "the moon is in the way" in caplog.text
+
+
+def test_what_a_stranger_sends_is_not_read(public: TestClient) -> None:
+    received: list[object] = []
+
+    async def send_half() -> list[dict[str, Any]]:
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, object]:
+            received.append("asked for")
+            return {"type": "http.request", "body": b"{", "more_body": True}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"rate.example.org"), (b"content-type", b"application/json"), (b"content-length", b"60000")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/votes", "headers": headers, "query_string": b"", "client": ("a", 1)}
+        await public.app(scope, receive, send)
+        return sent
+
+    start, *_ = asyncio.run(send_half())
+    assert (start["status"], received) == (401, [])
+
+
+def test_one_annotator_cannot_take_everybody_s_place(house: House, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve(requests_of_one=1)
+    inner: list[int] = []
+    ada = join(client, house, "ada")
+
+    def meanwhile(annotator: int) -> tuple[int, int]:
+        if not inner:
+            inner.append(0)
+            inner.extend(who.get("/v1/me").status_code for who in (client, ada))
+        return 0, 0
+
+    monkeypatch.setattr(desk_of(client).standing, "progress", meanwhile)
+    assert client.get("/v1/me").status_code == 200
+    assert inner == [0, 503, 200]
 
 
 def test_whoever_comes_while_too_many_are_asking_is_told_so_with_the_headers(
@@ -284,8 +423,8 @@ def test_the_policy_allows_no_inline_code_and_no_other_host(owner: TestClient) -
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert policy["form-action"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
-    for page in ("/rate", "/join", "/dashboard"):
-        html = owner.get(page).text
+    for page in ("/", "/rate", "/join", "/dashboard"):
+        html = newcomer(owner).get(page).text
         assert "<style" not in html
         assert " style=" not in html
         assert " onclick=" not in html
@@ -386,7 +525,7 @@ def test_a_run_s_name_is_escaped_in_pages(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    "handle", ["", "a b", "ada@example.org", "'; DROP TABLE annotator; --", "<b>ada</b>", "../ada", "x" * 41, "ada\n", "\uff41da"]
+    "handle", ["", "owner", "a b", "ada@example.org", "'; DROP TABLE annotator; --", "<b>ada</b>", "../ada", "x" * 41, "ada\n", "\uff41da"]
 )
 def test_handles_are_plain_names(owner: TestClient, handle: str) -> None:
     assert owner.post("/v1/invitations", json={"handle": handle}).status_code == 422

@@ -15,7 +15,7 @@ from d3po.preferences.store import Receipt, Retract, Store
 from d3po.preferences.store.database import file_address
 from d3po.web.app import create_app
 from d3po.web.writer import Writer
-from tests.web.conftest import HERE, House, Serve
+from tests.web.conftest import HERE, House, Serve, sign_in
 from tests.web.test_label_api import ballot, questions
 from tests.web.world import ask
 
@@ -220,6 +220,7 @@ def test_a_locked_database_gets_503_and_no_vote_is_lost(house: House, serve: Ser
 def serve_on(store: Store, house: House) -> TestClient:
     client = TestClient(create_app(store, house.settings()), base_url=HERE)
     client.__enter__()
+    sign_in(client, house)
     return client
 
 

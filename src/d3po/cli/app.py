@@ -88,7 +88,7 @@ def run(
     ] = 0.0,
     set_: SetOption = None,
     serve: Annotated[bool, typer.Option("--serve", help="Also serve the rating page, as `d3po rate` does, and open it.")] = False,
-    port: Annotated[int, typer.Option(help="Port of the page of --serve.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page of --serve; 0 takes any that is free.")] = 8000,
     num_processes: Annotated[
         int, typer.Option(min=1, help="Processes on this machine that sample and train together, such as one a GPU.")
     ] = 1,
@@ -108,7 +108,7 @@ def run(
         from d3po.run.loop import run_rounds
         from d3po.run.serving import rating_page
 
-        with rating_page(run, port) if serve and bench.team.leads else nullcontext():
+        with rating_page(run, port, bench.narrator.say) if serve and bench.team.leads else nullcontext():
             run_rounds(bench, minutes=minutes)
 
 

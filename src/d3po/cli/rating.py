@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from d3po.web.settings import WebSettings
 
 HostOption = Annotated[
-    str, typer.Option(help="Address to listen on. 127.0.0.1: this machine only; on others everybody needs an invitation.")
+    str, typer.Option(help="Address to listen on. 127.0.0.1: this machine only; 0.0.0.0: whoever reaches it, by invitation.")
 ]
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any that is free.")]
 UrlOption = Annotated[
@@ -34,7 +34,7 @@ def rate(
     run: RunArgument,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in this machine's browser.")] = True,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the printed link in this machine's browser.")] = True,
     url: UrlOption = None,
     store: StoreOption = None,
     images: Annotated[
@@ -46,7 +46,10 @@ def rate(
         float, typer.Option(min=0, max=1, help="Share of pairs after which people are asked one of theirs again, sides swapped.")
     ] = 0.03,
 ) -> None:
-    """Serve the page where people compare a run's pictures, and its dashboard, until Ctrl-C; training may go on beside it."""
+    """Serve the page where people compare a run's pictures, and its dashboard, until Ctrl-C; training may go on beside it.
+
+    The link that is printed lets one browser in as the owner; `d3po invite RUN owner` prints another.
+    """
     from d3po.web.server import serve
     from d3po.web.settings import WebSettings
 
@@ -55,7 +58,7 @@ def rate(
             run=run.resolve().name, images=images or str(run.resolve()), host=host, port=port, public_url=url,
             gold_rate=gold, repeat_rate=repeats,
         )  # fmt: skip
-        serve(opened, settings, announce=lambda ready: _announce(run, ready), browser=browser)
+        serve(opened, settings, announce=lambda ready, link: _announce(run, ready, link, store), browser=browser)
 
 
 def invite(
@@ -68,9 +71,13 @@ def invite(
     url: UrlOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Print a link that lets somebody rate. It is shown this once; whoever has it is let in, so send it to nobody else."""
+    """Print a link that lets somebody rate. It is shown this once; whoever has it is let in, so send it to nobody else.
+
+    NAME owner prints one for yourself, good for one browser, with all rights.
+    """
     from d3po.errors import ConfigError
-    from d3po.web.api_admin import invite_somebody
+    from d3po.preferences.store.people import OWNER
+    from d3po.web.api_admin import invite_owner, invite_somebody
     from d3po.web.messages import HANDLE
     from d3po.web.settings import WebSettings
 
@@ -78,8 +85,11 @@ def invite(
         raise ConfigError(f"NAME {handle!r} has something other than letters, digits, '.', '_' and '-', or more than 40 of them")
     settings = WebSettings(run=run.resolve().name, images="", host=host, port=port, public_url=url)
     with _opened(run, store) as opened:
-        made = invite_somebody(opened, "command line", handle, "admin" if admin else "annotator", days)
-    typer.echo(settings.link(f"/join#{made.token}"))
+        if handle == OWNER:
+            made = invite_owner(opened, "command line", days)
+        else:
+            made = invite_somebody(opened, "command line", handle, "admin" if admin else "annotator", days)
+    typer.echo(settings.invitation_link(made.token))
 
 
 @contextmanager
@@ -100,8 +110,12 @@ def _opened(run: Path, url: str | None) -> "Generator[Store, None, None]":
         opened.close()
 
 
-def _announce(run: Path, ready: "WebSettings") -> None:
-    typer.echo(f"rate at {ready.link()}, dashboard at {ready.link('/dashboard')}; Ctrl-C ends")
-    if not ready.owner_needs_no_token:
-        where = f"--url {ready.public_url}" if ready.public_url else f"--host {ready.host} --port {ready.port}"
-        typer.echo(f"other machines can reach this address, so everybody needs an invitation: d3po invite {run} NAME {where}")
+def _announce(run: Path, ready: "WebSettings", link: str, store: str | None) -> None:
+    where = f" --url {ready.public_url}" if ready.public_url else ""
+    if not where:
+        where = (f" --host {ready.host}" if ready.host != "127.0.0.1" else "") + (f" --port {ready.port}" if ready.port != 8000 else "")
+    where += " --store URL" if store else ""
+    typer.echo(f"rate at {link} (for you: it opens once, in one browser; Ctrl-C ends)")
+    typer.echo(
+        f"the dashboard is at {ready.link('/dashboard')}; a new link for you: d3po invite {run} owner{where}; for others: a name instead of owner"
+    )

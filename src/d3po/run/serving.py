@@ -1,20 +1,34 @@
 """The rating page beside a run: a process of its own, since serving and training share nothing but the store."""
 
+import signal
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
+
+from d3po.errors import ConfigError
 
 SECONDS_TO_STOP = 10
+SERVED, REFUSED = "rate at ", "error: "
+"""How the server begins the line that says where its page is, or why there is none."""
 
 
 @contextmanager
-def rating_page(run: Path, port: int) -> Generator[None, None, None]:
-    """Serve the page of a run on this machine until the block ends."""
+def rating_page(run: Path, port: int, say: Callable[[str], None]) -> Generator[None, None, None]:
+    """Serve the page of a run on this machine until the block ends, and pass on what the server has to say.
+
+    Raises:
+        ConfigError: it cannot be served: the port is taken, another server is at the run, or the like.
+    """
     command = [sys.executable, "-m", "d3po", "rate", str(run), "--port", str(port)]
-    with subprocess.Popen(command) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout is not None
+        lines = (line.rstrip() for line in server.stdout)
         try:
+            _wait_until_served(lines, say)
+            Thread(target=_pass_on, args=(server, lines, run, say), daemon=True).start()
             yield
         finally:
             server.terminate()
@@ -22,3 +36,20 @@ def rating_page(run: Path, port: int) -> Generator[None, None, None]:
                 server.wait(SECONDS_TO_STOP)
             except subprocess.TimeoutExpired:
                 server.kill()
+
+
+def _wait_until_served(lines: Iterator[str], say: Callable[[str], None]) -> None:
+    for line in lines:
+        if line.startswith(REFUSED):
+            raise ConfigError(line.removeprefix(REFUSED))
+        say(line)
+        if line.startswith(SERVED):
+            return
+    raise ConfigError("the rating page was not served, so nobody could answer; see what `d3po rate` says")
+
+
+def _pass_on(server: "subprocess.Popen[str]", lines: Iterator[str], run: Path, say: Callable[[str], None]) -> None:
+    for line in lines:
+        say(line)
+    if server.wait() not in (0, -signal.SIGINT, -signal.SIGTERM):
+        say(f"the rating page has ended by itself (exit code {server.returncode}); serve it again with `d3po rate {run}`")

@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from d3po.preferences.records import Role
 from d3po.preferences.store import ControlState, NewInvitation, Store
 from d3po.preferences.store.journal import Action
+from d3po.preferences.store.people import OWNER
 from d3po.web.api_label import REFUSED
 from d3po.web.desk import Administrator, TheDesk
 from d3po.web.messages import (
@@ -59,13 +60,13 @@ async def invitations(desk: TheDesk, _: Administrator) -> Invitations:
 async def invite(body: InvitationRequest, desk: TheDesk, caller: Administrator) -> InvitationMade:
     """Invite somebody. The link is in this answer and nowhere else."""
     made = await desk.writer.run(lambda: invite_somebody(desk.store, caller.handle, body.handle, body.role, body.days))
-    return InvitationMade(id=made.id, handle=body.handle, link=desk.settings.link(f"/join#{made.token}"), expires_at=made.expires_at)
+    return InvitationMade(id=made.id, handle=body.handle, link=desk.settings.invitation_link(made.token), expires_at=made.expires_at)
 
 
 @router.delete("/invitations/{invitation_id}", status_code=204)
 async def revoke(invitation_id: Annotated[int, Path(ge=1, lt=2**31)], desk: TheDesk, caller: Administrator) -> None:
     """Withdraw an invitation; the sessions opened with it end at once."""
-    found = await desk.writer.run(lambda: _revoke(desk.store, caller, invitation_id))
+    found = await desk.writer.run(lambda: desk.store.people.revoke(invitation_id, by=caller.handle))
     desk.sessions.forget()
     if not found:
         raise HTTPException(404, "there is no such invitation")
@@ -110,8 +111,12 @@ def invite_somebody(store: Store, actor: str, handle: str, role: Role, days: int
     return made
 
 
-def _revoke(store: Store, caller: Caller, invitation: int) -> bool:
-    found = store.people.revoke(invitation)
-    if found:
-        store.audit.append(caller.handle, "revoke", {"invitation": invitation})
-    return found
+def invite_owner(store: Store, actor: str, days: int = 1) -> NewInvitation:
+    """Make a link for whoever sits at the machine, and note where from.
+
+    Raises:
+        StorageError: the store is away, or the key file cannot be used.
+    """
+    made = store.people.invite_owner(lifetime=days * DAY_SECONDS)
+    store.audit.append(actor, "invite", {"invitation": made.id, "handle": OWNER, "role": "admin", "days": days})
+    return made

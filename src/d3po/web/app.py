@@ -18,7 +18,7 @@ from d3po.web.gate import Gate, store_away
 from d3po.web.journal import JournalView
 from d3po.web.pages import add_pages
 from d3po.web.pictures import PictureFiles
-from d3po.web.sessions import Caller, Sessions
+from d3po.web.sessions import Sessions
 from d3po.web.settings import WebSettings
 from d3po.web.standing import Standing
 from d3po.web.writer import Writer
@@ -54,17 +54,13 @@ def create_app(store: Store, settings: WebSettings) -> FastAPI:
 
 
 def _desk(store: Store, settings: WebSettings) -> Desk:
-    owner = None
-    if settings.owner_needs_no_token:
-        row = store.people.owner()
-        owner = Caller(id=row.id, handle=row.handle, role=row.role)
     figures, journal = Figures(store.database), JournalView(store.journal)
     return Desk(
         settings=settings,
         store=store,
         writer=Writer(store.votes, patience=settings.store_patience, lease_seconds=settings.lease_seconds),
         pictures=PictureFiles(store.pictures, settings.images),
-        sessions=Sessions(store.people, owner=owner),
+        sessions=Sessions(store.people),
         standing=Standing(store.questions),
         journal=journal,
         figures=figures,

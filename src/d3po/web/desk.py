@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Request
 
 from d3po.preferences.store import Store
+from d3po.web import security
 from d3po.web.dashboard import Overview
 from d3po.web.figures import Figures
 from d3po.web.journal import JournalView
@@ -40,10 +41,10 @@ async def desk_of(request: Request) -> Desk:
 
 
 async def somebody(request: Request) -> Caller:
-    """Whoever asks, by session or as the owner of this machine."""
+    """Whoever asks, by session."""
     caller: Caller | None = getattr(request.state, "caller", None)
     if caller is None:
-        raise HTTPException(401, "open your invitation link first")
+        raise HTTPException(security.NO_SESSION.status, security.NO_SESSION.detail)
     return caller
 
 

@@ -3,9 +3,9 @@
 import json
 import logging
 import math
+from collections import Counter
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from d3po.errors import StorageError
@@ -21,14 +21,17 @@ RETRY_AFTER = 2
 
 
 class Gate:
-    """ASGI middleware. Whom it found is in `scope["state"]["caller"]`, None for strangers."""
+    """ASGI middleware. Whom it found is in `scope["state"]["caller"]`, None for strangers.
+
+    The app sees a request once all of it is here, so whoever sends half of one keeps nobody else waiting.
+    """
 
     def __init__(self, app: ASGIApp, *, settings: WebSettings, sessions: Sessions) -> None:
         self._app, self._settings, self._sessions = app, settings, sessions
         self._known = RateLimit(per_second=settings.requests_per_second, burst=settings.request_burst)
         self._strangers = RateLimit(per_second=settings.strangers_per_second, burst=settings.stranger_burst)
-        self._under_way = 0
         self._joins = RateLimit(per_second=settings.joins_per_minute / 60, burst=settings.joins_per_minute)
+        self._under_way: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -36,33 +39,38 @@ class Gate:
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
         answer = Answer(scope["path"], send)
-        if self._under_way >= self._settings.requests_at_once:
-            return await answer.refuse(
-                Refusal(status=503, detail="too many are asking at once; try again shortly", retry_after=RETRY_AFTER)
-            )
-        self._under_way += 1
         try:
             await self._answer(scope, receive, answer)
-        finally:
-            self._under_way -= 1
-
-    async def _answer(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
-        refusal = await self._refusal(scope)
-        if refusal is not None:
-            return await answer.refuse(refusal)
-        try:
-            await self._app(scope, self._measured(receive), answer.send)
         except Exception:
             log.exception("%s %r failed", scope["method"], scope["path"])
             if not answer.begun:
                 await answer.refuse(Refusal(status=500, detail="something went wrong here; the server's log says what"))
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
+        refusal = await self._refusal(scope)
+        body = refusal or await _whole_body(receive, self._settings)
+        if isinstance(body, Refusal):
+            await answer.refuse(body)
+        elif body is not None:
+            await self._pass_on(scope, _replayed(body, receive), answer)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
+        who = _who(scope)
+        if self._is_full(who):
+            refusal = Refusal(status=503, detail="too many are asking at once; try again shortly", retry_after=RETRY_AFTER)
+            return await answer.refuse(refusal)
+        self._under_way[who] += 1
+        try:
+            await self._app(scope, receive, answer.send)
+        finally:
+            self._under_way -= Counter([who])
 
     async def _refusal(self, scope: Scope) -> Refusal | None:
         headers = Headers(scope=scope)
         refusal = security.check(self._settings, scope["method"], scope["path"], headers)
         if refusal is not None:
             return refusal
-        if scope["path"] == "/v1/session" and (wait := self._joins.take(_address(scope))):
+        if scope["path"] == security.SESSION and (wait := self._joins.take(_address(scope))):
             return _slow_down(wait)
         secret = security.read_cookie(self._settings, headers)
         known, caller = self._sessions.remembered(secret)
@@ -74,26 +82,37 @@ class Gate:
             except StorageError as error:
                 return store_away(error)
         scope.setdefault("state", {})["caller"] = caller
-        return self._too_often(caller)
-
-    def _too_often(self, caller: Caller | None) -> Refusal | None:
-        wait = 0.0 if caller is None else self._known.take(str(caller.id))
+        if caller is None:
+            return security.check_stranger(scope["method"], scope["path"])
+        wait = self._known.take(str(caller.id))
         return _slow_down(wait) if wait else None
 
-    def _measured(self, receive: Receive) -> Receive:
-        """The body, refused once it has grown too long, whatever length it was announced with."""
-        length = 0
+    def _is_full(self, who: str) -> bool:
+        settings = self._settings
+        return self._under_way.total() >= settings.requests_at_once or self._under_way[who] >= settings.requests_of_one
 
-        async def measured() -> Message:
-            nonlocal length
-            message = await receive()
-            length += len(message.get("body", b""))
-            if length > self._settings.body_limit:
-                refusal = security.too_large(self._settings)
-                raise HTTPException(refusal.status, refusal.detail)
-            return message
 
-        return measured
+async def _whole_body(receive: Receive, settings: WebSettings) -> bytes | Refusal | None:
+    """The body, refused once it has grown too long, whatever length it was announced with; None if whoever sent it is gone."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+        if len(body) > settings.body_limit:
+            return security.too_large(settings)
+    return body
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """What the app receives: the body at once, then whatever comes."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replayed
 
 
 class Answer:
@@ -134,6 +153,12 @@ def store_away(error: StorageError) -> Refusal:
 
 def _slow_down(seconds: float) -> Refusal:
     return Refusal(status=429, detail="too many requests; wait a moment", retry_after=max(1, math.ceil(seconds)))
+
+
+def _who(scope: Scope) -> str:
+    """Whose request it is: an annotator's, or a stranger's by address."""
+    caller: Caller | None = scope["state"]["caller"]
+    return f"stranger at {_address(scope)}" if caller is None else str(caller.id)
 
 
 def _address(scope: Scope) -> str:

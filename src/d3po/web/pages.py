@@ -43,7 +43,7 @@ def add_pages(app: FastAPI, *, run: str) -> None:
         router.add_api_route(path, _page(html, "text/html"), methods=["GET"])
     worker = environment.get_template("worker.js.j2").render(files=_kept(known), digest=_digest(pages[KEPT_PAGE], known))
     router.add_api_route("/worker.js", _page(worker, "text/javascript"), methods=["GET"])
-    router.add_api_route("/", lambda: RedirectResponse("/rate"), methods=["GET"])
+    router.add_api_route("/", _front(environment.get_template("front.html.j2").render()), methods=["GET"])
     router.add_api_route("/static/{name:path}", _static(known), methods=["GET"])
     app.include_router(router)
 
@@ -79,6 +79,15 @@ def _page(content: str, media_type: str) -> Callable[[], Response]:
         return Response(content, media_type=media_type, headers={"cache-control": "no-cache"})
 
     return page
+
+
+def _front(stranger: str) -> Callable[[Request], Response]:
+    def front(request: Request) -> Response:
+        answer = Response(stranger, media_type="text/html") if request.state.caller is None else RedirectResponse("/rate")
+        answer.headers["cache-control"] = "no-store"
+        return answer
+
+    return front
 
 
 def _static(known: Mapping[str, StaticFile]) -> Callable[[str, Request], Response]:

@@ -4,7 +4,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
@@ -28,6 +27,9 @@ HEADERS = {
 
 SAFE = frozenset({"GET", "HEAD"})
 API = "/v1/"
+SESSION = "/v1/session"
+LONGEST_LENGTH = 20
+"""Digits of a content-length that are read as a number."""
 BUCKETS = 4096
 """Callers remembered by a limit; the one longest silent is forgotten first."""
 
@@ -42,23 +44,34 @@ class Refusal:
     """Seconds."""
 
 
+NO_SESSION = Refusal(status=401, detail="open your link first: this browser has no session here")
+
+
 def check(settings: WebSettings, method: str, path: str, headers: Headers) -> Refusal | None:
     """Whether the head of a request alone is reason to refuse it."""
     host = headers.get("host", "")
     if len(headers.getlist("host")) != 1 or not settings.trusts_host(host):
         return Refusal(status=400, detail="this server does not go by that name; see --host and --url of `d3po rate`")
-    if settings.owner_needs_no_token and any(name in headers for name in ("forwarded", "x-forwarded-for", "x-real-ip")):
-        return Refusal(status=403, detail="a proxy stands in front of this server; start it with --url, so that it asks for invitations")
     if path.startswith(API) and not _from_own_page(settings, host, method, headers):
-        return Refusal(status=403, detail="the request comes from another site")
+        return Refusal(status=403, detail="the request comes from another site; behind a proxy, name its address with --url")
     if method not in SAFE and path.startswith(API):
         return _check_body(settings, headers)
     return None
 
 
+def check_stranger(method: str, path: str) -> Refusal | None:
+    """Whether somebody without a session may ask this; what they send is not even read, a token to enter with aside."""
+    if method in SAFE or not path.startswith(API) or path == SESSION:
+        return None
+    return NO_SESSION
+
+
 def cookie_name(settings: WebSettings) -> str:
-    """`__Host-` binds a cookie to this host and to https; over plain http browsers would not keep such a cookie."""
-    return "__Host-d3po" if settings.https else "d3po"
+    """`__Host-` binds a cookie to this host and to https; over plain http browsers would not keep such a cookie.
+
+    There the port is in the name: browsers send the cookies of one host to all its ports, and two runs may be served at once.
+    """
+    return "__Host-d3po" if settings.https else f"d3po-{settings.public_port}"
 
 
 def set_cookie(settings: WebSettings, secret: str, max_age: int) -> str:
@@ -103,12 +116,7 @@ def _from_own_page(settings: WebSettings, host: str, method: str, headers: Heade
     if site is not None and site != "same-origin" and not (site == "none" and method in SAFE):
         return False
     origin = headers.get("origin")
-    if origin is None:
-        return True
-    if settings.public_url is not None and origin == settings.public_url.rstrip("/"):
-        return True
-    scheme, netloc = urlsplit(origin)[:2] if origin != "null" else ("", "")
-    return scheme in ("http", "https") and netloc == host
+    return origin is None or origin in (settings.origin, f"http://{host}", f"https://{host}")
 
 
 def _check_body(settings: WebSettings, headers: Headers) -> Refusal | None:
@@ -116,7 +124,7 @@ def _check_body(settings: WebSettings, headers: Headers) -> Refusal | None:
     has_body = "transfer-encoding" in headers or (length is not None and length != "0")
     if has_body and headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         return Refusal(status=415, detail="send JSON, with content-type application/json")
-    if length is not None and length.isdecimal() and int(length) > settings.body_limit:
+    if length is not None and length.isdecimal() and (len(length) > LONGEST_LENGTH or int(length) > settings.body_limit):
         return too_large(settings)
     return None
 

@@ -12,44 +12,54 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 from filelock import FileLock, Timeout
 
 from d3po.errors import ConfigError, RunFolderError
 from d3po.preferences.store import Store
+from d3po.web.api_admin import invite_owner
 from d3po.web.app import create_app
+from d3po.web.connections import Connection
 from d3po.web.settings import WebSettings
 
-BACKLOG = 512
+BACKLOG = 128
+"""Connections that may wait to be accepted."""
 SECONDS_TO_FINISH = 5
 """How long requests under way may take once the server is told to end."""
 
 
-def serve(store: Store, settings: WebSettings, *, announce: Callable[[WebSettings], None], browser: bool) -> None:
+def serve(store: Store, settings: WebSettings, *, announce: Callable[[WebSettings, str], None], browser: bool) -> None:
     """Serve until Ctrl-C or SIGTERM; every vote taken is on disk when this returns.
 
     Args:
         store: the run's store; it stays the caller's.
         settings: where and how.
-        announce: called once the address is ours, with the port that was found if 0 was asked for.
-        browser: open the page here.
+        announce: called once the address is ours, with the port that was found if 0 was asked for, and the owner's link, good for one browser.
+        browser: open the owner's link here.
 
     Raises:
         ConfigError: the address is taken, or not one of this machine.
         RunFolderError: another server is at this database.
-        StorageError: the store is away.
+        StorageError: the store is away, or the key of the invitations cannot be used.
     """
     with only_server(store.database.file), closing(listen(settings.host, settings.port)) as listener:
         settings = replace(settings, port=listener.getsockname()[1])
-        app = create_app(store, settings)
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_keep_alive=30, timeout_graceful_shutdown=SECONDS_TO_FINISH,
-        )  # fmt: skip
-        server = uvicorn.Server(config)
-        announce(settings)
+        server = uvicorn.Server(uvicorn_config(create_app(store, settings), settings))
+        link = settings.invitation_link(invite_owner(store, "server").token)
+        announce(settings, link)
         if browser:
-            threading.Timer(0.5, webbrowser.open, [settings.link()]).start()
+            threading.Timer(0.5, webbrowser.open, [link]).start()
         with _ending_quietly():
             server.run(sockets=[listener])
+
+
+def uvicorn_config(app: FastAPI, settings: WebSettings) -> uvicorn.Config:
+    """How uvicorn serves the app. A proxy's word for who asks is taken only where a proxy was said to be."""
+    return uvicorn.Config(
+        app, http=Connection, ws="none", proxy_headers=settings.public_url is not None,
+        log_config=None, log_level="error", access_log=False, server_header=False,
+        backlog=BACKLOG, timeout_keep_alive=30, timeout_graceful_shutdown=SECONDS_TO_FINISH,
+    )  # fmt: skip
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -60,8 +70,10 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except OSError as error:
-        raise ConfigError(f"--host {host} is no address: {error.strerror}; use 127.0.0.1 or one of this machine's") from error
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"--host {host} is no address: {getattr(error, 'strerror', error)}; use 127.0.0.1 or one of this machine's"
+        ) from error
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -25,16 +25,16 @@ class Caller:
 
 
 class Sessions:
-    """Looks sessions up. Without a cookie, the owner of this machine is who asks, where only this machine can ask."""
+    """Looks sessions up. Nothing but a session says who asks: whoever comes from this machine may be a proxy, or anybody logged in to it."""
 
-    def __init__(self, people: People, *, owner: Caller | None) -> None:
-        self._people, self._owner = people, owner
+    def __init__(self, people: People) -> None:
+        self._people = people
         self._seen: OrderedDict[str, tuple[float, Caller | None]] = OrderedDict()
 
     def remembered(self, secret: str | None) -> tuple[bool, Caller | None]:
         """Whether the answer is known without asking the store, and the answer."""
         if secret is None:
-            return True, self._owner
+            return True, None
         until, caller = self._seen.get(secret, (0.0, None))
         return until > time.monotonic(), caller
 
@@ -46,7 +46,6 @@ class Sessions:
         """
         session = await run_in_threadpool(self._people.session, secret)
         caller = None if session is None else Caller(id=session.id, handle=session.handle, role=session.role)
-        caller = caller or self._owner
         self._seen.pop(secret, None)
         self._seen[secret] = (time.monotonic() + REMEMBERED_SECONDS, caller)
         if len(self._seen) > REMEMBERED:

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from d3po.errors import ConfigError
 
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
 
 @dataclass(frozen=True, kw_only=True)
 class WebSettings:
@@ -31,8 +33,10 @@ class WebSettings:
     requests_per_second: float = 40.0
     """Sustained requests of one annotator; a queue of four grids is some thirty pictures."""
     request_burst: float = 400.0
-    requests_at_once: int = 1024
-    """Requests under way; whoever comes on top is told to come back."""
+    requests_at_once: int = 256
+    """Requests that have arrived and are being answered; whoever comes on top is told to come back."""
+    requests_of_one: int = 64
+    """Of these, at most so many of one annotator, or of strangers at one address."""
     strangers_per_second: float = 50.0
     """Sustained requests from one address without a session, pages and scripts included."""
     stranger_burst: float = 400.0
@@ -42,23 +46,31 @@ class WebSettings:
     """Seconds until a request that waits for the store is told to come back later."""
 
     def __post_init__(self) -> None:
-        if self.public_url is not None:
-            try:
-                parts = urlsplit(self.public_url)
-            except ValueError:  # half an IPv6 address
-                parts = urlsplit("")
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
-                raise ConfigError(f"--url {self.public_url} is not an address such as https://rate.example.org; it may hold no path")
+        if self.public_url is not None and not _is_address_of_site(self.public_url):
+            raise ConfigError(f"--url {self.public_url} is not an address such as https://rate.example.org; it may hold no path")
 
     @property
-    def owner_needs_no_token(self) -> bool:
-        """Whether only this machine can reach the server, so that who comes is its owner."""
-        return self.public_url is None and is_loopback(self.host)
+    def origin(self) -> str:
+        """How browsers name the site in what they send from its pages."""
+        parts = urlsplit(self.link(""))
+        default = DEFAULT_PORTS[parts.scheme] == self.public_port
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return f"{parts.scheme}://{host}" if default else f"{parts.scheme}://{host}:{self.public_port}"
+
+    @property
+    def public_port(self) -> int:
+        """The port that browsers go to."""
+        parts = urlsplit(self.link(""))
+        return parts.port or DEFAULT_PORTS[parts.scheme]
 
     @property
     def https(self) -> bool:
         """Whether browsers come by https."""
-        return self.public_url is not None and self.public_url.startswith("https://")
+        return self.public_url is not None and urlsplit(self.public_url).scheme == "https"
+
+    def invitation_link(self, token: str) -> str:
+        """The address that lets somebody in; what follows # is never sent to a server, so no log of one on the way has it."""
+        return self.link(f"/join#{token}")
 
     def link(self, path: str = "/") -> str:
         """The address of a page."""
@@ -77,17 +89,21 @@ class WebSettings:
         return self.host in ("0.0.0.0", "::") and (is_address(name) or name in _own_names())
 
 
+def _is_address_of_site(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        rest = parts.path.rstrip("/"), parts.query, parts.fragment, parts.username, parts.password
+        return parts.scheme in DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0 and not any(rest)
+    except ValueError:
+        return False
+
+
 def host_name(header: str) -> str:
     """The name in a Host header, without port and brackets, in lower case; empty if it makes no sense."""
     try:
         return (urlsplit(f"//{header}").hostname or "").lower()
     except ValueError:
         return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine only."""
-    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def is_address(name: str) -> bool:

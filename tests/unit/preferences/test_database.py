@@ -34,6 +34,73 @@ def test_the_clock_never_goes_back(store: Store, monkeypatch: pytest.MonkeyPatch
     assert [one.assignment for one in store.questions.lease(ada, 2)] == [one.assignment for one in rest]
 
 
+def test_a_clock_set_back_between_two_starts_goes_on_from_what_the_database_knows(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Store(url, key_file=tmp_path / "d3po.key")
+    first.questions.ask(pairs(fill(first, prompts=1)))
+    ada = human(first, "ada")
+    leased = first.questions.lease(ada, 9, lease_seconds=600.0)
+    secret = first.people.exchange(first.people.invite("eve", lifetime=3600.0).token) or ""
+    before = first.now()
+    first.close()
+    running = time.monotonic_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: (before - 86_400_000) * 1_000_000)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: running)
+    again = Store(url)
+    assert before - 1000 < again.now() <= before
+    assert again.questions.lease(human(again, "bob"), 9) == []
+    running += 601 * 1_000_000_000
+    assert before + 600_000 < again.now() <= before + 601_000, "it goes on, at the pace of the machine"
+    assert {one.question for one in again.questions.lease(human(again, "bob"), 9)} == {one.question for one in leased}
+    assert again.people.session(secret) is not None
+    running += 3600 * 1_000_000_000
+    assert again.people.session(secret) is None
+    again.close()
+
+
+KNOWN = {
+    "vote": lambda store: vote_on_everything(store),
+    "lease": lambda store: store.questions.lease(human(store, "ada"), 1),
+    "journal": lambda store: store.journal.write("phase", 0, {"phase": "rating"}),
+    "control": lambda store: store.journal.control("pause", human(store, "ada")),
+    "audit_log": lambda store: store.audit.append("ada", "pause", {}),
+    "token": lambda store: store.people.invite("ada"),
+    "annotator": lambda store: human(store, "ada"),
+    "feedback_batch": lambda store: store.batches.claim(0),
+}
+
+
+def vote_on_everything(store: Store) -> None:
+    """Answer all there is; the vote that came last is the newest time, whoever's it is."""
+    for who in ("bob", "ada"):
+        for assigned in store.questions.lease(human(store, who), 1):
+            store.votes.cast(cast(assigned, human(store, who)))
+
+
+@pytest.mark.parametrize("what", KNOWN)
+def test_the_newest_time_is_that_of_whatever_was_written_last(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    store = Store(url, key_file=tmp_path / "d3po.key")
+    store.questions.ask(pairs(fill(store)))
+    if what != "annotator":
+        human(store, "ada"), human(store, "bob")
+    if what == "feedback_batch":
+        vote_on_everything(store)  # else there is nothing to claim
+    later = store.now() + 3_600_000
+    monkeypatch.setattr(store.database, "now", lambda: later)
+    KNOWN[what](store)
+    store.close()
+    again = Store(url)
+    assert later <= again.now() < later + 60_000
+    again.close()
+
+
+def test_an_empty_database_knows_no_time(url: str) -> None:
+    store = Store(url)
+    assert abs(store.now() - time.time() * 1000) < 60_000
+    store.close()
+
+
 def test_a_full_disk_is_one_line_and_loses_nothing_acknowledged(tmp_path: Path) -> None:
     store = Store.in_folder(tmp_path)
     store.questions.ask(pairs(fill(store, prompts=20)))

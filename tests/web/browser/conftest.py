@@ -84,12 +84,12 @@ def context(chromium: Browser) -> Generator[OpenContext, None, None]:
 
 @pytest.fixture
 def rater(room: Room, context: OpenContext) -> Generator[OpenRater, None, None]:
-    """Opens the rating page of the room, each time as another browser; every page must have run without an error."""
+    """Opens the rating page of the room, each time as another browser of the owner's; every page must have run without an error."""
     opened: list[Rater] = []
     with room.served() as url:
 
         def open_rater(**options: Any) -> Rater:
-            opened.append(Rater(context(**options), url).open())
+            opened.append(Rater(context(**options), url).enter(room.link(url)).open())
             return opened[-1]
 
         yield open_rater

@@ -22,9 +22,16 @@ class Rater:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
 
+    def enter(self, link: str) -> "Rater":
+        """Open a link that lets this browser in, and wait for the page it leads to."""
+        self.page.goto(link)
+        self.page.wait_for_url(f"{self.url}/rate", timeout=PATIENCE_MS)
+        return self
+
     def open(self) -> "Rater":
         """Go to the page and wait for the first question."""
-        self.page.goto(f"{self.url}/rate")
+        if self.page.url != f"{self.url}/rate":
+            self.page.goto(f"{self.url}/rate")
         return self.wait(state="rating").settle()
 
     def wait(self, **facts: Any) -> "Rater":

@@ -17,7 +17,7 @@ import uvicorn
 from d3po.preferences.records import Answer, Kind, NewQuestion, Vote
 from d3po.preferences.store import NewPicture, Store
 from d3po.web.app import create_app
-from d3po.web.server import listen
+from d3po.web.server import listen, uvicorn_config
 from d3po.web.settings import WebSettings
 from tests.web.browser.pictures import paint
 
@@ -109,12 +109,16 @@ class Room:
         """How the room is served: nothing is asked again, so that what is asked is what is answered."""
         return WebSettings(run="valleys", images=str(self.folder), host=HOST, port=port, repeat_rate=0.0)
 
+    def link(self, url: str) -> str:
+        """A link that makes one browser the owner's at a server at that address."""
+        return f"{url}/join#{self.store.people.invite_owner().token}"
+
     @contextmanager
     def served(self) -> Generator[str, None, None]:
         """A server in this process, with a store of its own, as in life; gives its address."""
         with closing(listen(HOST, 0)) as listener, closing(Store.in_folder(self.folder)) as store:
-            port = listener.getsockname()[1]
-            server = uvicorn.Server(uvicorn.Config(create_app(store, self.settings(port)), log_config=None, timeout_graceful_shutdown=2))
+            settings = self.settings(port := listener.getsockname()[1])
+            server = uvicorn.Server(uvicorn_config(create_app(store, settings), settings))
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             thread.start()
             try:

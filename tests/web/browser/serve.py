@@ -11,4 +11,4 @@ from tests.web.browser.rooms import Room
 if __name__ == "__main__":
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
     with closing(Store.in_folder(folder)) as store:
-        serve(store, Room(folder=folder, store=store).settings(port), announce=lambda _: None, browser=False)
+        serve(store, Room(folder=folder, store=store).settings(port), announce=lambda *_: None, browser=False)

@@ -48,7 +48,14 @@ def test_the_other_pages_have_no_barriers(scheme: str, room: Room, context: Open
         tab.page.goto(f"{url}/join")
         tab.wait(state="refused")
         assert violations(tab.page) == []
-        tab.page.goto(f"{url}/dashboard")
+        tab.page.goto(url)
+        assert violations(tab.page) == []
+        tab.keep(screenshots, f"front-{scheme}")
+        tab.page.goto(f"{url}/rate")
+        tab.wait(state="signed-out")
+        assert violations(tab.page) == []
+        tab.keep(screenshots, f"signed-out-{scheme}")
+        tab.enter(room.link(url)).page.goto(f"{url}/dashboard")
         tab.wait(state="shown")
         tab.page.fill("[name=handle]", "mia")
         tab.page.click("#invite button")
@@ -81,7 +88,7 @@ def test_nothing_is_fetched_from_elsewhere(room: Room, context: OpenContext) -> 
         tab = Rater(context(), url)
         asked: list[str] = []
         tab.page.on("request", lambda request: asked.append(request.url))
-        tab.open().page.goto(f"{url}/dashboard")
+        tab.enter(room.link(url)).open().page.goto(f"{url}/dashboard")
         tab.wait(state="shown")
     assert asked
     assert all(one.startswith(f"{url}/") for one in asked)

@@ -42,7 +42,8 @@ def run(tmp_path: Path) -> RunFolder:
 
 def test_the_dashboard_follows_and_steers_a_run(run: RunFolder, context: OpenContext, screenshots: Path) -> None:
     with training(run.path) as trainer, serving(run.path) as server:
-        board, tab = (Rater(context(viewport={"width": 1280, "height": 1000}), server.url) for _ in range(2))
+        both = context(viewport={"width": 1280, "height": 1000})
+        board, tab = Rater(both, server.url).enter(server.link), Rater(both, server.url)
         board.page.add_init_script(HURRIED)
         board.page.goto(f"{server.url}/dashboard")
         board.page.wait_for_selector("#now-title:has-text('Rating, round 0')", timeout=TRAINERS_PATIENCE_MS)

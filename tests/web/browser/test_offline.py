@@ -95,7 +95,8 @@ def test_a_killed_and_restarted_server_has_every_answer_once(room: Room, context
     room.ask("pair", 20)
     port = free_port()
     with server_process(room, port) as first:
-        tab = Rater(context(), f"http://127.0.0.1:{port}").open().wait(queue=4)
+        url = f"http://127.0.0.1:{port}"
+        tab = Rater(context(), url).enter(room.link(url)).open().wait(queue=4)
         tab.answer("ArrowLeft").answer("ArrowLeft")
         first.kill()
         first.wait()
@@ -120,7 +121,8 @@ def test_a_reload_while_the_server_is_away_brings_the_page_and_its_votes_back(ro
     room.ask("pair", 12)
     port = free_port()
     with server_process(room, port) as first:
-        tab = Rater(context(service_workers="allow"), f"http://127.0.0.1:{port}").open().wait(queue=4)
+        url = f"http://127.0.0.1:{port}"
+        tab = Rater(context(service_workers="allow"), url).enter(room.link(url)).open().wait(queue=4)
         tab.page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         kept = tab.page.evaluate(KEPT)
         assert len(kept["names"]) == 1

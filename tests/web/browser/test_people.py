@@ -41,6 +41,32 @@ def test_a_bad_invitation_is_refused_in_words_and_leaves_the_address(room: Room,
         assert tab.page.url == f"{url}/join"
 
 
+def test_the_owner_s_link_lets_one_browser_in_and_without_it_the_page_says_where_it_is(
+    room: Room, context: OpenContext, screenshots: Path
+) -> None:
+    room.ask("pair", 6)
+    with room.served() as url:
+        link = room.link(url)
+        tab, other = Rater(context(), url), Rater(context(), url)
+        tab.page.goto(url)
+        assert "d3po invite RUN owner" in tab.text("main")
+        tab.page.click("text=opened my link here before")
+        tab.wait(state="signed-out")
+        assert "d3po invite RUN owner" in tab.text("#stage")
+        tab.complaints.clear()  # the browser's own note of the 401
+        tab.enter(link).open().answer("ArrowLeft").wait(unsaved=0)
+        assert tab.text("#handle") == "owner"
+        tab.page.goto(url)
+        assert tab.wait(state="rating").page.url == f"{url}/rate"
+        other.page.goto(link)
+        other.wait(state="refused")
+        other.keep(screenshots, "link-used-up")
+        assert "used up" in other.text("#message")
+        tab.page.goto(link)
+        tab.wait(state="refused").page.click("text=opened my link here before")
+        tab.wait(state="rating")
+
+
 def fill(room: Room) -> None:
     """A run in its third round, as a dashboard shows it."""
     room.ask("pair", 30, overlap=2)
@@ -56,7 +82,7 @@ def test_the_dashboard_shows_the_run_and_moves_its_levers(room: Room, context: O
     fill(room)
     with room.served() as url:
         tab = Rater(context(viewport={"width": 1280, "height": 900}), url)
-        tab.open()
+        tab.enter(room.link(url)).open()
         for key in ("ArrowLeft", "ArrowRight", "ArrowLeft", "ArrowUp"):
             tab.answer(key)
         tab.wait(unsaved=0)
@@ -97,7 +123,7 @@ def test_an_invitation_from_the_dashboard_lets_somebody_in_until_it_is_withdrawn
 ) -> None:
     room.ask("pair", 6)
     with room.served() as url:
-        admin = Rater(context(), url).page
+        admin = Rater(context(), url).enter(room.link(url)).page
         admin.goto(f"{url}/dashboard")
         admin.fill("[name=handle]", "mia")
         admin.click("#invite button")

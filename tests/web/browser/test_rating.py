@@ -15,7 +15,8 @@ def test_fifty_pairs_by_keyboard_alone_are_fifty_votes_and_quick(room: Room, con
     room.ask("pair", 50, size=256)
     port = free_port()
     with server_process(room, port):
-        rater = Rater(context(), f"http://127.0.0.1:{port}").open()
+        url = f"http://127.0.0.1:{port}"
+        rater = Rater(context(), url).enter(room.link(url)).open()
         pressed = [list(KEYS)[i % len(KEYS)] for i in range(50)]
         paints = []
         for key in pressed[:-1]:

@@ -79,8 +79,7 @@ def rate_until_done(tab: Rater, process: "subprocess.Popen[str]") -> int:
 
 def test_somebody_with_a_taste_moves_the_model(run: RunFolder, context: OpenContext, screenshots: Path) -> None:
     with training(run.path) as trainer, serving(run.path) as server:
-        tab = Rater(context(), server.url)
-        tab.page.goto(f"{server.url}/rate")
+        tab = Rater(context(), server.url).enter(server.link)
         clicks = rate_until_done(tab, trainer)
         said = trainer.communicate()[0]
         assert trainer.returncode == 0, said

@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from d3po.errors import CorruptFileError, StorageError
 from d3po.preferences import migrations
+from d3po.preferences.store.clock import Clock, newest_time
 from d3po.preferences.tables import Base
 
 Result = TypeVar("Result")
@@ -76,9 +77,10 @@ class Database:
                 raise CorruptFileError(GONE.format(name=self.name))
         self.engine = _engine(self.address, patience)
         self._turn = threading.RLock()
-        self._clock, self._latest = threading.Lock(), 0
         try:
             self._bring_to_head(may_be_new)
+            with self.reading() as connection:
+                self._clock = Clock(newest_time(connection))
         except BaseException:
             self.close()
             raise
@@ -88,10 +90,8 @@ class Database:
         self.engine.dispose()
 
     def now(self) -> int:
-        """Milliseconds since 1970; never less than what it said before, even when the machine's clock is set back."""
-        with self._clock:
-            self._latest = max(self._latest, time.time_ns() // 1_000_000)
-            return self._latest
+        """Milliseconds since 1970; never less than any time in the database, even when the machine's clock is set back."""
+        return self._clock.now()
 
     @contextmanager
     def transaction(self) -> Generator[Connection, None, None]:

@@ -101,16 +101,7 @@ class Audit:
 
     def append(self, actor: str, action: str, detail: Mapping[str, Any]) -> None:
         """Record that the actor did something; `detail` is JSON."""
-
-        def add(connection: Connection) -> None:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("LOCK TABLE audit_log IN EXCLUSIVE MODE"))  # an entry has one successor
-            newest = select(AuditRow.hash).order_by(AuditRow.id.desc()).limit(1)
-            previous = connection.execute(newest).scalar_one_or_none() or FIRST_HASH
-            columns = {"at": self._database.now(), "actor": actor, "action": action, "detail": dict(detail), "previous_hash": previous}
-            connection.execute(insert(AuditRow).values(columns | {"hash": _chained(columns)}))
-
-        self._database.write(add)
+        self._database.write(lambda connection: append_entry(connection, self._database.now(), actor, action, detail))
 
     def newest(self, limit: int) -> list[AuditEntry]:
         """The last entries, newest first."""
@@ -122,6 +113,16 @@ class Audit:
         query = _entries().order_by(AuditRow.id).execution_options(yield_per=500)
         with self._database.reading() as connection, connection.execute(query) as result:
             return _is_chain(result.mappings())
+
+
+def append_entry(connection: Connection, at: int, actor: str, action: str, detail: Mapping[str, Any]) -> None:
+    """Add an entry to the audit log, in the transaction of what it is about."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("LOCK TABLE audit_log IN EXCLUSIVE MODE"))  # an entry has one successor
+    newest = select(AuditRow.hash).order_by(AuditRow.id.desc()).limit(1)
+    previous = connection.execute(newest).scalar_one_or_none() or FIRST_HASH
+    columns = {"at": at, "actor": actor, "action": action, "detail": dict(detail), "previous_hash": previous}
+    connection.execute(insert(AuditRow).values(columns | {"hash": _chained(columns)}))
 
 
 def _is_chain(entries: Iterable[Any]) -> bool:

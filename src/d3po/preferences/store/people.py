@@ -5,24 +5,24 @@ database, so that a copy of the database alone admits nobody, and made-up tokens
 """
 
 import hashlib
-import os
 import secrets
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from itsdangerous import BadSignature, Signer
-from sqlalchemy import ColumnElement, Connection, Select, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Update, delete, func, insert, or_, select, update
 from sqlalchemy.orm import aliased
 
 from d3po.errors import StorageError, VoteError
 from d3po.preferences.records import AnnotatorKind, Role
 from d3po.preferences.store.database import Database, insert_new
+from d3po.preferences.store.journal import append_entry
+from d3po.preferences.store.keys import signing_key
 from d3po.preferences.tables import AnnotatorRow, TokenRow
 
 OWNER = "owner"
-"""Handle of whoever sits at the machine."""
+"""Handle of whoever started the run; its link can be had at the machine alone."""
 
 LONGEST_HANDLE = 64
 
@@ -91,7 +91,11 @@ class People:
 
     def owner(self) -> Annotator:
         """The administrator at the machine itself."""
-        return self.annotator(OWNER, "human", "admin")
+        found = self.annotator(OWNER, "human", "admin")
+        if found.role != "admin":  # the name came with votes from elsewhere before anybody was here
+            promoted = update(AnnotatorRow).where(AnnotatorRow.id == found.id).values(role="admin")
+            self._database.write(lambda connection: connection.execute(promoted))
+        return replace(found, role="admin")
 
     def annotators(self) -> list[Annotator]:
         """All of them, in order of their ids."""
@@ -102,9 +106,11 @@ class People:
         """Let a person in for `lifetime` seconds, on as many devices as they like.
 
         Raises:
-            VoteError: the handle is not a person's, or is that of a person in another role.
-            StorageError: there is no key file, or it cannot be written.
+            VoteError: the handle is not a person's, is the owner's, or is that of a person in another role.
+            StorageError: there is no key file, or it cannot be used.
         """
+        if handle == OWNER:
+            raise VoteError(f"{OWNER!r} is whoever started the run; at that machine, `d3po invite RUN {OWNER}` prints a link")
         signer, secret = self._signer(), secrets.token_urlsafe(32)
         annotator = self.annotator(handle, "human", role)
         if annotator.role != role:
@@ -115,8 +121,29 @@ class People:
         id = self._database.write(lambda connection: connection.execute(made).scalar_one())
         return NewInvitation(id=id, token=signer.sign(secret).decode(), expires_at=expires)
 
+    def invite_owner(self, *, lifetime: float = DAY) -> NewInvitation:
+        """Let whoever sits at the machine in: one browser, within `lifetime` seconds. The owner's links that nobody used are void from now on.
+
+        Raises:
+            VoteError: the owner's handle is not a person's.
+            StorageError: there is no key file, or it cannot be used.
+        """
+        signer, secret, owner = self._signer(), secrets.token_urlsafe(32), self.owner()
+        now = self._database.now()
+        expires = round(now + 1000 * lifetime)
+
+        def make(connection: Connection) -> int:
+            _forget_unused(connection, owner.id, now)
+            made = insert(TokenRow).values(_token(owner.id, "invitation", secret, now, expires)).returning(TokenRow.id)
+            return connection.execute(made).scalar_one()
+
+        return NewInvitation(id=self._database.write(make), token=signer.sign(secret).decode(), expires_at=expires)
+
     def exchange(self, token: str, *, lifetime: float = 30 * DAY) -> str | None:
-        """The secret of a new session, which ends with the invitation at the latest; None if the token is not, or no longer, valid."""
+        """The secret of a new session; None if the token is not, or no longer, valid.
+
+        A session ends with its invitation at the latest. The owner's link opens one session, which outlives it.
+        """
         try:
             secret = self._signer().unsign(token).decode()
         except BadSignature:
@@ -124,17 +151,23 @@ class People:
 
         def enter(connection: Connection) -> str | None:
             now = self._database.now()
-            query = select(TokenRow.id, TokenRow.annotator_id, TokenRow.expires_at).where(
-                TokenRow.secret_hash == _hash(secret),
-                TokenRow.scope == "invitation",
-                TokenRow.revoked_at.is_(None),
-                TokenRow.expires_at > now,
+            query = (
+                select(TokenRow.id, TokenRow.annotator_id, TokenRow.expires_at, AnnotatorRow.handle)
+                .join(AnnotatorRow, AnnotatorRow.id == TokenRow.annotator_id)
+                .where(
+                    TokenRow.secret_hash == _hash(secret),
+                    TokenRow.scope == "invitation",
+                    TokenRow.revoked_at.is_(None),
+                    TokenRow.expires_at > now,
+                )
             )
-            invitation = connection.execute(query.with_for_update(key_share=True)).one_or_none()
-            if invitation is None:
+            invitation = connection.execute(query.with_for_update(key_share=True, of=TokenRow)).one_or_none()
+            if invitation is None or (invitation.handle == OWNER and _is_used(connection, invitation.id)):
                 return None
             session = secrets.token_urlsafe(32)
-            ends = min(invitation.expires_at, round(now + 1000 * lifetime))
+            ends = round(now + 1000 * lifetime)
+            if invitation.handle != OWNER:
+                ends = min(invitation.expires_at, ends)
             columns = _token(invitation.annotator_id, "session", session, now, ends) | {"parent_id": invitation.id}
             connection.execute(insert(TokenRow).values(columns))
             return session
@@ -151,14 +184,22 @@ class People:
 
     def leave(self, secret: str) -> None:
         """End a session."""
-        self._end(TokenRow.secret_hash == _hash(secret), TokenRow.scope == "session")
+        with self._database.transaction() as connection:
+            connection.execute(_ended(self._database.now(), TokenRow.secret_hash == _hash(secret), TokenRow.scope == "session"))
 
-    def revoke(self, invitation: int) -> bool:
-        """End an invitation and the sessions that came from it; False if there is no such invitation."""
-        self._end(or_(TokenRow.id == invitation, TokenRow.parent_id == invitation))
+    def revoke(self, invitation: int, *, by: str) -> bool:
+        """End an invitation and the sessions that came from it, and note in the audit log by whom; False if there is no such invitation."""
         known = select(TokenRow.id).where(TokenRow.id == invitation, TokenRow.scope == "invitation")
-        with self._database.reading() as connection:
-            return connection.execute(known).scalar_one_or_none() is not None
+
+        def end(connection: Connection) -> bool:
+            if connection.execute(known).scalar_one_or_none() is None:
+                return False
+            now = self._database.now()
+            connection.execute(_ended(now, or_(TokenRow.id == invitation, TokenRow.parent_id == invitation)))
+            append_entry(connection, now, by, "revoke", {"invitation": invitation})
+            return True
+
+        return self._database.write(end)
 
     def invitations(self) -> list[Invitation]:
         """All invitations, newest first, expired and revoked ones included."""
@@ -181,15 +222,10 @@ class People:
         with self._database.reading() as connection:
             return [Invitation(**row) for row in connection.execute(query).mappings()]
 
-    def _end(self, *which: ColumnElement[bool]) -> None:
-        ended = update(TokenRow).where(*which, TokenRow.revoked_at.is_(None)).values(revoked_at=self._database.now())
-        with self._database.transaction() as connection:
-            connection.execute(ended)
-
     def _signer(self) -> Signer:
         if self._key_file is None:
             raise StorageError("invitations are signed with a key, but no key file was named; open the store with one")
-        return Signer(_key(self._key_file), salt="d3po invitation", key_derivation="hmac", digest_method=hashlib.sha256)
+        return Signer(signing_key(self._key_file), salt="d3po invitation", key_derivation="hmac", digest_method=hashlib.sha256)
 
 
 def _annotators() -> Select[*tuple[Any, ...]]:
@@ -205,6 +241,23 @@ def _annotator(connection: Connection, handle: str, kind: AnnotatorKind, role: R
     return Annotator(**row)
 
 
+def _ended(now: int, *which: ColumnElement[bool]) -> Update:
+    return update(TokenRow).where(*which, TokenRow.revoked_at.is_(None)).values(revoked_at=now)
+
+
+def _is_used(connection: Connection, invitation: int) -> bool:
+    return connection.execute(select(TokenRow.id).where(TokenRow.parent_id == invitation).limit(1)).scalar_one_or_none() is not None
+
+
+def _forget_unused(connection: Connection, annotator: int, now: int) -> None:
+    """Remove somebody's sessions that have ended, and invitations without a session: a server that starts daily leaves no heap of them."""
+    over = or_(TokenRow.revoked_at.is_not(None), TokenRow.expires_at <= now)
+    connection.execute(delete(TokenRow).where(TokenRow.annotator_id == annotator, TokenRow.scope == "session", over))
+    child = aliased(TokenRow)
+    used = select(child.id).where(child.parent_id == TokenRow.id).exists()
+    connection.execute(delete(TokenRow).where(TokenRow.annotator_id == annotator, TokenRow.scope == "invitation", ~used))
+
+
 def _token(annotator: int, scope: str, secret: str, now: int, expires: int) -> dict[str, object]:
     return {"annotator_id": annotator, "scope": scope, "secret_hash": _hash(secret), "created_at": now, "expires_at": expires}
 
@@ -212,22 +265,3 @@ def _token(annotator: int, scope: str, secret: str, now: int, expires: int) -> d
 def _hash(secret: str) -> str:
     """A fast hash will do: nobody guesses 256 random bits."""
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _key(path: Path) -> str:
-    """The key in the file, which is made if it is not there; of two that make it at once, one does and both get the same."""
-    try:
-        if not path.exists():
-            fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_urlsafe(32))
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):
-                os.link(fresh, path)
-            fresh.unlink()
-        return path.read_text()
-    except OSError as error:
-        raise StorageError(
-            f"the key file {path} cannot be read or made: {error.strerror}; see that its folder is there and writable"
-        ) from error

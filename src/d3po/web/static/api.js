@@ -22,6 +22,9 @@ export class ApiError extends Error {
   }
 }
 
+/** What to do without a session. */
+export const SIGNED_OUT = "Open your link again. Who started the server finds it there; `d3po invite RUN owner` prints another.";
+
 /** The server's clock minus ours, in ms; leases are on the server's clock. */
 export let clockSkew = 0;
 

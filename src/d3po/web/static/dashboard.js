@@ -1,6 +1,6 @@
 /** @file The page of whoever runs the training: what happens, what it brought, who helped, and the few levers there are. */
 
-import { ApiError, call, sleep } from "./api.js";
+import { ApiError, SIGNED_OUT, call, sleep } from "./api.js";
 import { bars, curve, short } from "./charts.js";
 import { confirmed } from "./confirm.js";
 import { byId, count, expose, h, letDialogsClose } from "./dom.js";
@@ -55,7 +55,7 @@ function turnAway(error) {
   lamp("bad", "Closed");
   byId("page").hidden = true;
   byId("trouble").hidden = false;
-  const words = error.signedOut ? "Open your invitation link first." : "This page is for administrators. You can still rate pictures.";
+  const words = error.signedOut ? SIGNED_OUT : "This page is for administrators. You can still rate pictures.";
   byId("trouble").replaceChildren(h("h2", {}, "Not for you yet"), h("p", {}, words), h("a", { class: "answer", href: "/rate" }, "Rate pictures"));
   expose({ state: "refused" });
 }

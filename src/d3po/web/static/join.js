@@ -1,4 +1,4 @@
-/** @file Opening an invitation: the token leaves the address bar at once and becomes a session. */
+/** @file Opening a link: the token leaves the address bar at once and becomes a session. */
 
 import { ApiError, call } from "./api.js";
 import { byId, expose } from "./dom.js";
@@ -6,23 +6,26 @@ import { byId, expose } from "./dom.js";
 const token = location.hash.slice(1);
 history.replaceState(null, "", location.pathname);
 
+const AGAIN = "Ask whoever invited you for a new one; who started the server prints one with `d3po invite RUN owner`.";
+
 /** @param {string} words @param {string} state */
 function say(words, state) {
   byId("message").textContent = words;
   byId("again").hidden = state !== "failed";
+  byId("before").hidden = state !== "refused";
   expose({ state });
 }
 
 async function join() {
-  if (!token) return say("This link has no invitation in it. Ask whoever invited you for a new one.", "refused");
-  say("Opening your invitation …", "joining");
+  if (!token) return say(`This link has no invitation in it. ${AGAIN}`, "refused");
+  say("Opening your link …", "joining");
   try {
     await call("POST", "/v1/session", { token });
     location.replace("/rate");
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     if (error.passing) say("The server cannot be reached just now.", "failed");
-    else say("This invitation is used up, expired or was withdrawn. Ask whoever invited you for a new one.", "refused");
+    else say(`This link was used up, has expired or was withdrawn. ${AGAIN}`, "refused");
   }
 }
 

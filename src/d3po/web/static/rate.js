@@ -1,6 +1,6 @@
 /** @file The page where pictures are rated: wires the queue, the outbox, the keys and the stage together. */
 
-import { ApiError, call, sleep } from "./api.js";
+import { ApiError, SIGNED_OUT, call, sleep } from "./api.js";
 import { byId, count, expose, h, letDialogsClose, openDialog } from "./dom.js";
 import { openHelp } from "./help.js";
 import { Keys, caption } from "./keys.js";
@@ -95,7 +95,7 @@ async function showAway() {
 
 function greetStranger(error) {
   const gone = error.signedOut || error.status === 403;
-  const words = gone ? "Open your invitation link again to rate pictures." : `The page could not start: ${error.message}.`;
+  const words = gone ? SIGNED_OUT : `The page could not start: ${error.message}.`;
   byId("ask").textContent = "";
   stage.say(h("div", { class: "card" }, h("h2", {}, gone ? "You are not signed in" : "Not yet"), h("p", {}, words)));
   expose({ state: gone ? "signed-out" : "failed" });

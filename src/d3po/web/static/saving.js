@@ -22,7 +22,7 @@ export function showSaving(outbox) {
 function sentence(net, waiting, durable) {
   const unsaved = waiting ? `${waiting} unsaved` : "";
   const kept = durable ? "your votes are kept" : "keep this tab open";
-  if (net === "signed-out") return `Signed out: open your invitation link again; ${kept}${unsaved && ` · ${unsaved}`}`;
+  if (net === "signed-out") return `Signed out: open your link again; ${kept}${unsaved && ` · ${unsaved}`}`;
   if (net === "offline") return [`Offline, ${kept}`, unsaved].filter(Boolean).join(" · ");
   if (net === "away") return [`The server is busy, ${kept}`, unsaved].filter(Boolean).join(" · ");
   if (waiting > 1 || (waiting && !durable)) return unsaved;
