@@ -176,14 +176,13 @@ def _table(section: type[Section]) -> Iterator[str]:
 
 
 def _values(field: FieldInfo) -> str:
-    constraints = [bound for item in field.metadata for bound in _bounds(item)]
-    return ", ".join([_type(field.annotation), *constraints])
+    return ", ".join([_type(field.annotation), *_bounds(field.metadata)])
 
 
 def _type(kind: Any) -> str:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return ", ".join([_type(arguments[0]), *(bound for item in arguments[1:] for bound in _bounds(item))])
+        return f"{_type(arguments[0])} {' and '.join(_bounds(arguments[1:]))}".strip()
     if origin is Literal:
         return ", ".join(f"`{_toml(value)}`" for value in arguments)
     if origin in (Union, UnionType):
@@ -195,11 +194,11 @@ def _type(kind: Any) -> str:
     return {int: "whole number", float: "number", str: "text", bool: "`true`, `false`"}[kind]
 
 
-def _bounds(item: Any) -> Iterator[str]:
-    for part in getattr(item, "metadata", [item]):
-        if type(part) in BOUNDS:
-            attribute, sign = BOUNDS[type(part)]
-            yield f"{sign} {getattr(part, attribute)}"
+def _bounds(metadata: Iterable[Any]) -> list[str]:
+    """The lower one first."""
+    parts = [part for item in metadata for part in getattr(item, "metadata", [item]) if type(part) in BOUNDS]
+    parts.sort(key=lambda part: isinstance(part, Le | Lt))
+    return [f"{sign} {getattr(part, attribute)}" for part in parts for attribute, sign in [BOUNDS[type(part)]]]
 
 
 def _toml(value: Any) -> str:

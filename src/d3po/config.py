@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from d3po.errors import ConfigError
 from d3po.options import (
@@ -32,14 +32,27 @@ from d3po.options import (
     TextEncoders,
     Weights,
 )
+from d3po.text import flaw, read_text
+
+LARGEST = 1e9
+"""No number in run.toml makes sense above this, but the seed; float32 and loops over it would fail later."""
+LARGEST_SEED = 2**64 - 1
+"""Other tools draw seeds up to this."""
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Own = Literal["own"]
 """The number that the objective brings itself (`d3po objectives`)."""
 AtLeastZero = Annotated[float, Field(ge=0)]
-Size = Annotated[tuple[Count, Count], Field(strict=False)]
+Images = Annotated[int, Field(ge=2, le=1000)]
+"""Pictures of one prompt that are compared; their pairs grow with the square."""
+Pixels = Annotated[int, Field(ge=0, le=32768)]
+Side = Annotated[int, Field(ge=1, le=32768)]
+Size = Annotated[tuple[Side, Side], Field(strict=False)]
 """Width and height in pixels."""
+Timestep = Annotated[int, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(min_length=1)]
 
 MOST_APART = 1.5
 """By how much the areas of a run's picture sizes may differ."""
@@ -50,6 +63,17 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    @field_validator("*")
+    @classmethod
+    def _usable(cls, value: Any, info: Any) -> Any:
+        """What no setting can be, whatever it is of: text that no file could keep, a number that no arithmetic could."""
+        for each in value if isinstance(value, (tuple, list)) else [value]:
+            if isinstance(each, str) and (found := flaw(each)):
+                raise ValueError(f"it holds {found}; remove it")
+            if isinstance(each, (int, float)) and info.field_name not in ("seed", "seeds") and each > LARGEST:
+                raise ValueError(f"it must not be above {LARGEST:g}")
+        return value
+
 
 Kind = TypeVar("Kind", bound=Section)
 
@@ -57,7 +81,7 @@ Kind = TypeVar("Kind", bound=Section)
 class Sampling(Section):
     """How pictures are made."""
 
-    steps: Count = Field(default=20, description="denoising steps T")
+    steps: Count = Field(default=20, le=10_000, description="denoising steps T")
     sampler: SamplerKind = Field(
         default="model",
         description="ddim or euler_ancestral (discrete-time models), flow_sde (flow models), or the model's own kind of these",
@@ -71,14 +95,14 @@ class Sampling(Section):
         default="model",
         description="cfg (classifier-free), embedded (the network takes the scale as input), none, or what the model was made for",
     )
-    guidance_range: tuple[int, int] = Field(
+    guidance_range: tuple[Timestep, Timestep] = Field(
         default=(0, 1000),
         strict=False,
         description="only steps whose timestep lies in this range, ends included, are guided; the others have scale 1",
     )
     negative_prompt: str = Field(default="", description="what classifier-free guidance moves away from")
-    width: int = Field(default=0, ge=0, description="of the pictures, in pixels; 0 is the model's own")
-    height: int = Field(default=0, ge=0, description="of the pictures, in pixels; 0 is the model's own")
+    width: Pixels = Field(default=0, description="of the pictures, in pixels; 0 is the model's own")
+    height: Pixels = Field(default=0, description="of the pictures, in pixels; 0 is the model's own")
     buckets: list[Size] = Field(
         default=[],
         description="aspect ratios to train on: sizes as [width, height] of about one area, of which each prompt is drawn one; empty is the size above for all",
@@ -94,7 +118,7 @@ class Sampling(Section):
     last_step: LastStep = Field(
         default="model", description="where the last step ends: the model's scheduler decides, or clamped at timestep 0 as published"
     )
-    images_per_prompt: int = Field(default=4, ge=2, description="K images of a prompt, compared with each other")
+    images_per_prompt: Images = Field(default=4, description="K images of a prompt, compared with each other")
     branch: bool = Field(
         default=False, description="a prompt's images share all noise up to one drawn step and part there, as d3po_branch needs"
     )
@@ -115,7 +139,7 @@ class Feedback(Section):
         default="reward",
         description="the measured reward below; people, through `d3po rate`; a vision-language model ([judge]); or what `d3po votes import` brought",
     )
-    reward: str = Field(
+    reward: Name = Field(
         default="colourfulness",
         description="a judge of `d3po judges`, module:function, weighted:0.7*A+3*B or pareto:A+B; with people and models, only what is plotted",
     )
@@ -142,12 +166,12 @@ class Judge(Section):
         default="", description="an OpenAI-compatible endpoint up to /v1, such as http://localhost:8000/v1; nothing else is asked"
     )
     model: str = Field(default="", description="the model's name there")
-    criterion: str = Field(
+    criterion: Name = Field(
         default="Which picture shows better what the prompt describes?",
         description="what pictures are compared by; one question, not several",
     )
-    key_variable: str = Field(default="OPENAI_API_KEY", description="the environment variable that holds the key; unset sends none")
-    concurrency: Count = Field(default=4, description="calls at a time")
+    key_variable: Name = Field(default="OPENAI_API_KEY", description="the environment variable that holds the key; unset sends none")
+    concurrency: Count = Field(default=4, le=1000, description="calls at a time")
     timeout_seconds: float = Field(default=60.0, gt=0, description="that one try may take")
     attempts: Count = Field(default=6, description="tries of a call, with growing waits between them")
     input_price: float = Field(default=0.0, ge=0, description="of a million tokens read; 0 for a model of your own")
@@ -167,7 +191,7 @@ class Adapter(Section):
     start_from: str = Field(
         default="", description="a LoRA (diffusers', peft's or Kohya's file) that is merged into the model first; the reference has it too"
     )
-    rank: Count = Field(default=4, description="LoRA rank")
+    rank: Count = Field(default=4, le=65_536, description="LoRA rank")
     alpha: float = Field(default=4.0, gt=0, description="LoRA scale is alpha / rank")
     targets: AdapterTargets = Field(
         default="attention", description="layers that get an adapter: attention, attention+conv (U-Nets), linear (every linear layer)"
@@ -207,14 +231,14 @@ class Training(Section):
     )
     learning_rate: float = Field(default=3e-5, gt=0, description="AdamW learning rate")
     weight_decay: float = Field(default=1e-4, ge=0, description="AdamW weight decay")
-    adam_betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False, description="AdamW betas")
+    adam_betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), strict=False, description="AdamW betas")
     max_grad_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
-    epochs: Count = Field(default=1, description="passes over each round's comparisons")
+    epochs: Count = Field(default=1, le=100_000, description="passes over each round's comparisons")
     prompts_per_update: Count = Field(default=1, description="prompts whose pairs make one optimizer step")
     timestep_fraction: Fraction = Field(
         default=1.0, description="share of the denoising steps trained in each update, drawn anew each time"
     )
-    timestep_range: tuple[int, int] = Field(
+    timestep_range: tuple[Timestep, Timestep] = Field(
         default=(0, 1000), strict=False, description="only steps whose timestep lies in this range, ends included, are trained"
     )
     max_rows: Count = Field(
@@ -238,7 +262,7 @@ class Evaluation(Section):
     """How progress is measured, on held-out prompts."""
 
     prompts: Count = Field(default=16, description="held-out prompts")
-    images_per_prompt: int = Field(default=4, ge=2, description="images of each held-out prompt and policy")
+    images_per_prompt: Images = Field(default=4, description="images of each held-out prompt and policy")
     held_out_reward: str = Field(
         default="",
         description="a second judge, measured on the same pictures and never trained on; it shows when the first is being fooled",
@@ -312,7 +336,7 @@ class Hardware(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    model: str = Field(
+    model: Name = Field(
         default="emoji",
         description="emoji (embedded), a folder in diffusers' layout, a .safetensors file, a hub id, or custom:module:function",
     )
@@ -326,12 +350,12 @@ class RunConfig(Section):
         default="weights",
         description="precision in which the denoiser computes: that of its weights, or float32, each layer's weights widened as it is called",
     )
-    recipe: str = Field(default="default", description="the recipe this file was made from")
-    seed: int = Field(default=0, ge=0, description="everything random follows from it")
+    recipe: Name = Field(default="default", description="the recipe this file was made from")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="everything random follows from it")
     database: str = Field(
         default="", description="where votes are kept: empty for d3po.db in the run folder, or postgresql://user@host/name"
     )
-    rounds: Count = Field(default=5, description="sample, compare, train: how many times")
+    rounds: Count = Field(default=5, le=100_000, description="sample, compare, train: how many times")
     sampling: Sampling = Sampling()
     feedback: Feedback = Feedback()
     judge: Judge = Judge()
@@ -431,11 +455,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: unreadable, or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        return tomllib.loads(read_text(path, ConfigError))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 

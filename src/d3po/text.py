@@ -87,12 +87,18 @@ def prompt_of(text: str, where: str, error: type[UserError]) -> str:
     prompt = LINE_END.sub("\n", text)
     while (trimmed := prompt.strip().strip(MARK)) != prompt:
         prompt = trimmed
-    for character in prompt:
+    if found := flaw(prompt):
+        raise error(f"{where}: the prompt holds {found}; remove it")
+    return prompt
+
+
+def flaw(text: str) -> str | None:
+    """What no database and no file could keep of a text, in words: a control character or half a surrogate pair. None if all can be kept."""
+    for character in text:
         kind = unicodedata.category(character)
         if kind == "Cs" or (kind == "Cc" and not character.isspace()):
-            what = "half a surrogate pair" if kind == "Cs" else "a control character"
-            raise error(f"{where}: the prompt holds U+{ord(character):04X}, {what}; remove it")
-    return prompt
+            return f"U+{ord(character):04X}, {'half a surrogate pair' if kind == 'Cs' else 'a control character'}"
+    return None
 
 
 def fold(prompt: str) -> str:

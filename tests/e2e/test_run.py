@@ -5,16 +5,18 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
+from sqlalchemy import select
 from torch import Tensor
 
-from d3po.errors import ConfigError, RunFolderError
+from d3po.errors import ConfigError, RunFolderError, UserError
+from d3po.preferences.tables import ImageRow
 from d3po.run.exporting import export_result
 from d3po.run.folder import RunFolder
 from d3po.run.judged import References, load_round
@@ -287,6 +289,60 @@ def test_damaged_reference_log_probs_are_computed_anew(make_run: MakeRun) -> Non
     assert cache.read_bytes() == whole
 
 
-def test_missing_tracking_is_said_before_any_work(make_run: MakeRun) -> None:
-    with pytest.raises(ConfigError, match=r"tracking\.wandb"):
-        opened(make_run(settings={"tracking.wandb": "true"}))
+def test_tracking_that_cannot_be_had_is_said_before_any_work(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(settings={"tracking.wandb": "true"})
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match=r"tracking\.wandb is on but wandb is not installed"):
+        run_rounds(opened(folder))
+
+    def refuse(**_: object) -> None:
+        raise RuntimeError("api_key not valid: 401\nand more")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=refuse))
+    with pytest.raises(ConfigError, match="cannot be used: api_key not valid: 401; mend the key by `wandb login`"):
+        run_rounds(opened(folder))
+    assert not (folder.path / "started.json").exists()
+    assert not (folder.path / "images").exists()
+
+
+def test_metrics_go_to_one_run_elsewhere(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, logged, ended = list[dict[str, object]](), list[int](), list[bool]()
+    there = SimpleNamespace(log=lambda values, step: logged.append(step), finish=lambda: ended.append(True))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **said: begun.append(said) or there))
+    bench = finished(make_run(settings={"tracking.wandb": "true", "training.epochs": "1"}))
+    bench.close()
+    assert logged == list(range(8))
+    assert len(begun) == len(ended) == 1
+    assert begun[0]["name"] == "run"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"sampling.steps": "1", "sampling.sampler": "euler_ancestral"},
+            "sampling.steps is 1, of which none is random, so a prompt's images",
+        ),
+        ({"sampling.steps": "1001"}, "sampling.steps is 1001, more than the 1000 timesteps"),
+        ({"training.timestep_range": "[2, 99]"}, "which holds none of the 5 sampled timesteps"),
+        ({"evaluation.held_out_reward": "nobody"}, "there is no reward 'nobody'"),
+        ({"feedback.reward": "nobody"}, "there is no reward 'nobody'"),
+        ({"feedback.source": "model", "judge.url": "http://[", "judge.model": "m"}, "judge.url has to be http"),
+    ],
+)
+def test_what_a_setting_spoils_is_said_before_any_work(make_run: MakeRun, settings: dict[str, str], message: str) -> None:
+    folder = make_run(settings=settings)
+    with pytest.raises(UserError, match=re.escape(message)):
+        run_rounds(opened(folder))
+    assert not (folder.path / "started.json").exists()
+    assert not (folder.path / "images").exists()
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64 - 1])
+def test_seeds_of_other_tools_are_taken(make_run: MakeRun, seed: int) -> None:
+    settings = {"seed": str(seed), "rounds": "1", "sampling.prompts_per_round": "2", "training.epochs": "1", "evaluation.prompts": "1"}
+    bench = finished(make_run(settings=settings))
+    assert bench.trained_rounds() == 1
+    with bench.store.database.reading() as connection:
+        assert set(connection.scalars(select(ImageRow.seed))) == {seed}
+    bench.close()

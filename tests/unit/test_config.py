@@ -38,7 +38,7 @@ def parse(text: str) -> RunConfig:
 SETTINGS = fields(RunConfig)
 configs = st.builds(
     RunConfig,
-    model=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20),
+    model=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20),
     seed=st.integers(0, 2**31),
     rounds=st.integers(1, 100),
     sampling=st.builds(
@@ -186,6 +186,12 @@ def dumped(config: RunConfig, key: str) -> str:
 def test_override_of_an_unknown_setting_suggests_the_nearest(key: str, nearest: str) -> None:
     with pytest.raises(ConfigError, match=f"--set: unknown setting .*did you mean '{nearest}'"):
         override(RunConfig(), {key: "1"}, where="--set")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "run.toml").write_bytes('seed = 7\r\nmodel = "näive"\r\n'.encode(encoding))
+    assert load_config(tmp_path / "run.toml") == RunConfig(seed=7, model="näive")
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

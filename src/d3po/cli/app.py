@@ -125,6 +125,7 @@ def sample(
         from d3po.run.sampling import sample_round
 
         round = _next_round(bench)
+        assert bench.replay  # what the settings leave nothing to train of is said before it is sampled
         bench.folder.mark_started(bench.config, bench.narrator.say)
         sample_round(bench, round, repair=repair)
         typer.echo(f"round {round}: {len(bench.store.pictures.images(round))} pictures in {bench.folder.images(f'round-{round:03}')}")
@@ -137,11 +138,12 @@ def train(run: RunArgument, dry_run: DryRun = False) -> None:
         if dry_run:
             return _print_plan(bench)
         from d3po.errors import RunFolderError, TrainingStoppedError
-        from d3po.run.loop import collect_feedback, refuse
+        from d3po.run.loop import collect_feedback, prepare, refuse
         from d3po.run.sampling import is_sampled
         from d3po.run.training import train_round
 
         round = _next_round(bench)
+        prepare(bench)
         if bench.config.feedback.source != "imported":
             if not is_sampled(bench, round):
                 raise RunFolderError(f"round {round} is not sampled to its end; make its pictures with `d3po sample {run}`")

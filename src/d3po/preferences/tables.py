@@ -4,12 +4,25 @@ One database is one run. Times are milliseconds since 1970 (UTC) by the server's
 text, so that a client can name its vote before the server has seen it.
 """
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, Dialect, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import JSON
+from sqlalchemy.types import JSON, TypeDecorator
 
 Milliseconds = BigInteger
 """A point in time."""
+
+
+class Unsigned(TypeDecorator[int]):
+    """A whole number from 0 to 2^64 - 1 in the 64 bits that databases know with a sign: the upper half lies among the negative ones."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:  # noqa: ARG002
+        return value if value is None or value < 2**63 else value - 2**64
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:  # noqa: ARG002
+        return value if value is None or value >= 0 else value + 2**64
 
 
 class Base(DeclarativeBase):
@@ -61,7 +74,7 @@ class ImageRow(Base):
     model: Mapped[str] = mapped_column(comment="the base model, or where an imported picture came from")
     policy: Mapped[str] = mapped_column(comment="adapter version that drew it: base, round-000, ...; empty for imported pictures")
     seed: Mapped[int | None] = mapped_column(
-        BigInteger, comment="the run's seed; noise follows from it, the round, the prompt and the number"
+        Unsigned, comment="the run's seed; noise follows from it, the round, the prompt and the number"
     )
 
 

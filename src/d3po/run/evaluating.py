@@ -15,7 +15,6 @@ from PIL import Image
 from d3po.errors import CorruptFileError
 from d3po.evaluation.pictures import checkerboard_energy, diversity
 from d3po.evaluation.win_rate import NO_CHANGE, Interval, win_rate
-from d3po.feedback.rewards.registry import load_reward
 from d3po.judges.subjects import load_classifier
 from d3po.models.load import EMBEDDED
 from d3po.preferences.store import NewPicture
@@ -66,7 +65,7 @@ def evaluate(bench: Workbench, rounds: int) -> Evaluation:
     path = bench.folder.evaluation(label_of(rounds))
     if path.exists():
         return read_evaluation(bench, rounds)
-    settings, criteria = bench.config.evaluation, bench.criteria  # a judge that cannot be had is said so before pictures are made
+    settings, criteria = bench.config.evaluation, bench.criteria
     prompts = bench.folder.held_out()[: settings.prompts]
     pictures = _kept_pictures(bench, label_of(rounds))
     if pictures is None:
@@ -161,10 +160,9 @@ def read_evaluation(bench: Workbench, rounds: int) -> Evaluation:
 
 
 def _held_out_scores(bench: Workbench, prompts: list[str], pictures: NDArray[np.uint8]) -> list[list[float]] | None:
-    name = bench.config.evaluation.held_out_reward
-    if not name:
+    reward = bench.held_out_judge
+    if reward is None:
         return None
-    reward = load_reward(name, bench.narrator.say)
     return [[reward(Image.fromarray(pixels), prompt) for pixels in row] for prompt, row in zip(prompts, pictures, strict=True)]
 
 

@@ -46,6 +46,15 @@ def judge_by_model(bench: Workbench, round: int) -> None:
     bench.store.votes.record_judgements(annotator.id, judgements)
 
 
+def check_judge(bench: Workbench) -> None:
+    """Hold the endpoint's address against what can be asked.
+
+    Raises:
+        ConfigError: it is none that can be asked.
+    """
+    _client(bench, _purse(bench)).close()
+
+
 def judging_estimate(bench: Workbench) -> Estimate:
     """What judging the whole run will take."""
     config = bench.config
@@ -67,9 +76,7 @@ def _purse(bench: Workbench) -> Purse:
 
 
 def _ask(bench: Workbench, purse: Purse, pairs: list[PicturePair], round: int) -> list[BothOrders]:
-    settings = bench.config.judge
-    patience = Patience(timeout=settings.timeout_seconds, attempts=settings.attempts)
-    client = ChatClient(settings.url, key=os.environ.get(settings.key_variable), patience=patience, purse=purse)
+    settings, client = bench.config.judge, _client(bench, purse)
     cache = VerdictCache(bench.folder.verdicts, model=settings.model, criterion=settings.criterion)
     judge = VisionJudge(
         model=settings.model,
@@ -84,6 +91,12 @@ def _ask(bench: Workbench, purse: Purse, pairs: list[PicturePair], round: int) -
             return judge.judge_all(pairs, bar.advance)
     finally:
         client.close()
+
+
+def _client(bench: Workbench, purse: Purse) -> ChatClient:
+    settings = bench.config.judge
+    patience = Patience(timeout=settings.timeout_seconds, attempts=settings.attempts)
+    return ChatClient(settings.url, key=os.environ.get(settings.key_variable), patience=patience, purse=purse)
 
 
 def _pictures(bench: Workbench, a: ImageRecord, b: ImageRecord) -> PicturePair:

@@ -56,12 +56,27 @@ def run_rounds(bench: Workbench, *, minutes: float = 0.0) -> None:
 
 
 def _begin(bench: Workbench) -> None:
+    prepare(bench)
     bench.folder.mark_started(bench.config, bench.narrator.say)
     bench.store.journal.control("resume", bench.store.people.owner().id)
-    bench.journal.phase("evaluating", None, "the base model")
-    announce(bench, evaluate(bench, 0))
     for alarm in check_settings(bench.trainer.objective) if bench.trained_rounds() == 0 else ():
         bench.raise_alarm(alarm, 0)
+    bench.journal.phase("evaluating", None, "the base model")
+    announce(bench, evaluate(bench, 0))
+
+
+def prepare(bench: Workbench) -> None:
+    """Have everything at hand that the run needs, so that what cannot be had, or what a setting spoils, is said before any work is done.
+
+    Raises:
+        UserError: a part of the model, a judge, the optimizer, the database or a place for metrics cannot be had; or settings leave nothing to train.
+    """
+    if bench.config.feedback.source == "model":
+        from d3po.run.judging import check_judge  # needs packages of an extra
+
+        check_judge(bench)
+    for part in ("store", "criteria", "held_out_judge", "trainer", "wandb"):
+        getattr(bench, part)
 
 
 def _finish(bench: Workbench) -> None:

@@ -4,9 +4,9 @@ from importlib.util import find_spec
 
 from d3po.config import RunConfig
 from d3po.diffusion.flow import FlowSDE
-from d3po.diffusion.transition import Transition
 from d3po.errors import ConfigError
 from d3po.objectives.registry import OBJECTIVES, numbers_of
+from d3po.training.replay import Replay
 
 
 def check_needs(config: RunConfig) -> None:
@@ -50,14 +50,24 @@ def check_needs(config: RunConfig) -> None:
         )
 
 
-def check_model(config: RunConfig, transition: Transition) -> None:
-    """Hold the objective against the kind of model.
+def check_model(config: RunConfig, replay: Replay) -> None:
+    """Hold the objective against the kind of model, and against how it is sampled.
 
     Raises:
-        ConfigError: it was made for the other kind.
+        ConfigError: it was made for the other kind, or the sampler leaves it nothing to learn from.
     """
-    flow = isinstance(transition, FlowSDE)
+    flow = isinstance(replay.transition, FlowSDE)
     for mine, other, wanted in (("diffusion_dpo", "flow_dpo", False), ("flow_dpo", "diffusion_dpo", True)):
         if config.objective.name == mine and flow != wanted:
             kind = "is a flow model" if flow else "is no flow model"
             raise ConfigError(f"objective.name is {mine!r}, but the model {kind}; set it to {other!r}")
+    sampled = config.feedback.source != "imported"
+    if sampled and not replay.transition.stochastic(replay.grid).any():
+        trained = OBJECTIVES[config.objective.name].needs.evidence == "trajectories"
+        if trained or config.sampling.shared_start:
+            all_alike = (
+                "a prompt's images, which share their start, are all the same" if config.sampling.shared_start else "no step has a density"
+            )
+            raise ConfigError(
+                f"sampling.steps is {config.sampling.steps}, of which none is random, so {all_alike} and nothing can be learnt; raise sampling.steps"
+            )

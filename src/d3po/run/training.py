@@ -1,11 +1,9 @@
 """The training phase: a round's comparisons into updates, checkpointed so that a killed run continues where it was."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, nullcontext
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor
@@ -100,9 +98,7 @@ class MetricsLog:
             if tracking.tensorboard:
                 events = EventFile(self._bench.folder.path / "tensorboard", purge_step=self._step if self._is_newest else None)
                 self._events = opened.enter_context(closing(events))
-            self._wandb = _start_wandb(self._bench) if tracking.wandb else None
-            if self._wandb:
-                opened.callback(self._wandb.finish)
+            self._wandb = self._bench.wandb
             self._opened = opened.pop_all()
         return self
 
@@ -150,18 +146,3 @@ def _restore(bench: Workbench, round: int) -> tuple[int, References]:
         return newest[0].update, References(start=start, moving=moving_average_in(tensors) if keeps_moving else None)
     bench.stand_at(round)
     return 0, References(start=start, moving=(moving_average_in(before) or bench.policy.state()) if keeps_moving else None)
-
-
-def _run_id(bench: Workbench) -> str:
-    """The same for every command on one folder, so that W&B shows one run."""
-    return hashlib.sha256(str(bench.folder.path.resolve()).encode()).hexdigest()[:16]
-
-
-def _start_wandb(bench: Workbench) -> Any:
-    return import_module("wandb").init(
-        project="d3po",
-        name=bench.folder.path.name,
-        config=bench.config.model_dump(mode="json", exclude={"database"}),
-        resume="allow",
-        id=_run_id(bench),
-    )

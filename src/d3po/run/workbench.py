@@ -2,26 +2,28 @@
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from importlib.util import find_spec
 from itertools import count, takewhile
 from typing import Any
 
 import torch
 
 from d3po.config import RunConfig
-from d3po.errors import ConfigError, TrainingStoppedError
+from d3po.errors import TrainingStoppedError
 from d3po.feedback.rewards.catalogue import Reward
-from d3po.feedback.rewards.registry import load_criteria
+from d3po.feedback.rewards.registry import load_criteria, load_reward
 from d3po.models.base import AbstractPolicy, PolicySettings, SamplerSettings
 from d3po.models.load import load_policy
+from d3po.objectives.registry import OBJECTIVES
 from d3po.preferences.store import Store
 from d3po.run.folder import RunFolder
 from d3po.run.journal import RunJournal
 from d3po.run.needs import check_model, check_needs
 from d3po.run.progress import Narrator
+from d3po.run.tracking import start_wandb
 from d3po.storage.checkpoints import CheckpointFile, list_checkpoints
 from d3po.storage.embeddings import EmbeddingCache
 from d3po.text import fold
+from d3po.training.evidence import reader_of
 from d3po.training.fitting import Fitting
 from d3po.training.guards import Alarm
 from d3po.training.replay import Replay
@@ -47,8 +49,6 @@ class Workbench:
 
     def __post_init__(self) -> None:
         check_needs(self.config)
-        if self.config.tracking.wandb and find_spec("wandb") is None:
-            raise ConfigError("tracking.wandb is on but wandb is not installed; `pip install 'd3po[wandb]'` or set it to false")
 
     @cached_property
     def store(self) -> Store:
@@ -70,6 +70,17 @@ class Workbench:
     def criteria(self) -> tuple[Reward, ...]:
         """What pictures are measured by, as `feedback.reward` names it; loaded once, for judging and evaluating."""
         return load_criteria(self.config.feedback.reward, self.narrator.say)
+
+    @cached_property
+    def held_out_judge(self) -> Reward | None:
+        """The judge that is only measured by, if the run has one; loaded once."""
+        name = self.config.evaluation.held_out_reward
+        return load_reward(name, self.narrator.say) if name else None
+
+    @cached_property
+    def wandb(self) -> Any:
+        """The run at Weights & Biases, where `tracking.wandb` is on, else None."""
+        return start_wandb(self.folder.path, self.config) if self.config.tracking.wandb else None
 
     @cached_property
     def team(self) -> Team:
@@ -110,13 +121,15 @@ class Workbench:
 
     @cached_property
     def replay(self) -> Replay:
-        """How the run samples, and so how it replays."""
-        return make_replay(self.policy, self.config)
+        """How the run samples, and so how it replays; held against what the run wants of it."""
+        replay = make_replay(self.policy, self.config)
+        check_model(self.config, replay)
+        reader_of(self.policy, replay, OBJECTIVES[self.config.objective.name].needs).choices(self.config.training.timestep_range)
+        return replay
 
     @cached_property
     def trainer(self) -> Trainer:
         """The run's trainer, optimizer state not yet loaded."""
-        check_model(self.config, self.replay.transition)
         replay = self.replay if self.config.training.guided else self.replay.unguided(self.policy)
         return Trainer(self.policy, replay, self.config, team=self.team, say=self.narrator.say)
 
@@ -158,6 +171,8 @@ class Workbench:
         """Give the database's connections back, and let processes go that lend their part of the network."""
         if "policy" in self.__dict__ and self.policy.divided is not None and self.team.leads:
             self.policy.divided.release()
+        if self.__dict__.get("wandb") is not None:
+            self.wandb.finish()
         if "store" in self.__dict__:
             self.store.close()
 

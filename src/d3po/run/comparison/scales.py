@@ -57,7 +57,7 @@ def _scales(cells: Sequence[Cell], bench: Workbench, *, measure: bool) -> dict[s
     shapes: dict[str, Shape] = {}
     for cell in cells:
         replay = make_replay(bench.policy, cell.config)
-        check_model(cell.config, replay.transition)
+        check_model(cell.config, replay)
         shapes[cell.label] = shape_of(cell.config, bench.policy, replay)
     cost = probe_run(bench, shapes[cells[0].label]) if measure else None
     return {label: Scale(shape=shape, cost=cost) for label, shape in shapes.items()}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from d3po.config import Count, Section, parse, read_toml
+from d3po.config import LARGEST_SEED, Count, Section, parse, read_toml
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Unit = Literal["labels", "images", "network_rows", "minutes"]
@@ -109,7 +109,9 @@ class Spec(Section):
     )
     rewards: Annotated[list[str], Field(min_length=1)] = Field(description="what is trained for, each in runs of its own")
     held_out_rewards: list[str] = Field(default=[], description="measured on the same held-out pictures, never trained for")
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(description="one run each; paired between objectives")
+    seeds: Annotated[list[Annotated[int, Field(ge=0, le=LARGEST_SEED)]], Field(min_length=1)] = Field(
+        description="one run each; paired between objectives"
+    )
     baseline: str = Field(description="the label that differences are taken to")
     budget: Budget
     settings: Settings = Field(description="dotted keys of run.toml, for all")

@@ -1,0 +1,35 @@
+"""Tracking elsewhere: a run at Weights & Biases."""
+
+import hashlib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from d3po.config import RunConfig
+from d3po.errors import ConfigError
+
+
+def start_wandb(run: Path, config: RunConfig) -> Any:
+    """Begin the run at Weights & Biases, or go on with it: all commands on one folder are one run there.
+
+    Raises:
+        ConfigError: it is not installed, the key is wrong, or the server cannot be reached.
+    """
+    try:
+        library = import_module("wandb")
+    except ImportError as error:
+        raise ConfigError("tracking.wandb is on but wandb is not installed; `pip install 'd3po[wandb]'` or set it to false") from error
+    try:
+        return library.init(
+            project="d3po",
+            name=run.resolve().name,
+            config=config.model_dump(mode="json", exclude={"database"}),
+            resume="allow",
+            id=hashlib.sha256(str(run.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16],
+        )
+    except Exception as error:  # it has errors of its own, its network library's and its service's
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"tracking.wandb is on, but Weights & Biases cannot be used: {first}; mend the key by `wandb login`, set WANDB_MODE=offline, or "
+            "tracking.wandb to false"
+        ) from error
