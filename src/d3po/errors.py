@@ -23,6 +23,8 @@ A message names what, where, the value and the remedy. The command line prints i
 import errno
 import os
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 
 __all__ = [
     "ConfigError",
@@ -120,7 +122,7 @@ class StorageError(UserError):
         in_words = OS_ERROR.search(str(error))
         number = error.errno if isinstance(error, OSError) else int(in_words[1]) if in_words else None
         what = what or str(getattr(error, "filename", None) or "")
-        if number not in REMEDIES or (number in WRONG_PLACE and not what):
+        if isinstance(error, D3POError) or number not in REMEDIES or (number in WRONG_PLACE and not what):
             return None
         return cls(f"{what}{': ' if what else ''}{os.strerror(number)}; {REMEDIES[number]}")
 
@@ -149,3 +151,19 @@ class TrainingStoppedError(D3POError):
 
 class NonFiniteError(TrainingStoppedError):
     """A loss or gradient is infinite or not a number."""
+
+
+@contextmanager
+def told(what: str) -> Generator[None, None, None]:
+    """Say in one line what the machine refuses within the block; `what` is what could not be done, such as `cannot write PATH`.
+
+    Raises:
+        StorageError: it has refused something.
+    """
+    try:
+        yield
+    except Exception as error:
+        refused = StorageError.of(error, what)
+        if refused is None:
+            raise
+        raise refused from error

@@ -1,8 +1,11 @@
 """Export: the result for people who have diffusers and nothing else."""
 
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
-from d3po.errors import RunFolderError
+from d3po.errors import RunFolderError, told
 from d3po.run.card import write_card
 from d3po.run.loop import result_rounds
 from d3po.run.workbench import Workbench
@@ -13,6 +16,7 @@ def export_result(bench: Workbench, directory: Path) -> list[Path]:
 
     Raises:
         RunFolderError: nothing has been trained yet.
+        StorageError: the disk is full or not writable; what was exported before is whole.
     """
     rounds = result_rounds(bench)
     if rounds == 0:
@@ -20,5 +24,23 @@ def export_result(bench: Workbench, directory: Path) -> list[Path]:
     bench.stand_at(rounds)
     if bench.trainer.average is not None:
         bench.policy.load_state(bench.trainer.average)
-    written = bench.policy.export(directory)
+    with _staged(directory) as staging:
+        written = [directory / path.relative_to(staging) for path in bench.policy.export(staging)]
     return [*written, write_card(bench, directory, rounds, written)]
+
+
+@contextmanager
+def _staged(directory: Path) -> Generator[Path, None, None]:
+    """A folder whose files and folders take the places of those in `directory` when the block ends without an error."""
+    staging = directory / ".writing"
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        with told(f"cannot write {directory}"):
+            yield staging
+            for made in staging.iterdir():
+                before = directory / made.name
+                if before.is_dir():
+                    shutil.rmtree(before)
+                made.replace(before)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from d3po.config import RunConfig, dump_config, load_config, override, without_old_zeros
-from d3po.errors import ConfigError, CorruptFileError, RunFolderError
+from d3po.errors import ConfigError, CorruptFileError, RunFolderError, told
 from d3po.preferences.store import Store, Watermark
 from d3po.run.prompts import Say, read_prompts, require_new, said_shared, shared_prompts
 from d3po.storage.files import read_bytes, write_atomically
@@ -224,10 +224,12 @@ def locked(path: Path) -> Generator[None, None, None]:
 
     Raises:
         RunFolderError: another process holds it.
+        StorageError: it is not writable.
     """
     lock = FileLock(path / ".lock")
     try:
-        lock.acquire(timeout=0)
+        with told(f"cannot work in {path}"):
+            lock.acquire(timeout=0)
     except Timeout as error:
         raise RunFolderError(f"{path} is in use by another d3po process; wait for it or stop it first") from error
     try:

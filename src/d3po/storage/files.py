@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from d3po.errors import CorruptFileError, StorageError
+from d3po.errors import CorruptFileError, told
 
 
 @contextmanager
@@ -18,20 +18,19 @@ def atomic_file(path: Path) -> Generator[BinaryIO, None, None]:
         StorageError: the disk is full or not writable; nothing is left under `path` that was not there before.
     """
     temporary = path.with_name(f".{path.name}.writing")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError) and (refused := StorageError.of(error, f"cannot write {path}")):
-            raise refused from error
-        raise
+    with told(f"cannot write {path}"):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_directory(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -53,7 +52,7 @@ class GrowingFile:
             StorageError: the machine does not let it be written.
         """
         self._path = path
-        with self._one_line():
+        with told(f"cannot write {self._path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)
 
@@ -65,7 +64,7 @@ class GrowingFile:
         """
         before = self._file.seek(0, os.SEEK_END)
         try:
-            with self._one_line():
+            with told(f"cannot write {self._path}"):
                 left = memoryview(piece)
                 while left:
                     left = left[self._file.write(left) :]
@@ -80,19 +79,12 @@ class GrowingFile:
         Raises:
             StorageError: the disk is full or fails.
         """
-        with self._one_line():
+        with told(f"cannot write {self._path}"):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Let the file go."""
         self._file.close()
-
-    @contextmanager
-    def _one_line(self) -> Generator[None, None, None]:
-        try:
-            yield
-        except OSError as error:
-            raise StorageError.of(error, f"cannot write {self._path}") or error from error
 
 
 def read_bytes(path: Path, *, remedy: str, checksum: str | None = None) -> bytes:
@@ -102,12 +94,11 @@ def read_bytes(path: Path, *, remedy: str, checksum: str | None = None) -> bytes
         CorruptFileError: the file is gone, or its bytes are not those that were written; the message ends with `remedy`.
         StorageError: the machine does not let it be read.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise CorruptFileError(f"{path} is gone; {remedy}") from error
-    except OSError as error:
-        raise StorageError.of(error, f"cannot read {path}") or error from error
+    with told(f"cannot read {path}"):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            raise CorruptFileError(f"{path} is gone; {remedy}") from error
     if checksum is not None and hashlib.sha256(content).hexdigest() != checksum:
         raise CorruptFileError(f"{path} is not what was written: its SHA-256 is not the {checksum[:12]}... that was recorded; {remedy}")
     return content
