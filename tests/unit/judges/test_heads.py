@@ -14,6 +14,7 @@ from d3po.feedback.rewards.registry import load_reward
 from d3po.judges.image_reward import MEAN, STD, image_reward, published_architecture, vision_tensors
 from d3po.judges.similarity import TwoTowers
 from d3po.judges.weights import linear_head, read_tensors
+from tests.precision import BOUND
 from tests.tiny.judges import LAYERS, WIDTH, head, save_aesthetic, save_image_reward
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "image_reward.json").read_text())
@@ -22,15 +23,15 @@ PICTURE = Image.linear_gradient("L").resize((20, 12)).convert("RGB")
 
 def by_hand(tensors: dict[str, torch.Tensor], x: torch.Tensor) -> float:
     for n in sorted(LAYERS):
-        x = tensors[f"layers.{n}.weight"] @ x + tensors[f"layers.{n}.bias"]
+        x = tensors[f"layers.{n}.weight"].to(x) @ x + tensors[f"layers.{n}.bias"].to(x)
     return float(x)
 
 
 def test_a_head_is_its_layers_in_order_with_nothing_between() -> None:
-    x = torch.linspace(-1, 1, WIDTH)
+    x = torch.linspace(-1, 1, WIDTH, dtype=torch.float64)
     with torch.no_grad():
-        value = float(linear_head(head(seed=0))(x))
-    assert value == pytest.approx(by_hand(head(seed=0), x), rel=1e-5)
+        value = float(linear_head(head(seed=0)).double()(x))
+    assert value == pytest.approx(by_hand(head(seed=0), x), abs=BOUND)
 
 
 def test_the_aesthetic_rating_is_the_head_of_an_embedding_of_length_one(tmp_path: Path) -> None:
@@ -38,7 +39,11 @@ def test_the_aesthetic_rating_is_the_head_of_an_embedding_of_length_one(tmp_path
     embedding = TwoTowers(str(folder), str(folder)).embed_picture(PICTURE)
     assert float(embedding.norm()) == pytest.approx(1)
     judge = load_reward(f"aesthetic:{folder}", print)
-    assert judge(PICTURE, "a cat") == judge(PICTURE, "a dog") == pytest.approx(by_hand(head(seed=1), embedding), rel=1e-4)
+    exact = by_hand(head(seed=1), embedding.double())
+    # What n sums and products can be off by: n eps times what they come to without signs, and as much again for the embedding.
+    size = by_hand({name: value.abs() for name, value in head(seed=1).items()}, embedding.double().abs())
+    bound = 2 * len(LAYERS) * WIDTH * torch.finfo(torch.float32).eps * size
+    assert judge(PICTURE, "a cat") == judge(PICTURE, "a dog") == pytest.approx(exact, abs=bound)
 
 
 @pytest.mark.parametrize("judge", ["aesthetic", "image_reward"])
@@ -69,7 +74,10 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: f"{case['picture']}-{case['prompt'][:16]}")
 def test_image_reward_is_the_number_that_its_authors_code_gives(case: dict[str, Any], blip: Path) -> None:
     picture = {"gradient": PICTURE, "turned": PICTURE.rotate(180), "red": Image.new("RGB", (20, 12), "red")}[case["picture"]]
-    assert image_reward(str(blip))(picture, case["prompt"]) == pytest.approx(case["reward"], abs=2e-5)
+    scorer: Any = image_reward(str(blip))
+    for part in (scorer._vision, scorer._text, scorer._head):
+        part.double()
+    assert scorer(picture, case["prompt"]) == pytest.approx(case["reward"], abs=2e-5), "which was recorded in float32"
 
 
 def test_image_reward_is_standardised(blip: Path, tmp_path: Path) -> None:

@@ -10,10 +10,17 @@ from transformers import CLIPModel, CLIPProcessor
 
 from d3po.feedback.rewards.registry import load_reward
 from d3po.judges.similarity import TwoTowers, clip_score, hpsv2, pickscore
+from tests.precision import BOUND
 from tests.tiny.judges import save_clip
 
 PICTURE = Image.linear_gradient("L").resize((20, 12)).convert("RGB")
 PROMPT = "a cat"
+
+
+@pytest.fixture(autouse=True)
+def in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = CLIPModel.from_pretrained
+    monkeypatch.setattr(CLIPModel, "from_pretrained", lambda *where, **options: load(*where, **options).double())
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +62,15 @@ def test_the_cosine_is_transformers_own(folder: Path) -> None:
     towers = TwoTowers(str(folder), str(folder))
     assert towers.scale == pytest.approx(20, rel=1e-5)
     for prompt in (PROMPT, "a dog"):
-        assert towers.cosine(PICTURE, prompt) == pytest.approx(cosine(folder, prompt), abs=1e-5)
+        assert towers.cosine(PICTURE, prompt) == pytest.approx(cosine(folder, prompt), abs=BOUND)
 
 
 def test_judges_are_read_from_a_folder_by_name(folder: Path) -> None:
     value = cosine(folder)
-    assert load_reward(f"pickscore:{folder}", print)(PICTURE, PROMPT) == pytest.approx(20 * value, abs=1e-4)
-    assert load_reward(f"clip_score:{folder}", print)(PICTURE, PROMPT) == pytest.approx(max(100 * value, 0), abs=1e-3)
+    assert load_reward(f"pickscore:{folder}", print)(PICTURE, PROMPT) == pytest.approx(20 * value, rel=1e-6)  # 20 is e to a float32
+    assert load_reward(f"clip_score:{folder}", print)(PICTURE, PROMPT) == pytest.approx(max(100 * value, 0), abs=100 * BOUND)
     mixed = load_reward(f"weighted:2*pickscore:{folder}+1*brightness", print)(PICTURE, PROMPT)
-    assert mixed == pytest.approx(40 * value + load_reward("brightness", print)(PICTURE, PROMPT), abs=1e-3)
+    assert mixed == pytest.approx(40 * value + load_reward("brightness", print)(PICTURE, PROMPT), rel=1e-6)
 
 
 @pytest.mark.parametrize(("size", "shown", "corner"), [((40, 20), (8, 4), (0, 2)), ((12, 20), (5, 8), (1, 0)), ((9, 9), (8, 8), (0, 0))])
@@ -74,10 +81,10 @@ def test_hpsv2_sees_the_whole_picture_between_black_bars(
     picture = Image.linear_gradient("L").rotate(90).resize(size).convert("RGB")
     square = Image.new("RGB", (8, 8), "black")
     square.paste(picture.resize(shown, Image.Resampling.BICUBIC), corner)
-    assert load_reward(f"hpsv2:{folder}", print)(picture, PROMPT) == pytest.approx(100 * cosine(folder, picture=square), abs=1e-3)
+    assert load_reward(f"hpsv2:{folder}", print)(picture, PROMPT) == pytest.approx(100 * cosine(folder, picture=square), abs=100 * BOUND)
 
 
 def test_a_long_prompt_is_cut_and_a_picture_of_any_mode_is_read(folder: Path) -> None:
     towers = TwoTowers(str(folder), str(folder))
     assert math.isfinite(towers.cosine(PICTURE.convert("RGBA"), "a very long prompt " * 20))
-    assert towers.cosine(PICTURE.convert("L"), PROMPT) == pytest.approx(towers.cosine(PICTURE, PROMPT), abs=1e-5)
+    assert towers.cosine(PICTURE.convert("L"), PROMPT) == pytest.approx(towers.cosine(PICTURE, PROMPT), abs=BOUND)

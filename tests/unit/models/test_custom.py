@@ -17,6 +17,7 @@ from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator
 from d3po.run.starting import numbered_starts, own_settings, start
 from d3po.run.workbench import Workbench
+from tests.precision import assert_same
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 LORA = {"rank": 2, "alpha": 2.0, "targets": "linear"}
@@ -82,11 +83,11 @@ def test_a_flow_of_ones_own_takes_the_sde_step_and_no_other() -> None:
 
 
 def test_guidance_is_classifier_free_where_there_are_prompts() -> None:
-    policy = CustomPolicy(Told(), lora=LORA, seed=0, settings=PolicySettings(negative_prompt="abcde"))
-    x, t, condition = torch.zeros(2, 1), torch.tensor([500.0, 500.0]), policy.encode_prompts(["a", "ab"])
+    policy = CustomPolicy(Told().double(), lora=LORA, seed=0, settings=PolicySettings(negative_prompt="abcde"))
+    x, t, condition = torch.zeros(2, 1, dtype=torch.float64), torch.tensor([500.0, 500.0]), policy.encode_prompts(["a", "ab"])
     with torch.no_grad():
         plain, guided = policy.predict(x, t, condition, 1.0), policy.predict(x, t, condition, torch.tensor([1.0, 3.0]))
-    torch.testing.assert_close(guided - plain, torch.tensor([[0.0], [2 * (2.0 - 5.0)]]))
+    assert_same(guided - plain, torch.tensor([[0.0], [2 * (2.0 - 5.0)]], dtype=torch.float64))
 
 
 def test_samples_that_cannot_be_looked_at_are_refused() -> None:
@@ -110,14 +111,15 @@ def test_the_examples_train_and_their_exports_are_the_trained_network(
     run_rounds(Workbench(folder=folder, config=config, narrator=Narrator()))
     bench = Workbench(folder=folder, config=config, narrator=Narrator())
     bench.stand_at(1)
-    x, t = torch.randn(3, *bench.policy.latent_shape), torch.tensor([90, 50, 10])
+    bench.policy.network.double()
+    x, t = torch.randn(3, *bench.policy.latent_shape, dtype=torch.float64), torch.tensor([90, 50, 10])
     condition = bench.policy.encode_prompts(["a", "b", "c"])
     with torch.no_grad():
         trained = bench.policy.predict(x, t, condition, 1.0)
         with bench.policy.without_adapter():
             base = bench.policy.predict(x, t, condition, 1.0)
         lora, merged = bench.policy.export(tmp_path / "out")
-        torch.testing.assert_close(bench.policy.predict(x, t, condition, 1.0), trained, rtol=0, atol=1e-5)
+        assert_same(bench.policy.predict(x, t, condition, 1.0), trained)
     assert (trained - base).abs().max() > 1e-4
     assert (lora / "adapter_config.json").exists()
     assert merged.exists()

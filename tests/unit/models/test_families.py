@@ -34,6 +34,7 @@ from d3po.models.load import load_policy
 from d3po.options import Spacing
 from d3po.recipes import load_recipe
 from d3po.run.starting import numbered_starts, start
+from tests.precision import assert_same
 from tests.tiny import pipelines, save_tiny
 
 LORA = {"rank": 2, "alpha": 2.0, "targets": "attention"}
@@ -236,7 +237,7 @@ def test_a_flows_shift_is_that_of_its_scheduler_whatever_it_is_called(tmp_path: 
     policy = load_policy(str(save_tiny("sd3", tmp_path, scheduler=scheduler)), lora=LORA, seed=0)
     grid = policy.sampler(SamplerSettings(steps=10)).grid
     scheduler.set_timesteps(10)
-    torch.testing.assert_close(grid.timesteps, 1000 * scheduler.sigmas[:-1], rtol=0, atol=0)
+    assert torch.equal(grid.timesteps, 1000 * scheduler.sigmas[:-1])
     assert float(grid.previous[-1]) == 0
     after_the_first = shift * 0.9 / (1 + (shift - 1) * 0.9)
     assert float(grid.timesteps[1]) / 1000 == pytest.approx(after_the_first, abs=1e-3)  # the schedulers end at 1/1000, not at 0
@@ -299,11 +300,11 @@ def test_noise_is_not_predicted_from_noise_alone_whatever_the_scheduler_keeps_th
 def test_a_variance_that_an_unconditional_network_predicts_is_left_aside(tmp_path: Path) -> None:
     pipeline = pipelines.unconditional(out_channels=6)
     pipeline.save_pretrained(tmp_path)
-    policy = load_policy(str(tmp_path), lora=LORA, seed=0)
-    x, t = torch.randn(2, 3, 8, 8), torch.tensor([801, 1])
+    policy = load_policy(str(tmp_path), lora=LORA, seed=0, settings=PolicySettings(weights="float64"))
+    x, t = torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.tensor([801, 1])
     with torch.no_grad():
-        mean, _ = pipeline.unet(x, t).sample.chunk(2, dim=1)
-        torch.testing.assert_close(policy.predict(x, t, policy.encode_prompts(["one", "two"]), 1.0), mean, rtol=0, atol=1e-6)
+        mean, _ = pipeline.unet.double()(x, t).sample.chunk(2, dim=1)
+        assert_same(policy.predict(x, t, policy.encode_prompts(["one", "two"]), 1.0), mean)
 
 
 def test_a_network_that_asks_for_a_class_is_no_unconditional_one(tmp_path: Path) -> None:
@@ -338,5 +339,5 @@ def test_pixart_cleans_prompts_as_its_own_pipeline_does(tmp_path: Path, monkeypa
 
     own = inspect.signature(type(policy.pipeline).__call__).parameters["clean_caption"].default
     ours = policy.encode_prompts([prompt]).given["text"]
-    torch.testing.assert_close(ours, plain(clean_caption=own), rtol=0, atol=1e-6)
+    assert torch.equal(ours, plain(clean_caption=own))
     assert not torch.allclose(ours, plain(clean_caption=not own))

@@ -1,6 +1,7 @@
 """LoRAs of other tools: any layout as a start, and Kohya's written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from d3po.models.interchange import merge_layers, read_lora, stack_layers, start
 from d3po.models.kohya import to_kohya
 from d3po.models.load import load_policy
 from d3po.models.lora import scaled_lora
+from tests.precision import assert_same
 from tests.tiny import save_tiny
 
 LORA = {"rank": 2, "alpha": 6.0, "targets": "attention+conv"}
+EXACT = PolicySettings(weights="float64")
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +32,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(folder: Path, lora: dict[str, object] | None = None) -> AbstractPolicy:
     """A policy whose adapter does something."""
-    policy = load_policy(str(folder), lora=lora or LORA, seed=0)
+    policy = load_policy(str(folder), lora=lora or LORA, seed=0, settings=EXACT)
     generator = torch.Generator().manual_seed(0)
-    policy.load_state({name: 0.2 * torch.randn(value.shape, generator=generator) for name, value in policy.state().items()})
+    policy.load_state(
+        {name: 0.2 * torch.randn(value.shape, generator=generator, dtype=value.dtype) for name, value in policy.state().items()}
+    )
     return policy
 
 
 @torch.no_grad()
 def output(policy: AbstractPolicy) -> Tensor:
-    x = torch.randn(1, *policy.latent_shape, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(1, *policy.latent_shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return policy.predict(x, torch.tensor([501]), policy.encode_prompts(["a cat"]), 1.0)
 
 
@@ -86,11 +91,14 @@ LAYOUTS = {
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AbstractPolicy]:
     root = tmp_path_factory.mktemp("families")
-    return {name: load_policy(str(save_tiny(name, root / name)), lora=None, seed=0) for name in ("stable-diffusion", "sdxl", "sd3", "flux")}
+    return {
+        name: load_policy(str(save_tiny(name, root / name)), lora=None, seed=0, settings=EXACT)
+        for name in ("stable-diffusion", "sdxl", "sd3", "flux")
+    }
 
 
 def draw(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def write_lora(folder: Path, tensors: dict[str, Tensor], said: dict[str, Any]) -> Path:
@@ -113,7 +121,7 @@ def test_a_lora_of_any_layout_is_merged_as_strongly_as_it_says(layout: str, netw
     names = [f"{key}{'' if factor.startswith('_') else '.'}{factor}.weight" for factor in factors.split()]
     tensors = dict(zip(names, (down, up), strict=True)) | ({f"{key}.alpha": torch.tensor(float(said["alpha"]))} if "alpha" in said else {})
     start_from(write_lora(tmp_path, tensors, said), policy.network, policy.pipeline)
-    torch.testing.assert_close(weight.detach(), before + strength * up @ down, rtol=0, atol=1e-5)
+    assert_same(weight.detach(), before + strength * up @ down)
     weight.data = before
 
 
@@ -124,7 +132,7 @@ def test_query_key_and_value_that_are_one_layer_in_a_file_are_taken_apart(networ
     layers = read_lora(write_lora(tmp_path, tensors, {}), policy.network, policy.pipeline).layers
     for place, part in enumerate(("to_q", "to_k", "to_v")):
         delta = layers[f"transformer_blocks.0.attn.{part}.lora_B.weight"] @ layers[f"transformer_blocks.0.attn.{part}.lora_A.weight"]
-        torch.testing.assert_close(delta, 0.5 * up[32 * place : 32 * (place + 1)] @ down, rtol=0, atol=1e-5)
+        assert_same(delta, 0.5 * up[32 * place : 32 * (place + 1)] @ down)
 
 
 @pytest.mark.parametrize("targets", ["attention+conv", "linear"])
@@ -178,10 +186,10 @@ def test_a_run_may_start_from_a_lora(folder: Path, tmp_path: Path, layout: str) 
     source = trained(folder)
     expected = output(source)
     source.export(tmp_path)
-    begun = load_policy(str(folder), lora=LORA, seed=1, settings=PolicySettings(start_from=str(tmp_path / layout)))
-    torch.testing.assert_close(output(begun), expected, rtol=0, atol=1e-5)
+    begun = load_policy(str(folder), lora=LORA, seed=1, settings=replace(EXACT, start_from=str(tmp_path / layout)))
+    assert_same(output(begun), expected)
     with begun.without_adapter():
-        torch.testing.assert_close(output(begun), expected, rtol=0, atol=1e-5)
+        assert_same(output(begun), expected)
 
 
 def test_a_peft_folder_is_a_start_too(tmp_path: Path) -> None:
@@ -189,8 +197,8 @@ def test_a_peft_folder_is_a_start_too(tmp_path: Path) -> None:
     source = trained(folder, LORA | {"targets": "attention"})
     expected = output(source)
     source.export(tmp_path / "out")
-    begun = load_policy(str(folder), lora=None, seed=1, settings=PolicySettings(start_from=str(tmp_path / "out" / "lora")))
-    torch.testing.assert_close(output(begun), expected, rtol=0, atol=1e-5)
+    begun = load_policy(str(folder), lora=None, seed=1, settings=replace(EXACT, start_from=str(tmp_path / "out" / "lora")))
+    assert_same(output(begun), expected)
 
 
 @pytest.mark.parametrize("family", ["stable-diffusion", "pixart"])
@@ -198,19 +206,19 @@ def test_what_was_trained_on_top_of_a_lora_is_exported_together_with_it(family: 
     """The first LoRA has another rank, and adapts other layers too."""
     model, above = save_tiny(family, tmp_path / "model"), {"rank": 2, "alpha": 6.0, "targets": "attention"}
     trained(model, {"rank": 3, "alpha": 1.5, "targets": "linear"}).export(tmp_path / "first")
-    second = load_policy(str(model), lora=above, seed=1, settings=PolicySettings(start_from=str(tmp_path / "first" / "lora")))
+    second = load_policy(str(model), lora=above, seed=1, settings=replace(EXACT, start_from=str(tmp_path / "first" / "lora")))
     second.load_state({name: value + 0.1 for name, value in second.state().items()})
     expected = output(second)
     second.export(tmp_path)
     files = ["lora/pytorch_lora_weights.safetensors", "lora-kohya.safetensors"] if family == "stable-diffusion" else ["lora"]
     for file in files:
-        plain: Any = load_policy(str(model), lora=None, seed=0)
+        plain: Any = load_policy(str(model), lora=None, seed=0, settings=EXACT)
         assert float((output(plain) - expected).abs().max()) > 1e-3
         if family == "pixart":
             plain.pipeline.transformer = PeftModel.from_pretrained(plain.pipeline.transformer, tmp_path / file).get_base_model()
         else:
             plain.pipeline.load_lora_weights(tmp_path / Path(file).parent, weight_name=Path(file).name)
-        torch.testing.assert_close(output(plain), expected, rtol=0, atol=1e-5)
+        assert_same(output(plain), expected)
 
 
 def test_two_loras_are_one_of_both_ranks() -> None:
@@ -265,10 +273,10 @@ def test_diffusers_reads_the_kohya_file_it_is_given(folder: Path, tmp_path: Path
     expected = output(policy)
     policy.export(tmp_path)
     assert any(name.endswith(".alpha") for name in load_file(tmp_path / "lora-kohya.safetensors"))
-    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float64)
     assert isinstance(pipeline, StableDiffusionPipeline)
     pipeline.load_lora_weights(tmp_path, weight_name="lora-kohya.safetensors")
-    x = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.no_grad():
         theirs = pipeline.unet(x, torch.tensor([501]), pipeline.encode_prompt(["a cat"], "cpu", 1, False)[0]).sample
-    torch.testing.assert_close(theirs, expected, rtol=0, atol=1e-5)
+    assert_same(theirs, expected)

@@ -13,8 +13,9 @@ from torch import Tensor
 from d3po.models.kohya import on_original_flux, to_kohya
 from d3po.models.load import load_policy
 from d3po.models.lora import scaled_lora
+from tests.precision import assert_same
 from tests.tiny import save_tiny
-from tests.unit.models.test_interchange import draw, output, trained
+from tests.unit.models.test_interchange import EXACT, draw, output, trained
 
 LINEAR = {"rank": 2, "alpha": 6.0, "targets": "linear"}
 
@@ -30,10 +31,10 @@ def test_diffusers_draws_the_same_with_fluxs_file(saved: Path, tmp_path: Path) -
     policy = trained(saved, LINEAR | {"targets": "attention"})
     expected = output(policy)
     policy.export(tmp_path / "out")
-    plain: Any = load_policy(str(saved), lora=None, seed=0)
+    plain: Any = load_policy(str(saved), lora=None, seed=0, settings=EXACT)
     assert float((output(plain) - expected).abs().max()) > 1e-3
     plain.pipeline.load_lora_weights(tmp_path / "out", weight_name="lora-kohya.safetensors")
-    torch.testing.assert_close(output(plain), expected, rtol=0, atol=1e-5)
+    assert_same(output(plain), expected)
     blocks = load_file(tmp_path / "out" / "lora-kohya.safetensors")["lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight"]
     assert blocks.shape == (3 * 32, 3 * 2)
     assert int((blocks != 0).sum()) == 3 * 32 * 2

@@ -12,6 +12,7 @@ from d3po.models.base import PolicySettings
 from d3po.models.load import load_policy
 from d3po.options import TextEncoders
 from d3po.storage.embeddings import EmbeddingCache
+from tests.precision import assert_all_same, assert_same
 from tests.tiny import save_tiny
 
 LORA = {"rank": 2, "alpha": 2.0, "targets": "attention"}
@@ -24,7 +25,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def loaded(folder: Path, *, cache: Path | None = None, **settings: Any) -> Any:
-    policy = load_policy(str(folder), lora=LORA, seed=0, settings=PolicySettings(**settings))
+    policy = load_policy(str(folder), lora=LORA, seed=0, settings=PolicySettings(weights="float64", **settings))
     policy.prompt_cache = EmbeddingCache(directory=cache, made_by={}) if cache else None
     return policy
 
@@ -38,7 +39,7 @@ def test_pictures_decoded_one_by_one_are_the_same(folder: Path) -> None:
     latents = torch.randn(3, *loaded(folder).latent_shape, generator=torch.Generator().manual_seed(0))
     policy = loaded(folder, decoding="sliced")
     assert policy.pipeline.vae.use_slicing
-    torch.testing.assert_close(policy.decode(latents), loaded(folder).decode(latents), rtol=0, atol=1e-6)
+    assert_same(policy.decode(latents), loaded(folder).decode(latents))
 
 
 def test_a_picture_larger_than_a_tile_is_decoded_tile_by_tile(folder: Path) -> None:
@@ -47,7 +48,7 @@ def test_a_picture_larger_than_a_tile_is_decoded_tile_by_tile(folder: Path) -> N
     whole, tiled = (loaded(folder, decoding=decoding, width=16, height=16).decode(latents) for decoding in ("whole", "tiled"))
     assert tiled.shape == whole.shape == (3, 3, 16, 16)
     alone = loaded(folder).decode(latents[:, :, :4, :4])
-    torch.testing.assert_close(tiled[:, :, :6, :6], alone[:, :, :6, :6], rtol=0, atol=1e-6)
+    assert_same(tiled[:, :, :6, :6], alone[:, :, :6, :6])
     assert not torch.allclose(tiled, whole, atol=1e-4)
 
 
@@ -59,8 +60,7 @@ def test_many_prompts_are_encoded_few_at_a_time(folder: Path, monkeypatch: pytes
     few = encoded(policy)
     assert sizes == [2, 2], "three prompts and the negative one"
     monkeypatch.undo()
-    for name, value in encoded(policy).items():
-        torch.testing.assert_close(few[name], value, rtol=0, atol=1e-6)
+    assert_all_same(few, encoded(policy))
 
 
 @pytest.mark.parametrize("text_encoders", ["offload", "free"])
@@ -69,9 +69,7 @@ def test_embeddings_made_once_are_those_made_together(folder: Path, tmp_path: Pa
     policy = loaded(folder, cache=tmp_path, text_encoders=text_encoders)
     first = encoded(policy)
     assert len(list(tmp_path.iterdir())) == 3, "two prompts and the negative one"
-    assert first.keys() == expected.keys()
-    for name in expected:
-        torch.testing.assert_close(first[name], expected[name], rtol=0, atol=1e-5)
+    assert_all_same(first, expected)
     again = encoded(loaded(folder, cache=tmp_path, text_encoders=text_encoders))
     assert all(torch.equal(again[name], first[name]) for name in first)
 
@@ -82,7 +80,7 @@ def test_freed_encoders_are_gone_and_come_back_for_a_new_prompt_and_for_the_expo
     policy.encode_prompts(["a cat"])
     assert [getattr(policy.pipeline, name) for name in names] == [None] * len(names)
     expected = loaded(folder).encode_prompts(["a bee"]).given["text"]
-    torch.testing.assert_close(policy.encode_prompts(["a bee"]).given["text"], expected, rtol=0, atol=1e-5)
+    assert_same(policy.encode_prompts(["a bee"]).given["text"], expected)
     policy.export(tmp_path / "out")
     assert all((tmp_path / "out" / "merged" / name / "model.safetensors").exists() for name in names)
 

@@ -8,10 +8,11 @@ from diffusers import DiffusionPipeline
 from transformers import CLIPImageProcessorPil
 
 from d3po.errors import ModelError
-from d3po.models.base import AbstractPolicy
+from d3po.models.base import AbstractPolicy, PolicySettings
 from d3po.models.families import named
 from d3po.models.load import load_pipeline, load_policy
 from d3po.models.stable_diffusion import StableDiffusionPolicy
+from tests.precision import assert_same
 from tests.tiny import parts, save_tiny, save_tiny_pipeline
 
 LORA = {"rank": 2, "alpha": 2.0, "targets": "attention+conv"}
@@ -24,11 +25,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def policy(folder: Path) -> AbstractPolicy:
-    return load_policy(str(folder), lora=LORA, seed=0)
+    return load_policy(str(folder), lora=LORA, seed=0, settings=PolicySettings(weights="float64"))
 
 
 def predicted(policy: AbstractPolicy, guidance: float = 1.0) -> torch.Tensor:
-    x = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.no_grad():
         return policy.predict(x, torch.tensor([801, 1]), policy.encode_prompts(["a cat", "a dog"]), guidance)
 
@@ -40,7 +41,7 @@ def shake(policy: AbstractPolicy) -> None:
 def test_a_fresh_adapter_changes_nothing(policy: AbstractPolicy) -> None:
     with policy.without_adapter():
         base = predicted(policy)
-    torch.testing.assert_close(predicted(policy), base, rtol=0, atol=1e-6)
+    assert_same(predicted(policy), base)
 
 
 def test_without_the_adapter_a_trained_policy_is_the_base_again(policy: AbstractPolicy) -> None:
@@ -48,7 +49,7 @@ def test_without_the_adapter_a_trained_policy_is_the_base_again(policy: Abstract
     shake(policy)
     assert (predicted(policy) - base).abs().max() > 1e-3
     with policy.without_adapter():
-        torch.testing.assert_close(predicted(policy), base, rtol=0, atol=1e-6)
+        assert_same(predicted(policy), base)
     assert (predicted(policy) - base).abs().max() > 1e-3
 
 
@@ -62,11 +63,11 @@ def test_the_adapter_depends_on_the_seed_alone(folder: Path) -> None:
 
 
 def test_guidance_moves_away_from_the_empty_prompt(policy: AbstractPolicy) -> None:
-    x = torch.randn(1, 4, 4, 4)
+    x = torch.randn(1, 4, 4, 4, dtype=torch.float64)
     with torch.no_grad():
         plain, empty = (policy.predict(x, torch.tensor([5]), policy.encode_prompts([text]), 1.0) for text in ("a cat", ""))
         guided = policy.predict(x, torch.tensor([5]), policy.encode_prompts(["a cat"]), 4.0)
-    torch.testing.assert_close(guided, empty + 4 * (plain - empty), rtol=0, atol=1e-5)
+    assert_same(guided, empty + 4 * (plain - empty))
 
 
 def test_state_of_another_policy_is_refused(policy: AbstractPolicy) -> None:

@@ -12,6 +12,7 @@ from d3po.errors import ConfigError
 from d3po.models.base import AbstractPolicy, PolicySettings
 from d3po.models.load import load_policy
 from d3po.options import Arithmetic, Weights
+from tests.precision import assert_rounded_alike
 from tests.tiny import TINY, save_tiny
 
 LORA = {"rank": 2, "alpha": 2.0, "targets": "attention"}
@@ -26,7 +27,8 @@ def loaded(family: str, folder: Path, weights: Weights, arithmetic: Arithmetic =
 
 
 def predicted(policy: AbstractPolicy) -> Tensor:
-    x = torch.randn(2, *policy.latent_shape, generator=torch.Generator().manual_seed(1))
+    precision = torch.promote_types(next(iter(policy.network.parameters())).dtype, torch.float32)
+    x = torch.randn(2, *policy.latent_shape, generator=torch.Generator().manual_seed(1)).to(precision)
     return policy.predict(x, torch.tensor([801, 1]), policy.encode_prompts(["a cat", "a dog"]), 3.0)
 
 
@@ -51,9 +53,9 @@ def gradients(policy: AbstractPolicy) -> list[Tensor]:
 @pytest.mark.parametrize("checkpointed", [False, True], ids=["plain", "checkpointed"])
 def test_weights_kept_in_half_precision_are_computed_with_in_float32(family: str, checkpointed: bool, tmp_path: Path) -> None:
     folder = save_tiny(family, tmp_path)
-    kept, exact = loaded(family, folder, "bfloat16", "float32"), loaded(family, folder, "float32")
+    kept, exact, truth = loaded(family, folder, "bfloat16", "float32"), loaded(family, folder, "float32"), loaded(family, folder, "float64")
     assert {p.dtype for p in kept.network.parameters() if not p.requires_grad} == {torch.bfloat16}
-    for policy in (kept, exact):
+    for policy in (kept, exact, truth):
         for weight in policy.network.parameters():
             weight.data = weight.data if weight.requires_grad else weight.data.bfloat16().to(weight.dtype)
         policy.load_state(exact.state())
@@ -61,10 +63,10 @@ def test_weights_kept_in_half_precision_are_computed_with_in_float32(family: str
             policy.enable_gradient_checkpointing()
             policy.network.train()
     # Prompts are encoded in bfloat16 by one of them; what is compared here is the network.
-    kept.encode_prompts = exact.encode_prompts
-    torch.testing.assert_close(predicted(kept), predicted(exact), rtol=0, atol=1e-6)
-    for mine, theirs in zip(gradients(kept), gradients(exact), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-7)
+    kept.encode_prompts = truth.encode_prompts = exact.encode_prompts
+    outputs = [[predicted(policy).detach(), *gradients(policy)] for policy in (kept, exact, truth)]
+    for mine, theirs, true in zip(*outputs, strict=True):
+        assert_rounded_alike(mine, theirs, true)
 
 
 def test_widened_weights_are_exported_as_they_are_stored(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A linear model whose every number can be worked out by hand, and what trains it."""
+"""A linear model in float64 whose every number can be worked out by hand, and what trains it."""
 
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Shift(nn.Module):
 def policy(moved: float = 0.0, timesteps: int = 1000) -> CustomPolicy:
     torch.manual_seed(0)
     made = CustomPolicy(Shift(timesteps), lora={"rank": 1, "alpha": 1.0, "targets": "linear"}, seed=0)
+    made.network.double()
     with torch.no_grad():
         for name, parameter in made.trainable().items():
             if "lora_B" in name:
@@ -50,7 +51,7 @@ def group(folder: Path, text: str = "a", images: int = 2, values: list[float] | 
     """Images of one prompt with random trajectories, and, if given, what an objective made of their labels."""
     path = folder / f"{text}.safetensors"
     generator = torch.Generator().manual_seed(len(text))
-    with writing_shard(path, num_steps=STEPS, batch=images, latent_shape=(3,), dtype="float32") as shard:
+    with writing_shard(path, num_steps=STEPS, batch=images, latent_shape=(3,), dtype="float64") as shard:
         shard.append(torch.randn(images, 3, generator=generator))
         for _ in range(STEPS):
             shard.append(torch.randn(images, 3, generator=generator), torch.zeros(images))

@@ -10,25 +10,28 @@ from d3po.diffusion.transition import noised, split_prediction
 from d3po.errors import ConfigError
 from d3po.options import LastStep, PredictionType
 from d3po.training.evidence import Pictures, Trajectories
+from tests.precision import BOUND, assert_same
 from tests.unit.training.linear import group, needs, policy, replay
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_noising_is_what_diffusers_does(kind: PredictionType) -> None:
     scheduler = DDPMScheduler(beta_schedule="scaled_linear")
-    x0, noise, t = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3), torch.tensor([10, 900])
+    x0, noise, t = torch.randn(2, 4, 3, 3, dtype=torch.float64), torch.randn(2, 4, 3, 3, dtype=torch.float64), torch.tensor([10, 900])
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
     x_t, target = noised(x0, noise, scheduler.alphas_cumprod[t], kind)
-    torch.testing.assert_close(x_t, scheduler.add_noise(x0, noise, t))
+    assert_same(x_t, scheduler.add_noise(x0, noise, t))
     expected = {"epsilon": noise, "v_prediction": scheduler.get_velocity(x0, noise, t), "sample": x0}[kind]
-    torch.testing.assert_close(target, expected)
+    assert_same(target, expected)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_an_exact_prediction_gives_back_picture_and_noise(kind: PredictionType) -> None:
-    x0, noise, alpha = torch.randn(2, 5), torch.randn(2, 5), torch.tensor([0.3, 0.8])
+    x0, noise, alpha = *torch.randn(2, 2, 5, dtype=torch.float64), torch.tensor([0.3, 0.8], dtype=torch.float64)
     x_t, target = noised(x0, noise, alpha, kind)
     back = split_prediction(target, x_t, alpha[:, None], kind)
-    torch.testing.assert_close(back, (x0, noise), rtol=1e-4, atol=1e-5)
+    for found, given in zip(back, (x0, noise), strict=True):
+        assert_same(found, given)
 
 
 def test_the_evidence_of_pictures_is_how_much_better_they_are_denoised(tmp_path: Path) -> None:
@@ -44,7 +47,7 @@ def test_the_evidence_of_pictures_is_how_much_better_they_are_denoised(tmp_path:
             error = (made.network.predict(x_t, t, None) - target).square().mean()
             with made.without_adapter():
                 before = (made.network.predict(x_t, t, None) - target).square().mean()
-            assert evidence.log_ratio[place, image].item() == pytest.approx((before - error).item(), abs=1e-5)
+            assert evidence.log_ratio[place, image].item() == pytest.approx((before - error).item(), abs=BOUND)
     assert evidence.drift is not None
     assert (evidence.drift > 0).all()
 
@@ -89,7 +92,7 @@ def test_the_exact_kl_is_that_of_two_gaussians(tmp_path: Path, images: int) -> N
         with made.without_adapter():
             before = how.step(made, x_t[None], torch.tensor([step]), made.encode_prompts(["a"] * images))
         policies = [torch.distributions.Normal(s.mean, s.std[:, None]) for s in (theirs, before)]
-        torch.testing.assert_close(evidence.kl[place], torch.distributions.kl_divergence(*policies).mean(dim=1))
+        assert_same(evidence.kl[place], torch.distributions.kl_divergence(*policies).mean(dim=1))
     evidence.kl.sum().backward()
     assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in made.trainable().values())
 
@@ -108,7 +111,7 @@ def test_the_drift_of_pictures_is_the_kl_of_a_samplers_step(tmp_path: Path) -> N
         before = how.step(made, x_t[None], torch.tensor([1]), made.encode_prompts(["a"] * 2))
     kl = (theirs.mean - before.mean).square().mean(dim=1) / (2 * theirs.std**2)
     assert evidence.drift is not None
-    torch.testing.assert_close(evidence.drift[0], kl, rtol=1e-3, atol=1e-7)
+    assert_same(evidence.drift[0], kl, bound=8 * torch.finfo(torch.float32).eps)  # in which the schedule's coefficients are
 
 
 @pytest.mark.parametrize("last_step", ["model", "clamped"])
