@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from d3po.escaping import spreadsheet_cell
 from d3po.evaluation.paired import ANYWHERE, SHARE, Bounds, Paired, paired, t_interval
 from d3po.evaluation.win_rate import Interval
 
@@ -128,5 +129,6 @@ def to_csv(rows: Sequence[Row]) -> str:
     writer.writerow([*plain, *(f"held_out:{name}" for name in names), *(f"held_out_gain:{name}" for name in names)])
     for row in rows:
         values = ["" if (value := getattr(row, name)) is None else value for name in plain]
+        values = [spreadsheet_cell(value) if isinstance(value, str) else value for value in values]
         writer.writerow([*values, *(row.held_out[name] for name in names), *(row.held_out_gain[name] for name in names)])
     return out.getvalue()

@@ -9,6 +9,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from d3po import __version__
+from d3po.escaping import markdown_block, markdown_code, markdown_text
 from d3po.models.families import CUSTOM, EMBEDDED
 from d3po.preferences.conversion import comparisons_of
 from d3po.preferences.records import AnnotatorKind, Vote
@@ -31,14 +32,14 @@ def write_card(bench: Workbench, directory: Path, rounds: int, written: list[Pat
     lines = [
         *front_matter(config.model),
         "",
-        f"# {bench.folder.path.resolve().name}",
+        f"# {markdown_text(bench.folder.path.resolve().name)}",
         "",
         f"{_model(config.model)}, fine-tuned from comparisons of its pictures by d3po {__version__}: "
         f"{rounds} rounds, judged by {_judge(bench)}. The licence of the base model holds for it too.{_start(bench)}",
         "",
         "## What is here",
         "",
-        *(f"* `{path.relative_to(directory).as_posix()}`: {_what(path)}" for path in written),
+        *(f"* {markdown_code(path.relative_to(directory).as_posix())}: {_what(path)}" for path in written),
         "",
         "## Labels",
         "",
@@ -52,13 +53,11 @@ def write_card(bench: Workbench, directory: Path, rounds: int, written: list[Pat
         "",
         f"{len(prompts)} prompts were trained on" + (", such as these:" if len(prompts) > SHOWN_PROMPTS else ":"),
         "",
-        *(f"* {prompt}" for prompt in prompts[:SHOWN_PROMPTS]),
+        *(f"* {markdown_code(prompt)}" for prompt in prompts[:SHOWN_PROMPTS]),
         "",
         "## Settings",
         "",
-        "```toml",
-        bench.folder.public_settings(),
-        "```",
+        markdown_block(bench.folder.public_settings(), "toml"),
     ]
     path = directory / "README.md"
     write_atomically(path, "\n".join(lines) + "\n")
@@ -88,13 +87,17 @@ def _model(model: str) -> str:
     if model == EMBEDDED:
         return "The small model of emoji that comes with d3po"
     if is_hub_id(model) or model.startswith(CUSTOM):
-        return f"`{model}`"
-    return f"A model that is on no hub, `{Path(model).name}`"
+        return markdown_code(model)
+    return f"A model that is on no hub, {markdown_code(Path(model).name)}"
 
 
 def _start(bench: Workbench) -> str:
     lora = bench.config.adapter.start_from
-    return f" The run started from the LoRA `{Path(lora).name}`, whose licence holds too; what is here contains it." if lora else ""
+    return (
+        f" The run started from the LoRA {markdown_code(Path(lora).name)}, whose licence holds too; what is here contains it."
+        if lora
+        else ""
+    )
 
 
 def _labels(bench: Workbench, rounds: int) -> str:
@@ -117,8 +120,12 @@ def in_words(votes: list[Vote], kinds: Mapping[int, AnnotatorKind]) -> str:
 
 def _judge(bench: Workbench) -> str:
     feedback = bench.config.feedback
-    judges = {"human": "people", "model": f"the vision-language model `{bench.config.judge.model}`", "imported": "imported votes"}
-    return judges.get(feedback.source, f"the measured reward `{without_parents(feedback.reward)}`")
+    judges = {
+        "human": "people",
+        "model": f"the vision-language model {markdown_code(bench.config.judge.model)}",
+        "imported": "imported votes",
+    }
+    return judges.get(feedback.source, f"the measured reward {markdown_code(without_parents(feedback.reward))}")
 
 
 def _measured(bench: Workbench, rounds: int) -> str:

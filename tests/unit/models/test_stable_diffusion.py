@@ -1,10 +1,13 @@
 """The adapter of Stable Diffusion pipelines."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 from d3po.errors import ModelError
@@ -96,3 +99,25 @@ def test_a_safety_checker_is_not_loaded_and_what_is_exported_does_not_miss_it(fa
     assert (pipeline.safety_checker, pipeline.config.requires_safety_checker) == (None, False)
     pipeline.save_pretrained(tmp_path / "merged")
     assert DiffusionPipeline.from_pretrained(tmp_path / "merged", local_files_only=True).safety_checker is None
+
+
+def test_pictures_to_inpaint_and_masks_are_read_as_they_look(tmp_path: Path) -> None:
+    """Turned by its EXIF tag, a picture is the one that is stored upright; a mask of 16 bits is the same of 8."""
+    upright, exif = Image.effect_noise((8, 8), 90).convert("RGB"), Image.Exif()
+    exif[0x0112] = 6
+    upright.save(tmp_path / "upright.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    grey = np.arange(64, dtype=np.uint16).reshape(8, 8) * 4
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "mask-8.png")
+    Image.fromarray(grey * 257).save(tmp_path / "mask-16.png")
+    folder = str(save_tiny("inpainting", tmp_path / "model"))
+
+    def fixed(picture: str, mask: str) -> torch.Tensor:
+        settings = PolicySettings(inpaint_image=str(tmp_path / picture), inpaint_mask=str(tmp_path / mask))
+        policy: Any = load_policy(folder, lora=LORA, seed=0, settings=settings)
+        return policy._fixed_at(policy.latent_shape[1:])
+
+    plain = fixed("upright.png", "mask-8.png")
+    assert torch.equal(fixed("turned.png", "mask-8.png"), plain)
+    assert torch.equal(fixed("upright.png", "mask-16.png"), plain)
+    assert 0 < plain[:, 0].mean() < 1

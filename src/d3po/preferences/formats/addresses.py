@@ -91,9 +91,10 @@ def _ways_of_label_studio(parts: SplitResult, where: str) -> list[str] | None:
     """The paths that an address of a Label Studio server stands for; None if it is of another kind."""
     if parts.path.startswith(LOCAL_FILES):
         found = re.search(r"(?:^|&)d=([^&]*)", parts.query)
-        if found is None or not found[1].strip("/ "):
+        ways = [] if found is None else [decoded(found[1]).lstrip("/") for decoded in (unquote, unquote_plus)]
+        if not any(way.strip() for way in ways):
             raise FormatError(f"{where}: {_shown(parts.geturl())} names no file; Label Studio's addresses of local files end in ?d=PATH")
-        return [unquote(found[1]).lstrip("/"), unquote_plus(found[1]).lstrip("/")]
+        return ways
     if parts.path.startswith(UPLOADS):
         below = unquote(parts.path.removeprefix(UPLOADS))
         last = below.rsplit("/", 1)[-1]

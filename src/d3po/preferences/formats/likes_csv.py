@@ -1,7 +1,6 @@
 """Likes: a CSV with image, prompt and like (true or false), one picture a row, as KTO reads it."""
 
 import csv
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from d3po.errors import FormatError
+from d3po.escaping import from_spreadsheet_cell, spreadsheet_cell
 from d3po.preferences.formats.base import (
     AbstractFormat,
     PictureFiles,
@@ -24,8 +24,6 @@ from d3po.preferences.formats.neutral import ImportedAnswer, ImportedJudgement, 
 from d3po.preferences.formats.parsing import Field, open_text, refuse_broken_text
 
 COLUMNS = ("image", "prompt", "like", "annotator")
-FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""How a cell begins that a spreadsheet would run, or that was kept from it before; the last four are the full-width signs."""
 
 
 class LikesCsv(AbstractFormat):
@@ -55,7 +53,7 @@ class LikesCsv(AbstractFormat):
                 likes = _likes(item)
                 for picture, like in likes.items():
                     cells = (pictures.path(item.prompt, picture), item.prompt, "true" if like else "false", item.annotator)
-                    rows.writerow(map(as_text, cells))
+                    rows.writerow(map(spreadsheet_cell, cells))
                 if likes:
                     written.judgements += 1
                 else:
@@ -65,16 +63,6 @@ class LikesCsv(AbstractFormat):
     def count(self, source: Path) -> int | None:
         lines = count_lines(source)
         return None if lines is None else max(0, lines - 1)
-
-
-def as_text(cell: str) -> str:
-    """A cell that spreadsheets show as it is: one that they would run as a formula gets an apostrophe before it, which they take for "text"."""
-    return f"'{cell}" if FORMULA.match(cell) else cell
-
-
-def from_text(cell: str) -> str:
-    """The cell that `as_text` was given."""
-    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +108,7 @@ def _rows(rows: Any, width: int, source: Path) -> Iterator[_Row]:
 def _judgement(given: _Row, columns: list[str], pictures: PictureFiles, importer: str) -> Iterator[ImportedJudgement]:
     if isinstance(given.cells, FormatError):
         raise given.cells
-    row = Field({name: from_text(cell) for name, cell in zip(columns, given.cells, strict=True)}, given.where)
+    row = Field({name: from_spreadsheet_cell(cell) for name, cell in zip(columns, given.cells, strict=True)}, given.where)
     for name in columns:
         refuse_broken_text(row.text(name), row.place(name))
     prompt, like = row.prompt("prompt"), row.truth("like", default=False)
