@@ -43,6 +43,8 @@ def test_nothing_to_draw_with_is_said(make_run: MakeRun, tmp_path: Path) -> None
     folder = make_run()
     result = d3po("compare-images", folder.path, "--prompt", "a cat")
     assert (result.returncode, "has no trained round yet" in result.stderr) == (2, True)
+    result = d3po("generate", folder.path, "--base", "--prompt", "a \x1b[31mcat")
+    assert (result.returncode, "--prompt: the prompt holds U+001B, a control character" in result.stderr) == (2, True)
 
 
 def test_an_exports_card_says_what_it_is(trained: RunFolder, tmp_path: Path) -> None:

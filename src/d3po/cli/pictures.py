@@ -62,7 +62,9 @@ def register(app: typer.Typer, opened: Opener) -> None:
 
 
 def _wanted(bench: "Workbench", prompt: list[str] | None, prompts: Path | None) -> list[str]:
+    from d3po.errors import PromptError
     from d3po.run.prompts import read_prompts
+    from d3po.text import prompt_of
 
-    given = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
+    given = [*(prompt_of(each, "--prompt", PromptError) for each in prompt or []), *(read_prompts(prompts) if prompts else [])]
     return given or bench.folder.held_out()[:SHOWN]

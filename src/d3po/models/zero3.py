@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from d3po.errors import ConfigError
+from d3po.text import read_text
 
 FACTORS = ("lora_A", "lora_B")
 
@@ -57,9 +58,7 @@ def zero3_settings(file: str, dtype: torch.dtype) -> dict[str, Any]:
 
 def _read(file: str) -> dict[str, Any]:
     try:
-        said = json.loads(Path(file).read_text())
-    except OSError as error:
-        raise ConfigError(f"hardware.deepspeed is {file!r}, which cannot be read: {error.strerror}") from error
+        said = json.loads(read_text(Path(file), ConfigError))
     except ValueError as error:
         raise ConfigError(f"hardware.deepspeed is {file!r}, which is not valid JSON: {error}") from error
     if not isinstance(said, dict):

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 
+from d3po.errors import ConfigError
 from d3po.evaluation.comparison import Row, summaries, to_csv
 from d3po.evaluation.comparison_figures import learning_figure, picture_figure, trade_figure
 from d3po.evaluation.comparison_page import LEARNING, PICTURES, TRADE, Chapter, Drawn, Page, render
@@ -23,6 +24,7 @@ from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
 from d3po.run.reporting import versions
 from d3po.storage.files import write_atomically
+from d3po.text import read_text
 
 KEPT_SPEC = "comparison.toml"
 """The copy, in its folder, of the file that says what is compared."""
@@ -87,7 +89,12 @@ def write_page(spec: Spec, path: Path, done: Sequence[Done], failed: Mapping[str
                 suffix = "svg" if isinstance(drawn.content, str) else "png"
                 write_atomically(path / "figures" / f"{name}-{slug(reward)}.{suffix}", drawn.content)
     page = Page(
-        title=path.name, lead=heading(spec), chapters=chapters, failed=failed, spec=(path / KEPT_SPEC).read_text(), versions=versions()
+        title=path.name,
+        lead=heading(spec),
+        chapters=chapters,
+        failed=failed,
+        spec=read_text(path / KEPT_SPEC, ConfigError),
+        versions=versions(),
     )
     write_atomically(path / "comparison.html", render(page))
 
