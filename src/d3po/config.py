@@ -479,7 +479,10 @@ def parse(kind: type[Kind], values: dict[str, Any], *, where: str) -> Kind:
 
 
 def override(config: RunConfig, assignments: dict[str, str], *, where: str) -> RunConfig:
-    """The config with dotted keys replaced, such as {"training.epochs": "2"}; values are written as in TOML (bare words are text)."""
+    """The config with dotted keys replaced, such as {"training.epochs": "2"}.
+
+    Values are written as in TOML; bare words are text, and so is all that a setting of text is given: a model's folder may be called 2024 or nan.
+    """
     values = config.model_dump(mode="json")
     for key, text in assignments.items():
         table = values
@@ -488,11 +491,26 @@ def override(config: RunConfig, assignments: dict[str, str], *, where: str) -> R
             table = table.setdefault(parent, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"{where}: {key} names a setting inside {parent!r}, which is a single value")
-        try:
-            table[last] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            table[last] = text
+        value = _toml_value(text)
+        table[last] = value if isinstance(value, str) or not _is_text(key) else text
     return parse_config(values, where=where)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        values = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return values["value"] if len(values) == 1 else text
+
+
+def _is_text(key: str) -> bool:
+    """Whether the setting of that dotted name holds any text."""
+    kind: Any = RunConfig
+    for name in key.split("."):
+        fields = getattr(kind, "model_fields", {})
+        kind = fields[name].annotation if name in fields else None
+    return kind is str
 
 
 def dump_config(config: RunConfig) -> str:

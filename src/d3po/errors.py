@@ -15,7 +15,7 @@
     |- DegenerateStepError           a reverse step without a density (std = 0)
     |- RunEndedError                 somebody ended the run from the dashboard
     `- TrainingStoppedError          a guard stopped training
-       `- NonFiniteError             a loss or gradient that is not a number
+       `- NonFiniteError             a loss, a gradient or what a trained policy gives is not a number
 
 A message names what, where, the value and the remedy. The command line prints it as one line; `--debug` shows the traceback.
 """
@@ -150,7 +150,7 @@ class TrainingStoppedError(D3POError):
 
 
 class NonFiniteError(TrainingStoppedError):
-    """A loss or gradient is infinite or not a number."""
+    """A loss, a gradient or what a trained policy gives is infinite or not a number."""
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """What goes wrong gets one clear line, exit code 2, and damages nothing."""
 
 import json
+import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -11,9 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
 
-from d3po.errors import ConfigError
+from d3po.errors import ConfigError, ModelError, NonFiniteError
 from d3po.run.folder import RunFolder
+from d3po.run.progress import Narrator
+from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
 from d3po.storage.files import sha256
 from tests.e2e.conftest import command, d3po, d3po_process, environment
@@ -224,6 +229,24 @@ def test_prompts_that_are_not_there_are_named(tmp_path: Path) -> None:
     assert_one_clear_line(d3po("init", tmp_path / "run", "--prompts", tmp_path / "none.txt"), "none.txt cannot be read")
 
 
+def test_a_models_name_is_not_read_as_a_number(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_model, "nan")
+    Path("prompts.txt").write_text("a cat\na dog\na cow\na pig\na fox\n")
+    short = ("--set", "sampling.prompts_per_round=2", "--set", "evaluation.prompts=1")
+    result = d3po("init", "run", "--model", "nan", "--prompts", "prompts.txt", *short)
+    assert result.returncode == 0, result.stderr
+    assert_one_clear_line(d3po("init", "other", "--model", "2024", "--prompts", "prompts.txt", *short), "model '2024' is not there")
+
+
+def test_what_other_packages_log_as_they_are_imported_stays_out() -> None:
+    assert d3po("--version").returncode == 0
+    assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
+    assert logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.ERROR)
+    assert logging.getLogger("d3po.web.gate").isEnabledFor(logging.WARNING)
+    assert os.environ["TRANSFORMERS_VERBOSITY"] == os.environ["DIFFUSERS_VERBOSITY"] == "error"
+
+
 def test_a_folder_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
     assert_one_clear_line(d3po("run", tmp_path), "no run.toml", "d3po init")
 
@@ -239,11 +262,73 @@ def test_a_model_that_is_not_there_is_named(make_run: MakeRun) -> None:
 def test_a_users_reward_that_gives_nan_is_one_line_and_keeps_the_pictures(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mine.py").write_text("def taste(image, prompt):\n    return float('nan')\n")
-    folder = make_run(settings={"feedback.reward": "mine:taste"})
+    (tmp_path / "my_taste.py").write_text("def taste(image, prompt):\n    return float('nan')\n")
+    folder = make_run(settings={"feedback.reward": "my_taste:taste"})
     monkeypatch.chdir(tmp_path)
-    assert_one_clear_line(d3po("run", folder.path), "mine:taste gave nan")
+    assert_one_clear_line(d3po("run", folder.path), "my_taste:taste gave nan")
     assert list(folder.images("held-out/base").iterdir())
+
+
+def changed_model(folder: RunFolder, directory: Path, part: str, tensor: str, value: float) -> None:
+    """Give the run a copy of its model in which one tensor has one value."""
+    model = Path(folder.config().model)
+    copy = shutil.copytree(model, directory / "changed")
+    (file,) = (copy / part).glob("*.safetensors")
+    tensors = load_file(file)
+    tensors[tensor][:] = value
+    save_file(tensors, file, metadata={"format": "pt"})
+    folder.config_path.write_text(folder.config_path.read_text().replace(str(model), str(copy)))
+
+
+@pytest.mark.parametrize(
+    ("part", "tensor", "named"),
+    [
+        ("text_encoder", "final_layer_norm.weight", "the text encoder (text)"),
+        ("unet", "conv_out.bias", "the denoiser"),
+        ("vae", "decoder.conv_out.weight", "the decoder"),
+    ],
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_that_draws_no_numbers_is_named_by_its_part(
+    make_run: MakeRun, tmp_path: Path, part: str, tensor: str, named: str, value: float
+) -> None:
+    folder = make_run()
+    changed_model(folder, tmp_path, part, tensor, value)
+    assert_one_clear_line(d3po("run", folder.path), f"{named} of ", "gives values that are infinite or no numbers", "no picture is made")
+    assert not [*folder.path.rglob("*.png")]
+
+
+def test_what_a_trained_policy_gives_stops_the_round_if_it_is_not_finite(make_run: MakeRun) -> None:
+    folder = make_run()
+    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+    values = torch.tensor([[1.0], [float("nan")]])
+    with pytest.raises(ModelError, match="in 1 of 2 rows"):
+        bench.finite(values, "the denoiser")
+    bench.moved(1)
+    with pytest.raises(NonFiniteError, match=r"in 1 of 2 rows: training has gone too far. Lower training\.learning_rate"):
+        bench.finite(values, "the denoiser")
+    assert bench.finite(values[:1], "the denoiser") is not None
+
+
+def test_a_base_model_of_black_pictures_is_a_guards_matter(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run(settings={"rounds": "1", "guards.action": "stop", "feedback.reward": "brightness"})
+    changed_model(folder, tmp_path, "vae", "decoder.conv_out.weight", 0.0)
+    stopped = d3po("run", folder.path)
+    assert stopped.returncode == 1
+    assert stopped.stderr.startswith("error: the base model's held-out pictures of one prompt are all alike (diversity 0)")
+    warned = d3po("run", folder.path, "--set", "guards.action=warn")
+    assert "warning: the base model's held-out pictures" in warned.stdout
+    assert_one_clear_line(warned, "no comparison with a preference")
+
+
+def test_prompts_that_are_cut_are_said_once(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run()
+    long = " ".join("abcdefghijkl")
+    (folder.path / "prompts.txt").write_text(f"a cat\n{long}\na dog\na cow\n")
+    said = d3po("generate", folder.path, "--base", "--prompt", f"m {long}", "--prompt", long, "--to", tmp_path / "pictures")
+    assert said.returncode == 0, said.stderr
+    assert "warning: 1 of 7 prompts have more tokens than the 12 that text_encoder reads, and are cut off there: 'a b c" in said.stdout
+    assert "warning: 1 of 1 prompts have more tokens than the 12 that text_encoder reads, and are cut off there: 'm a b" in said.stdout
 
 
 def test_loss_that_is_not_finite_stops_before_the_weights_are_touched(make_run: MakeRun) -> None:

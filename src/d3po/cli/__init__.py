@@ -1,5 +1,7 @@
 """The command line. Importing it loads no heavy library; each command imports what it needs."""
 
+import logging
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ def main() -> None:
     from d3po.errors import D3POError
 
     debug = "--debug" in sys.argv
+    if not debug:
+        _keep_noise_out()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments, prog_name="d3po")
@@ -47,3 +51,11 @@ def _refused(error: Exception) -> "StorageError | None":
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY)):
         return StorageError(f"memory is full{f' ({said})' if said else ''}; docs/memory.md says what takes less")
     return StorageError.of(error)
+
+
+def _keep_noise_out() -> None:
+    """Warnings that other packages log while they are imported (of kernels and packages that nothing here needs) are not the user's."""
+    for package in ("TRANSFORMERS", "DIFFUSERS"):
+        os.environ.setdefault(f"{package}_VERBOSITY", "error")
+    logging.getLogger().setLevel(logging.ERROR)
+    logging.getLogger("d3po").setLevel(logging.WARNING)

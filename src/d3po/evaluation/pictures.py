@@ -17,6 +17,11 @@ def diversity(images: NDArray[np.float64]) -> float:
     return float(np.mean([np.sqrt(((images[:, i] - images[:, j]) ** 2).mean(axis=(1, 2, 3))) for i, j in pairs]))
 
 
+def share(value: float, base: float) -> float:
+    """A measure as a share of the base model's; 1 where the base model has none of it, for there is nothing to hold it against."""
+    return value / base if base > 0 else 1.0
+
+
 def checkerboard_energy(images: NDArray[np.float64]) -> float:
     """Mean energy of the 2x2 checkerboard pattern (the diagonal Haar detail), over all offsets.
 

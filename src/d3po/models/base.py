@@ -133,6 +133,10 @@ class AbstractPolicy(ABC):
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         """The condition of each prompt, one row each."""
 
+    def cut_prompts(self, prompts: Sequence[str]) -> list[str]:  # noqa: ARG002
+        """Which of the prompts are longer than a text encoder reads, one line an encoder; what is beyond is never seen."""
+        return []
+
     def latent_shape_of(self, width: int, height: int) -> tuple[int, ...]:
         """The shape of the latents of a picture of this size in pixels; 0 is the model's own side.
 

@@ -17,8 +17,8 @@ and, where they make sense,
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ class CustomPolicy(AbstractPolicy):
     def encode_prompts(self, prompts: Sequence[str]) -> Embeddings:
         if not hasattr(self._module, "encode"):
             return Embeddings(given={}, negative={})
-        rows = self._module.encode([*prompts, self.settings.negative_prompt])
+        with _staying("encode"):
+            rows = self._module.encode([*prompts, self.settings.negative_prompt])
         return Embeddings(given={"condition": rows[:-1]}, negative={"condition": rows[-1:]})
 
     def predict(
@@ -101,7 +102,8 @@ class CustomPolicy(AbstractPolicy):
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, " B *latent"]) -> Float[Tensor, "B 3 height width"]:
         if hasattr(self._module, "decode"):
-            return self._module.decode(latents).clamp(0, 1)
+            with _staying("decode"):
+                return self._module.decode(latents).clamp(0, 1)
         if len(self.latent_shape) == 3 and self.latent_shape[0] in (1, 3):
             return (at_least_float32(latents) / 2 + 0.5).clamp(0, 1).expand(-1, 3, -1, -1)
         raise ModelError(
@@ -110,7 +112,8 @@ class CustomPolicy(AbstractPolicy):
 
     def encode(self, pictures: Float[Tensor, "B 3 height width"]) -> Float[Tensor, " B *latent"]:
         if hasattr(self._module, "encode_pictures"):
-            return self._module.encode_pictures(pictures)
+            with _staying("encode_pictures"):
+                return self._module.encode_pictures(pictures)
         if not hasattr(self._module, "decode") and len(self.latent_shape) == 3 and self.latent_shape[0] in (1, 3):
             return 2 * (pictures.mean(dim=1, keepdim=True) if self.latent_shape[0] == 1 else pictures) - 1
         raise ModelError(
@@ -141,8 +144,17 @@ class CustomPolicy(AbstractPolicy):
         return [*written, merged]
 
     def _called(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+        with _staying("predict"), torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             return at_least_float32(self._module.predict(x_t, timesteps, given.get("condition")))
+
+
+@contextmanager
+def _staying(method: str) -> Generator[None, None, None]:
+    """A user's own code may not end the run in silence, whatever code it gives sys.exit."""
+    try:
+        yield
+    except SystemExit as error:
+        raise ModelError(f"the custom model's {method} called sys.exit({error.code!r}); raise an error that says what is wrong") from error
 
 
 def load_custom(name: str) -> nn.Module:
@@ -157,7 +169,7 @@ def load_custom(name: str) -> nn.Module:
     try:
         maker: Callable[[], Any] = getattr(importlib.import_module(module_name), function)
         module = maker()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"custom model {name!r} cannot be made: {type(error).__name__}: {error}") from error
     missing = [part for part in ("predict", "sample_shape", "prediction") if not hasattr(module, part)]
     if not isinstance(module, nn.Module) or missing:

@@ -93,17 +93,23 @@ def merge_layers(network: nn.Module, layers: dict[str, Tensor]) -> None:
     """Add every B A to the weight it belongs to.
 
     Raises:
-        ModelError: a layer belongs to no module of the network, or has another size.
+        ModelError: a layer belongs to no module of the network, has another size, or is not whole; nothing is added then.
     """
     modules = dict(network.named_modules())
-    for name in layers:
-        module, _, factor = name.rpartition(".lora_")
-        weight: Any = getattr(modules.get(module), "weight", None)
+    places: dict[str, Any] = {name: getattr(modules.get(name.rpartition(".lora_")[0]), "weight", None) for name in layers}
+    for name, weight in places.items():
+        module = name.rpartition(".lora_")[0]
         down, up = layers.get(f"{module}.{DOWN}"), layers.get(f"{module}.{UP}")
-        if weight is None or down is None or up is None or len(up) != len(weight) or down[0].numel() != weight[0].numel():
+        if weight is None or down is None or up is None or len(up) != len(weight) or down.flatten(1).shape[1] != weight[0].numel():
             raise ModelError(f"the LoRA's {name} fits no layer of {type(network).__name__}; it was made for another model")
-        if factor.startswith("A"):
-            weight += (at_least_float32(up.flatten(1)) @ at_least_float32(down.flatten(1))).view_as(weight).to(weight)
+        if up.flatten(1).shape[1] != len(down):
+            raise ModelError(f"the LoRA's {module} has factors of two ranks, {len(down)} and {up.flatten(1).shape[1]}; is the file whole?")
+        if not layers[name].isfinite().all():
+            raise ModelError(f"the LoRA's {name} holds values that are infinite or no numbers; it cannot be used")
+    for name, weight in places.items():
+        if name.endswith(DOWN):
+            up = layers[name.removesuffix(DOWN) + UP]
+            weight += (at_least_float32(up.flatten(1)) @ at_least_float32(layers[name].flatten(1))).view_as(weight).to(weight)
 
 
 def stack_layers(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:

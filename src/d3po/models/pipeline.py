@@ -1,5 +1,6 @@
 """What all policies made of a diffusers pipeline have in common: an adapter, guidance, a picture decoder, export."""
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ from d3po.models.interchange import StartingLora, stack_layers, start_from
 from d3po.models.kohya import to_kohya
 from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler, read_scheduler
-from d3po.models.text_encoders import EncoderShelf, encode_once
+from d3po.models.text_encoders import EncoderShelf, cut_lines, encode_once
 from d3po.models.widening import narrow, widen
 from d3po.options import Decoding
 
@@ -103,6 +104,24 @@ class PipelinePolicy(AbstractPolicy):
             return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         kept = encode_once(prompts, self.prompt_cache, encode)
         return {name: torch.cat([kept[prompt][name].to(self.device) for prompt in prompts]) for name in kept[prompts[0]]}
+
+    def cut_prompts(self, prompts: Sequence[str]) -> list[str]:
+        read = self._as_read(prompts)
+        return [
+            line
+            for name, part in self.pipeline.components.items()
+            if name.startswith("tokenizer") and part is not None
+            for line in cut_lines(name.replace("tokenizer", "text_encoder"), part, prompts, read, self._limit(part))
+        ]
+
+    def _as_read(self, prompts: Sequence[str]) -> list[str]:
+        """The prompts as the tokenizers are given them."""
+        return list(prompts)
+
+    def _limit(self, tokenizer: Any) -> int:
+        """Tokens that the pipeline gives its encoder at most, marks of beginning and end among them; a T5 encoder's are the pipeline's own choice."""
+        own = inspect.signature(self.pipeline.encode_prompt).parameters.get("max_sequence_length")
+        return own.default if own is not None and type(tokenizer).__name__.startswith("T5") else tokenizer.model_max_length
 
     def sampler(self, settings: SamplerSettings) -> Sampler:
         return discrete_sampler(self.facts, settings)

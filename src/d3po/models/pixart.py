@@ -19,11 +19,13 @@ class PixArtPolicy(PipelinePolicy):
     denoiser = "transformer"
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        cleaned = is_bs4_available() and is_ftfy_available()
         text, mask, _, _ = self.pipeline.encode_prompt(
-            list(prompts), do_classifier_free_guidance=False, device=self.device, clean_caption=cleaned
+            list(prompts), do_classifier_free_guidance=False, device=self.device, clean_caption=_cleans()
         )
         return {"text": text, "mask": mask}
+
+    def _as_read(self, prompts: Sequence[str]) -> list[str]:
+        return self.pipeline._text_preprocessing(list(prompts), clean_caption=_cleans())
 
     def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         return self.network(
@@ -36,3 +38,7 @@ class PixArtPolicy(PipelinePolicy):
 
     def _save_lora(self, directory: Path, layers: dict[str, Tensor]) -> Path:
         return save_peft_folder(directory, layers)
+
+
+def _cleans() -> bool:
+    return is_bs4_available() and is_ftfy_available()

@@ -1,6 +1,6 @@
 """Text encoders: large, needed once a prompt, and out of the way for the rest of the time."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from d3po.errors import ConfigError
 from d3po.options import TextEncoders
+
+SHOWN, WIDEST = 5, 60
+"""How many prompts a message names, and how many letters of each."""
 
 
 @runtime_checkable
@@ -80,3 +83,22 @@ def encode_once(
     for prompt, rows in made.items():
         cache.write(prompt, rows)
     return {prompt: made[prompt] if rows is None else rows for prompt, rows in kept.items()}
+
+
+def cut_lines(encoder: str, tokenizer: Any, prompts: Sequence[str], read: Sequence[str], limit: int) -> list[str]:
+    """One line on the prompts of which an encoder sees the beginning alone; none if it sees all of them whole.
+
+    `read` are the prompts as the tokenizer is given them, `limit` how many tokens it passes on.
+    """
+    lengths = [len(tokens) for tokens in tokenizer(list(read), truncation=False).input_ids] if read else []
+    cut = [f"{_shortened(prompt)!r} ({length})" for prompt, length in zip(prompts, lengths, strict=True) if length > limit]
+    if not cut:
+        return []
+    named = ", ".join(cut[:SHOWN]) + (f" and {len(cut) - SHOWN} more" if len(cut) > SHOWN else "")
+    return [
+        f"warning: {len(cut)} of {len(prompts)} prompts have more tokens than the {limit} that {encoder} reads, and are cut off there: {named}"
+    ]
+
+
+def _shortened(prompt: str) -> str:
+    return prompt if len(prompt) <= WIDEST else f"{prompt[:WIDEST]}..."

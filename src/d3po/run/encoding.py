@@ -78,7 +78,9 @@ def _name(bench: Workbench, pictures: Sequence[PictureRecord], size: tuple[int, 
 def _encode(bench: Workbench, pictures: Sequence[PictureRecord], path: Path, size: tuple[int, ...]) -> Path:
     """Encode the pictures into a shard like `path`, with the beginning of its SHA-256 behind its name."""
     latents = bench.encoding_fits.split(
-        lambda rows: bench.policy.encode(torch.stack([_pixels(bench, picture, size) for picture in pictures[rows]])).cpu(),
+        lambda rows: bench.finite(
+            bench.policy.encode(torch.stack([_pixels(bench, picture, size) for picture in pictures[rows]])).cpu(), "the encoder of pictures"
+        ),
         len(pictures),
         most=PICTURES_PER_CALL,
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from d3po.errors import CorruptFileError
-from d3po.evaluation.pictures import checkerboard_energy, diversity
+from d3po.evaluation.pictures import checkerboard_energy, diversity, share
 from d3po.evaluation.win_rate import NO_CHANGE, Interval, win_rate
 from d3po.judges.subjects import load_classifier
 from d3po.models.load import EMBEDDED
@@ -151,8 +151,8 @@ def read_evaluation(bench: Workbench, rounds: int) -> Evaluation:
         win_rate=_over_base(rounds, tuned_scores, base_scores),
         mean_score=float(tuned_scores.sum(axis=-1).mean()),
         diversity=diversity(pictures),
-        diversity_kept=diversity(pictures) / spread,
-        checkerboard_ratio=checkerboard_energy(pictures) / checkerboard_energy(base_pictures),
+        diversity_kept=share(diversity(pictures), spread),
+        checkerboard_ratio=share(checkerboard_energy(pictures), checkerboard_energy(base_pictures)),
         subject_accuracy=accuracy,
         subject_change=None if accuracy is None else accuracy - base_accuracy,
         held_out_win_rate=_held_out_win_rate(record, base),

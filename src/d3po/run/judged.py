@@ -63,7 +63,7 @@ def load_round(bench: Workbench, round: int, references: References) -> tuple[li
     images = _imported(bench) if bench.config.feedback.source == "imported" else _sampled(bench, round)
     prompts = {image.prompt_id: image.prompt for image in images.values()}
     order = {prompt: row for row, prompt in enumerate(prompts)}
-    condition = bench.policy.encode_prompts(list(prompts.values()))
+    condition = bench.encode_prompts(list(prompts.values()))
     log_probs = _reference_log_probs(bench, round, list(images.values()), condition, order, references)
     told = _told_in_pairs(bench, round, images) if bench.trainer.needs.labels == "pairs" else _told_one_by_one(bench, round, images)
     groups = [
@@ -93,7 +93,7 @@ def share_references(bench: Workbench, round: int, references: References) -> No
     prompts = {image.prompt_id: image.prompt for image in images}
     order = {prompt: row for row, prompt in enumerate(prompts)}
     mine = bench.team.share(sorted({image.shard.path for image in images}))
-    condition = bench.policy.encode_prompts(list(prompts.values()))
+    condition = bench.encode_prompts(list(prompts.values()))
     _reference_log_probs(bench, round, [image for image in images if image.shard.path in mine], condition, order, references)
     bench.team.gather(None)  # nobody goes on before all are kept
 

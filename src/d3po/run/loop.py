@@ -19,7 +19,7 @@ from d3po.run.spent import spent_in_all
 from d3po.run.training import train_round
 from d3po.run.workbench import Workbench
 from d3po.storage.records import read_record, write_record
-from d3po.training.guards import check_evaluation, check_settings
+from d3po.training.guards import check_base, check_evaluation, check_settings
 
 STOP_REMEDY = "restore it from a copy, or delete it: the run goes on where a guard stopped it, and is measured again"
 
@@ -62,7 +62,10 @@ def _begin(bench: Workbench) -> None:
     for alarm in check_settings(bench.trainer.objective) if bench.trained_rounds() == 0 else ():
         bench.raise_alarm(alarm, 0)
     bench.journal.phase("evaluating", None, "the base model")
-    announce(bench, evaluate(bench, 0))
+    base = evaluate(bench, 0)
+    announce(bench, base)
+    for alarm in check_base(bench.config.guards, diversity=base.diversity):
+        bench.raise_alarm(alarm, 0)
 
 
 def prepare(bench: Workbench) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from d3po.diffusion.noise import NoiseStreams, seeded
 from d3po.diffusion.rollout import RolloutStep, rollout
-from d3po.errors import CorruptFileError
+from d3po.errors import CorruptFileError, NonFiniteError
 from d3po.preferences.store import NewPicture
 from d3po.run.branching import BranchingStreams, branch_of, judged_at
 from d3po.run.buckets import bucket_of, cut_into_shards
@@ -25,7 +25,12 @@ from d3po.storage.shards import writing_shard
 
 
 def sample_round(bench: Workbench, round: int, *, repair: bool = False) -> None:
-    """Sample the round's images and record them; what exists is kept, and with `repair` checked and made again where damaged or gone."""
+    """Sample the round's images and record them; what exists is kept, and with `repair` checked and made again where damaged or gone.
+
+    Raises:
+        ModelError: the model gives values that are not finite; no picture is made of them.
+        NonFiniteError: the same of a trained policy, in any process.
+    """
     shards = _shards_of(bench, round)
     done = {record.number: record for record in bench.store.pictures.shards(round)}
     missing = [number for number in range(len(shards)) if number not in done]
@@ -37,8 +42,16 @@ def sample_round(bench: Workbench, round: int, *, repair: bool = False) -> None:
     with bench.narrator.bar(f"round {round}: sampling", total=-(-len(todo) // team.size) * len(bench.replay.grid)) as bar:
         for start in range(0, len(todo), team.size):
             mine = team.share(todo[start : start + team.size])
-            made = {number: _sample_shard(bench, round, number, shards[number], on_step=lambda: bar.advance()) for number in mine}
-            checksums = {number: checksum for theirs in team.gather(made) for number, checksum in theirs.items()}
+            made: dict[int, str] | NonFiniteError
+            try:
+                made = {number: _sample_shard(bench, round, number, shards[number], on_step=lambda: bar.advance()) for number in mine}
+            except NonFiniteError as error:
+                made = error
+            checksums: dict[int, str] = {}
+            for theirs in team.gather(made):
+                if isinstance(theirs, NonFiniteError):
+                    raise theirs
+                checksums |= theirs
             team.lead(partial(_take_down, bench, round, shards, checksums, {number: record.checksum for number, record in done.items()}))
 
 
@@ -145,12 +158,12 @@ def _denoise(
 ) -> Iterator[RolloutStep]:
     """Denoise `per_prompt` images of each prompt, all in one batched call a step."""
     policy, replay = bench.policy, bench.replay.at(starts.shape[1:])
-    condition = policy.encode_prompts(prompts).rows(torch.arange(len(prompts)).repeat_interleave(per_prompt))
+    condition = bench.encode_prompts(prompts).rows(torch.arange(len(prompts)).repeat_interleave(per_prompt))
 
     def predict(x_t: Tensor, timesteps: Tensor) -> Tensor:
         def part(rows: slice) -> Tensor:
             given = condition if len(x_t[rows]) == len(x_t) else condition.rows(torch.arange(len(x_t))[rows])
-            return replay.predict(policy, x_t[rows], timesteps[rows], given)
+            return bench.finite(replay.predict(policy, x_t[rows], timesteps[rows], given), "the denoiser")
 
         return bench.sampling_fits.split(part, len(x_t))
 
@@ -167,7 +180,8 @@ def _judged(judged: Tensor, step: RolloutStep, position: int, judged_before: Ten
 
 def _decoded(bench: Workbench, latents: Tensor) -> NDArray[np.uint8]:
     """(B, H, W, 3), as a PNG stores them; as many pictures at a time as fit."""
-    return to_uint8(bench.decoding_fits.split(lambda rows: bench.policy.decode(latents[rows]), len(latents)))
+    bench.finite(latents, "the denoiser")
+    return to_uint8(bench.decoding_fits.split(lambda rows: bench.finite(bench.policy.decode(latents[rows]), "the decoder"), len(latents)))
 
 
 def _record(bench: Workbench, round: int, number: int, prompts: Sequence[str], checksum: str) -> None:

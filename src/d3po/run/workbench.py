@@ -1,17 +1,19 @@
 """An opened run: the folder, its store, and the policy as it stands at any round."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import count, takewhile
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from d3po.config import RunConfig
-from d3po.errors import TrainingStoppedError
+from d3po.errors import ModelError, NonFiniteError, TrainingStoppedError
 from d3po.feedback.rewards.catalogue import Reward
 from d3po.feedback.rewards.registry import load_criteria, load_reward
-from d3po.models.base import AbstractPolicy, PolicySettings, SamplerSettings
+from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, SamplerSettings
 from d3po.models.load import load_policy
 from d3po.objectives.registry import OBJECTIVES
 from d3po.preferences.store import Store
@@ -46,6 +48,8 @@ class Workbench:
     _standing: int | None = field(default=None, init=False)
     """After how many rounds the policy stands; None: as loaded, or in the middle of a round."""
     _touched: bool = field(default=False, init=False)
+    _read: set[str] = field(default_factory=set[str], init=False)
+    """Prompts that were looked at for their length."""
 
     def __post_init__(self) -> None:
         check_needs(self.config)
@@ -96,6 +100,7 @@ class Workbench:
         policy = load_policy(self.config.model, lora=lora, seed=self.config.seed, settings=settings)
         for note in policy.notes if self.team.leads else ():
             self.narrator.say(note)
+        self._say_what_is_cut(policy, [*self.folder.prompts(), *self.folder.held_out(), settings.negative_prompt])
         if self.config.hardware.text_encoders != "keep":
             same = replace(settings, decoding="whole", text_encoders="keep", divide="no", deepspeed="")
             made_by = {"model": self.config.model, **asdict(same)}
@@ -118,6 +123,43 @@ class Workbench:
         if self.team.leads:
             self.journal.watch(policy.network, times=self.team.processes if divided else 1)
         return policy
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        """What the model reads in prompts; which of them it does not read to their end is said once.
+
+        Raises:
+            ModelError: a text encoder gives values that are not finite.
+        """
+        self._say_what_is_cut(self.policy, prompts)
+        condition = self.policy.encode_prompts(prompts)
+        if isinstance(condition, Embeddings):
+            for name, values in {**condition.negative, **condition.given}.items():
+                self.finite(values, f"the text encoder ({name})")
+        return condition
+
+    def finite(self, values: Tensor, part: str) -> Tensor:
+        """`values` as they are, each row of which belongs to a picture or prompt.
+
+        Raises:
+            ModelError: some are infinite or no numbers, and nothing has been trained yet.
+            NonFiniteError: the same after training, which is then at fault.
+        """
+        bad = int((~values.isfinite()).reshape(len(values), -1).any(dim=1).sum())
+        if not bad:
+            return values
+        said = f"{part} of {self.config.model} gives values that are infinite or no numbers, in {bad} of {len(values)} rows"
+        if self._standing == 0 or not self._touched:
+            raise ModelError(
+                f"{said}; no picture is made of them. Are its weights whole? Half precision overflows in some models: try weights = 'bfloat16', "
+                "or 'float32'"
+            )
+        raise NonFiniteError(f"{said}: training has gone too far. Lower training.learning_rate")
+
+    def _say_what_is_cut(self, policy: AbstractPolicy, prompts: Sequence[str]) -> None:
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._read]
+        self._read.update(new)
+        for line in policy.cut_prompts(new) if self.team.leads else ():
+            self.narrator.say(line)
 
     @cached_property
     def replay(self) -> Replay:

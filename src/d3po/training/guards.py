@@ -48,6 +48,20 @@ def check_settings(objective: object) -> list[Alarm]:
     ]
 
 
+def check_base(guards: Guards, *, diversity: float) -> list[Alarm]:
+    """The guard on the base model's pictures, before anything is trained."""
+    if diversity > 0:
+        return []
+    return [
+        _alarm(
+            "all_alike",
+            "the base model's held-out pictures of one prompt are all alike (diversity 0), such as all black: nobody can compare them. Look at them; "
+            "its weights or weights = 'float16' may be at fault",
+            guards,
+        )
+    ]
+
+
 def check_update(metrics: Metrics, guards: Guards) -> list[Alarm]:
     """Guards on one update's metrics."""
     alarms: list[Alarm] = []

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d3po.evaluation.pictures import checkerboard_energy, diversity
+from d3po.evaluation.pictures import checkerboard_energy, diversity, share
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -19,6 +19,10 @@ def board(size: int = 8) -> np.ndarray:
 
 def test_equal_pictures_have_no_diversity() -> None:
     assert diversity(np.repeat(noise(3, 1, 8, 8, 3), 4, axis=1)) == 0
+
+
+def test_a_share_of_nothing_is_one() -> None:
+    assert (share(0.0, 0.0), share(3.0, 0.0), share(1.0, 2.0), share(0.0, 2.0)) == (1, 1, 0.5, 0)
 
 
 def test_black_and_white_are_one_apart() -> None:

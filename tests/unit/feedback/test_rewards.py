@@ -182,3 +182,22 @@ def test_a_learnt_judge_makes_the_annotator_a_model() -> None:
 def test_an_argument_for_a_judge_without_one_is_refused(name: str) -> None:
     with pytest.raises(RewardError, match="takes none"):
         loaded(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import sys\nsys.exit(0)\n", r"mine:f cannot be imported: SystemExit: 0; run from the folder"),
+        ("import sys\ndef f(image, prompt): sys.exit(0)\n", r"mine:f failed on an image of 'a cat': SystemExit: 0"),
+        ("def f(image, prompt): raise SystemExit\n", r"mine:f failed on an image of 'a cat': SystemExit"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["mine:f", "weighted:1*mine:f"])
+def test_a_reward_that_ends_the_process_is_an_error(
+    tmp_path: Path, text: str, words: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    with pytest.raises(RewardError, match=words):
+        loaded(name)(plain("red"), "a cat")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from d3po.config import RunConfig, override
 from d3po.errors import ConfigError, ModelError
-from d3po.models.base import PolicySettings, SamplerSettings
+from d3po.models.base import Embeddings, PolicySettings, SamplerSettings
 from d3po.models.custom import CustomPolicy, load_custom
 from d3po.recipes import load_recipe
 from d3po.run.folder import create_run
@@ -129,3 +129,31 @@ def test_a_custom_model_needs_no_prompts() -> None:
     begun = start(load_recipe("default"), {"model": "custom:some:thing"})
     assert (begun.needs_prompts, begun.config.adapter.targets) == (False, "linear")
     assert isinstance(begun.config, RunConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("import sys\nsys.exit(0)\n", "cannot be made: SystemExit: 0"), ("def make():\n    raise SystemExit\n", "cannot be made: SystemExit")],
+)  # fmt: skip
+def test_a_module_that_ends_the_process_is_an_error(tmp_path: Path, text: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path, text, monkeypatch)
+    with pytest.raises(ModelError, match=words):
+        load_custom("mine:make")
+
+
+@pytest.mark.parametrize("method", ["predict", "encode", "decode", "encode_pictures"])
+def test_a_method_that_ends_the_process_is_an_error(method: str) -> None:
+    def leave(*_: object) -> None:
+        sys.exit(0)
+
+    model = Told()
+    setattr(model, method, leave)
+    policy = CustomPolicy(model, lora=LORA, seed=0)
+    calls = {
+        "predict": lambda: policy.predict(torch.zeros(1, 1), torch.tensor([500]), Embeddings(given={}, negative={}), 1.0),
+        "encode": lambda: policy.encode_prompts(["a cat"]),
+        "decode": lambda: policy.decode(torch.zeros(1, 1)),
+        "encode_pictures": lambda: policy.encode(torch.zeros(1, 3, 8, 8)),
+    }
+    with pytest.raises(ModelError, match=rf"the custom model's {method} called sys\.exit\(0\)"):
+        calls[method]()

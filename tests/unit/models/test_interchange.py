@@ -256,6 +256,25 @@ def test_a_lora_of_another_model_is_refused(
         read_lora(write_lora(tmp_path, tensors, {}), policy.network, policy.pipeline)
 
 
+@pytest.mark.parametrize(
+    ("down", "up", "words"),
+    [
+        (torch.zeros(2, 16), torch.zeros(16, 4), "has factors of two ranks, 2 and 4; is the file whole"),
+        (torch.zeros(0, 16), torch.zeros(16, 1), "has factors of two ranks, 0 and 1"),
+        (torch.full((2, 16), float("nan")), torch.zeros(16, 2), r"lora_A\.weight holds values that are infinite or no numbers"),
+        (torch.zeros(2, 16), torch.full((16, 2), float("inf")), r"lora_B\.weight holds values that are infinite or no numbers"),
+    ],
+)  # fmt: skip
+def test_a_lora_that_is_not_whole_is_refused_and_nothing_is_merged(
+    down: torch.Tensor, up: torch.Tensor, words: str, networks: dict[str, AbstractPolicy]
+) -> None:
+    network = networks["stable-diffusion"].network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(ModelError, match=words):
+        merge_layers(network, {f"{QUERY}.lora_A.weight": down, f"{QUERY}.lora_B.weight": up})
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 def test_what_fits_no_layer_or_is_no_lora_is_refused(networks: dict[str, AbstractPolicy], tmp_path: Path) -> None:
     policy = networks["stable-diffusion"]
     for down, up in ((torch.zeros(2, 2), torch.zeros(16, 2)), (torch.zeros(2, 16), torch.zeros(3, 2))):

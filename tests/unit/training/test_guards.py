@@ -6,7 +6,7 @@ from d3po.config import Guards, RunConfig, override
 from d3po.objectives.registry import build
 from d3po.options import ObjectiveName
 from d3po.recipes import load_recipe
-from d3po.training.guards import check_evaluation, check_round, check_settings, check_update
+from d3po.training.guards import check_base, check_evaluation, check_round, check_settings, check_update
 
 GUARDS = Guards(max_kl=0.05, min_diversity=0.6, max_checkerboard=1.6, action="stop")
 
@@ -84,8 +84,11 @@ def test_every_guard_on_a_round_does_what_the_action_says(action: str) -> None:
         *check_update(course_of_all[-1], guards),
         *check_round(course_of_all, guards, reward_scale=1.0),
         *check_evaluation(guards, diversity_kept=0.1, checkerboard_ratio=9.0, win_rate=0.9, held_out_win_rate=0.0),
+        *check_base(guards, diversity=0.0),
     ]
-    assert {alarm.guard for alarm in alarms} == {"kl", "winner_falling", "clip_saturated", "over_optimised", "diversity", "checkerboard"}
+    assert {alarm.guard for alarm in alarms} == {
+        "kl", "winner_falling", "clip_saturated", "over_optimised", "diversity", "checkerboard", "all_alike",
+    }  # fmt: skip
     assert {alarm.stops for alarm in alarms} == {action != "warn"}
 
 
@@ -105,3 +108,7 @@ def test_a_loss_that_cannot_move_is_foretold() -> None:
     assert "0.683 and 0.703" in message
     assert alarms(load_recipe("default")) == []
     assert alarms(override(load_recipe("paper"), {"objective.beta": "10"}, where="test")) == []
+
+
+def test_a_base_model_of_different_pictures_raises_nothing() -> None:
+    assert check_base(GUARDS, diversity=1e-6) == []

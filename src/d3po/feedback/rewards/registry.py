@@ -88,15 +88,16 @@ def _imported(module: str, function: str) -> Reward:
         sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module), function)
-    except Exception as error:  # a user's module may raise anything
-        raise RewardError(f"reward {module}:{function} cannot be imported: {error}; run from the folder that holds {module}.py") from error
+    except (Exception, SystemExit) as error:  # a user's module may raise anything, and must not end the run in silence
+        said = f"{type(error).__name__}: {error}"
+        raise RewardError(f"reward {module}:{function} cannot be imported: {said}; run from the folder that holds {module}.py") from error
 
 
 def _checked(name: str, reward: Reward) -> Reward:
     def checked(image: Image.Image, prompt: str) -> float:
         try:
             value = float(reward(image, prompt))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardError(f"reward {name} failed on an image of {prompt!r}: {type(error).__name__}: {error}") from error
         if not math.isfinite(value):
             raise RewardError(f"reward {name} gave {value} for an image of {prompt!r}; it must be a finite number")
