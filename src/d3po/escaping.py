@@ -1,4 +1,4 @@
-"""Text of others where a program would read more than text in it: Markdown, and the cells of a spreadsheet."""
+"""Text of others where a program would read more than text in it: Markdown, the cells of a spreadsheet, a terminal."""
 
 import html
 import re
@@ -44,6 +44,11 @@ def spreadsheet_cell(text: str) -> str:
 def from_spreadsheet_cell(cell: str) -> str:
     """The text that `spreadsheet_cell` was given."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+def terminal_line(text: str) -> str:
+    """A text on one line that a terminal shows and does not obey: control characters and what could not be encoded are written as escapes."""
+    return re.sub(UNSEEN, lambda found: ascii(found[0])[1:-1], " ".join(text.splitlines()))
 
 
 def _one_line(text: str) -> str:

@@ -58,7 +58,7 @@ def test_an_exports_card_says_what_it_is(trained: RunFolder, tmp_path: Path) -> 
         "the measured reward `brightness`",
         "12 answers by 1 measured reward, from which 12 comparisons of two pictures follow. Of the answers 0 were ties",
         "win rate",
-        "* a cat",
+        "* `a cat`",
         "`lora-kohya.safetensors`: the LoRA in Kohya's layout",
         "[training]",
     ):

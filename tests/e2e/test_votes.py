@@ -130,3 +130,20 @@ def test_mistakes_are_one_plain_line(words: tuple[str, ...], message: str, copy:
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_what_is_bad_in_a_file_is_one_line_and_the_rest_comes_in(copy: Path) -> None:
+    data = copy.parent / "data"
+    data.mkdir()
+    for number in (500, 501):
+        (data / f"{number}.png").write_bytes(png(number, size=(16, 16)))
+    lines = [{"prompt": "a fox", "chosen": "500.png", "rejected": each} for each in ("501.png", "gone\x1b[2J\n.png")]
+    (data / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    done = d3po("votes", "import", copy, data / "pairs.jsonl", "--format", "jsonl_pairs")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "pairs.jsonl, line 2, field rejected: cannot read 'gone\\x1b[2J\\n.png'" in done.stderr
+    assert "0 votes: none" in d3po("votes", "stats", copy).stdout
+    done = d3po("votes", "import", copy, data / "pairs.jsonl", "--format", "jsonl_pairs", "--skip-bad")
+    assert done.returncode == 0
+    assert "1 new votes, 0 known before\n2 new pictures, 0 known before\n1 bad records left out:\n  " in done.stdout
+    assert "\x1b" not in done.stdout

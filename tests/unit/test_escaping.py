@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from d3po.escaping import from_spreadsheet_cell, markdown_block, markdown_code, markdown_text, spreadsheet_cell
+from d3po.escaping import from_spreadsheet_cell, markdown_block, markdown_code, markdown_text, spreadsheet_cell, terminal_line
 
 MARKDOWN = MarkdownIt("gfm-like", {"linkify": False})
 HOSTILE = [
@@ -81,3 +81,18 @@ def test_other_cells_stay_as_they_are(cell: str) -> None:
 @given(st.text(st.sampled_from("'=+-@\t a1"), max_size=6))
 def test_cells_come_back(cell: str) -> None:
     assert from_spreadsheet_cell(spreadsheet_cell(cell)) == cell
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("one\ntwo\r\nthree", "one two three"),
+        ("caf\udce9", "caf\\udce9"),
+        ("a\x9bm\u202eb\x00", "a\\x9bm\\u202eb\\x00"),
+        ("é 雪 'x' \\n", "é 雪 'x' \\n"),
+        ("a\tb", "a\\tb"),
+    ],
+)
+def test_a_terminal_is_told_nothing(text: str, shown: str) -> None:
+    assert terminal_line(text) == shown

@@ -18,6 +18,7 @@ def main() -> None:
     """Run the command line; a d3po error, and what the machine refuses, is one line on stderr, a traceback with --debug."""
     from d3po.cli.app import app
     from d3po.errors import D3POError
+    from d3po.escaping import terminal_line
 
     debug = "--debug" in sys.argv
     if not debug:
@@ -29,7 +30,7 @@ def main() -> None:
         if debug:
             raise
         if not error.said_elsewhere:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {terminal_line(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:
@@ -39,7 +40,8 @@ def main() -> None:
         if debug:
             raise
         refused = _refused(error)
-        print(f"error: {refused or f'{type(error).__name__}: {error} (--debug shows where)'}", file=sys.stderr)
+        said = str(refused or f"{type(error).__name__}: {error} (--debug shows where)")
+        print(f"error: {terminal_line(said)}", file=sys.stderr)
         sys.exit(refused.exit_code if refused else 1)
 
 

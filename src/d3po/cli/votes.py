@@ -159,18 +159,20 @@ def _opened(run: Path) -> "Generator[tuple[RunFolder, Store], None, None]":
 
 
 def _say_imported(done: "Imported") -> None:
+    from d3po.escaping import terminal_line
+
     typer.echo(f"{done.new_votes} new votes, {done.known_votes} known before")
     typer.echo(f"{done.new_pictures} new pictures, {done.known_pictures} known before")
     for line in done.left_out.lines():
-        typer.echo(line)
+        typer.echo(terminal_line(line))
     if done.bad:
         typer.echo(
             f"{done.bad} bad records left out" + (f", the first {len(done.first_bad)} of them:" if done.bad > len(done.first_bad) else ":")
         )
     for message in done.first_bad:
-        typer.echo(f"  {message}")
+        typer.echo(f"  {terminal_line(message)}")
     for what, count in sorted(done.passed_over.items()):
-        typer.echo(f"{count} {what}")
+        typer.echo(terminal_line(f"{count} {what}"))
 
 
 def _say_statistics(found: "VoteStatistics") -> None:

@@ -214,7 +214,7 @@ def _left(votes: Iterable[Vote]) -> Proportion:
 def _counted(items: Iterable[Told], bar: Bar) -> Iterator[Told]:
     for item in items:
         yield item
-        if isinstance(item, ImportedJudgement):
+        if isinstance(item, ImportedJudgement | BadRecord):
             bar.advance()
 
 

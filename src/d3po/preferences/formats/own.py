@@ -97,7 +97,7 @@ def _picture(line: Field, pictures: PictureFiles) -> ImportedPicture:
         raise FormatError(f"{line.place('sha256')}: it is not the hash of {str(file)[:200]}, which is another picture or damaged")
     return ImportedPicture(
         id=line.text("id"),
-        prompt=line.text("prompt"),
+        prompt=_prompt(line),
         sha256=sha256,
         content=content,
         model=line.text("model", ""),
@@ -116,7 +116,7 @@ def _judgement(line: Field) -> ImportedJudgement:
         raise line.wrong("pictures", "a list of different picture ids")
     answer, expected, event = (line.values.get(name) for name in ("answer", "expected", "event"))
     judgement = ImportedJudgement(
-        prompt=line.text("prompt"),
+        prompt=_prompt(line),
         kind=_one_of(line, "kind", get_args(Kind)),
         purpose=_one_of(line, "purpose", get_args(Purpose), "train"),
         pictures=tuple(pictures),
@@ -130,6 +130,12 @@ def _judgement(line: Field) -> ImportedJudgement:
     if judgement.answer is None and (judgement.event is None or judgement.event.supersedes is None):
         raise line.wrong("answer", "an answer, or an event that supersedes one")
     return judgement
+
+
+def _prompt(line: Field) -> str:
+    """The prompt as it was exported, to the letter: it is part of what a picture is known by."""
+    line.prompt("prompt")
+    return line.text("prompt")
 
 
 def _answer(line: Field, pictures: list[str]) -> ImportedAnswer:
