@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from d3po.cli import INTERRUPTED
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
 from d3po.run.rollback import roll_back
-from d3po.run.workbench import Workbench
+from d3po.run.workbench import Workbench, final_checkpoints
 from d3po.storage.checkpoints import list_checkpoints
 from tests.e2e.conftest import d3po
 
@@ -53,7 +54,32 @@ def test_an_evaluation_that_a_guard_refuses_undoes_its_round(make_run: MakeRun) 
     done = d3po("run", run.path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("is undone") == 2
+    undone = final_checkpoints(run)[1]
     assert all(value.abs().sum() == 0 for name, value in weights(run, 1).items() if "lora_B" in name)
+    undone.path.unlink()
+    assert any(value.abs().sum() > 0 for name, value in weights(run, 1).items() if "lora_B" in name), "the refused policy is still there"
+    again = d3po("run", run.path)
+    assert again.returncode == 0, again.stderr
+    assert "is undone" not in again.stdout
+    assert final_checkpoints(run)[1].update == undone.update
+    assert all(value.abs().sum() == 0 for name, value in weights(run, 1).items() if "lora_B" in name)
+
+
+def test_a_rollback_that_is_killed_halfway_is_finished_by_the_next_command(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(settings=SICK | {"guards.action": "rollback", "rounds": "1"})
+
+    def killed(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("d3po.run.rollback.save_state", killed)
+        assert d3po("run", run.path).returncode == INTERRUPTED
+    assert not final_checkpoints(run)
+    updates = run.read_metrics()
+    done = d3po("train", run.path)
+    assert done.returncode == 0, done.stderr
+    assert run.read_metrics() == updates, "what was refused is not trained again"
+    assert all(value.abs().sum() == 0 for name, value in weights(run, 0).items() if "lora_B" in name)
 
 
 def test_a_round_refused_for_its_course_does_not_stand(make_run: MakeRun) -> None:

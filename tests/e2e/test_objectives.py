@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from d3po.errors import RunFolderError
+from d3po.errors import CorruptFileError, RunFolderError
 from d3po.objectives.registry import OBJECTIVES
 from d3po.options import ObjectiveName
 from d3po.run.branching import branch_of
@@ -164,6 +164,17 @@ def test_pictures_that_somebody_already_has_are_trained_on(make_run: MakeRun, tm
     assert done.returncode == 0, done.stderr
     (latents,) = (run.path / "encoded").glob("*.safetensors")
     assert load_file(latents)["latents"].shape[:2] == (1, 6)
+    whole = latents.read_bytes()
+    latents.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
+    load_round(bench, 0, References(start=None, moving=None))
+    assert latents.read_bytes() == whole, "damaged latents are encoded anew"
+    latents.unlink()
+    picture = run.path / bench.store.pictures.imported()[0].path
+    picture.write_bytes(pictures[-1].read_bytes())
+    with pytest.raises(CorruptFileError, match=f"{picture} is not what was written: .*import it again"):
+        load_round(bench, 0, References(start=None, moving=None))
+    bench.close()
     (line,) = run.read_metrics()
     assert line["loss"] == pytest.approx(math.log(2), abs=BOUND)
     assert not (run.path / "rollouts").exists()

@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -11,13 +13,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from d3po.errors import ConfigError, RewardError
+from d3po.errors import ConfigError, CorruptFileError, RewardError
 from d3po.feedback.vision.asking import request
 from d3po.feedback.vision.cache import VerdictCache
 from d3po.feedback.vision.client import ChatClient, Patience
 from d3po.feedback.vision.judge import BothOrders, PicturePair, VisionJudge, conduct
 from d3po.feedback.vision.reading import Opinion, Token, log_odds
 from d3po.feedback.vision.spending import Price, Purse, Tokens, estimate
+from d3po.storage.files import sha256
 from tests.unit.feedback.stub_model import (
     Stub,
     always_first,
@@ -396,12 +399,28 @@ def test_what_was_answered_before_a_failure_is_kept(pairs: list[PicturePair], tm
     assert len(stub.asked) == 22 - 10
 
 
-def test_a_damaged_answer_on_disk_is_asked_anew(pairs: list[PicturePair], tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["cut", "changed"])
+def test_a_damaged_answer_on_disk_is_asked_anew(pairs: list[PicturePair], tmp_path: Path, what: str) -> None:
     with serving(brighter) as stub:
         first = judged(judge(stub, tmp_path), pairs[:1])
-        next((tmp_path / "verdicts").glob("*/*.json")).write_text('{"reason": "cut sho')
+        kept = next((tmp_path / "verdicts").glob("*/*.json"))
+        turned = {'"first"': '"second"', '"second"': '"first"'}
+        text = kept.read_text()
+        kept.write_text(text[:20] if what == "cut" else re.sub('"(first|second)"', lambda choice: turned[choice[0]], text))
+        assert kept.read_text() != text
         assert judged(judge(stub, tmp_path), pairs[:1]) == first
     assert len(stub.asked) == 3
+
+
+def test_pictures_that_are_not_those_that_were_written_are_not_shown_to_the_model(pairs: list[PicturePair], tmp_path: Path) -> None:
+    known = replace(pairs[0], checksum_a=sha256(pairs[0].path_a), checksum_b=sha256(pairs[0].path_b))
+    with serving(brighter) as stub:
+        assert judged(judge(stub, tmp_path), [known]) == judged(judge(stub, tmp_path), pairs[:1])
+        asked = len(stub.asked)
+        pairs[0].path_b.write_bytes(pairs[1].path_a.read_bytes())
+        with pytest.raises(CorruptFileError, match=rf"{pairs[0].path_b} is not what was written: .*--repair"):
+            judged(judge(stub, tmp_path), [known])
+    assert len(stub.asked) == asked
 
 
 def test_no_more_calls_run_at_once_than_allowed(pairs: list[PicturePair], tmp_path: Path) -> None:
