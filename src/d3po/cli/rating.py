@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,10 +50,11 @@ def rate(
 
     The link that is printed lets one browser in as the owner; `d3po invite RUN owner` prints another.
     """
+    from d3po.run.folder import RunFolder
     from d3po.web.server import serve
     from d3po.web.settings import WebSettings
 
-    with _opened(run, store) as opened:
+    with _opened(run, store) as opened, RunFolder(path=run).remembering(opened) if store is None else nullcontext():
         settings = WebSettings(
             run=run.resolve().name, images=images or str(run.resolve()), host=host, port=port, public_url=url,
             gold_rate=gold, repeat_rate=repeats,

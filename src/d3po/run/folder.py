@@ -2,8 +2,9 @@
 
 import hashlib
 import re
+import threading
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from d3po.config import RunConfig, dump_config, load_config, override, without_old_zeros
-from d3po.errors import ConfigError, CorruptFileError, RunFolderError, told
+from d3po.errors import ConfigError, CorruptFileError, RunFolderError, StorageError, told
 from d3po.preferences.store import Store, Watermark
 from d3po.run.prompts import Say, read_prompts, require_new, said_shared, shared_prompts
 from d3po.storage.files import read_bytes, write_atomically
@@ -27,6 +28,8 @@ CHANGEABLE: dict[str, bool | set[str]] = {
 RESTORE = "restore it from a copy, or start a new run folder"
 """What to do about a file that nothing else can make anew."""
 MARK_REMEDY = "restore it from a copy; or see that the database is the run's own and complete, and delete the file, which is then made anew"
+SECONDS_TO_REMEMBER = 5.0
+"""After which the rating page writes down what was voted."""
 PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@\s]+(?=@)|(?<=[?&])(password|sslpassword)=[^&\"\s]+")
 """In a database's URL: before its host, or as an option."""
 QUOTED = re.compile(r'"([^"\n]*)"')
@@ -156,10 +159,33 @@ class RunFolder:
         return store
 
     def remember(self, store: Store) -> None:
-        """Write down how far the database has come, so that what lacks any of it is never taken for it."""
-        mark = store.watermark()
-        if mark != self._watermark():
-            write_record(self.watermark, asdict(mark))
+        """Write down how far the database has come, so that what lacks any of it is never taken for it.
+
+        Raises:
+            StorageError: the disk is full or not writable, or the database is away.
+        """
+        with FileLock(self.path / ".database.lock"):  # a run and its rating page both do
+            mark = store.watermark()
+            if mark != self._watermark():
+                write_record(self.watermark, asdict(mark))
+
+    @contextmanager
+    def remembering(self, store: Store) -> Generator[None, None, None]:
+        """Within the block, write down again and again how far the database has come; where that fails, what is in the database is still safe."""
+        over = threading.Event()
+
+        def remember() -> None:
+            while not over.wait(SECONDS_TO_REMEMBER):
+                with suppress(StorageError):
+                    self.remember(store)
+
+        thread = threading.Thread(target=remember, name="d3po-remember", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(2 * SECONDS_TO_REMEMBER)
 
     def _watermark(self) -> Watermark | None:
         """How far the database has come; None in a run that has not begun, or from before this was written down."""

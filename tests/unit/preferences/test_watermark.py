@@ -1,13 +1,15 @@
 """A database in a run folder is the one that was there, with all that it held; what is not is named and left as it is."""
 
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from d3po.config import RunConfig
-from d3po.errors import CorruptFileError
+from d3po.errors import CorruptFileError, StorageError
 from d3po.preferences.store import NewPicture, Store
 from d3po.run.folder import RunFolder, create_run
 
@@ -147,3 +149,36 @@ def test_a_damaged_mark_names_itself(folder: RunFolder) -> None:
     folder.watermark.write_text(folder.watermark.read_text().replace("2,", "1,", 1))
     with pytest.raises(CorruptFileError, match=rf"{folder.watermark} is damaged or was changed: .*; restore it from a copy; or see that"):
         folder.store()
+
+
+def test_while_the_page_is_served_votes_are_written_down_within_seconds(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("d3po.run.folder.SECONDS_TO_REMEMBER", 0.01)
+    store, threads = folder.store(), threading.active_count()
+    with folder.remembering(store):
+        add_picture(store, 0)
+        deadline = time.monotonic() + 60
+        while not (folder.watermark.exists() and '"image": [' in folder.watermark.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert threading.active_count() == threads
+    store.close()
+    database(folder).unlink()
+    with pytest.raises(CorruptFileError, match="is gone or empty"):
+        folder.store()
+
+
+def test_a_page_goes_on_where_nothing_can_be_written_down(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = threading.Event()
+
+    def full(*arguments: object) -> None:
+        tried.set()
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr("d3po.run.folder.SECONDS_TO_REMEMBER", 0.01)
+    monkeypatch.setattr("d3po.run.folder.write_record", full)
+    store = folder.store()
+    with folder.remembering(store):
+        add_picture(store, 0)
+        assert tried.wait(60)
+    store.close()
