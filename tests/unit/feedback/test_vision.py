@@ -388,6 +388,23 @@ def test_nothing_is_asked_twice(pairs: list[PicturePair], tmp_path: Path) -> Non
         assert len(stub.asked) == 24
 
 
+def test_who_is_interrupted_does_not_wait_for_a_server_that_asks_for_patience(pairs: list[PicturePair], tmp_path: Path) -> None:
+    def busy(body: dict[str, Any], number: int) -> Any:
+        return brighter(body, number) if number < 4 else (429, {"Retry-After": "100"}, b"later")
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with serving(busy) as stub:
+        patient = ChatClient(stub.url, key=None, patience=Patience(timeout=5.0, attempts=4), purse=purse(tmp_path / "spent.txt", cap=0.0))
+        asking = replace(judge(stub, tmp_path, concurrency=2), client=patient)
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            asking.judge_all(pairs, interrupt)
+        asking.client.close()
+    assert time.monotonic() - begun < 60
+
+
 def test_what_was_answered_before_a_failure_is_kept(pairs: list[PicturePair], tmp_path: Path) -> None:
     def dying(body: dict[str, Any], number: int) -> Any:
         return brighter(body, number) if number < 10 else (401, {}, b"no more")

@@ -1,7 +1,7 @@
 """Chat completions over HTTP, with patience for a server that stumbles: time-outs, 429, 5xx and answers that are no answers are tried again."""
 
 import re
-import time
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import BaseModel, ValidationError, WrapValidator
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_when_event_set, wait_exponential_jitter
 
 from d3po.errors import ConfigError, RewardError
 from d3po.feedback.vision.reading import Opinion, Token, opinion
@@ -37,7 +37,8 @@ class Patience:
     attempts: int
     first_wait: float = 1.0
     """Seconds after the first try; each wait is about twice the one before."""
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] | None = None
+    """Waits so many seconds; None: or until the client gives up."""
 
 
 def _or_none(value: Any, read: Callable[[Any], Any]) -> Any:
@@ -115,6 +116,7 @@ class ChatClient:
         self._url, self._key, self._patience, self._purse = url.rstrip("/"), key, patience, purse
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._refused = set[str]()
+        self._given_up = threading.Event()
         self._http = httpx2.Client(timeout=patience.timeout, headers=headers, follow_redirects=False)
 
     def ask(self, body: Mapping[str, Any]) -> Opinion | None:
@@ -124,10 +126,10 @@ class ChatClient:
             RewardError: the server refuses, or does not come back within all tries, or the money is spent.
         """
         tries = Retrying(
-            stop=stop_after_attempt(self._patience.attempts),
+            stop=stop_after_attempt(self._patience.attempts) | stop_when_event_set(self._given_up),
             wait=self._wait,
             retry=retry_if_exception_type(_StumbledError),
-            sleep=self._patience.sleep,
+            sleep=self._sleep if self._patience.sleep is None else self._patience.sleep,
             reraise=True,
         )
         try:
@@ -139,11 +141,17 @@ class ChatClient:
                 f"the judge at {self._url} failed {self._patience.attempts} times, last: {error}; its answers so far are kept, run the same command again"
             ) from error
 
+    def give_up(self) -> None:
+        """Let calls of other threads end with the try that they are in."""
+        self._given_up.set()
+
     def close(self) -> None:
         """Give the connections back."""
         self._http.close()
 
     def _try(self, body: Mapping[str, Any]) -> Opinion:
+        if self._given_up.is_set():
+            raise RewardError(f"the judge at {self._url} is asked nothing more")
         self._purse.require_money()
         response = self._post(body)
         if response.status_code in TEMPORARY:
@@ -183,6 +191,9 @@ class ChatClient:
         """The body without what was refused, or with what takes its place."""
         renamed = {DISPENSABLE[name] if name in self._refused else name: value for name, value in body.items()}
         return {name: value for name, value in renamed.items() if name}
+
+    def _sleep(self, seconds: float) -> None:
+        self._given_up.wait(seconds)
 
     def _wait(self, state: RetryCallState) -> float:
         """What the server asks for, or twice as long as last time with jitter."""

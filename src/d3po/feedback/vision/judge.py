@@ -107,6 +107,7 @@ class VisionJudge:
                     future.result()
                     advance()
             except BaseException:
+                self.client.give_up()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return [future.result() for future in futures]
