@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from d3po.run.comparison.budget import Work
 from d3po.run.comparison.cells import Cell, by_label
 from d3po.run.counting import Shape, shape_of
-from d3po.run.folder import RunFolder
+from d3po.run.folder import create_run
 from d3po.run.needs import check_model
 from d3po.run.plan import probe_run
 from d3po.run.probe import Probe
@@ -47,7 +47,8 @@ def scales_of(cells: Sequence[Cell], narrator: Narrator, *, measure: bool) -> di
     while left := [cell for cell in by_label(cells).values() if cell.label not in scales]:
         alike = [cell for cell in left if policy_settings(cell.config) == policy_settings(left[0].config)]
         with TemporaryDirectory() as scratch:
-            bench = Workbench(folder=RunFolder(path=Path(scratch)), config=left[0].config, narrator=narrator)
+            folder = create_run(Path(scratch), left[0].config, prompts=left[0].prompts, held_out=left[0].held_out)
+            bench = Workbench(folder=folder, config=left[0].config, narrator=narrator)
             with closing(bench):
                 scales |= _scales(alike, bench, measure=measure)
     return scales
