@@ -16,7 +16,7 @@ from d3po.run.sampling import sample_round
 from d3po.run.training import train_round
 from d3po.run.workbench import Workbench
 from d3po.storage.shards import Shard
-from d3po.training.reference import reference_log_probs
+from d3po.training.reference import reference_steps
 from tests.precision import IN_FLOAT64, assert_all_same, assert_same
 
 SHORT = {"training.epochs": "1", "training.learning_rate": "1e-4", "sampling.steps": "3", "sampling.prompts_per_round": "2"} | IN_FLOAT64
@@ -111,12 +111,12 @@ def test_the_reference_is_asked_and_pictures_are_encoded_in_halves_where_they_do
         for image in bench.store.pictures.images(0)
     ]
 
-    def made() -> tuple[torch.Tensor, torch.Tensor]:
-        log_probs = reference_log_probs(bench.policy, bench.replay, shard, condition, max_rows=5, fitting=bench.reference_fits)
+    def made() -> tuple[torch.Tensor, ...]:
+        steps = reference_steps(bench.policy, bench.replay, shard, condition, max_rows=5, fitting=bench.reference_fits)
         (latents,) = {place[0] for place in encoded(bench, pictures).values()}
         kept = latents.latents(0)
         latents.path.unlink()
-        return log_probs, kept
+        return steps.log_probs, steps.sketches, kept
 
     whole = made()
     assert said(bench) == []

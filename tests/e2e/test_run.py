@@ -105,13 +105,14 @@ def test_adapter_off_reference_is_the_pretrained_model(make_run: MakeRun) -> Non
     bench = finished(folder)
     groups, condition = load_round(bench, 1, References(start=None, moving=None))
     fresh = opened(folder)
-    from d3po.training.reference import reference_log_probs
+    from d3po.training.reference import reference_steps
 
     for group in groups:
         rows = condition.rows(torch.full((6,), group.prompt))
-        expected = reference_log_probs(fresh.policy, fresh.replay, group.shard, rows, max_rows=64, fitting=fresh.reference_fits)
+        expected = reference_steps(fresh.policy, fresh.replay, group.shard, rows, max_rows=64, fitting=fresh.reference_fits).of(group.rows)
         assert group.reference is not None
-        assert_same(group.reference, expected[:, group.rows])
+        assert_same(group.reference.log_probs, expected.log_probs)
+        assert_same(group.reference.sketches, expected.sketches)
 
 
 @pytest.mark.parametrize("reference", ["fixed", "ema"])

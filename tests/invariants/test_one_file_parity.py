@@ -24,7 +24,7 @@ from d3po.models.base import AbstractPolicy, Condition, Sampler, SamplerSettings
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler
 from d3po.preferences.selection import all_pairs
 from d3po.storage.shards import Shard, open_shard, writing_shard
-from d3po.training.data import PromptGroup
+from d3po.training.data import PromptGroup, ReferenceSteps
 from d3po.training.replay import Replay
 from d3po.training.trainer import Trainer
 from tests.precision import BOUND, assert_all_same, assert_same, in_float64
@@ -192,14 +192,15 @@ def sample_shard(policy: OneFilePolicy, replay: Replay, condition: Condition, dr
             reduce=replay.reduce,
             stored=torch.float64,
         ):
-            shard.append(step.latents, step.log_probs)
+            shard.append(step.latents, step.log_probs, step.sketches)
         checksum = shard.finish()
     return open_shard(path, checksum)
 
 
 def prompt_groups(one_file: ModuleType, shard: Shard) -> list[PromptGroup]:
     rewards = one_file.reward(shard.latents(one_file.STEPS))
-    pairs = all_pairs(range(one_file.IMAGES))
+    pairs, sketches = all_pairs(range(one_file.IMAGES)), shard.sketches()
+    assert sketches is not None
     groups = []
     for prompt in range(GROUPS):
         rows = torch.arange(one_file.IMAGES) + prompt * one_file.IMAGES
@@ -212,7 +213,7 @@ def prompt_groups(one_file: ModuleType, shard: Shard) -> list[PromptGroup]:
                 pairs=torch.tensor(pairs),
                 targets=torch.tensor([float(scores[a] > scores[b]) for a, b in pairs]),
                 weights=torch.ones(len(pairs)),
-                reference=shard.log_probs()[:, rows],
+                reference=ReferenceSteps(log_probs=shard.log_probs(), sketches=sketches).of(rows),
             )
         )
     return groups

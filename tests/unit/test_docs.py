@@ -30,7 +30,7 @@ def logged_keys() -> list[str]:
     objective = D3PO(beta=0.1, clip="two_sided", clip_range=0.1)
     a, b, target = torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1)
     measured = pair_metrics(objective, objective(a, b, target), a, b, target)
-    return [*(name.replace("square_log_ratio", "kl") for name in measured), "kl_to_pretrained", "gradient_norm", "learning_rate"]
+    return [*measured, "kl", "kl_to_pretrained", "gradient_norm", "learning_rate"]
 
 
 def error_names() -> list[str]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from d3po.diffusion.divergence import sketch
 from d3po.diffusion.schedule import StepGrid
 from d3po.diffusion.transition import Transition
 from d3po.options import LogProbReduce
@@ -25,6 +26,8 @@ class RolloutStep:
     """The x_0 that the network expected before the step, at x_t."""
     log_probs: Float[Tensor, " B"]
     """log pi(x_{t-1} | x_t) under the sampling policy, in nats; nan where the step is deterministic."""
+    sketches: Float[Tensor, " B width"]
+    """Of the sampling policy's mean (see `d3po.diffusion.divergence`)."""
 
 
 def rollout(
@@ -55,4 +58,4 @@ def rollout(
                 log_probs = step.log_prob(x, reduce=reduce)
             else:
                 x, log_probs = step.mean.to(stored).to(x.dtype), torch.full((len(x),), torch.nan, device=x.device)
-        yield RolloutStep(latents=x, expected=expected, log_probs=log_probs)
+        yield RolloutStep(latents=x, expected=expected, log_probs=log_probs, sketches=sketch(step.mean))

@@ -1,7 +1,5 @@
 """What is measured of every pair and step, next to the loss. Each metric is defined in docs/metrics.md."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,7 +18,6 @@ def pair_metrics(
 ) -> dict[str, Float[Tensor, "*pairs"]]:
     """Per-pair, per-step metrics, to be averaged by the caller.
 
-    `square_log_ratio` is the mean of both images' squared log-ratios; `gaussian_kl` makes a KL of its average.
     `step_scale` is what the loss multiplied the log-ratios by (step weighting), which decides where clipping cuts in.
     """
     lean = 2 * target - 1
@@ -35,7 +32,6 @@ def pair_metrics(
         "winner_log_ratio": winner,
         "loser_log_ratio": loser,
         "clip_fraction": clipped / 2,
-        "square_log_ratio": (winner.square() + loser.square()) / 2,
     }
 
 
@@ -57,14 +53,4 @@ def image_metrics(
         "winner_log_ratio": torch.where(lean > 0, log_ratio, nothing),
         "loser_log_ratio": torch.where(lean < 0, log_ratio, nothing),
         "clip_fraction": objective.is_clipped(terms).float(),
-        "square_log_ratio": log_ratio.square(),
     }
-
-
-def gaussian_kl(mean_square: float) -> float:
-    """KL between two Gaussian steps of one std, in nats, from E[r^2] of their log-ratios r under samples of either.
-
-    With means d stds apart, r has mean +-d^2/2 and variance d^2, so E[r^2] = d^2 + d^4/4 and KL = d^2/2 = sqrt(1 + E[r^2]) - 1.
-    Unlike the mean of r it does not depend on which of the two sampled, and is never negative.
-    """
-    return math.sqrt(1 + mean_square) - 1

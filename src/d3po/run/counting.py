@@ -24,6 +24,8 @@ class Shape:
     """Steps, or noise levels, that an update draws."""
     guided_rows: int
     """Rows that an image takes in the network where it is guided."""
+    guidance_is_input: bool = False
+    """Whether the network is told the scale, and so is trained as it is sampled."""
 
 
 def shape_of(config: RunConfig, policy: AbstractPolicy, replay: Replay) -> Shape:
@@ -39,6 +41,7 @@ def shape_of(config: RunConfig, policy: AbstractPolicy, replay: Replay) -> Shape
         stochastic=int(replay.transition.stochastic(replay.grid).sum()),
         trained=reader.count(config.training.timestep_fraction, len(choices)),
         guided_rows=policy.guided_rows,
+        guidance_is_input=policy.guidance_is_input,
     )
 
 
@@ -48,7 +51,7 @@ class Rows:
 
     sampling: int
     reference: int
-    """Of training, without a gradient: the reference's, the pretrained model's, and those of a first look at the update."""
+    """Of training, without a gradient: the reference's, the pretrained model's, those of a first look at the update and those that only measure the KL."""
     training: int
     """Of training, with a gradient."""
 
@@ -118,7 +121,7 @@ def _rows(config: RunConfig, shape: Shape, needs: Needs, round: int, *, judged: 
     log_probs = 0 if needs.evidence == "pictures" or known else images * shape.stochastic * guided
     return Rows(
         sampling=sampled_rows(config, shape, images),
-        reference=log_probs + _looks_without_gradient(needs) * seen + _look_back(config, needs, judged * steps),
+        reference=log_probs + _looks_without_gradient(needs) * seen + _measured(config, shape, needs, steps),
         training=seen,
     )
 
@@ -129,12 +132,18 @@ def _looks_without_gradient(needs: Needs) -> int:
     return beside + (1 + beside if needs.batch_mean else 0)
 
 
-def _look_back(config: RunConfig, needs: Needs, rows: int) -> int:
-    """Rows of the round's last update, which measures how far an objective without a reference has gone; `rows` are those of a pass over the round."""
-    if needs.reference != "none" or not looks_back(config, last=True):
+def _measured(config: RunConfig, shape: Shape, needs: Needs, steps: int) -> int:
+    """Rows that measure nothing but the KL, where what is trained is not the step that is sampled: of one image a prompt, by policy and reference.
+
+    Every update does, or, of objectives without a reference, the round's last alone.
+    """
+    as_sampled = config.training.guided or config.sampling.guidance == 1 or shape.guidance_is_input
+    if needs.evidence == "trajectories" and as_sampled:
         return 0
     prompts, together = config.sampling.prompts_per_round, config.training.prompts_per_update
-    return rows // prompts * (prompts % together or together)
+    in_the_last = (prompts % together or together) if looks_back(config, last=True) else 0
+    measured = in_the_last if needs.reference == "none" else config.training.epochs * prompts
+    return 2 * measured * steps * _guided(config, shape)
 
 
 def _guided(config: RunConfig, shape: Shape) -> int:

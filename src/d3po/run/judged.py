@@ -1,4 +1,4 @@
-"""A round's judgements as the trainer reads them: grouped by prompt, with latents, labels and reference log-probs."""
+"""A round's judgements as the trainer reads them: grouped by prompt, with latents, labels and the reference's steps."""
 
 import hashlib
 from collections import defaultdict
@@ -15,7 +15,7 @@ from d3po.errors import RunFolderError
 from d3po.models.base import Condition
 from d3po.objectives.base import ImageObjective, PairObjective, centred
 from d3po.objectives.registry import OBJECTIVES, build
-from d3po.options import ObjectiveName
+from d3po.options import ObjectiveName, ReferenceRefresh
 from d3po.preferences.labels import ImageLabel
 from d3po.preferences.records import Comparison
 from d3po.run.branching import branch_of
@@ -24,8 +24,8 @@ from d3po.run.learnt import comparisons_learnt_from, held_out_votes, labels_lear
 from d3po.run.workbench import Workbench
 from d3po.storage.files import find_whole, write_atomically
 from d3po.storage.shards import Shard, open_shard
-from d3po.training.data import ImageLabels, PromptGroup
-from d3po.training.reference import reference_log_probs, standing_in
+from d3po.training.data import ImageLabels, PromptGroup, ReferenceSteps
+from d3po.training.reference import reference_steps, standing_in
 
 Weights = dict[str, Tensor]
 
@@ -64,7 +64,7 @@ def load_round(bench: Workbench, round: int, references: References) -> tuple[li
     prompts = {image.prompt_id: image.prompt for image in images.values()}
     order = {prompt: row for row, prompt in enumerate(prompts)}
     condition = bench.encode_prompts(list(prompts.values()))
-    log_probs = _reference_log_probs(bench, round, list(images.values()), condition, order, references)
+    reference = _reference_steps(bench, round, list(images.values()), condition, order, references)
     told = _told_in_pairs(bench, round, images) if bench.trainer.needs.labels == "pairs" else _told_one_by_one(bench, round, images)
     groups = [
         PromptGroup(
@@ -76,7 +76,7 @@ def load_round(bench: Workbench, round: int, references: References) -> tuple[li
             targets=told[prompt].targets,
             weights=told[prompt].weights,
             labels=told[prompt].labels,
-            reference=log_probs[told[prompt].images[0].shard][:, rows] if log_probs else None,
+            reference=reference[told[prompt].images[0].shard].of(rows) if reference else None,
             branch=branch_of(bench, round, prompts[prompt]),
         )
         for prompt in prompts
@@ -86,7 +86,7 @@ def load_round(bench: Workbench, round: int, references: References) -> tuple[li
 
 
 def share_references(bench: Workbench, round: int, references: References) -> None:
-    """Of several processes, let each compute the reference log-probs of its share of the round's shards, and keep them for all."""
+    """Of several processes, let each compute the reference's steps of its share of the round's shards, and keep them for all."""
     if bench.team.size == 1 or bench.config.feedback.source == "imported":
         return
     images = list(_sampled(bench, round).values())
@@ -94,7 +94,7 @@ def share_references(bench: Workbench, round: int, references: References) -> No
     order = {prompt: row for row, prompt in enumerate(prompts)}
     mine = bench.team.share(sorted({image.shard.path for image in images}))
     condition = bench.encode_prompts(list(prompts.values()))
-    _reference_log_probs(bench, round, [image for image in images if image.shard.path in mine], condition, order, references)
+    _reference_steps(bench, round, [image for image in images if image.shard.path in mine], condition, order, references)
     bench.team.gather(None)  # nobody goes on before all are kept
 
 
@@ -206,10 +206,10 @@ def _imported(bench: Workbench) -> dict[int, Located]:
     }
 
 
-def _reference_log_probs(
+def _reference_steps(
     bench: Workbench, round: int, images: Sequence[Located], condition: Condition, order: Mapping[int, int], references: References
-) -> dict[Shard, Tensor]:
-    """(T, B) of each shard, under the reference of objectives that read trajectories."""
+) -> dict[Shard, ReferenceSteps]:
+    """Of each shard, the steps of the reference of objectives that read trajectories."""
     if bench.trainer.needs.evidence == "pictures":
         return {}
     rows: dict[Shard, list[int]] = defaultdict(list)
@@ -218,36 +218,45 @@ def _reference_log_probs(
     return {shard: _of_shard(bench, round, shard, condition.rows(torch.tensor(mine)), references) for shard, mine in rows.items()}
 
 
-def _of_shard(bench: Workbench, round: int, shard: Shard, condition: Condition, references: References) -> Tensor:
-    """The sampler's own log-probs where it was the reference, else computed once and kept."""
-    kind = "per_round" if bench.trainer.needs.reference == "sampler" else bench.config.objective.reference
-    if (kind == "per_round" or round == 0) and bench.config.training.guided:
-        return shard.log_probs()
+def _of_shard(bench: Workbench, round: int, shard: Shard, condition: Condition, references: References) -> ReferenceSteps:
+    """The sampler's own where it was the reference, else computed once and kept."""
+    sketches = shard.sketches()
+    if sketches is None and bench.config.adapter.method == "full":
+        raise RunFolderError(
+            f"rollout shard {shard.path} was sampled by an earlier version, which kept nothing to measure the KL by; start a new run folder"
+        )
+    if (reference_kind(bench) == "per_round" or round == 0) and bench.config.training.guided and sketches is not None:
+        return ReferenceSteps(log_probs=shard.log_probs(), sketches=sketches)
     cached = _cached(shard)
     if cached is not None:
         return cached
-    within = reference_context(bench, kind, references)
-    log_probs = reference_log_probs(
+    steps = reference_steps(
         bench.policy,
         bench.trainer.replay,
         shard,
         condition,
         max_rows=bench.config.training.max_rows,
         fitting=bench.reference_fits,
-        within=within,
+        within=reference_context(bench, references),
     )
-    content = save({"log_probs": log_probs})
+    content = save({"log_probs": steps.log_probs, "sketches": steps.sketches})
     write_atomically(shard.path.with_suffix(f".reference-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"), content)
-    return log_probs
+    return steps
 
 
-def reference_context(bench: Workbench, kind: str, references: References) -> AbstractContextManager[None]:
-    """Within it the policy is the reference of that kind."""
-    weights = {"fixed": None, "per_round": references.start, "ema": references.moving}[kind]
+def reference_kind(bench: Workbench) -> ReferenceRefresh:
+    """Which policy the objective compares with; those that compare with the sampler take the round's start, whatever is chosen."""
+    return "per_round" if bench.trainer.needs.reference == "sampler" else bench.config.objective.reference
+
+
+def reference_context(bench: Workbench, references: References) -> AbstractContextManager[None]:
+    """Within it the policy is the round's reference."""
+    weights = {"fixed": None, "per_round": references.start, "ema": references.moving}[reference_kind(bench)]
     return bench.policy.without_adapter() if weights is None else standing_in(bench.policy, weights)
 
 
-def _cached(shard: Shard) -> Tensor | None:
-    """The kept reference log-probs, if their bytes are those whose hash the file's name carries; a damaged cache is made anew."""
+def _cached(shard: Shard) -> ReferenceSteps | None:
+    """The kept steps of the reference, if their bytes are those whose hash the file's name carries; what is damaged, or has no sketches, is made anew."""
     path = find_whole(shard.path.parent, f"{shard.path.stem}.reference")
-    return None if path is None else load_file(path)["log_probs"]
+    kept = {} if path is None else load_file(path)
+    return ReferenceSteps(log_probs=kept["log_probs"], sketches=kept["sketches"]) if "sketches" in kept else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from d3po.config import RunConfig
+from d3po.diffusion.divergence import sketch_width
 from d3po.run.counting import Shape, evaluated_images, sampled_rows, shape_of, work_of_round
 from d3po.run.probe import Probe, largest_shape, probe
 from d3po.run.prompts import prompts_of_round
@@ -55,7 +56,8 @@ def plan_run(bench: Workbench) -> Plan:
     training_rows = sum(work.rows.training for work in works)
     cost = probe_run(bench, shape)
     precision: torch.dtype = getattr(torch, sampling.stored)
-    latent_bytes = math.prod(largest_shape(bench)) * precision.itemsize
+    dimensions = math.prod(largest_shape(bench))
+    latent_bytes = dimensions * precision.itemsize
     return Plan(
         rounds=config.rounds,
         images_per_round=works[0].images,
@@ -65,7 +67,7 @@ def plan_run(bench: Workbench) -> Plan:
         reference_rows=sum(work.rows.reference for work in works),
         training_rows=training_rows,
         evaluation_rows=sampled_rows(config, shape, evaluated),
-        stored_bytes=images * (shape.steps + 1) * latent_bytes,
+        stored_bytes=images * ((shape.steps + 1) * latent_bytes + shape.steps * 4 * sketch_width(dimensions)),
         seconds=cost.sampling_seconds * without_gradient
         + cost.training_seconds * training_rows
         + cost.decoding_seconds * (images + evaluated),

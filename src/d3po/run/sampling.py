@@ -133,7 +133,7 @@ def _sample_shard(bench: Workbench, round: int, number: int, prompts: Sequence[s
         shard.append(starts)
         judged = starts.to(bench.policy.device)
         for position, step in enumerate(_denoise(bench, prompts, per_prompt, starts, _noise(bench, round, identities))):
-            shard.append(step.latents, step.log_probs)
+            shard.append(step.latents, step.log_probs, step.sketches)
             judged = _judged(judged, step, position, judged_before)
             on_step()
         checksum = shard.finish()

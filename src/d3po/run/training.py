@@ -17,7 +17,6 @@ from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
 from d3po.storage.files import GrowingFile, write_atomically
 from d3po.storage.records import seal
-from d3po.training.evidence import Pictures
 from d3po.training.guards import check_round, check_update
 from d3po.training.reference import moving_average
 from d3po.training.trainer import Metrics, Update, under
@@ -36,8 +35,8 @@ def train_round(bench: Workbench, round: int) -> None:
     share_references(bench, round, references)
     groups, condition = bench.team.first(partial(load_round, bench, round, references))
     bench.team.lead(lambda: bench.folder.remember(bench.store))  # before a checkpoint counts on the votes
-    if isinstance(bench.trainer.reader, Pictures) and bench.trainer.needs.reference == "chosen":
-        bench.trainer.reader.reference = partial(reference_context, bench, bench.config.objective.reference, references)
+    if bench.trainer.needs.reference != "none":
+        bench.trainer.reader.reference = partial(reference_context, bench, references)
     if not groups:
         bench.narrator.say(f"round {round}: all pictures were judged alike, so nothing is trained in it")
     updates = bench.trainer.plan(len(groups), round)

@@ -173,7 +173,7 @@ class Workbench:
     def trainer(self) -> Trainer:
         """The run's trainer, optimizer state not yet loaded."""
         replay = self.replay if self.config.training.guided else self.replay.unguided(self.policy)
-        return Trainer(self.policy, replay, self.config, team=self.team, say=self.narrator.say)
+        return Trainer(self.policy, replay, self.config, sampler=self.replay, team=self.team, say=self.narrator.say)
 
     @cached_property
     def sampling_fits(self) -> Fitting:

@@ -1,8 +1,8 @@
 """Trajectory shards: every latent of a group of images, once, in one safetensors file written step by step.
 
-A shard holds `latents` (T+1, B, C, H, W), x_T first, and `log_probs` (T, B) under the sampling policy (nan where a step is
-deterministic). Step-major order lets the sampler append each step as it happens, so its memory does not grow with T, and
-lets training read one step without touching the others.
+A shard holds `latents` (T+1, B, C, H, W), x_T first, and of the sampling policy `log_probs` (T, B), nan where a step is
+deterministic, and `sketches` (T, B, width) of its means. Step-major order lets the sampler append each step as it happens, so its memory does not
+grow with T, and lets training read one step without touching the others.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
 
+from d3po.diffusion.divergence import sketch_width
 from d3po.diffusion.transition import at_least_float32
 from d3po.errors import CorruptFileError
 from d3po.options import Stored
@@ -34,33 +35,43 @@ class ShardWriter:
         self._file = file
         self._hash = hashlib.sha256()
         self._dtype = getattr(torch, dtype)
-        # One table made in advance: a small tensor kept per step would lie between the freed large ones and pin the heap.
-        self._log_probs = torch.empty(num_steps, batch, dtype=torch.promote_types(self._dtype, torch.float32))
+        # Tables made in advance: a small tensor kept per step would lie between the freed large ones and pin the heap.
+        dimensions, precision = torch.Size(latent_shape).numel(), torch.promote_types(self._dtype, torch.float32)
+        self._log_probs = torch.empty(num_steps, batch, dtype=precision)
+        self._sketches = torch.empty(num_steps, batch, sketch_width(dimensions), dtype=precision)
         self._latents, self._steps = 0, 0
-        latent_bytes = (num_steps + 1) * batch * torch.Size(latent_shape).numel() * self._dtype.itemsize
+        latent_bytes = (num_steps + 1) * batch * dimensions * self._dtype.itemsize
         entries = {
             "latents": {
                 "dtype": _SAFETENSORS_DTYPE[self._dtype],
                 "shape": [num_steps + 1, batch, *latent_shape],
                 "data_offsets": [0, latent_bytes],
-            },
-            "log_probs": {
-                "dtype": _SAFETENSORS_DTYPE[self._log_probs.dtype],
-                "shape": [num_steps, batch],
-                "data_offsets": [latent_bytes, latent_bytes + self._log_probs.nbytes],
-            },
+            }
         }
+        end = latent_bytes
+        for name, table in (("log_probs", self._log_probs), ("sketches", self._sketches)):
+            entries[name] = {
+                "dtype": _SAFETENSORS_DTYPE[table.dtype],
+                "shape": list(table.shape),
+                "data_offsets": [end, end + table.nbytes],
+            }
+            end += table.nbytes
         header = json.dumps(entries, separators=(",", ":")).encode()
         header += b" " * (-len(header) % 8)
         self._write(len(header).to_bytes(8, "little") + header)
 
-    def append(self, latents: Float[Tensor, " B *latent"], log_probs: Float[Tensor, " B"] | None = None) -> None:
-        """Add x_T (without log-probs), then every step's outcome with its log-probs, in sampling order."""
+    def append(
+        self,
+        latents: Float[Tensor, " B *latent"],
+        log_probs: Float[Tensor, " B"] | None = None,
+        sketches: Float[Tensor, " B width"] | None = None,
+    ) -> None:
+        """Add x_T (alone), then every step's outcome with its log-probs and sketches, in sampling order."""
         self._write(latents.to("cpu", self._dtype).contiguous().numpy().tobytes())
         self._latents += 1
-        if log_probs is not None:
+        if log_probs is not None and sketches is not None:
             if self._steps < len(self._log_probs):
-                self._log_probs[self._steps] = log_probs
+                self._log_probs[self._steps], self._sketches[self._steps] = log_probs, sketches
             self._steps += 1
 
     def finish(self) -> str:
@@ -69,6 +80,7 @@ class ShardWriter:
         if (self._latents, self._steps) != (expected + 1, expected):
             raise ValueError(f"a shard of {expected + 1} latents got {self._latents} of them and {self._steps} log-probs")
         self._write(self._log_probs.numpy().tobytes())
+        self._write(self._sketches.numpy().tobytes())
         return self._hash.hexdigest()
 
     def _write(self, data: bytes) -> None:
@@ -112,6 +124,11 @@ class Shard:
         """log pi(x_{t-1} | x_t) of every step under the policy that sampled."""
         with safe_open(self.path, framework="pt") as file:
             return file.get_tensor("log_probs")
+
+    def sketches(self) -> Float[Tensor, "T B width"] | None:
+        """Of every step's mean under the policy that sampled; None of a shard from before they were kept."""
+        with safe_open(self.path, framework="pt") as file:
+            return file.get_tensor("sketches") if "sketches" in set(file.keys()) else None
 
 
 def open_shard(path: Path, checksum: str) -> Shard:

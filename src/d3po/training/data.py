@@ -22,6 +22,20 @@ class ImageLabels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReferenceSteps:
+    """The reference's own steps from the x_t of every recorded step of B images; nan where a step is deterministic."""
+
+    log_probs: Float[Tensor, "T B"]
+    """log pi_ref of what was recorded."""
+    sketches: Float[Tensor, "T B width"]
+    """Of its means (see `d3po.diffusion.divergence`)."""
+
+    def of(self, rows: Int[Tensor, " K"]) -> "ReferenceSteps":
+        """Of these images."""
+        return ReferenceSteps(log_probs=self.log_probs[:, rows], sketches=self.sketches[:, rows])
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptGroup:
     """The K judged images of one prompt, and the P comparisons between them or the labels of each."""
 
@@ -34,8 +48,8 @@ class PromptGroup:
     """Comparisons as positions in `rows`: (a, b)."""
     targets: Float[Tensor, " P"]
     weights: Float[Tensor, " P"]
-    reference: Float[Tensor, "T K"] | None
-    """log pi_ref of every step of every image, of objectives that read trajectories and compare with a reference."""
+    reference: ReferenceSteps | None
+    """Of objectives that read trajectories."""
     labels: ImageLabels | None = None
     """Of objectives that read images one by one; those get no pairs."""
     identity: str = ""
@@ -81,19 +95,24 @@ class StepBatch:
     x_t: Float[Tensor, "S N *latent"]
     x_next: Float[Tensor, "S N *latent"]
     steps: Int[Tensor, " S"]
-    reference: Float[Tensor, "S N"] | None
+    reference: ReferenceSteps | None
 
 
 def step_batch(groups: Sequence[PromptGroup], steps: Int[Tensor, " S"]) -> StepBatch:
     """Read the steps' latents of all groups and put the images side by side."""
     wanted = steps.tolist()
     stores = [group.latents([*wanted, *(step + 1 for step in wanted)]) for group in groups]
-    references = [group.reference[steps] for group in groups if group.reference is not None]
+    references = [group.reference for group in groups if group.reference is not None]
     return StepBatch(
         x_t=torch.stack([torch.cat([store[step] for store in stores]) for step in wanted]),
         x_next=torch.stack([torch.cat([store[step + 1] for store in stores]) for step in wanted]),
         steps=steps,
-        reference=torch.cat(references, dim=1) if references else None,
+        reference=ReferenceSteps(
+            log_probs=torch.cat([theirs.log_probs[steps] for theirs in references], dim=1),
+            sketches=torch.cat([theirs.sketches[steps] for theirs in references], dim=1),
+        )
+        if references
+        else None,
     )
 
 

@@ -1,20 +1,22 @@
-"""Reference log-probs: one number per image and step, never a second network."""
+"""The reference's steps: a log-prob and a sketch per image and step, never a second network."""
 
+import math
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from d3po.diffusion.divergence import sketch, sketch_width
 from d3po.models.base import AbstractPolicy, Condition
 from d3po.storage.shards import Shard
+from d3po.training.data import ReferenceSteps
 from d3po.training.fitting import Fitting
 from d3po.training.replay import Replay
 
 
 @torch.no_grad()
-def reference_log_probs(
+def reference_steps(
     policy: AbstractPolicy,
     replay: Replay,
     shard: Shard,
@@ -23,29 +25,32 @@ def reference_log_probs(
     max_rows: int,
     fitting: Fitting,
     within: AbstractContextManager[None] | None = None,
-) -> Float[Tensor, "T B"]:
-    """log pi_ref of all T steps of a shard's B images, at most `max_rows` at a time; nan where a step is deterministic.
+) -> ReferenceSteps:
+    """The reference's steps from all T recorded x_t of a shard's B images, at most `max_rows` at a time.
 
     `within` switches the policy to the reference, as `policy.without_adapter()` does. `condition` has one row per image.
     """
     replay = replay.at(shard.latent_shape)
     trainable = replay.transition.stochastic(replay.grid)
     images = shard.latents(0).shape[0]
-    result = torch.full_like(shard.log_probs(), torch.nan)
+    recorded = shard.log_probs()
+    result = recorded.new_full((*recorded.shape, 1 + sketch_width(math.prod(shard.latent_shape))), torch.nan)
 
     def of_step(step: int) -> Tensor:
+        """Log-prob and sketch, side by side."""
         x_t, x_next, at = shard.latents(step), shard.latents(step + 1), torch.tensor([step])
 
         def part(rows: slice) -> Tensor:
             theirs = condition.rows(torch.arange(images)[rows])
-            return replay.log_probs(policy, x_t[None, rows], x_next[None, rows], at, theirs)[0].cpu()
+            steps = replay.step(policy, x_t[None, rows], at, theirs)
+            return torch.cat([replay.log_prob_of(steps, x_next[None, rows])[0][:, None], sketch(steps.mean)], dim=1).cpu()
 
         return fitting.split(part, images, most=max_rows)
 
     with within or nullcontext():
         for step in trainable.nonzero().flatten().tolist():
             result[step] = of_step(step)
-    return result
+    return ReferenceSteps(log_probs=result[..., 0].contiguous(), sketches=result[..., 1:].contiguous())
 
 
 def moving_average(old: dict[str, Tensor], new: dict[str, Tensor], decay: float) -> dict[str, Tensor]:

@@ -39,11 +39,13 @@ class Replay:
         self, policy: AbstractPolicy, x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"], condition: Condition
     ) -> Float[Tensor, " B *latent"]:
         """The policy's guided prediction, as it is sampled with and trained with."""
+        return policy.predict(x_t, timesteps, condition, self.scale(timesteps))
+
+    def scale(self, timesteps: Num[Tensor, " B"]) -> float | Float[Tensor, " B"]:
+        """The guidance scale at steps of the grid."""
         low, high = self.guidance_range
-        within = (timesteps >= low) & (timesteps <= high)
         everywhere = low <= self.grid.timesteps.min() and self.grid.timesteps.max() <= high
-        scale = self.guidance if everywhere else torch.where(within, self.guidance, 1.0)
-        return policy.predict(x_t, timesteps, condition, scale)
+        return self.guidance if everywhere else torch.where((timesteps >= low) & (timesteps <= high), self.guidance, 1.0)
 
     def step(
         self, policy: AbstractPolicy, x_t: Float[Tensor, "S N *latent"], steps: Int[Tensor, " S"], condition: Condition

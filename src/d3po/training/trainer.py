@@ -15,11 +15,11 @@ from d3po.diffusion.noise import seeded
 from d3po.errors import ConfigError, NonFiniteError
 from d3po.models.base import AbstractPolicy, Condition
 from d3po.objectives.base import ImageTerms, PairObjective
-from d3po.objectives.metrics import gaussian_kl, image_metrics, pair_metrics
+from d3po.objectives.metrics import image_metrics, pair_metrics
 from d3po.objectives.registry import OBJECTIVES, build
 from d3po.training.brake import Brake
 from d3po.training.data import ImageLabels, PromptGroup, chunk_groups, mean_weight
-from d3po.training.evidence import Evidence, Occasion, Pictures, reader_of
+from d3po.training.evidence import Evidence, Occasion, reader_of
 from d3po.training.fitting import Fitting
 from d3po.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from d3po.training.replay import Replay
@@ -59,6 +59,7 @@ class Trainer:
         replay: Replay,
         config: RunConfig,
         *,
+        sampler: Replay | None = None,
         team: Team | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -66,7 +67,8 @@ class Trainer:
         objective, settings = config.objective, config.training
         self.needs = OBJECTIVES[objective.name].needs
         self.objective = build(objective.name, objective.model_dump())
-        self.reader = reader_of(policy, replay, self.needs)
+        self.reader = reader_of(policy, replay, self.needs, sampler)
+        self._measures = self.needs.reference != "none"
         self.team = team or Team()  # before accelerate's own state, which would take its own idea of patience
         self.accelerator = _accelerator(settings.mixed_precision)
         self._fitting = Fitting("training", say, halve=config.hardware.may_halve)
@@ -80,8 +82,6 @@ class Trainer:
         self._stepper = self.accelerator.prepare(self.optimizer)
         self.average = policy.state() if settings.policy_ema else None
         self._step_weights = step_weights(replay, balanced=objective.step_weighting == "balanced")
-        self._dimensions = math.prod(policy.latent_shape)
-        self._per_log_prob = self._dimensions if objective.log_prob == "mean" else 1  # nats
         self._brake = Brake(target=settings.target_kl)
         self._initial = None if config.adapter.method == "full" else policy.state()
         self.caution = 1.0
@@ -117,8 +117,7 @@ class Trainer:
             NonFiniteError: a loss or gradient is not finite; the weights are still those of the update before.
         """
         for update in updates:
-            if isinstance(self.reader, Pictures):
-                self.reader.compares = self.needs.reference != "none" or looks_back(self.config, last=update is updates[-1])
+            self._measures = self.needs.reference != "none" or looks_back(self.config, last=update is updates[-1])
             occasion = (self.config.seed, update.round, update.number)
             mine = [groups[i] for i in update.groups]
             metrics = self.update(mine, condition, update.steps, occasion=occasion, usual=mean_weight(groups))
@@ -151,7 +150,7 @@ class Trainer:
             raise NonFiniteError(
                 f"the gradient norm is {norm}; the update was not made. Lower training.learning_rate, or objective.beta where log_prob = 'sum'"
             )
-        metrics = self._with_kl(sums.means()) | {"gradient_norm": norm}
+        metrics = sums.means() | {"gradient_norm": norm}
         metrics["learning_rate"] = self._set_learning_rate(self._brake.share(metrics["kl"]) if self.needs.reference != "none" else 1.0)
         self._stepper.step()
         if self.average is not None:
@@ -210,9 +209,8 @@ class Trainer:
     @torch.no_grad()
     def _mean_log_ratio(self, share: Sequence[Call], condition: Condition, occasion: Occasion) -> float:
         def ratios(calls: list[Call]) -> list[float]:
-            return [
-                ratio for chunk, part in calls for ratio in self.reader.read(chunk, condition, part, occasion).log_ratio.flatten().tolist()
-            ]
+            read = (self.reader.read(chunk, condition, part, occasion, measures=False) for chunk, part in calls)
+            return [ratio for evidence in read for ratio in evidence.log_ratio.flatten().tolist()]
 
         every = [ratio for theirs in self.team.gather(self._fitted(ratios, share)) for ratio in theirs]
         return sum(every) / len(every)
@@ -228,7 +226,8 @@ class Trainer:
             self.optimizer.zero_grad()
             sums = MetricSums()
             for chunk, part in calls:
-                self._accumulate(chunk, self.reader.read(chunk, condition, part, occasion), part, total, mean, sums)
+                evidence = self.reader.read(chunk, condition, part, occasion, measures=self._measures)
+                self._accumulate(chunk, evidence, part, total, mean, sums)
             return sums
 
         mine: MetricSums | NonFiniteError
@@ -259,12 +258,16 @@ class Trainer:
             target = targets.to(ratios).expand_as(a)
             losses = self.objective(scale * a, scale * b, target)
             metrics = pair_metrics(self.objective, losses, a, b, target, scale)
+            drift = None if evidence.drift is None else evidence.drift[:, pairs].mean(dim=2)
         else:
             labels = _labels(groups)
             weights = labels.weights
-            terms = ImageTerms(log_ratio=ratios, value=labels.values.to(ratios), kl=evidence.kl, batch_mean=mean)
+            nats = math.prod(groups[0].latent_shape) if self.config.objective.log_prob == "sum" else 1  # of the log-probs' unit
+            kl = None if evidence.kl is None else evidence.kl * nats
+            terms = ImageTerms(log_ratio=ratios, value=labels.values.to(ratios), kl=kl, batch_mean=mean)
             losses = scale * self.objective(terms)
             metrics = image_metrics(self.objective, losses, terms, labels.leans.to(ratios))
+            drift = evidence.drift
         loss = (losses * weights.to(ratios)).sum() / total
         if not torch.isfinite(loss):
             bad = int((~torch.isfinite(losses)).sum())
@@ -273,21 +276,14 @@ class Trainer:
                 "the update was not made. Lower training.learning_rate or objective.beta"
             )
         self.accelerator.backward(loss)
-        if self.needs.evidence == "pictures":
-            metrics = _with_drift(metrics, evidence)
+        if drift is not None:
+            metrics["kl"] = drift
         if evidence.kl is not None:
-            metrics["kl_to_pretrained"] = evidence.kl.detach() * self._per_log_prob / self._dimensions
+            metrics["kl_to_pretrained"] = evidence.kl.detach()
         sums.add(self.reader.progress(steps), weights, metrics)
 
     def _scale(self, steps: Int[Tensor, " S"]) -> Float[Tensor, "S 1"]:
         return (self._step_weights[steps] if self.needs.evidence == "trajectories" else torch.ones(len(steps)))[:, None]
-
-    def _with_kl(self, metrics: Metrics) -> Metrics:
-        """The metrics with squared log-ratios turned into KLs, in nats per latent dimension."""
-        square = "square_log_ratio"
-        measured = {name: value for name, value in metrics.items() if not name.startswith(square)}
-        squares = {name.replace(square, "kl"): value for name, value in metrics.items() if name.startswith(square)}
-        return {name: gaussian_kl(value * self._per_log_prob**2) / self._dimensions for name, value in squares.items()} | measured
 
     def _set_learning_rate(self, share: float) -> float:
         rate = share * self.caution * self.config.training.learning_rate
@@ -354,12 +350,6 @@ def step_weights(replay: Replay, *, balanced: bool) -> Float[Tensor, " T"]:
 def looks_back(config: RunConfig, *, last: bool) -> bool:
     """Whether an update of an objective without a reference measures how far the policy is from the pretrained model: the round's last, of an adapter."""
     return last and config.adapter.method == "lora"
-
-
-def _with_drift(metrics: dict[str, Tensor], evidence: Evidence) -> dict[str, Tensor]:
-    """Of pictures the KL is measured by itself, or not at all; squared differences of errors say nothing of it."""
-    others = {name: value for name, value in metrics.items() if name != "square_log_ratio"}
-    return others if evidence.drift is None else others | {"kl": evidence.drift.mean(dim=1, keepdim=True).expand_as(metrics["loss"])}
 
 
 def _pairs(groups: Sequence[PromptGroup]) -> tuple[Int[Tensor, "P 2"], Float[Tensor, " P"], Float[Tensor, " P"]]:

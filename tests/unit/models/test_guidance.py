@@ -162,7 +162,7 @@ def test_the_conditional_prediction_of_a_network_that_is_told_the_scale_is_the_s
     rows: list[int] = []
     policy.network.register_forward_hook(lambda module, inputs, output: rows.append(len(output.sample)))
     reader = Pictures(policy, replay, OBJECTIVES["flow_dpo"].needs)
-    reader.read([pictures_of(policy, tmp_path)], policy.encode_prompts(["a cat"]), torch.tensor([500]), (0, 0, 0))
+    reader.read([pictures_of(policy, tmp_path)], policy.encode_prompts(["a cat"]), torch.tensor([500]), (0, 0, 0), measures=False)
     assert {*rows} == {2}
     assert {float(value) for scale in scales for value in scale} == {expected}
 

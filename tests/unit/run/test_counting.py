@@ -18,6 +18,8 @@ IMAGES = 16
 SAMPLED = IMAGES * 10 * 2
 SEEN = 3 * IMAGES * 5
 """Epochs, images, steps: what an update reads over a round, before guidance."""
+MEASURED = 2 * 3 * 4 * 5
+"""Policy and reference, epochs, prompts, steps: what only measures the KL, before guidance."""
 
 
 def config(objective: str = "d3po", **settings: str) -> RunConfig:
@@ -44,7 +46,11 @@ def test_another_reference_than_the_sampler_is_asked_of_every_step_that_has_a_de
 
 
 def test_training_without_guidance_asks_the_sampler_again_from_the_first_round_on() -> None:
-    assert rows(round=0, training__guided="false") == Rows(sampling=SAMPLED, reference=IMAGES * 9, training=SEEN)
+    assert rows(round=0, training__guided="false") == Rows(sampling=SAMPLED, reference=IMAGES * 9 + MEASURED * 2, training=SEEN)
+    unguided = {"training__guided": "false", "sampling__guidance": "1.0"}
+    assert rows(round=0, **unguided) == Rows(sampling=IMAGES * 10, reference=IMAGES * 9, training=SEEN), (
+        "what is trained is what is sampled"
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,10 +58,10 @@ def test_training_without_guidance_asks_the_sampler_again_from_the_first_round_o
     [
         ("ddpo", 0, SEEN * 2),
         ("dpok", SEEN * 2, SEEN * 2),  # the pretrained model's step, for the exact KL
-        ("diffusion_dpo", SEEN, SEEN),  # pictures are never guided; the reference looks at each noised picture too
-        ("mapo", 4 * 5, SEEN),  # the round's last update, of one prompt, looks at the pretrained model too
-        ("sft", 4 * 5, SEEN),
-        ("kto", 3 * SEEN, SEEN),  # policy and reference for the mean, the reference again for the loss
+        ("diffusion_dpo", SEEN + MEASURED * 2, SEEN),  # pictures are never guided; the reference looks at each noised picture too
+        ("mapo", 2 * 5 * 2, SEEN),  # the round's last update, of one prompt, measures the KL to the pretrained model
+        ("sft", 2 * 5 * 2, SEEN),
+        ("kto", 3 * SEEN + MEASURED * 2, SEEN),  # policy and reference for the mean, the reference again for the loss
     ],
 )
 def test_what_each_objective_costs(objective: str, reference: int, training: int) -> None:

@@ -10,7 +10,7 @@ from d3po.models.custom import CustomPolicy
 from d3po.objectives.base import Needs
 from d3po.options import LastStep
 from d3po.storage.shards import Shard, writing_shard
-from d3po.training.data import ImageLabels, PromptGroup
+from d3po.training.data import ImageLabels, PromptGroup, ReferenceSteps
 from d3po.training.replay import Replay
 
 STEPS = 4
@@ -54,14 +54,15 @@ def group(folder: Path, text: str = "a", images: int = 2, values: list[float] | 
     with writing_shard(path, num_steps=STEPS, batch=images, latent_shape=(3,), dtype="float64") as shard:
         shard.append(torch.randn(images, 3, generator=generator))
         for _ in range(STEPS):
-            shard.append(torch.randn(images, 3, generator=generator), torch.zeros(images))
+            shard.append(torch.randn(images, 3, generator=generator), torch.zeros(images), torch.zeros(images, 3))
         shard.finish()
     nothing = torch.zeros(0)
     said = None if values is None else torch.tensor(values)
     labels = None if said is None else ImageLabels(values=said, leans=said.sign(), weights=torch.ones(images))
     return PromptGroup(
         prompt=0, identity=text, shard=Shard(path=path), rows=torch.arange(images), pairs=torch.zeros(0, 2, dtype=torch.long),
-        targets=nothing, weights=nothing, reference=torch.zeros(STEPS, images), labels=labels,
+        targets=nothing, weights=nothing, labels=labels,
+        reference=ReferenceSteps(log_probs=torch.zeros(STEPS, images), sketches=torch.zeros(STEPS, images, 3)),
     )  # fmt: skip
 
 

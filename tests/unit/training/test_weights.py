@@ -33,10 +33,19 @@ class Linear(Trajectories):
         super().__init__(made, replay(made), needs())
         self._weights = list(made.trainable().values())
 
-    def read(self, groups: Sequence[PromptGroup], condition: Condition, steps: Tensor, occasion: Occasion) -> Evidence:
+    def read(
+        self,
+        groups: Sequence[PromptGroup],
+        condition: Condition,
+        steps: Tensor,
+        occasion: Occasion,
+        *,
+        measures: bool = True,
+    ) -> Evidence:
         theta = torch.cat([weight.flatten() for weight in self._weights])
         ratios = [[theta @ self._direction(each, image, step) for each in groups for image in range(len(each))] for step in steps.tolist()]
-        return Evidence(log_ratio=torch.stack([torch.stack(row) for row in ratios]))
+        log_ratio = torch.stack([torch.stack(row) for row in ratios])
+        return Evidence(log_ratio=log_ratio, drift=torch.zeros_like(log_ratio))
 
     def _direction(self, of: PromptGroup, image: int, step: int) -> Tensor:
         size = sum(weight.numel() for weight in self._weights)

@@ -1,0 +1,107 @@
+"""The KL of a run's updates is that to the policy its objective compares with, in every round, whoever sampled."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import torch
+
+from d3po.diffusion.divergence import kl_of_steps
+from d3po.run.feedback import compare_round
+from d3po.run.folder import RunFolder
+from d3po.run.judged import reference_kind
+from d3po.run.progress import Narrator
+from d3po.run.sampling import sample_round
+from d3po.run.starting import own_settings
+from d3po.run.states import moving_average_in
+from d3po.run.training import train_round
+from d3po.run.workbench import Workbench
+from d3po.training.data import step_batch
+from d3po.training.evidence import Evidence, Pictures, Trajectories, prompt_rows
+from d3po.training.reference import standing_in
+from d3po.training.trainer import under
+from tests.precision import BOUND, IN_FLOAT64, assert_same
+
+SETTINGS = IN_FLOAT64 | {"rounds": "3", "sampling.steps": "4", "sampling.prompts_per_round": "2", "training.epochs": "2"}
+
+
+def trained(bench: Workbench, round: int) -> None:
+    for phase in (sample_round, compare_round, train_round):
+        phase(bench, round)
+
+
+def reference_by_checkpoints(bench: Workbench, round: int) -> AbstractContextManager[None]:
+    """Within it the policy is the round's reference, read off the checkpoint before it."""
+    if round == 0 or reference_kind(bench) == "fixed":
+        return bench.policy.without_adapter()
+    before = bench.finals()[round - 1].load()[0]
+    weights = under("policy.", before) if reference_kind(bench) == "per_round" else moving_average_in(before)
+    assert weights
+    return standing_in(bench.policy, weights)
+
+
+@pytest.mark.parametrize(
+    ("settings", "follows"),
+    [
+        ({"objective.reference": "fixed"}, False),
+        ({"objective.reference": "per_round"}, True),
+        ({"objective.reference": "ema", "objective.log_prob": "sum"}, False),
+        (own_settings("d3po_branch") | {"objective.reference": "ema"}, False),
+        (own_settings("dpok"), True),
+    ],
+    ids=["fixed", "per_round", "ema", "d3po_branch", "dpok"],
+)
+def test_the_kl_is_that_of_the_two_gaussians(
+    make_run: Callable[..., RunFolder], settings: dict[str, str], follows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`follows`: each round's sampler is its reference, so that its first update has moved nowhere."""
+    folder = make_run(settings=SETTINGS | {"sampling.guidance": "7.5"} | settings)
+    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+    read, apart = Trajectories.read, list[tuple[int, float]]()
+
+    def checked(reader: Trajectories, groups: Any, condition: Any, steps: Any, occasion: Any, **more: Any) -> Evidence:
+        x_t, rows = step_batch(groups, steps).x_t, condition.rows(prompt_rows(groups))
+        with torch.no_grad():
+            mine = bench.replay.step(bench.policy, x_t, steps, rows)
+            with reference_by_checkpoints(bench, occasion[1]):
+                theirs = bench.replay.step(bench.policy, x_t, steps, rows)
+        evidence = read(reader, groups, condition, steps, occasion, **more)
+        assert evidence.drift is not None
+        kl = kl_of_steps(mine, theirs).view_as(evidence.drift)
+        assert_same(evidence.drift, kl)
+        apart.append((occasion[1], kl.mean().item()))
+        return evidence
+
+    monkeypatch.setattr(Trajectories, "read", checked)
+    for round in range(3):
+        trained(bench, round)
+    bench.close()
+    assert all(max(kl for number, kl in apart if number == round) > 1e-3 for round in range(3))
+    lines = folder.read_metrics()
+    assert [line["kl"] > 1e-6 for line in lines if line["update"] == 0] == [False, not follows, not follows]
+    if "kl_to_pretrained" in lines[0]:
+        assert all(line["kl_to_pretrained"] == pytest.approx(line["kl"], rel=BOUND, abs=BOUND) for line in lines if line["round"] == 0)
+
+
+def test_pictures_are_measured_against_the_reference_of_their_round(
+    make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(settings=SETTINGS | {"rounds": "2"} | own_settings("diffusion_dpo") | {"objective.reference": "ema"})
+    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+    read = Pictures.read
+
+    def checked(reader: Pictures, groups: Any, condition: Any, steps: Any, occasion: Any, **more: Any) -> Evidence:
+        if occasion[1]:
+            with reader.reference():
+                theirs = bench.policy.state()
+            with reference_by_checkpoints(bench, occasion[1]):
+                expected = bench.policy.state()
+            assert all(torch.equal(theirs[name], value) for name, value in expected.items())
+        return read(reader, groups, condition, steps, occasion, **more)
+
+    monkeypatch.setattr(Pictures, "read", checked)
+    for round in range(2):
+        trained(bench, round)
+    assert all("kl" in line for line in folder.read_metrics())
+    bench.close()
