@@ -212,7 +212,7 @@ def is_here(model: str, setting: str = "model") -> bool:
         return False
     raise ModelError(
         f"{setting} {model!r} is not there: there is no such file or folder, seen from {Path.cwd()}, and it is no hub id (OWNER/NAME); "
-        f"where it was moved, give its new place by --set {setting}=PATH"
+        f"where it was moved, give its new place by `d3po run RUN --set {setting}=PATH`"
     )
 
 

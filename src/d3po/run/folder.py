@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from d3po.config import RunConfig, dump_config, load_config, override, without_old_zeros
 from d3po.errors import ConfigError, CorruptFileError, RunFolderError, StorageError, told
 from d3po.preferences.store import Store, Watermark
+from d3po.run.places import contents, follow_moves, whole_paths
 from d3po.run.prompts import Say, read_prompts, require_new, said_shared, shared_prompts
 from d3po.storage.files import read_bytes, write_atomically
 from d3po.storage.records import read_record, unseal, write_record
@@ -25,6 +26,8 @@ CHANGEABLE: dict[str, bool | set[str]] = {
 }
 """Settings that may change between two commands on one folder; all others decide what was already made."""
 
+CONTENTS = "contents"
+"""Where `started.json` keeps the hashes of what the settings name."""
 RESTORE = "restore it from a copy, or start a new run folder"
 """What to do about a file that nothing else can make anew."""
 MARK_REMEDY = "restore it from a copy; or see that the database is the run's own and complete, and delete the file, which is then made anew"
@@ -105,7 +108,9 @@ class RunFolder:
 
     def _require_unchanged(self, config: RunConfig) -> None:
         if self.started.exists():
-            require_same(without_old_zeros(read_record(self.started, remedy=RESTORE)), self._decisive(config), self.path)
+            before, now = without_old_zeros(read_record(self.started, remedy=RESTORE)), self._decisive(config)
+            known = before.pop(CONTENTS, {})
+            require_same(follow_moves(before, now, known, self.path), now, self.path)
 
     def change(self, assignments: dict[str, str]) -> RunConfig:
         """Change settings in run.toml, given as dotted keys, and return the new config.
@@ -113,7 +118,7 @@ class RunFolder:
         Raises:
             ConfigError: unknown or out of range, or one that decided what was already made.
         """
-        config = override(self.config(), assignments, where="--set")
+        config = whole_paths(override(self.config(), assignments, where="--set"))
         self._require_unchanged(config)
         write_atomically(self.config_path, dump_config(config))
         return config
@@ -127,9 +132,18 @@ class RunFolder:
         """
         if not self.started.exists():
             require_new(self.prompts(), self.held_out())
-            write_record(self.started, self._decisive(config))
-        elif shared := shared_prompts(self.prompts(), self.held_out()):
+            write_record(self.started, self._decisive(config) | {CONTENTS: contents(config)})
+            return
+        self._remember_moves(config)
+        if shared := shared_prompts(self.prompts(), self.held_out()):
             say(f"warning: {said_shared(shared)}; this run's figures on held-out prompts flatter it")
+
+    def _remember_moves(self, config: RunConfig) -> None:
+        """Write down new places of what was moved, whose content has been looked at, so that it is not looked at again."""
+        before = read_record(self.started, remedy=RESTORE)
+        moved = follow_moves(before, self._decisive(config), before.get(CONTENTS, {}), self.path)
+        if moved != before:
+            write_record(self.started, moved)
 
     def _decisive(self, config: RunConfig) -> dict[str, Any]:
         contents = {name: read_bytes(self.path / name, remedy=RESTORE) for name in ("prompts.txt", "held_out.txt")}

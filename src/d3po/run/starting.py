@@ -9,6 +9,7 @@ from d3po.errors import ConfigError
 from d3po.models.families import EMBEDDED, Family, family_of, proposed_for
 from d3po.objectives.registry import OBJECTIVES, numbers_of
 from d3po.recipes import recipe_prompts
+from d3po.run.places import whole_paths
 from d3po.run.prompts import Say, choose_prompts
 
 STARTS = 64
@@ -50,8 +51,9 @@ def start(recipe: RunConfig, assignments: dict[str, str], *, where: str = "--set
     Raises:
         ModelError: the model is not found, or is of no family that is known.
     """
-    config = override(recipe, assignments, where=where)
-    if config.model == recipe.model:
+    said = override(recipe, assignments, where=where)
+    config = whole_paths(said)
+    if said.model == recipe.model:
         return Start(config=with_numbers(config), family=None, proposed={})
     family = family_of(config.model)
     proposed = (

@@ -144,7 +144,8 @@ def test_what_is_written_as_a_path_is_not_looked_for_on_the_hub(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        ModelError, match=r"is not there: there is no such file or folder, seen from .* give its new place by --set model=PATH"
+        ModelError,
+        match=r"is not there: there is no such file or folder, seen from .* give its new place by `d3po run RUN --set model=PATH`",
     ):
         family_of(model)
     assert hub == []

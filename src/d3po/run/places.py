@@ -1,0 +1,94 @@
+"""Files and folders that settings name: written as whole paths, and known again by what is in them when they have been moved."""
+
+import copy
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from d3po.config import RunConfig, parse_config
+from d3po.errors import ConfigError
+from d3po.models.families import CUSTOM, EMBEDDED
+from d3po.storage.files import sha256
+
+DECISIVE = ("model", "parts", "adapter.start_from", "sampling.inpaint_image", "sampling.inpaint_mask")
+"""Settings that name a file or folder which decides what is made."""
+NAMED = (*DECISIVE, "hardware.deepspeed")
+LOADED = (".json", ".safetensors", ".txt", ".model")
+"""What is read of a folder."""
+
+
+def whole_paths(config: RunConfig) -> RunConfig:
+    """The settings with whole paths where they name files or folders from here, so that they are found from anywhere."""
+    values = config.model_dump(mode="json")
+    for key in NAMED:
+        table, last = _in(values, key)
+        if (place := _place(table[last])) is not None:
+            table[last] = str(place.absolute())
+    return parse_config(values, where="settings")
+
+
+def contents(config: RunConfig) -> dict[str, str]:
+    """A SHA-256 of what is read of each decisive file or folder that is on this machine, by the setting that names it."""
+    values = config.model_dump(mode="json")
+    places = {key: _place(_value(values, key)) for key in DECISIVE}
+    return {key: content_of(place) for key, place in places.items() if place is not None}
+
+
+def content_of(place: Path) -> str:
+    """A SHA-256 of a file, or of the names and bytes of what is read of a folder; hidden files are not."""
+    if place.is_file():
+        return sha256(place)
+    within = sorted(file.relative_to(place) for file in place.rglob("*") if file.suffix in LOADED and file.is_file())
+    shown = [name for name in within if not any(part.startswith(".") for part in name.parts)]
+    return hashlib.sha256("\n".join(f"{name.as_posix()} {sha256(place / name)}" for name in shown).encode()).hexdigest()
+
+
+def follow_moves(before: Mapping[str, Any], now: Mapping[str, Any], known: Mapping[str, str], run: Path) -> dict[str, Any]:
+    """The settings `before` with the new places of what was moved.
+
+    Args:
+        before: the settings that a run began with.
+        now: those of now.
+        known: what `contents` gave when the run began.
+        run: its folder, for messages.
+
+    Raises:
+        ConfigError: what is at a new place is not what was at the old one.
+    """
+    moved = copy.deepcopy({**before})
+    for key in DECISIVE:
+        old, new = _value(before, key), _value(now, key)
+        place = _place(new)
+        if new == old or key not in known or place is None:
+            continue
+        if content_of(place) != known[key]:
+            raise ConfigError(
+                f"{run}: {key} is {new!r}, whose content is not that of {old!r}, which this run was made with; set it to where that is now, or start a "
+                "new run folder"
+            )
+        table, last = _in(moved, key)
+        table[last] = new
+    return moved
+
+
+def _place(value: Any) -> Path | None:
+    """The file or folder of that name, seen from here; None of what is no path, or not there."""
+    if not isinstance(value, str) or value in ("", EMBEDDED) or value.startswith(CUSTOM):
+        return None
+    path = os.path.expanduser(value)  # noqa: PTH111 - whatever the text holds
+    return Path(path) if os.path.exists(path) else None  # noqa: PTH110
+
+
+def _in(values: Any, key: str) -> tuple[dict[str, Any], str]:
+    """The table that a setting stands in, and its name there."""
+    *tables, last = key.split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+    return values, last
+
+
+def _value(values: Mapping[str, Any], key: str) -> Any:
+    table, last = _in(values, key)
+    return table.get(last, "")

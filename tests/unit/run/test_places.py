@@ -1,0 +1,113 @@
+"""Models, LoRAs and pictures that were moved after a run began."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from d3po.config import RunConfig, override
+from d3po.errors import ConfigError
+from d3po.recipes import load_recipe
+from d3po.run.folder import RunFolder, create_run
+from d3po.run.places import NAMED, content_of, contents, whole_paths
+from d3po.run.starting import start
+
+FILES = {"model_index.json": '{"_class_name": "DDPMPipeline"}', "unet/config.json": "{}", "unet/weights.safetensors": "weights"}
+
+
+def write_model(folder: Path, **changed: str) -> Path:
+    for name, text in (FILES | changed).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def begun(folder: Path, **settings: str) -> RunFolder:
+    config = override(RunConfig(), {"sampling.prompts_per_round": "1", "evaluation.prompts": "1", **settings}, where="test")
+    run = create_run(folder, config, prompts=["a cat"], held_out=["a dog"])
+    run.mark_started(run.config())
+    return run
+
+
+def in_file(run: RunFolder, old: str, new: str) -> None:
+    run.config_path.write_text(run.config_path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize("written", ["mine", "./mine", "~/mine", "here/../mine"])
+def test_a_new_run_has_whole_paths(tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "mine")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = Path(start(load_recipe("default"), {"model": written}).config.model)
+    assert model.is_absolute()
+    assert model.samefile(tmp_path / "mine")
+
+
+def test_every_setting_that_names_a_file_has_its_whole_path_and_what_is_no_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("emoji", "file"):
+        Path(name).touch()
+    config = override(RunConfig(), {"hardware.divide": "zero3", **dict.fromkeys(NAMED, "file")}, where="test")
+    whole = whole_paths(config)
+    assert {whole.model, whole.parts, whole.adapter.start_from, whole.hardware.deepspeed} == {str(tmp_path / "file")}
+    assert {whole.sampling.inpaint_image, whole.sampling.inpaint_mask} == {str(tmp_path / "file")}
+    for model in ("emoji", "custom:file:make", "somebody/model", "gone"):
+        assert whole_paths(RunConfig(model=model)) == RunConfig(model=model)
+
+
+@pytest.mark.parametrize("change", [lambda run, new: run.change({"model": str(new)}), lambda run, new: in_file(run, "model_a", "model_b")])
+def test_a_moved_model_is_taken_at_its_new_place(tmp_path: Path, change: Callable[[RunFolder, Path], object]) -> None:
+    old, new = write_model(tmp_path / "model_a"), tmp_path / "model_b"
+    run = begun(tmp_path / "run", model=str(old))
+    old.rename(new)
+    change(run, new)
+    assert run.config().model == str(new)
+    run.mark_started(run.config())
+    shutil.rmtree(new)
+    assert run.config().model == str(new), "its content was looked at, once"
+
+
+@pytest.mark.parametrize("changed", [{"unet/weights.safetensors": "others"}, {"unet/more.json": "{}"}])
+def test_another_model_at_the_new_place_is_refused(tmp_path: Path, changed: dict[str, str]) -> None:
+    old = write_model(tmp_path / "model_a")
+    run = begun(tmp_path / "run", model=str(old))
+    before = run.config_path.read_bytes()
+    new = write_model(tmp_path / "model_b", **changed)
+    with pytest.raises(ConfigError, match=r"model_b', whose content is not that of '.*model_a', which this run was made with"):
+        run.change({"model": str(new)})
+    assert run.config_path.read_bytes() == before
+    with pytest.raises(ConfigError, match="this run was made with"):
+        run.change({"model": "emoji"})
+    with pytest.raises(ConfigError, match="this run was made with"):
+        run.change({"model": str(tmp_path / "nowhere")})
+
+
+@pytest.mark.parametrize("key", ["parts", "adapter.start_from", "sampling.inpaint_image", "sampling.inpaint_mask"])
+def test_so_are_all_other_files_that_decide_what_is_made(tmp_path: Path, key: str) -> None:
+    old, new, other = (tmp_path / name for name in ("old", "new", "other"))
+    old.write_text("content")
+    run = begun(tmp_path / "run", **{key: str(old)})
+    old.rename(new)
+    other.write_text("other content")
+    with pytest.raises(ConfigError, match="whose content is not that of"):
+        run.change({key: str(other)})
+    run.change({key: str(new)})
+
+
+def test_what_is_not_read_of_a_folder_does_not_count(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    before = content_of(model)
+    for name in ("README.md", ".cache/huggingface/tree.json", ".gitattributes", "unet/weights.bin"):
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text("anything")
+    assert content_of(model) == before
+    (model / "unet/weights.safetensors").rename(model / "unet/weights.fp16.safetensors")
+    assert content_of(model) != before
+
+
+def test_the_embedded_model_and_those_of_the_hub_have_no_place() -> None:
+    assert contents(RunConfig()) == contents(RunConfig(model="somebody/model")) == {}
