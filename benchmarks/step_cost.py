@@ -117,7 +117,7 @@ def first_images(group: PromptGroup, count: int) -> PromptGroup:
         pairs=group.pairs[kept],
         targets=group.targets[kept],
         weights=group.weights[kept],
-        reference=None if group.reference is None else group.reference[:, :count],
+        reference=None if group.reference is None else group.reference.of(torch.arange(count)),
     )
 
 
