@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -140,7 +141,7 @@ def test_a_run_that_wrote_zeros_for_the_objectives_own_numbers_goes_on_with_them
     folder = make_run()
     folder.mark_started(folder.config())
     for path, own in ((folder.config_path, ' = "own"'), (folder.path / "started.json", ': "own"')):
-        written = path.read_text()
+        written = re.sub(r',\s+"sha256": "\w+"', "", path.read_text())  # nor had a record its hash
         assert own in written
         path.write_text(written.replace(own, own.replace('"own"', "0.0")))
     assert "sharpness = 0.0" in folder.config_path.read_text()
@@ -333,7 +334,7 @@ def test_prompts_that_are_cut_are_said_once(make_run: MakeRun, tmp_path: Path) -
 
 
 def test_loss_that_is_not_finite_stops_before_the_weights_are_touched(make_run: MakeRun) -> None:
-    folder = make_run(settings={"training.learning_rate": "1e30", "rounds": "1"})
+    folder = make_run(settings={"training.learning_rate": "1e9", "rounds": "1"})
     result = d3po("run", folder.path)
     assert result.returncode == 0, result.stderr
     assert "not finite" in result.stdout or "gradient norm" in result.stdout
