@@ -15,6 +15,7 @@ from d3po.run.progress import Narrator
 from d3po.run.sampling import sample_round
 from d3po.run.training import train_round
 from d3po.run.workbench import Workbench
+from d3po.storage.files import sha256
 from d3po.storage.shards import Shard
 from d3po.training.reference import reference_steps
 from tests.precision import IN_FLOAT64, assert_all_same, assert_same
@@ -103,7 +104,7 @@ def test_the_reference_is_asked_and_pictures_are_encoded_in_halves_where_they_do
             prompt="a cat",
             number=0,
             path=image.path,
-            sha256="",
+            sha256=sha256(bench.folder.path / image.path),
             origin="imported",
             model="",
             policy="",
