@@ -64,7 +64,7 @@ def assert_one_clear_line(result: subprocess.CompletedProcess[str], *words: str)
 @pytest.mark.slow
 def test_a_run_is_served_whatever_its_folder_is_called(odd: Path) -> None:
     with serving(odd) as server:
-        assert httpx.get(f"{server.url}/v1/images/1").status_code == 200
+        assert httpx.get(f"{server.url}/v1/images/1", headers=server.sign_in()).status_code == 200
         assert_one_clear_line(d3po("rate", odd, "--port", "0", "--no-browser"), "is being served by another `d3po rate`")
         assert d3po("invite", odd, "ada").returncode == 0
     assert list(odd.parent.glob(odd.name.partition("?")[0] + "*")) == [odd], "nothing lies beside the folder"
@@ -214,7 +214,7 @@ def test_a_page_beside_a_run_is_served_or_the_run_does_not_begin(run: Path, brow
 def test_a_page_that_dies_beside_a_run_is_noticed(run: Path) -> None:
     said: list[str] = []
     with rating_page(run, 0, said.append):
-        (server,) = psutil.Process().children()
+        (server,) = (child for child in psutil.Process().children() if str(run) in child.cmdline())
         server.kill()
         until = time.monotonic() + 20
         while "ended by itself" not in said[-1] and time.monotonic() < until:
