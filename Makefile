@@ -7,7 +7,7 @@
 PYTHON ?= python3
 DEMO ?= runs/demo
 BIN := .venv/bin
-SOURCES := src tests tools $(wildcard examples benchmarks)
+SOURCES := src tests tools examples benchmarks
 # Python compiles what is imported, once, and keeps it, whatever the environment says; all of what is installed would take longer than installing it.
 export PYTHONDONTWRITEBYTECODE =
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt \
@@ -15,10 +15,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo rate test check format base-model bench clean
+.PHONY: help demo rate test test-portable check format base-model bench clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/demo.stamp ## tune the embedded model on a CPU, in minutes, and write runs/demo/report.html
 	@test -f $(DEMO)/run.toml || $(BIN)/d3po init $(DEMO) --recipe demo
@@ -34,6 +34,10 @@ test: .venv/dev.stamp ## run the whole test suite
 	$(BIN)/python -m tools.postgresql
 	$(BIN)/python -m tools.chromium
 	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+
+test-portable: export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
+test-portable: .venv/dev.stamp ## run it as other processors would, once as each
+	$(BIN)/python -m tools.processors --numprocesses=auto --dist=worksteal
 
 check: .venv/dev.stamp ## lint, formatting, types and import rules
 	$(BIN)/ruff check $(SOURCES)
@@ -54,7 +58,7 @@ bench: .venv/demo.stamp ## measure speed and memory on this machine
 
 clean: ## remove caches and build products; .venv, runs/ and build/ are kept
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov dist
-	find src tests tools $(wildcard examples benchmarks) -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

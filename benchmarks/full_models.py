@@ -6,10 +6,11 @@ Only the tokenizers are not the real ones (they would have to be downloaded): th
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+classes: Any = diffusers  # whose constructors are annotated with narrower types than they take
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 TOKENS = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(letter + "</w>" for letter in LETTERS)]
 PLACES = 77
@@ -23,32 +24,32 @@ def save(name: str, directory: Path) -> Path:
     return directory
 
 
-def sd15() -> StableDiffusionPipeline:
-    network = UNet2DConditionModel(
+def sd15() -> diffusers.StableDiffusionPipeline:
+    network = classes.UNet2DConditionModel(
         sample_size=64, cross_attention_dim=768, attention_head_dim=8, block_out_channels=(320, 640, 1280, 1280),
         down_block_types=(*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"), up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
     )  # fmt: skip
-    return StableDiffusionPipeline(
+    return classes.StableDiffusionPipeline(
         vae=autoencoder(512, 0.18215), text_encoder=CLIPTextModel(clip_l()), tokenizer=tokenizer(), unet=network, scheduler=scheduler(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 
 
-def sdxl() -> StableDiffusionXLPipeline:
-    network = UNet2DConditionModel(
+def sdxl() -> diffusers.StableDiffusionXLPipeline:
+    network = classes.UNet2DConditionModel(
         sample_size=128, cross_attention_dim=2048, attention_head_dim=(5, 10, 20), block_out_channels=(320, 640, 1280),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), transformer_layers_per_block=(1, 2, 10),
         use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
     )  # fmt: skip
-    return StableDiffusionXLPipeline(
+    return classes.StableDiffusionXLPipeline(
         vae=autoencoder(1024, 0.13025), text_encoder=CLIPTextModel(clip_l()), text_encoder_2=CLIPTextModelWithProjection(clip_big_g()),
         tokenizer=tokenizer(), tokenizer_2=tokenizer(), unet=network, scheduler=scheduler(), add_watermarker=False,
     )  # fmt: skip
 
 
-def autoencoder(size: int, scaling: float) -> AutoencoderKL:
-    return AutoencoderKL(
+def autoencoder(size: int, scaling: float) -> diffusers.AutoencoderKL:
+    return classes.AutoencoderKL(
         sample_size=size, scaling_factor=scaling, latent_channels=4, layers_per_block=2, block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     )  # fmt: skip
@@ -72,7 +73,7 @@ def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab={token: i for i, token in enumerate(TOKENS)}, merges=[], model_max_length=PLACES)
 
 
-def scheduler() -> DDIMScheduler:
-    return DDIMScheduler(
+def scheduler() -> diffusers.DDIMScheduler:
+    return classes.DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
     )

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -87,7 +88,12 @@ def furnish(run: Path, url: str, annotators: int) -> list[str]:
     ids = store.pictures.add_pictures(series="import/benchmark", origin="imported", model="", policy="", seed=None, pictures=pictures)
     questions = [
         NewQuestion(
-            kind="pair", purpose="train", images=(ids[start + a], ids[start + b]), round=start // (5 * IMAGES), overlap=1, priority=start
+            kind="pair",
+            purpose="train",
+            images=(ids[start + a], ids[start + b]),
+            round=start // (5 * IMAGES),
+            overlap=1,
+            priority=float(start),
         )
         for start in range(0, len(ids), IMAGES)
         for a in range(IMAGES)
@@ -127,7 +133,11 @@ def measure(url: str, server: int, secrets: list[str], seconds: float, pause: fl
 
 
 def annotate(port: int, number: int, secret: str, timings: Timings, end: float, pause: float) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port)
+    with closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        answer(connection, number, secret, timings, end, pause)
+
+
+def answer(connection: http.client.HTTPConnection, number: int, secret: str, timings: Timings, end: float, pause: float) -> None:
     headers = {"cookie": f"{cookie_name(SETTINGS)}={secret}", "content-type": "application/json"}
     while time.monotonic() < end:
         before = time.perf_counter()
@@ -137,21 +147,15 @@ def annotate(port: int, number: int, secret: str, timings: Timings, end: float, 
         timings.queues.append(1000 * (time.perf_counter() - before))
         for item in items:
             time.sleep(pause)
-            ballot = {
-                "id": str(uuid4()),
-                "assignment": item["assignment"],
-                "outcome": "win",
-                "position": len(timings.log) % 2,
-                "rt_ms": 700,
-            }
-            body = json.dumps(ballot)
+            id, position = str(uuid4()), len(timings.log) % 2
+            body = json.dumps({"id": id, "assignment": item["assignment"], "outcome": "win", "position": position, "rt_ms": 700})
             before = time.perf_counter()
             connection.request("POST", "/v1/votes", body, headers)
             reply = connection.getresponse()
             reply.read()
             timings.votes.append(1000 * (time.perf_counter() - before))
             if reply.status == 201:
-                timings.log.append((ballot["id"], number, ballot["position"]))
+                timings.log.append((id, number, position))
             else:
                 timings.refused += 1
 

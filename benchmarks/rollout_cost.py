@@ -29,6 +29,8 @@ SETTINGS = {
     "adapter.alpha": "8.0",
     "adapter.targets": "attention+conv",
 }
+TOGETHER = (4, 7)
+"""Images of a prompt."""
 FEW, MANY = 10, 50
 """Denoising steps whose peak memory is compared."""
 SUBJECTS = {
@@ -44,7 +46,7 @@ def figures() -> dict[str, Measure]:
 def batch(repeats: int, model: str) -> list[Figure]:
     """K images of a prompt in one batched call a step, against one image at a time with the prompt encoded for each."""
     with opened_run(SETTINGS, model) as bench:
-        return [_batch(bench, count, repeats) for count in (4, 7)]
+        return [_batch(bench, count, repeats) for count in TOGETHER]
 
 
 def memory(subject: str, repeats: int, model: str) -> list[Figure]:

@@ -77,8 +77,10 @@ def prompt(repeats: int, model: str) -> list[Figure]:
     """K=7: all 21 pairs of a prompt at one timestep."""
     with prepared(model) as subject:
         group = [subject.groups[0]]
-        assert len(group[0].pairs) == 21, f"{21 - len(group[0].pairs)} of 21 pairs are ties"
-        what = "time per prompt, K=7, all 21 pairs, one timestep / literal"
+        images = len(group[0])
+        pairs = images * (images - 1) // 2
+        assert len(group[0].pairs) == pairs, f"{pairs - len(group[0].pairs)} of {pairs} pairs are ties"
+        what = f"time per prompt, K={images}, all {pairs} pairs, one timestep / literal"
         return [_against_literal(subject, group, ONE_STEP, repeats, "step_cost.prompt", what, target=0.10)]
 
 

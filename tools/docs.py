@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
@@ -68,8 +68,10 @@ def configuration_page() -> str:
 def store_page() -> str:
     """The whole of docs/store.md."""
     lines = [STORE_HEADING]
-    for mapper in sorted(Base.registry.mappers, key=lambda mapper: list(Base.metadata.tables).index(mapper.local_table.name)):
+    places = list(Base.metadata.tables.values())
+    for mapper in sorted(Base.registry.mappers, key=lambda mapper: places.index(mapper.local_table)):  # pyright: ignore[reportArgumentType]
         table = mapper.local_table
+        assert isinstance(table, Table)
         lines += [f"## `{table.name}`", "", " ".join((mapper.class_.__doc__ or "").split()), "", *_columns(table), "", *_rules(table), ""]
     return "\n".join(lines)
 
@@ -209,7 +211,7 @@ def _toml(value: Any) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
-def _is_section(kind: Any) -> bool:
+def _is_section(kind: object) -> TypeGuard[type[Section]]:
     return isinstance(kind, type) and issubclass(kind, Section)
 
 

@@ -1,0 +1,50 @@
+"""`python -m tools.processors [PYTEST ARGUMENT ...]` runs the tests as other processors would: `make test-portable`.
+
+In which order sums are added is decided when a library is loaded, by what the processor can do. torch, oneDNN and MKL each take a variable that has
+them do less; all threads of a sum are one more way to cut it.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CPU = Path("/proc/cpuinfo")
+PROCESSORS = {
+    "without vectors": (
+        "",
+        {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE", "OMP_NUM_THREADS": "1"},
+    ),
+    "AVX2": ("avx2", {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2", "OMP_NUM_THREADS": "1"}),
+    "AVX-512": (
+        "avx512f",
+        {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_CBWR": "AVX512", "OMP_NUM_THREADS": "1"},
+    ),
+    "this one, four threads": ("", {"OMP_NUM_THREADS": "4"}),
+}
+"""By name: the feature that it takes, as /proc/cpuinfo calls it, and the environment in which it is played."""
+
+
+def main(*arguments: str) -> int:
+    """How many of the processors the tests failed on."""
+    failed: list[str] = []
+    for name, (feature, variables) in PROCESSORS.items():
+        said = " ".join(f"{key}={value}" for key, value in variables.items())
+        if feature and not has(feature):
+            print(f"{name}: left out, this machine cannot play it ({feature})", flush=True)
+            continue
+        print(f"{name}: {said}", flush=True)
+        result = subprocess.run([sys.executable, "-m", "pytest", *arguments], env=os.environ | variables, check=False)
+        if result.returncode:
+            failed.append(name)
+    print(f"the tests fail on: {', '.join(failed)}" if failed else "the tests pass on every processor played")
+    return len(failed)
+
+
+def has(feature: str) -> bool:
+    """Whether this machine's processor has a feature; where nothing says so, it has none."""
+    return CPU.is_file() and any(feature in line.split() for line in CPU.read_text().splitlines() if line.startswith("flags"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
