@@ -67,7 +67,7 @@ def plan_run(bench: Workbench) -> Plan:
         reference_rows=sum(work.rows.reference for work in works),
         training_rows=training_rows,
         evaluation_rows=sampled_rows(config, shape, evaluated),
-        stored_bytes=images * ((shape.steps + 1) * latent_bytes + shape.steps * 4 * sketch_width(dimensions)),
+        stored_bytes=images * ((shape.steps + 1) * latent_bytes + shape.steps * max(4, precision.itemsize) * sketch_width(dimensions)),
         seconds=cost.sampling_seconds * without_gradient
         + cost.training_seconds * training_rows
         + cost.decoding_seconds * (images + evaluated),

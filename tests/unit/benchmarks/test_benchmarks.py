@@ -36,8 +36,8 @@ def called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 def test_every_figure_of_the_table_is_measured(model: Path, called: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def in_this_process(subject: str, steps: int, chosen: str) -> float:
-        rollout_cost.sample(subject, steps // 5, chosen)
-        return rollout_cost.peak()
+        with rollout_cost.sampled(subject, steps // 5, chosen):
+            return rollout_cost.peak()
 
     monkeypatch.setattr(rollout_cost, "peak_of_child", in_this_process)
     monkeypatch.setattr(rollout_cost, "TOGETHER", (2,))
