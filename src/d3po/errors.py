@@ -108,6 +108,10 @@ REMEDIES = {
 """What can be done about what the system refuses. Other numbers are mistakes of a program."""
 
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+"""What torch says of memory that it did not get, on GPUs and on CPUs."""
+
+
 class StorageError(UserError):
     """The disk is full or not writable, or the database is locked or away; what was saved before is whole."""
 
@@ -116,9 +120,12 @@ class StorageError(UserError):
         """What the machine refused, in one line; None if the error says something else.
 
         Args:
-            error: an OSError, or a library's that ends in `(os error 28)`.
+            error: an OSError, a library's that ends in `(os error 28)`, or one that says that memory is full.
             what: what could not be done, such as `cannot write PATH`. Default: the file that the error names.
         """
+        said = str(error).partition("\n")[0]
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY)):
+            return cls(f"memory is full{f' ({said})' if said else ''}; docs/memory.md says what takes less")
         in_words = OS_ERROR.search(str(error))
         number = error.errno if isinstance(error, OSError) else int(in_words[1]) if in_words else None
         what = what or str(getattr(error, "filename", None) or "")

@@ -3,21 +3,14 @@
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from d3po.errors import StorageError
-
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
-"""What torch says of memory that it did not get, on GPUs and on CPUs."""
 
 
 def main() -> None:
     """Run the command line; a d3po error, and what the machine refuses, is one line on stderr, a traceback with --debug."""
     from d3po.cli.app import app
-    from d3po.errors import D3POError
+    from d3po.errors import D3POError, StorageError
     from d3po.escaping import terminal_line
 
     debug = "--debug" in sys.argv
@@ -39,20 +32,10 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        refused = _refused(error)
+        refused = StorageError.of(error)
         said = str(refused or f"{type(error).__name__}: {error} (--debug shows where)")
         print(f"error: {terminal_line(said)}", file=sys.stderr)
         sys.exit(refused.exit_code if refused else 1)
-
-
-def _refused(error: Exception) -> "StorageError | None":
-    """What the machine refused where nothing nearer had a word for it: a file, or memory."""
-    from d3po.errors import StorageError
-
-    said = str(error).partition("\n")[0]
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY)):
-        return StorageError(f"memory is full{f' ({said})' if said else ''}; docs/memory.md says what takes less")
-    return StorageError.of(error)
 
 
 def _keep_noise_out() -> None:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from d3po.diffusion.flow import FlowSDE, flow_grid
 from d3po.diffusion.schedule import NoiseSchedule
 from d3po.diffusion.transition import at_least_float32
-from d3po.errors import ConfigError, ModelError
+from d3po.errors import ConfigError, D3POError, ModelError, StorageError
 from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, Sampler, SamplerSettings
 from d3po.models.interchange import StartingLora, stack_layers, start_from
 from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
@@ -150,11 +150,15 @@ class CustomPolicy(AbstractPolicy):
 
 @contextmanager
 def _staying(method: str) -> Generator[None, None, None]:
-    """A user's own code may not end the run in silence, whatever code it gives sys.exit."""
+    """A user's own code may not end the run in silence, whatever code it gives sys.exit, and its errors are told as its own."""
     try:
         yield
     except SystemExit as error:
         raise ModelError(f"the custom model's {method} called sys.exit({error.code!r}); raise an error that says what is wrong") from error
+    except Exception as error:
+        if isinstance(error, D3POError) or StorageError.of(error):
+            raise
+        raise ModelError(f"the custom model's {method} failed: {type(error).__name__}: {error}") from error
 
 
 def load_custom(name: str) -> nn.Module:

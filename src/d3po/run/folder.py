@@ -132,7 +132,9 @@ class RunFolder:
         """
         if not self.started.exists():
             require_new(self.prompts(), self.held_out())
-            write_record(self.started, self._decisive(config) | {CONTENTS: contents(config)})
+            if (whole := whole_paths(config)) != config:
+                write_atomically(self.config_path, dump_config(whole))  # a path written by hand is found from anywhere, from now on
+            write_record(self.started, self._decisive(whole) | {CONTENTS: contents(whole)})
             return
         self._remember_moves(config)
         if shared := shared_prompts(self.prompts(), self.held_out()):

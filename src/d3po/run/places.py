@@ -3,18 +3,23 @@
 import copy
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from d3po.config import RunConfig, parse_config
 from d3po.errors import ConfigError
+from d3po.feedback.rewards.catalogue import JUDGES
 from d3po.models.families import CUSTOM, EMBEDDED
 from d3po.storage.files import sha256
 
 DECISIVE = ("model", "parts", "adapter.start_from", "sampling.inpaint_image", "sampling.inpaint_mask")
 """Settings that name a file or folder which decides what is made."""
 NAMED = (*DECISIVE, "hardware.deepspeed")
+JUDGING = ("feedback.reward", "evaluation.held_out_reward")
+"""Settings that name judges, whose argument may be a folder."""
+WITH_ARGUMENT = re.compile(rf"\b({'|'.join(map(re.escape, JUDGES))}):([^+]+)")
 LOADED = (".json", ".safetensors", ".txt", ".model")
 """What is read of a folder."""
 
@@ -26,6 +31,9 @@ def whole_paths(config: RunConfig) -> RunConfig:
         table, last = _in(values, key)
         if (place := _place(table[last])) is not None:
             table[last] = str(place.absolute())
+    for key in JUDGING:
+        table, last = _in(values, key)
+        table[last] = WITH_ARGUMENT.sub(_whole_argument, table[last])
     return parse_config(values, where="settings")
 
 
@@ -79,6 +87,11 @@ def _place(value: Any) -> Path | None:
         return None
     path = os.path.expanduser(value)  # noqa: PTH111 - whatever the text holds
     return Path(path) if os.path.exists(path) else None  # noqa: PTH110
+
+
+def _whole_argument(found: re.Match[str]) -> str:
+    place = _place(found[2])
+    return found[0] if place is None else f"{found[1]}:{place.absolute()}"
 
 
 def _in(values: Any, key: str) -> tuple[dict[str, Any], str]:

@@ -1,5 +1,6 @@
 """Any network of one's own: what it must have, and that the examples train."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from d3po.config import RunConfig, override
-from d3po.errors import ConfigError, ModelError
+from d3po.errors import ConfigError, ModelError, PromptError
 from d3po.models.base import Embeddings, PolicySettings, SamplerSettings
 from d3po.models.custom import CustomPolicy, load_custom
 from d3po.recipes import load_recipe
@@ -142,12 +143,31 @@ def test_a_module_that_ends_the_process_is_an_error(tmp_path: Path, text: str, w
 
 
 @pytest.mark.parametrize("method", ["predict", "encode", "decode", "encode_pictures"])
-def test_a_method_that_ends_the_process_is_an_error(method: str) -> None:
-    def leave(*_: object) -> None:
-        sys.exit(0)
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        (SystemExit(0), r"called sys\.exit\(0\)"),
+        (ZeroDivisionError("by nothing"), "failed: ZeroDivisionError: by nothing"),
+        (RuntimeError("shapes differ"), "failed: RuntimeError: shapes differ"),
+    ],
+)
+def test_a_method_that_ends_the_process_or_fails_is_named(method: str, raised: BaseException, words: str) -> None:
+    with pytest.raises(ModelError, match=f"the custom model's {method} {words}"):
+        call_failing(method, raised)
+
+
+@pytest.mark.parametrize("raised", [OSError(28, "No space left on device"), RuntimeError("CUDA out of memory"), PromptError("no such prompt")])
+def test_what_the_machine_refuses_is_not_the_models_fault(raised: Exception) -> None:
+    with pytest.raises(type(raised), match=re.escape(str(raised))):
+        call_failing("predict", raised)
+
+
+def call_failing(method: str, raised: BaseException) -> None:
+    def fail(*_: object) -> None:
+        raise raised
 
     model = Told()
-    setattr(model, method, leave)
+    setattr(model, method, fail)
     policy = CustomPolicy(model, lora=LORA, seed=0)
     calls = {
         "predict": lambda: policy.predict(torch.zeros(1, 1), torch.tensor([500]), Embeddings(given={}, negative={}), 1.0),
@@ -155,5 +175,4 @@ def test_a_method_that_ends_the_process_is_an_error(method: str) -> None:
         "decode": lambda: policy.decode(torch.zeros(1, 1)),
         "encode_pictures": lambda: policy.encode(torch.zeros(1, 3, 8, 8)),
     }
-    with pytest.raises(ModelError, match=rf"the custom model's {method} called sys\.exit\(0\)"):
-        calls[method]()
+    calls[method]()

@@ -59,6 +59,40 @@ def test_every_setting_that_names_a_file_has_its_whole_path_and_what_is_no_file_
         assert whole_paths(RunConfig(model=model)) == RunConfig(model=model)
 
 
+@pytest.mark.parametrize(
+    ("written", "whole"),
+    [
+        ("pickscore:judge", "pickscore:{here}/judge"),
+        ("weighted:0.7*pickscore:judge+3*warmth", "weighted:0.7*pickscore:{here}/judge+3*warmth"),
+        ("pareto:warmth+image_reward:judge", "pareto:warmth+image_reward:{here}/judge"),
+        ("pickscore:elsewhere", "pickscore:elsewhere"),
+        ("judge:function", "judge:function"),
+        ("warmth", "warmth"),
+    ],
+)
+def test_folders_of_judges_have_whole_paths_too(tmp_path: Path, written: str, whole: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "judge").mkdir()
+    config = override(RunConfig(), {"feedback.reward": written, "evaluation.held_out_reward": written}, where="test")
+    found = whole_paths(config)
+    assert {found.feedback.reward, found.evaluation.held_out_reward} == {whole.format(here=tmp_path)}
+
+
+def test_a_path_written_by_hand_is_made_whole_when_the_run_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    config = override(RunConfig(), {"sampling.prompts_per_round": "1", "evaluation.prompts": "1"}, where="test")
+    run = create_run(tmp_path / "run", config, prompts=["a cat"], held_out=["a dog"])
+    in_file(run, 'model = "emoji"', 'model = "mine"')
+    assert run.config().model == "mine"
+    as_read = run.config()
+    run.mark_started(as_read)
+    monkeypatch.chdir("/")
+    assert run.config().model == str(tmp_path / "mine"), "and nothing says that it is another"
+    monkeypatch.chdir(tmp_path)
+    run.mark_started(as_read)
+
+
 @pytest.mark.parametrize("change", [lambda run, new: run.change({"model": str(new)}), lambda run, new: in_file(run, "model_a", "model_b")])
 def test_a_moved_model_is_taken_at_its_new_place(tmp_path: Path, change: Callable[[RunFolder, Path], object]) -> None:
     old, new = write_model(tmp_path / "model_a"), tmp_path / "model_b"
