@@ -16,7 +16,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
-from d3po.errors import ConfigError, ModelError, NonFiniteError
+from d3po.errors import ConfigError, CorruptFileError, ModelError, NonFiniteError
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
 from d3po.run.workbench import Workbench
@@ -153,6 +153,19 @@ def test_an_objective_that_cannot_do_with_a_zero_says_so_before_a_run_is_made(tm
     failed = d3po("init", tmp_path / "run", "--objective", "reward_weighted", "--set", "objective.temperature=0")
     assert_one_clear_line(failed, "objective.temperature is 0", "above 0")
     assert not (tmp_path / "run").exists()
+
+
+def test_rounds_without_the_settings_that_they_were_made_with_are_not_gone_on_with(make_run: MakeRun) -> None:
+    folder = make_run()
+    folder.mark_started(folder.config())
+    folder.started.unlink()
+    folder.mark_started(folder.config())  # nothing is made yet
+    folder.shard(0, 0).parent.mkdir(parents=True)
+    folder.shard(0, 0).touch()
+    folder.started.unlink()
+    with pytest.raises(CorruptFileError, match=r"started\.json is gone, which says what the rounds of this run were made with; restore it"):
+        folder.mark_started(folder.config())
+    assert not folder.started.exists()
 
 
 def test_changed_prompts_are_refused_on_a_started_run(make_run: MakeRun) -> None:

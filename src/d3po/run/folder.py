@@ -131,6 +131,8 @@ class RunFolder:
                 is said.
         """
         if not self.started.exists():
+            if self._is_trained() or any(self.path.glob("rollouts/*/*.safetensors")):
+                raise CorruptFileError(f"{self.started} is gone, which says what the rounds of this run were made with; {RESTORE}")
             require_new(self.prompts(), self.held_out())
             if (whole := whole_paths(config)) != config:
                 write_atomically(self.config_path, dump_config(whole))  # a path written by hand is found from anywhere, from now on
@@ -156,7 +158,7 @@ class RunFolder:
         """The run's database: `d3po.db` in the folder, or one elsewhere by its URL.
 
         Raises:
-            CorruptFileError: it is gone, or lacks what it held when the run last wrote down how far it had come.
+            CorruptFileError: it is gone or damaged, or lacks what it held when the run last wrote down how far it had come.
             StorageError: it cannot be opened.
         """
         mark = self._watermark()
@@ -164,15 +166,23 @@ class RunFolder:
         store = (
             Store(url, key_file=self.path / "d3po.key", may_be_new=may_be_new) if url else Store.in_folder(self.path, may_be_new=may_be_new)
         )
+        try:
+            if not may_be_new:
+                store.database.require_sound()
+            self._require_complete(store, mark, may_be_new=may_be_new)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _require_complete(self, store: Store, mark: Watermark | None, *, may_be_new: bool) -> None:
         lacks = store.lacks(mark) if mark else [] if may_be_new or store.watermark().image else ["pictures"]
         if lacks:
-            store.close()
             raise CorruptFileError(
                 f"the database {store.database.name} is not as this run left it: it lacks {' and '.join(lacks)} that it held before (is it an "
                 "older copy, a copy made without its -wal file, or another run's?); put the newest one back, together with the files of its name "
                 "and -wal or -shm that lay beside it; if it is lost, start a new run folder"
             )
-        return store
 
     def remember(self, store: Store) -> None:
         """Write down how far the database has come, so that what lacks any of it is never taken for it.

@@ -104,6 +104,16 @@ def test_an_older_copy_is_noticed(folder: RunFolder, tmp_path: Path, add: Add, w
         folder.store()
 
 
+def test_damaged_pages_are_noticed(folder: RunFolder) -> None:
+    used(folder, count=40)
+    content = bytearray(database(folder).read_bytes())
+    page = content.rindex(b"37.png") // 4096 * 4096
+    content[page : page + 64] = bytes(64)  # the page's head
+    database(folder).write_bytes(content)
+    with pytest.raises(CorruptFileError, match=rf"the database {database(folder)} is damaged \(.+\); restore it from a copy"):
+        folder.store()
+
+
 def test_a_live_copy_without_its_wal_file_is_noticed(folder: RunFolder, tmp_path: Path) -> None:
     used(folder, count=1)
     store = folder.store()

@@ -89,6 +89,19 @@ class Database:
         """Give the connections back."""
         self.engine.dispose()
 
+    def require_sound(self) -> None:
+        """Read all of an SQLite file's pages; a server looks after its own.
+
+        Raises:
+            CorruptFileError: some do not hang together.
+        """
+        if self.is_postgresql:
+            return
+        with self.reading() as connection:
+            said = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+        if said != "ok":
+            raise CorruptFileError(f"the database {self.name} is damaged ({' '.join(said.split())}); restore it from a copy")
+
     def now(self) -> int:
         """Milliseconds since 1970; never less than any time in the database, even when the machine's clock is set back."""
         return self._clock.now()
