@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 

@@ -156,7 +156,9 @@ def test_a_method_that_ends_the_process_or_fails_is_named(method: str, raised: B
         call_failing(method, raised)
 
 
-@pytest.mark.parametrize("raised", [OSError(28, "No space left on device"), RuntimeError("CUDA out of memory"), PromptError("no such prompt")])
+@pytest.mark.parametrize(
+    "raised", [OSError(28, "No space left on device"), RuntimeError("CUDA out of memory"), PromptError("no such prompt")]
+)
 def test_what_the_machine_refuses_is_not_the_models_fault(raised: Exception) -> None:
     with pytest.raises(type(raised), match=re.escape(str(raised))):
         call_failing("predict", raised)
