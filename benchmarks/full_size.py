@@ -20,14 +20,14 @@ from rich.console import Console
 
 from benchmarks.full_models import save
 from d3po.config import RunConfig, override
-from d3po.run.feedback import compare_round
+from d3po.run.cost.plan import plan_run
+from d3po.run.cost.probe import peak_bytes
+from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder, create_run
-from d3po.run.judged import References, load_round
-from d3po.run.plan import plan_run
-from d3po.run.probe import peak_bytes
 from d3po.run.progress import Narrator
-from d3po.run.sampling import sample_round
-from d3po.run.training import train_round
+from d3po.run.sample.phase import sample_round
+from d3po.run.train.dataset import References, load_round
+from d3po.run.train.phase import train_round
 from d3po.run.workbench import Workbench
 from d3po.training.data import PromptGroup, step_batch
 

@@ -16,7 +16,7 @@ from d3po.diffusion.rollout import rollout
 from d3po.diffusion.schedule import NoiseSchedule
 from d3po.models.base import AbstractPolicy, Condition, Sampler, SamplerSettings
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler
-from d3po.run.sampling import sample_round
+from d3po.run.sample.phase import sample_round
 from d3po.run.workbench import Workbench
 
 STEPS = 5

@@ -14,9 +14,9 @@ from torch import Tensor
 from benchmarks.measuring import Figure, Measure, interleaved, opened_run, ratio_figure
 from d3po.models.base import AbstractPolicy, Condition
 from d3po.objectives.base import PairObjective
-from d3po.run.feedback import compare_round
-from d3po.run.judged import References, load_round
-from d3po.run.sampling import sample_round
+from d3po.run.feedback.measured import compare_round
+from d3po.run.sample.phase import sample_round
+from d3po.run.train.dataset import References, load_round
 from d3po.run.workbench import Workbench
 from d3po.training.data import PromptGroup
 from d3po.training.trainer import Trainer

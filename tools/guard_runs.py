@@ -12,7 +12,7 @@ from typing import Any
 
 from d3po.config import load_config
 from d3po.objectives.registry import build
-from d3po.run.evaluating import label_of, read_evaluation
+from d3po.run.evaluate.phase import label_of, read_evaluation
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
 from d3po.run.workbench import Workbench

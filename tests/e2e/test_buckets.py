@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from d3po.config import RunConfig, override
 from d3po.errors import ConfigError
 from d3po.models.custom import CustomPolicy
-from d3po.run.buckets import bucket_of, cut_into_shards, nearest_bucket
-from d3po.run.feedback import compare_round
+from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder, create_run
-from d3po.run.judged import References, load_round
 from d3po.run.progress import Narrator
-from d3po.run.sampling import is_sampled, sample_round
-from d3po.run.training import train_round
+from d3po.run.sample.buckets import bucket_of, cut_into_shards, nearest_bucket
+from d3po.run.sample.phase import is_sampled, sample_round
+from d3po.run.train.dataset import References, load_round
+from d3po.run.train.phase import train_round
 from d3po.run.workbench import Workbench
 from d3po.training.data import chunk_groups
 from tests.e2e.conftest import HELD_OUT, PROMPTS, SETTINGS, d3po

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d3po.run.comparison import jobs
-from d3po.run.comparison.jobs import Job
+from d3po.experiments import jobs
+from d3po.experiments.jobs import Job
 from d3po.run.folder import RunFolder
 from d3po.storage.shards import Shard
 from tests.e2e.conftest import HELD_OUT, PROMPTS, d3po

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from d3po.diffusion.divergence import kl_of_steps
-from d3po.run.feedback import compare_round
+from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder
-from d3po.run.judged import reference_kind
 from d3po.run.progress import Narrator
-from d3po.run.sampling import sample_round
+from d3po.run.sample.phase import sample_round
 from d3po.run.starting import own_settings
-from d3po.run.states import moving_average_in
-from d3po.run.training import train_round
+from d3po.run.train.dataset import reference_kind
+from d3po.run.train.phase import train_round
+from d3po.run.train.states import moving_average_in
 from d3po.run.workbench import Workbench
 from d3po.training.data import step_batch
 from d3po.training.evidence import Evidence, Pictures, Trajectories, prompt_rows

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from d3po.config import override
-from d3po.run.comparison.cells import cells_of, make_folder
-from d3po.run.comparison.spec import load_spec
+from d3po.experiments.cells import cells_of, make_folder
+from d3po.experiments.spec import load_spec
 from d3po.run.folder import RunFolder
 from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator

@@ -15,7 +15,7 @@ from d3po.models.base import AbstractPolicy, SamplerSettings
 from d3po.models.families import FAMILIES, family_of
 from d3po.objectives.registry import OBJECTIVES
 from d3po.recipes import load_recipe
-from d3po.run.exporting import export_result
+from d3po.run.export.phase import export_result
 from d3po.run.folder import RunFolder, create_run
 from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator

@@ -8,7 +8,7 @@ import torch
 from d3po.cli import INTERRUPTED
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
-from d3po.run.rollback import roll_back
+from d3po.run.train.rollback import roll_back
 from d3po.run.workbench import Workbench, final_checkpoints
 from d3po.storage.checkpoints import list_checkpoints
 from tests.e2e.conftest import d3po
@@ -72,7 +72,7 @@ def test_a_rollback_that_is_killed_halfway_is_finished_by_the_next_command(make_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("d3po.run.rollback.save_state", killed)
+        patch.setattr("d3po.run.train.rollback.save_state", killed)
         assert d3po("run", run.path).returncode == INTERRUPTED
     assert not final_checkpoints(run)
     updates = run.read_metrics()

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from d3po.config import RunConfig, override
-from d3po.run.evaluating import label_of
+from d3po.run.evaluate.phase import label_of
 from d3po.run.folder import RunFolder, create_run
 from d3po.run.workbench import final_checkpoints
 from d3po.storage.checkpoints import list_checkpoints

@@ -8,13 +8,13 @@ import pytest
 
 from d3po.errors import ConfigError, RewardError
 from d3po.feedback.rewards.registry import load_reward, score_file
-from d3po.run.evaluating import evaluate
-from d3po.run.feedback import compare_round
+from d3po.run.evaluate.phase import evaluate
+from d3po.run.feedback.measured import compare_round
+from d3po.run.feedback.vision_model import judge_by_model
 from d3po.run.folder import RunFolder
-from d3po.run.judging import judge_by_model
 from d3po.run.loop import collect_feedback
 from d3po.run.progress import Narrator
-from d3po.run.sampling import sample_round
+from d3po.run.sample.phase import sample_round
 from d3po.run.workbench import Workbench
 from tests.e2e.conftest import d3po
 from tests.unit.feedback.stub_model import always_first, brighter, serving

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from d3po.preferences.store import PictureRecord
-from d3po.run.encoding import encoded
-from d3po.run.feedback import compare_round
+from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
-from d3po.run.sampling import sample_round
-from d3po.run.training import train_round
+from d3po.run.sample.encoding import encoded
+from d3po.run.sample.phase import sample_round
+from d3po.run.train.phase import train_round
 from d3po.run.workbench import Workbench
 from d3po.storage.files import sha256
 from d3po.storage.shards import Shard

@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from d3po.errors import CorruptFileError, RunFolderError
 from d3po.objectives.registry import OBJECTIVES
 from d3po.options import ObjectiveName
-from d3po.run.branching import branch_of
-from d3po.run.feedback import compare_round
+from d3po.run.feedback.labels import judgements_learnt_from
+from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder
-from d3po.run.judged import References, load_round
-from d3po.run.learnt import judgements_learnt_from
 from d3po.run.progress import Narrator
-from d3po.run.sampling import sample_round, to_uint8
+from d3po.run.sample.branching import branch_of
+from d3po.run.sample.phase import sample_round, to_uint8
 from d3po.run.starting import own_settings
+from d3po.run.train.dataset import References, load_round
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
 from d3po.storage.shards import Shard

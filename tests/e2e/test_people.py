@@ -11,15 +11,15 @@ from d3po.errors import RunEndedError, RunFolderError
 from d3po.preferences.records import Answer, Assigned, Cast
 from d3po.preferences.store import Store
 from d3po.run import asking, control
-from d3po.run.asking import ask_people, questions_of
-from d3po.run.blind import ask_blind, blind_result
+from d3po.run.evaluate.blind import ask_blind, blind_result
+from d3po.run.evaluate.report import write_report
+from d3po.run.feedback.exchange import make_gold
+from d3po.run.feedback.labels import comparisons_learnt_from
+from d3po.run.feedback.people import ask_people, questions_of
 from d3po.run.folder import RunFolder
-from d3po.run.learnt import comparisons_learnt_from
 from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator
-from d3po.run.reporting import write_report
-from d3po.run.sampling import sample_round
-from d3po.run.votes import make_gold
+from d3po.run.sample.phase import sample_round
 from d3po.run.workbench import Workbench
 
 MakeRun = Callable[..., RunFolder]

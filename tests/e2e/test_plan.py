@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from d3po.models.base import AbstractPolicy
-from d3po.run.counting import shape_of, work_of_round
-from d3po.run.evaluating import evaluate
+from d3po.run.cost.counting import shape_of, work_of_round
+from d3po.run.cost.plan import Plan, plan_run
+from d3po.run.cost.probe import peak_bytes
+from d3po.run.cost.spent import spent_by_round
+from d3po.run.evaluate.phase import evaluate
 from d3po.run.folder import RunFolder
 from d3po.run.loop import run_round
-from d3po.run.plan import Plan, plan_run
-from d3po.run.probe import peak_bytes
 from d3po.run.progress import Narrator
-from d3po.run.spent import spent_by_round
 from d3po.run.starting import own_settings
 from d3po.run.workbench import Workbench
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from d3po.errors import RunEndedError
-from d3po.run.feedback import compare_round
+from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder
-from d3po.run.judged import References, load_round, share_references
 from d3po.run.progress import Narrator
-from d3po.run.sampling import sample_round
-from d3po.run.training import train_round
+from d3po.run.sample.phase import sample_round
+from d3po.run.train.dataset import References, load_round, share_references
+from d3po.run.train.phase import train_round
 from d3po.run.workbench import Workbench, final_checkpoints
 from d3po.storage.checkpoints import list_checkpoints
 from d3po.storage.shards import Shard
@@ -64,7 +64,7 @@ def begun_alone(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
             raise RunEndedError("enough")
 
     with monkeypatch.context() as patch:
-        patch.setattr("d3po.run.training.heed", heed)
+        patch.setattr("d3po.run.train.phase.heed", heed)
         with pytest.raises(RunEndedError):
             alone(folder)
 
@@ -148,7 +148,7 @@ def test_reference_log_probs_are_computed_by_shares(make_run: Callable[..., RunF
         monkeypatch.setattr(bench.team, "rank", rank)
         share_references(bench, 0, nothing)
         assert sorted(int(path.name[6:9]) for path in folder.path.rglob("shard-*.reference-*")) == made
-    monkeypatch.setattr("d3po.run.judged.reference_steps", lambda *_, **__: pytest.fail("all of them are kept"))
+    monkeypatch.setattr("d3po.run.train.dataset.reference_steps", lambda *_, **__: pytest.fail("all of them are kept"))
     groups, _ = load_round(bench, 0, nothing)
     assert all(group.reference is not None and torch.isfinite(group.reference.log_probs).any() for group in groups)
     bench.close()

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from d3po.errors import ConfigError, RunFolderError, UserError
 from d3po.preferences.tables import ImageRow
-from d3po.run.exporting import export_result
+from d3po.run.cost.plan import plan_run
+from d3po.run.export.phase import export_result
 from d3po.run.folder import RunFolder
-from d3po.run.judged import References, load_round
 from d3po.run.loop import run_rounds
-from d3po.run.plan import plan_run
 from d3po.run.progress import Narrator
-from d3po.run.sampling import sample_round
-from d3po.run.training import train_round
+from d3po.run.sample.phase import sample_round
+from d3po.run.train.dataset import References, load_round
+from d3po.run.train.phase import train_round
 from d3po.run.workbench import Workbench, final_checkpoints
 from tests.e2e.conftest import d3po
 from tests.precision import BOUND, IN_FLOAT64, assert_all_same, assert_same

@@ -11,14 +11,14 @@ import torch
 from d3po import errors
 from d3po.cli.app import app
 from d3po.config import RunConfig, Section
-from d3po.evaluation.comparison import Row
+from d3po.experiments.findings import Row
+from d3po.experiments.spec import Budget, Entry, Spec
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.metrics import pair_metrics
 from d3po.objectives.registry import OBJECTIVES
 from d3po.options import ObjectiveName
 from d3po.recipes import recipe_names
-from d3po.run.comparison.spec import Budget, Entry, Spec
-from d3po.run.evaluating import Evaluation
+from d3po.run.evaluate.phase import Evaluation
 from d3po.training.trainer import BANDS
 from tools.docs import CONFIGURATION, FAMILIES, JUDGES, RECIPES, configuration_page, families_page, judges_page, main, recipes_page
 

@@ -105,8 +105,8 @@ def run(
     with _opened(run, changes, more=more, together=True) as bench:
         if dry_run:
             return _print_plan(bench)
+        from d3po.cli.serving import rating_page
         from d3po.run.loop import run_rounds
-        from d3po.run.serving import rating_page
 
         with rating_page(run, port, bench.narrator.say) if serve and bench.team.leads else nullcontext():
             run_rounds(bench, minutes=minutes)
@@ -122,7 +122,7 @@ def sample(
     with _opened(run) as bench:
         if dry_run:
             return _print_plan(bench)
-        from d3po.run.sampling import sample_round
+        from d3po.run.sample.phase import sample_round
 
         round = _next_round(bench)
         assert bench.replay  # what the settings leave nothing to train of is said before it is sampled
@@ -139,8 +139,8 @@ def train(run: RunArgument, dry_run: DryRun = False) -> None:
             return _print_plan(bench)
         from d3po.errors import RunFolderError, TrainingStoppedError
         from d3po.run.loop import collect_feedback, prepare, refuse
-        from d3po.run.sampling import is_sampled
-        from d3po.run.training import train_round
+        from d3po.run.sample.phase import is_sampled
+        from d3po.run.train.phase import train_round
 
         round = _next_round(bench)
         prepare(bench)
@@ -170,8 +170,8 @@ def evaluate_(
     """Measure the newest policy against the base model on held-out prompts."""
     with _opened(run) as bench:
         from d3po.errors import TrainingStoppedError
-        from d3po.run.blind import ask_blind
-        from d3po.run.evaluating import evaluate
+        from d3po.run.evaluate.blind import ask_blind
+        from d3po.run.evaluate.phase import evaluate
         from d3po.run.loop import announce, measure, refuse, result_rounds
 
         bench.folder.mark_started(bench.config, bench.narrator.say)
@@ -193,9 +193,9 @@ def report(run: RunArgument) -> None:
     """Write report.html from what has been measured."""
     with _opened(run) as bench:
         from d3po.errors import RunFolderError
-        from d3po.run.evaluating import label_of
+        from d3po.run.evaluate.phase import label_of
+        from d3po.run.evaluate.report import write_report
         from d3po.run.loop import read_stop, result_rounds
-        from d3po.run.reporting import write_report
 
         if not bench.folder.evaluation(label_of(0)).exists():
             raise RunFolderError(f"{run} has not been evaluated yet; measure it with `d3po eval {run}`")
@@ -215,8 +215,8 @@ def export(
 ) -> None:
     """Write the result as a LoRA that a plain diffusers pipeline loads, and as a merged model."""
     with _opened(run) as bench:
-        from d3po.run.exporting import export_result
-        from d3po.run.publishing import check_repository, plan_upload, push
+        from d3po.run.export.hub import check_repository, plan_upload, push
+        from d3po.run.export.phase import export_result
 
         repository = check_repository(push_to) if push_to is not None else None
         directory = to or run / "export"
@@ -279,7 +279,7 @@ def objectives() -> None:
 @app.command(epilog="Example: `d3po doctor`")
 def doctor() -> None:
     """Print versions and the device, what is missing, and how to get it."""
-    from d3po.run.doctor import findings
+    from d3po.cli.doctor import findings
 
     for line in findings():
         typer.echo(line)
@@ -318,8 +318,8 @@ def _opened(
 
 def _launched(processes: int) -> None:
     """This command line in several processes, `--num-processes` taken out of it."""
+    from d3po.cli.launching import launch
     from d3po.errors import ConfigError
-    from d3po.run.launching import launch
 
     if "WORLD_SIZE" in os.environ:
         raise ConfigError("--num-processes starts processes of its own, but a launcher has started this one; take one of the two")
@@ -355,12 +355,12 @@ def _next_round(bench: "Workbench") -> int:
 
 
 def _print_plan(bench: "Workbench") -> None:
-    from d3po.run.plan import plan_run
+    from d3po.run.cost.plan import plan_run
 
     for line in plan_run(bench).lines():
         typer.echo(line)
     if bench.config.feedback.source == "model":
-        from d3po.run.judging import judging_estimate
+        from d3po.run.feedback.vision_model import judging_estimate
 
         typer.echo(f"judging              {judging_estimate(bench)}")
 

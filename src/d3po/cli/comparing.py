@@ -18,7 +18,7 @@ def compare(
     ] = False,
 ) -> None:
     """Run a grid of objectives, rewards and seeds under equal budgets, and write tables, figures and a page of what came of it."""
-    from d3po.run.comparison import grid
+    from d3po.experiments import grid
     from d3po.run.progress import Narrator
 
     narrator = Narrator()

@@ -40,7 +40,7 @@ def register(app: typer.Typer, opened: Opener) -> None:
     ) -> None:
         """Draw pictures with the run's result."""
         with opened(run) as bench:
-            from d3po.run.generating import generate
+            from d3po.run.export.generating import generate
 
             for path in generate(bench, _wanted(bench, prompt, prompts), to or run / "generated", count=count, seed=seed, base=base):
                 typer.echo(str(path))
@@ -56,7 +56,7 @@ def register(app: typer.Typer, opened: Opener) -> None:
     ) -> None:
         """Draw a grid: the base model's pictures beside the result's, from the same noise."""
         with opened(run) as bench:
-            from d3po.run.generating import compare_images
+            from d3po.run.export.generating import compare_images
 
             typer.echo(str(compare_images(bench, _wanted(bench, prompt, prompts), to or run / "compared.png", count=count, seed=seed)))
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from d3po.preferences.agreement import Proportion
     from d3po.preferences.importing import Imported
     from d3po.preferences.store import Store
+    from d3po.run.feedback.exchange import VoteStatistics
     from d3po.run.folder import RunFolder
-    from d3po.run.votes import VoteStatistics
 
 votes = typer.Typer(
     no_args_is_help=True,
@@ -58,8 +58,8 @@ def import_(
 ) -> None:
     """Bring in pictures and votes. Pictures that the run has, with the same bytes and prompt, are recognised. Doing it again adds nothing."""
     from d3po.errors import ConfigError
+    from d3po.run.feedback.exchange import Source, import_votes
     from d3po.run.progress import Narrator
-    from d3po.run.votes import Source, import_votes
 
     if kind not in KINDS:
         raise ConfigError(f"--kind {kind}: it is one of {', '.join(KINDS)}")
@@ -86,8 +86,8 @@ def export(
     """Write the run's votes to a file. What the format cannot hold is counted and said."""
     from d3po.errors import ConfigError
     from d3po.preferences.formats.base import say_left_out
+    from d3po.run.feedback.exchange import OWN, export_votes
     from d3po.run.progress import Narrator
-    from d3po.run.votes import OWN, export_votes
 
     wanted = purpose or ("all" if format == OWN else "train")
     if wanted not in PURPOSES:
@@ -111,7 +111,7 @@ def export(
 @votes.command("stats", epilog="Example: `d3po votes stats runs/mine`")
 def stats(run: RunArgument) -> None:
     """Count the votes that stand, and say how far people agree, whether one side is favoured, and whom to look at twice."""
-    from d3po.run.votes import vote_statistics
+    from d3po.run.feedback.exchange import vote_statistics
 
     with _opened(run) as (_, store):
         _say_statistics(vote_statistics(store))
@@ -125,8 +125,8 @@ def merge(
     ],
 ) -> None:
     """Take over another run's votes on pictures that both have. Doing it again adds nothing."""
+    from d3po.run.feedback.exchange import merge_votes
     from d3po.run.progress import Narrator
-    from d3po.run.votes import merge_votes
 
     with _opened(run) as (folder, store):
         _say_imported(merge_votes(folder, store, other, Narrator()))
@@ -139,7 +139,7 @@ def gold(
     count: Annotated[int, typer.Option(min=1, help="How many of their newest answers.")] = 12,
 ) -> None:
     """Make gold questions of what one annotator answered: everybody is asked them now and then, and how often they are right is shown."""
-    from d3po.run.votes import make_gold
+    from d3po.run.feedback.exchange import make_gold
 
     with _opened(run) as (_, store):
         typer.echo(f"{make_gold(store, by, count)} gold questions from the answers of {by}")

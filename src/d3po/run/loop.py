@@ -8,15 +8,15 @@ from itertools import count
 from typing import Any, Literal
 
 from d3po.errors import TrainingStoppedError
-from d3po.run.asking import ask_people
 from d3po.run.control import heed
-from d3po.run.evaluating import Evaluation, evaluate, label_of
-from d3po.run.feedback import compare_round
-from d3po.run.reporting import write_report
-from d3po.run.rollback import is_undone, roll_back, stand_undone
-from d3po.run.sampling import sample_round
-from d3po.run.spent import spent_in_all
-from d3po.run.training import train_round
+from d3po.run.cost.spent import spent_in_all
+from d3po.run.evaluate.phase import Evaluation, evaluate, label_of
+from d3po.run.evaluate.report import write_report
+from d3po.run.feedback.measured import compare_round
+from d3po.run.feedback.people import ask_people
+from d3po.run.sample.phase import sample_round
+from d3po.run.train.phase import train_round
+from d3po.run.train.rollback import is_undone, roll_back, stand_undone
 from d3po.run.workbench import Workbench
 from d3po.storage.records import read_record, write_record
 from d3po.training.guards import check_base, check_evaluation, check_settings
@@ -75,7 +75,7 @@ def prepare(bench: Workbench) -> None:
         UserError: a part of the model, a judge, the optimizer, the database or a place for metrics cannot be had; or settings leave nothing to train.
     """
     if bench.config.feedback.source == "model":
-        from d3po.run.judging import check_judge  # needs packages of an extra
+        from d3po.run.feedback.vision_model import check_judge  # needs packages of an extra
 
         check_judge(bench)
     for part in ("store", "criteria", "held_out_judge", "trainer", "wandb"):
@@ -138,7 +138,7 @@ def collect_feedback(bench: Workbench, round: int) -> None:
     if source == "human":
         ask_people(bench, round)
     elif source == "model":
-        from d3po.run.judging import judge_by_model  # needs packages of an extra
+        from d3po.run.feedback.vision_model import judge_by_model  # needs packages of an extra
 
         judge_by_model(bench, round)
     else:

@@ -21,7 +21,6 @@ from d3po.run.folder import RunFolder
 from d3po.run.journal import RunJournal
 from d3po.run.needs import check_model, check_needs
 from d3po.run.progress import Narrator
-from d3po.run.tracking import start_wandb
 from d3po.storage.checkpoints import CheckpointFile, list_checkpoints
 from d3po.storage.embeddings import EmbeddingCache
 from d3po.text import fold
@@ -30,6 +29,7 @@ from d3po.training.fitting import Fitting
 from d3po.training.guards import Alarm
 from d3po.training.replay import Replay
 from d3po.training.team import Team
+from d3po.training.tracking import start_wandb
 from d3po.training.trainer import AUTOCAST, Trainer
 
 BASE = "base"

@@ -1,6 +1,6 @@
 """A made-up comparison: what is drawn and tabulated can be worked out by hand."""
 
-from d3po.evaluation.comparison import Row
+from d3po.experiments.findings import Row
 
 
 def row(label: str, seed: int, rounds: int, **changes: object) -> Row:

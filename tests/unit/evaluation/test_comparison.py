@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from d3po.evaluation.comparison import summaries, to_csv
-from d3po.evaluation.comparison_figures import curve, learning_figure, picture_figure, trade_figure
-from d3po.evaluation.comparison_page import Chapter, Drawn, Page, render
-from d3po.evaluation.comparison_tables import cost_table, difference_table, result_table
 from d3po.evaluation.drawing import png, svg
+from d3po.experiments.figures import curve, learning_figure, picture_figure, trade_figure
+from d3po.experiments.findings import summaries, to_csv
+from d3po.experiments.page import Chapter, Drawn, Page, render
+from d3po.experiments.tables import cost_table, difference_table, result_table
 from tests.unit.evaluation.comparisons import cell, row
 
 ROWS = [

@@ -7,7 +7,7 @@ import yaml
 
 from d3po.config import RunConfig, dump_config
 from d3po.preferences.records import Answer
-from d3po.run.card import front_matter, in_words
+from d3po.run.export.card import front_matter, in_words
 from d3po.run.folder import RunFolder, without_parents
 from tests.unit.preferences.votes import best_worst, tied, vote, won
 

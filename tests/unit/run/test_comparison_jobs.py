@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from d3po.run.comparison import jobs
-from d3po.run.comparison.jobs import Job, run_jobs
+from d3po.experiments import jobs
+from d3po.experiments.jobs import Job, run_jobs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from d3po.run.comparison.results import gain
+from d3po.experiments.results import gain
 
 
 def test_gain_by_hand() -> None:

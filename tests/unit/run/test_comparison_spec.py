@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from d3po.errors import ConfigError
+from d3po.experiments.budget import rounds_that_fit, work_of
+from d3po.experiments.cells import cells_of, make_folder
+from d3po.experiments.spec import Budget, Spec, load_spec, slug
 from d3po.recipes import load_recipe
-from d3po.run.comparison.budget import rounds_that_fit, work_of
-from d3po.run.comparison.cells import cells_of, make_folder
-from d3po.run.comparison.spec import Budget, Spec, load_spec, slug
-from d3po.run.counting import Shape, work_of_round
+from d3po.run.cost.counting import Shape, work_of_round
 
 HEAD = 'objectives = ["d3po", "kto"]\nrewards = ["warmth", "closeness:#ff0000"]\nseeds = [0, 7]\nbaseline = "d3po"\n'
 BUDGET = "[budget]\nlabels = 500\n"

@@ -3,7 +3,7 @@
 import pytest
 
 from d3po.config import RunConfig, override
-from d3po.run.counting import Rows, Shape, evaluated_images, sampled_rows, work_of_round
+from d3po.run.cost.counting import Rows, Shape, evaluated_images, sampled_rows, work_of_round
 from d3po.run.starting import own_settings
 
 SHAPE = Shape(steps=10, stochastic=9, trained=5, guided_rows=2)

@@ -11,8 +11,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from d3po.errors import StorageError
-from d3po.run.events import EventFile
 from d3po.storage.files import GrowingFile
+from d3po.training.events import EventFile
 
 
 def read(folder: Path) -> dict[str, list[tuple[int, float]]]:

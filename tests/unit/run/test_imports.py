@@ -16,9 +16,9 @@ from d3po.config import RunConfig
 from d3po.errors import FormatError
 from d3po.preferences.importing import Imported
 from d3po.preferences.store import Store
+from d3po.run.feedback.exchange import Source, export_votes, import_votes, merge_votes
 from d3po.run.folder import RunFolder, create_run
 from d3po.run.progress import Narrator
-from d3po.run.votes import Source, export_votes, import_votes, merge_votes
 from tests.unit.preferences.formats.items import png
 from tests.unit.preferences.runs import ask_and_vote, ids, pair, sampled_store, wins
 

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from d3po.errors import ConfigError
-from d3po.run.publishing import check_repository, plan_upload, push
+from d3po.run.export.hub import check_repository, plan_upload, push
 
 
 class Listener(HfApi):

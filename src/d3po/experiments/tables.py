@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from d3po.evaluation.comparison import COSTS, FIGURES, Summary
 from d3po.evaluation.paired import Paired
 from d3po.evaluation.win_rate import Interval
+from d3po.experiments.findings import COSTS, FIGURES, Summary
 
 NOTHING, LINE = "-", "\n"
 

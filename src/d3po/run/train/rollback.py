@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from d3po.run.folder import RESTORE
-from d3po.run.states import moving_average_in, save_state
+from d3po.run.train.states import moving_average_in, save_state
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
 from d3po.storage.files import read_bytes

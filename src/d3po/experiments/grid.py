@@ -5,14 +5,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from d3po.run.comparison.budget import rounds_that_fit, work_of
-from d3po.run.comparison.cells import Cell, by_label, cells_of, make_folder
-from d3po.run.comparison.jobs import Job, run_jobs
-from d3po.run.comparison.results import HeldOutReward, last_round, opened, rows_of
-from d3po.run.comparison.scales import scales_of
-from d3po.run.comparison.spec import Spec, load_spec
-from d3po.run.comparison.writing import KEPT_SPEC, Done, write_page, write_tables
-from d3po.run.evaluating import label_of, read_evaluation
+from d3po.experiments.budget import rounds_that_fit, work_of
+from d3po.experiments.cells import Cell, by_label, cells_of, make_folder
+from d3po.experiments.jobs import Job, run_jobs
+from d3po.experiments.results import HeldOutReward, last_round, opened, rows_of
+from d3po.experiments.scales import scales_of
+from d3po.experiments.spec import Spec, load_spec
+from d3po.experiments.writing import KEPT_SPEC, Done, write_page, write_tables
+from d3po.run.evaluate.phase import label_of, read_evaluation
 from d3po.run.folder import RunFolder, locked
 from d3po.run.loop import is_time_up, read_stop, summary
 from d3po.run.progress import Bar, Narrator

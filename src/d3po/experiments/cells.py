@@ -9,8 +9,8 @@ import tomlkit
 
 from d3po.config import RunConfig
 from d3po.errors import ConfigError
+from d3po.experiments.spec import Entry, Spec, slug
 from d3po.recipes import load_recipe
-from d3po.run.comparison.spec import Entry, Spec, slug
 from d3po.run.folder import RunFolder, create_run, require_same
 from d3po.run.needs import check_needs
 from d3po.run.prompts import Say

@@ -7,8 +7,8 @@ import torch
 
 from d3po.config import RunConfig
 from d3po.diffusion.divergence import sketch_width
-from d3po.run.counting import Shape, evaluated_images, sampled_rows, shape_of, work_of_round
-from d3po.run.probe import Probe, largest_shape, probe
+from d3po.run.cost.counting import Shape, evaluated_images, sampled_rows, shape_of, work_of_round
+from d3po.run.cost.probe import Probe, largest_shape, probe
 from d3po.run.prompts import prompts_of_round
 from d3po.run.workbench import Workbench
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from d3po.errors import RunFolderError, told
-from d3po.run.card import write_card
+from d3po.run.export.card import write_card
 from d3po.run.loop import result_rounds
 from d3po.run.workbench import Workbench
 

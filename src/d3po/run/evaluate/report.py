@@ -9,8 +9,8 @@ from d3po.evaluation.report import PictureRow, Point, Report, render
 from d3po.evaluation.win_rate import Interval
 from d3po.preferences.agreement import agreement
 from d3po.preferences.records import Vote
-from d3po.run.blind import blind_result
-from d3po.run.evaluating import Evaluation, held_out_pictures, label_of, read_evaluation
+from d3po.run.evaluate.blind import blind_result
+from d3po.run.evaluate.phase import Evaluation, held_out_pictures, label_of, read_evaluation
 from d3po.run.workbench import BASE, Workbench
 from d3po.storage.files import write_atomically
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from d3po.config import Size
 from d3po.errors import CorruptFileError
 from d3po.preferences.store import PictureRecord
-from d3po.run.buckets import nearest_bucket
+from d3po.run.sample.buckets import nearest_bucket
 from d3po.run.workbench import Workbench
 from d3po.storage.embeddings import SHOWN
 from d3po.storage.files import find_whole

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from d3po.config import RunConfig
 from d3po.errors import ConfigError
-from d3po.run.comparison.spec import Budget
-from d3po.run.counting import RoundWork, Shape, evaluated_images, sampled_rows, work_of_round
+from d3po.experiments.spec import Budget
+from d3po.run.cost.counting import RoundWork, Shape, evaluated_images, sampled_rows, work_of_round
 
 
 @dataclass(frozen=True, kw_only=True)

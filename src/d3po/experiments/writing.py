@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from d3po.errors import ConfigError
-from d3po.evaluation.comparison import Row, summaries, to_csv
-from d3po.evaluation.comparison_figures import learning_figure, picture_figure, trade_figure
-from d3po.evaluation.comparison_page import LEARNING, PICTURES, TRADE, Chapter, Drawn, Page, render
-from d3po.evaluation.comparison_tables import Table, cost_table, difference_table, result_table
 from d3po.evaluation.drawing import png, svg
-from d3po.run.comparison.cells import Cell
-from d3po.run.comparison.results import first_pictures, opened
-from d3po.run.comparison.spec import Spec, slug
+from d3po.experiments.cells import Cell
+from d3po.experiments.figures import learning_figure, picture_figure, trade_figure
+from d3po.experiments.findings import Row, summaries, to_csv
+from d3po.experiments.page import LEARNING, PICTURES, TRADE, Chapter, Drawn, Page, render
+from d3po.experiments.results import first_pictures, opened
+from d3po.experiments.spec import Spec, slug
+from d3po.experiments.tables import Table, cost_table, difference_table, result_table
+from d3po.run.evaluate.report import versions
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
-from d3po.run.reporting import versions
 from d3po.storage.files import write_atomically
 from d3po.text import read_text
 

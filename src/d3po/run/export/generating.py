@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from d3po.errors import PromptError, RunFolderError
-from d3po.run.evaluating import averaged
+from d3po.run.evaluate.phase import averaged
 from d3po.run.loop import result_rounds
-from d3po.run.sampling import png_bytes, sample_pictures
+from d3po.run.sample.phase import png_bytes, sample_pictures
 from d3po.run.workbench import Workbench
 from d3po.storage.files import write_atomically
 

@@ -11,8 +11,8 @@ from d3po.feedback.vision.client import ChatClient, Patience
 from d3po.feedback.vision.judge import BothOrders, Conduct, PicturePair, VisionJudge, conduct
 from d3po.feedback.vision.spending import Estimate, Price, Purse, estimate
 from d3po.preferences.records import ImageRecord, NewQuestion
-from d3po.run.counting import pairs_of_a_prompt
-from d3po.run.feedback import pairs_of_round
+from d3po.run.cost.counting import pairs_of_a_prompt
+from d3po.run.feedback.measured import pairs_of_round
 from d3po.run.workbench import Workbench
 from d3po.storage.files import write_atomically
 

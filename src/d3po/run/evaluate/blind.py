@@ -7,7 +7,7 @@ import numpy as np
 from d3po.errors import RunFolderError
 from d3po.evaluation.win_rate import Interval, mean_interval
 from d3po.preferences.records import Answer, NewQuestion
-from d3po.run.evaluating import label_of, series_of
+from d3po.run.evaluate.phase import label_of, series_of
 from d3po.run.workbench import BASE, Workbench
 
 CREDIT = {"tie": 0.5, "both_bad": 0.5}

@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from d3po.run.control import heed
-from d3po.run.events import EventFile
-from d3po.run.judged import References, load_round, reference_context, share_references
-from d3po.run.rollback import caution, stand_undone
-from d3po.run.states import moving_average_in, save_state
+from d3po.run.train.dataset import References, load_round, reference_context, share_references
+from d3po.run.train.rollback import caution, stand_undone
+from d3po.run.train.states import moving_average_in, save_state
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
 from d3po.storage.files import GrowingFile, write_atomically
 from d3po.storage.records import seal
+from d3po.training.events import EventFile
 from d3po.training.guards import check_round, check_update
 from d3po.training.reference import moving_average
 from d3po.training.trainer import Metrics, Update, under

@@ -11,7 +11,7 @@ WORK = frozenset({"sampling", "rating", "judging", "training"})
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """Seconds, and rows of the network; see `d3po.run.counting`."""
+    """Seconds, and rows of the network; see `d3po.run.cost.counting`."""
 
     seconds: float = 0.0
     network_rows: int = 0

@@ -18,9 +18,9 @@ from d3po.objectives.registry import OBJECTIVES, build
 from d3po.options import ObjectiveName, ReferenceRefresh
 from d3po.preferences.labels import ImageLabel
 from d3po.preferences.records import Comparison
-from d3po.run.branching import branch_of
-from d3po.run.encoding import encoded
-from d3po.run.learnt import comparisons_learnt_from, held_out_votes, labels_learnt_from
+from d3po.run.feedback.labels import comparisons_learnt_from, held_out_votes, labels_learnt_from
+from d3po.run.sample.branching import branch_of
+from d3po.run.sample.encoding import encoded
 from d3po.run.workbench import Workbench
 from d3po.storage.files import find_whole, write_atomically
 from d3po.storage.shards import Shard, open_shard

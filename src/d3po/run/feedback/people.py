@@ -8,8 +8,8 @@ from d3po.preferences.choosing import ChosenPairs
 from d3po.preferences.records import NewQuestion
 from d3po.preferences.selection import all_pairs, random_pairs
 from d3po.run.control import heed
-from d3po.run.feedback import ids_by_prompt
-from d3po.run.learnt import is_instructive
+from d3po.run.feedback.labels import is_instructive
+from d3po.run.feedback.measured import ids_by_prompt
 from d3po.run.progress import Bar
 from d3po.run.workbench import Workbench
 

@@ -9,7 +9,7 @@ from d3po.preferences.conversion import comparisons_of, pair_judgements
 from d3po.preferences.labels import ImageLabel, labels_of
 from d3po.preferences.ranking import reliabilities
 from d3po.preferences.records import Comparison, Vote
-from d3po.run.feedback import measured
+from d3po.run.feedback.measured import measured
 from d3po.run.workbench import Workbench
 
 

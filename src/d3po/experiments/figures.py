@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from d3po.evaluation.comparison import Row
 from d3po.evaluation.drawing import INK, titled
 from d3po.evaluation.paired import ANYWHERE, SHARE, Bounds, t_interval
 from d3po.evaluation.win_rate import NO_CHANGE
+from d3po.experiments.findings import Row
 
 Value = Callable[[Row], float]
 SHADES = [matplotlib.colormaps["tab20"](place) for place in (*range(2, 20, 2), *range(3, 20, 2))]

@@ -13,9 +13,9 @@ from d3po.escaping import markdown_block, markdown_code, markdown_text
 from d3po.models.families import CUSTOM, EMBEDDED
 from d3po.preferences.conversion import comparisons_of
 from d3po.preferences.records import AnnotatorKind, Vote
-from d3po.run.evaluating import label_of, read_evaluation
+from d3po.run.evaluate.phase import label_of, read_evaluation
+from d3po.run.feedback.labels import judgements_learnt_from, votes_learnt_from
 from d3po.run.folder import without_parents
-from d3po.run.learnt import judgements_learnt_from, votes_learnt_from
 from d3po.run.loop import summary
 from d3po.run.workbench import Workbench
 from d3po.storage.files import write_atomically

@@ -18,8 +18,8 @@ from d3po.evaluation.win_rate import NO_CHANGE, Interval, win_rate
 from d3po.judges.subjects import load_classifier
 from d3po.models.load import EMBEDDED
 from d3po.preferences.store import NewPicture
-from d3po.run.learnt import judgements_learnt_from
-from d3po.run.sampling import png_bytes, sample_pictures
+from d3po.run.feedback.labels import judgements_learnt_from
+from d3po.run.sample.phase import png_bytes, sample_pictures
 from d3po.run.workbench import BASE, Workbench
 from d3po.storage.files import write_atomically
 from d3po.storage.pictures import read_picture

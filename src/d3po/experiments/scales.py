@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from d3po.run.comparison.budget import Work
-from d3po.run.comparison.cells import Cell, by_label
-from d3po.run.counting import Shape, shape_of
+from d3po.experiments.budget import Work
+from d3po.experiments.cells import Cell, by_label
+from d3po.run.cost.counting import Shape, shape_of
+from d3po.run.cost.plan import probe_run
+from d3po.run.cost.probe import Probe
 from d3po.run.folder import create_run
 from d3po.run.needs import check_model
-from d3po.run.plan import probe_run
-from d3po.run.probe import Probe
 from d3po.run.progress import Narrator
 from d3po.run.workbench import Workbench, make_replay, policy_settings
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from d3po.evaluation.comparison_tables import Table
 from d3po.evaluation.drawing import data_uri, template
+from d3po.experiments.tables import Table
 
 LEARNING = (
     "How far each objective has come after so many labels (left) and for so much computing (right). Points are rounds, lines means over seeds; the band, "

@@ -1,0 +1,1 @@
+"""The training phase: votes become labelled rows, rows become updates."""
