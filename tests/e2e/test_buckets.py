@@ -17,8 +17,9 @@ from d3po.run.folder import RunFolder, create_run
 from d3po.run.progress import Narrator
 from d3po.run.sample.buckets import bucket_of, cut_into_shards, nearest_bucket
 from d3po.run.sample.phase import is_sampled, sample_round
-from d3po.run.train.dataset import References, load_round
+from d3po.run.train.dataset import load_round
 from d3po.run.train.phase import train_round
+from d3po.run.train.reference import References
 from d3po.run.workbench import Workbench
 from d3po.training.data import chunk_groups
 from tests.e2e.conftest import HELD_OUT, PROMPTS, SETTINGS, d3po

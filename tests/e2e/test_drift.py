@@ -13,8 +13,8 @@ from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
 from d3po.run.sample.phase import sample_round
 from d3po.run.starting import own_settings
-from d3po.run.train.dataset import reference_kind
 from d3po.run.train.phase import train_round
+from d3po.run.train.reference import reference_kind
 from d3po.run.train.states import moving_average_in
 from d3po.run.workbench import Workbench
 from d3po.training.data import step_batch

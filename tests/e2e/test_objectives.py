@@ -25,7 +25,8 @@ from d3po.run.progress import Narrator
 from d3po.run.sample.branching import branch_of
 from d3po.run.sample.phase import sample_round, to_uint8
 from d3po.run.starting import own_settings
-from d3po.run.train.dataset import References, load_round
+from d3po.run.train.dataset import load_round
+from d3po.run.train.reference import References
 from d3po.run.workbench import Workbench
 from d3po.storage.checkpoints import list_checkpoints
 from d3po.storage.shards import Shard

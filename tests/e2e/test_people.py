@@ -10,11 +10,12 @@ import pytest
 from d3po.errors import RunEndedError, RunFolderError
 from d3po.preferences.records import Answer, Assigned, Cast
 from d3po.preferences.store import Store
-from d3po.run import asking, control
+from d3po.run import control
 from d3po.run.evaluate.blind import ask_blind, blind_result
 from d3po.run.evaluate.report import write_report
+from d3po.run.feedback import people
 from d3po.run.feedback.exchange import make_gold
-from d3po.run.feedback.labels import comparisons_learnt_from
+from d3po.run.feedback.labels import labels_of_round
 from d3po.run.feedback.people import ask_people, questions_of
 from d3po.run.folder import RunFolder
 from d3po.run.loop import run_rounds
@@ -28,7 +29,7 @@ HUMAN = {"feedback.source": '"human"', "rounds": "1", "training.epochs": "1"}
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (asking, control):
+    for module in (people, control):
         monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
 
 
@@ -229,7 +230,7 @@ def test_annotators_who_contradict_everybody_count_less(make_run: MakeRun) -> No
     for name in ("ada", "bo", "cleo"):
         vote(bench.store, 100, name=name)
     vote(bench.store, 100, lambda item: Answer(outcome="win", winner=min(item.shown)), name="contrary")
-    targets = {c.target for c in comparisons_learnt_from(bench, 0)}
+    targets = {c.target for c in labels_of_round(bench, 0).comparisons}
     assert targets == {0.0}, "image_a is the smaller id, and the one who always prefers it is not believed"
 
 

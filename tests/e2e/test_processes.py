@@ -16,8 +16,9 @@ from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
 from d3po.run.sample.phase import sample_round
-from d3po.run.train.dataset import References, load_round, share_references
+from d3po.run.train.dataset import load_round, share_references
 from d3po.run.train.phase import train_round
+from d3po.run.train.reference import References
 from d3po.run.workbench import Workbench, final_checkpoints
 from d3po.storage.checkpoints import list_checkpoints
 from d3po.storage.shards import Shard

@@ -23,8 +23,9 @@ from d3po.run.folder import RunFolder
 from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator
 from d3po.run.sample.phase import sample_round
-from d3po.run.train.dataset import References, load_round
+from d3po.run.train.dataset import load_round
 from d3po.run.train.phase import train_round
+from d3po.run.train.reference import References
 from d3po.run.workbench import Workbench, final_checkpoints
 from tests.e2e.conftest import d3po
 from tests.precision import BOUND, IN_FLOAT64, assert_all_same, assert_same

@@ -1,6 +1,7 @@
 """What a round's training learns from: its votes, fixed once, as comparisons or as labels of single images."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -13,42 +14,56 @@ from d3po.run.feedback.measured import measured
 from d3po.run.workbench import Workbench
 
 
+@dataclass(frozen=True, kw_only=True)
+class RoundLabels:
+    """What a round's training learns from: comparisons of objectives that read pairs, else labels of single images."""
+
+    comparisons: list[Comparison]
+    images: list[ImageLabel]
+    held_out: int
+    """How many imported votes were left out because they are of held-out prompts."""
+
+    def __len__(self) -> int:
+        return len(self.comparisons) + len(self.images)
+
+
+def labels_of_round(bench: Workbench, round: int) -> RoundLabels:
+    """The round's labels: fixed when training first asks, the same whenever it asks again.
+
+    Where several annotators judged, each counts by how reliable these votes show them to be (Crowd-BT, `preferences.ranking`). Where a measured
+    reward judges and the objective reads scores, the labels are the reward itself.
+    """
+    if _reads_measured_scores(bench):
+        measured_images = sorted(bench.store.pictures.images(round), key=lambda image: image.id)
+        return RoundLabels(
+            comparisons=[],
+            images=[ImageLabel(image=image.id, value=sum(measured(bench, image))) for image in measured_images],
+            held_out=0,
+        )
+    votes, held_out = _claimed(bench, round)
+    reliability = _reliability(votes)
+    if bench.trainer.needs.labels == "pairs":
+        return RoundLabels(comparisons=comparisons_of(votes, reliability=reliability), images=[], held_out=held_out)
+    return RoundLabels(comparisons=[], images=labels_of(votes, reliability=reliability), held_out=held_out)
+
+
+def labels_one_by_one(bench: Workbench, round: int) -> list[ImageLabel]:
+    """The round's votes as labels of single images, whatever the objective reads: to say which other objective could learn from them."""
+    votes, _ = _claimed(bench, round)
+    return labels_of(votes, reliability=_reliability(votes))
+
+
 def judgements_learnt_from(bench: Workbench, round: int) -> int:
     """How many comparisons, or labels, the round's training used or will use."""
     if _reads_measured_scores(bench):
         return len(bench.store.pictures.images(round))
-    pairs = bench.trainer.needs.labels == "pairs"
-    return len(comparisons_learnt_from(bench, round) if pairs else labels_learnt_from(bench, round))
-
-
-def comparisons_learnt_from(bench: Workbench, round: int) -> list[Comparison]:
-    """The round's comparisons: fixed when training first asks, the same whenever it asks again.
-
-    Where several annotators judged, each counts by how reliable these votes show them to be (Crowd-BT, `preferences.ranking`).
-    """
-    votes = _votes(bench, round)
-    return comparisons_of(votes, reliability=_reliability(votes))
-
-
-def labels_learnt_from(bench: Workbench, round: int) -> list[ImageLabel]:
-    """The round's labels of single images: the measured reward itself where it judges and the objective reads scores, else what the votes say."""
-    if _reads_measured_scores(bench):
-        images = bench.store.pictures.images(round)
-        return [ImageLabel(image=image.id, value=sum(measured(bench, image))) for image in sorted(images, key=lambda image: image.id)]
-    votes = _votes(bench, round)
-    return labels_of(votes, reliability=_reliability(votes))
+    return len(labels_of_round(bench, round))
 
 
 def votes_learnt_from(bench: Workbench, rounds: int) -> list[Vote]:
     """The votes that training has used in so many rounds, each once; none where it read measured rewards."""
     batches = range(1) if bench.config.feedback.source == "imported" else range(rounds)
     return [vote for round in batches for vote in _without_held_out(bench, bench.store.batches.votes(round) or ())]
-
-
-def held_out_votes(bench: Workbench) -> int:
-    """How many of the imported votes are of held-out prompts, and so left out of training."""
-    votes = bench.store.batches.claim(0, imported=True)
-    return len(votes) - len(_without_held_out(bench, votes))
 
 
 def is_instructive(bench: Workbench, votes: Iterable[Vote]) -> bool:
@@ -63,10 +78,12 @@ def _reads_measured_scores(bench: Workbench) -> bool:
     return bench.config.feedback.source == "reward" and bench.trainer.needs.labels == "scores"
 
 
-def _votes(bench: Workbench, round: int) -> list[Vote]:
-    """Imported votes are of no round, and every round of a run on them learns from the same."""
+def _claimed(bench: Workbench, round: int) -> tuple[list[Vote], int]:
+    """The round's votes, and how many were left out. Imported votes are of no round, and every round of a run on them learns from the same."""
     imported = bench.config.feedback.source == "imported"
-    return _without_held_out(bench, bench.store.batches.claim(0 if imported else round, imported=imported))
+    votes = bench.store.batches.claim(0 if imported else round, imported=imported)
+    kept = _without_held_out(bench, votes)
+    return kept, len(votes) - len(kept)
 
 
 def _without_held_out(bench: Workbench, votes: Sequence[Vote]) -> list[Vote]:

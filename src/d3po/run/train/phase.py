@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from d3po.run.control import heed
-from d3po.run.train.dataset import References, load_round, reference_context, share_references
+from d3po.run.train.dataset import load_round, share_references
+from d3po.run.train.reference import References, reference_context
 from d3po.run.train.rollback import caution, stand_undone
 from d3po.run.train.states import moving_average_in, save_state
 from d3po.run.workbench import Workbench
