@@ -27,7 +27,7 @@ import psutil
 from PIL import Image
 
 from d3po.preferences.records import NewQuestion
-from d3po.preferences.store import NewPicture, Store
+from d3po.store import NewPicture, Store
 from d3po.web.security import cookie_name
 from d3po.web.settings import WebSettings
 

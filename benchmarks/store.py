@@ -19,7 +19,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from d3po.preferences.records import Answer, Assigned, Cast, NewQuestion
-from d3po.preferences.store import NewPicture, Store
+from d3po.store import NewPicture, Store
 
 ROUND = 5000
 """Questions a round."""

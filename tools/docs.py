@@ -1,6 +1,6 @@
 """`python -m tools.docs` writes docs/configuration.md from the settings in `d3po.config`, docs/store.md from the tables in
-`d3po.preferences.tables`, and the tables in docs/families.md, docs/judges.md and docs/recipes.md from `d3po.models.families`,
-`d3po.feedback.rewards.catalogue` and `d3po.recipes`; `--check` only says whether they are current."""
+`d3po.store.tables`, and the tables in docs/families.md, docs/judges.md and docs/recipes.md from `d3po.models.families`,
+`d3po.scorers.catalogue` and `d3po.recipes`; `--check` only says whether they are current."""
 
 import argparse
 import re
@@ -15,10 +15,10 @@ from pydantic.fields import FieldInfo
 from sqlalchemy import CheckConstraint, Column, Constraint, ForeignKeyConstraint, Index, Table, UniqueConstraint
 
 from d3po.config import RunConfig, Section
-from d3po.feedback.rewards.catalogue import table as judges_table
 from d3po.models.families import table as families_table
-from d3po.preferences.tables import Base
 from d3po.recipes import table as recipes_table
+from d3po.scorers.catalogue import table as judges_table
+from d3po.store.tables import Base
 
 CONFIGURATION = Path(__file__).parents[1] / "docs" / "configuration.md"
 STORE = Path(__file__).parents[1] / "docs" / "store.md"
@@ -41,7 +41,7 @@ made and needs a new folder.
 STORE_HEADING = """\
 # The store
 
-<!-- Written by `python -m tools.docs` from src/d3po/preferences/tables.py; edit the descriptions there. -->
+<!-- Written by `python -m tools.docs` from src/d3po/store/tables.py; edit the descriptions there. -->
 
 A run's database, `d3po.db` in its folder or a `postgresql://` URL, holds everything known about its pictures, the questions asked about them and the
 answers. The trainer and the rating server share it and nothing else. What must not happen is made impossible by the constraints below, so that it

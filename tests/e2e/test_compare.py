@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from d3po.artifacts.shards import Shard
 from d3po.experiments import jobs
 from d3po.experiments.jobs import Job
 from d3po.run.folder import RunFolder
-from d3po.storage.shards import Shard
 from tests.e2e.conftest import HELD_OUT, PROMPTS, d3po
 
 SPEC = """

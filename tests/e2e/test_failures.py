@@ -16,12 +16,12 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
+from d3po.artifacts.checkpoints import list_checkpoints
+from d3po.artifacts.files import sha256
 from d3po.errors import ConfigError, CorruptFileError, ModelError, NonFiniteError
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
 from d3po.run.workbench import Workbench
-from d3po.storage.checkpoints import list_checkpoints
-from d3po.storage.files import sha256
 from tests.e2e.conftest import command, d3po, d3po_process, environment
 
 MakeRun = Callable[..., RunFolder]

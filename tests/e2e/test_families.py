@@ -10,6 +10,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import Tensor
 
+from d3po.artifacts.shards import Shard, writing_shard
 from d3po.diffusion.rollout import rollout
 from d3po.models.base import AbstractPolicy, SamplerSettings
 from d3po.models.families import FAMILIES, family_of
@@ -21,7 +22,6 @@ from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator
 from d3po.run.starting import numbered_starts, start
 from d3po.run.workbench import Workbench
-from d3po.storage.shards import Shard, writing_shard
 from d3po.training.data import PromptGroup
 from d3po.training.evidence import Pictures
 from tests.e2e import plain

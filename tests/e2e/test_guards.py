@@ -5,12 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from d3po.artifacts.checkpoints import list_checkpoints
 from d3po.cli import INTERRUPTED
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
 from d3po.run.train.rollback import roll_back
 from d3po.run.workbench import Workbench, final_checkpoints
-from d3po.storage.checkpoints import list_checkpoints
 from tests.e2e.conftest import d3po
 
 MakeRun = Callable[..., RunFolder]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from d3po.errors import ConfigError, RewardError
-from d3po.feedback.rewards.registry import load_reward, score_file
 from d3po.run.evaluate.phase import evaluate
 from d3po.run.feedback.measured import compare_round
 from d3po.run.feedback.vision_model import judge_by_model
@@ -16,8 +15,9 @@ from d3po.run.loop import collect_feedback
 from d3po.run.progress import Narrator
 from d3po.run.sample.phase import sample_round
 from d3po.run.workbench import Workbench
+from d3po.scorers.registry import load_reward, score_file
 from tests.e2e.conftest import d3po
-from tests.unit.feedback.stub_model import always_first, brighter, serving
+from tests.unit.vlm.stub_model import always_first, brighter, serving
 
 MakeRun = Callable[..., RunFolder]
 MODEL = {"feedback.source": '"model"', "judge.model": '"a model"', "judge.input_price": "10.0"}

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from d3po.preferences.store import PictureRecord
+from d3po.artifacts.files import sha256
+from d3po.artifacts.shards import Shard
 from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
@@ -15,8 +16,7 @@ from d3po.run.sample.encoding import encoded
 from d3po.run.sample.phase import sample_round
 from d3po.run.train.phase import train_round
 from d3po.run.workbench import Workbench
-from d3po.storage.files import sha256
-from d3po.storage.shards import Shard
+from d3po.store import PictureRecord
 from d3po.training.reference import reference_steps
 from tests.precision import IN_FLOAT64, assert_all_same, assert_same
 

@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from d3po.artifacts.checkpoints import list_checkpoints
+from d3po.artifacts.shards import Shard
 from d3po.errors import CorruptFileError, RunFolderError
 from d3po.objectives.registry import OBJECTIVES
 from d3po.options import ObjectiveName
@@ -28,8 +30,6 @@ from d3po.run.starting import own_settings
 from d3po.run.train.dataset import load_round
 from d3po.run.train.reference import References
 from d3po.run.workbench import Workbench
-from d3po.storage.checkpoints import list_checkpoints
-from d3po.storage.shards import Shard
 from tests.e2e.conftest import PROMPTS, d3po
 from tests.precision import BOUND, IN_FLOAT64, assert_all_same
 from tests.tiny import save_tiny

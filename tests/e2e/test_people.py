@@ -9,7 +9,6 @@ import pytest
 
 from d3po.errors import RunEndedError, RunFolderError
 from d3po.preferences.records import Answer, Assigned, Cast
-from d3po.preferences.store import Store
 from d3po.run import control
 from d3po.run.evaluate.blind import ask_blind, blind_result
 from d3po.run.evaluate.report import write_report
@@ -22,6 +21,7 @@ from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator
 from d3po.run.sample.phase import sample_round
 from d3po.run.workbench import Workbench
+from d3po.store import Store
 
 MakeRun = Callable[..., RunFolder]
 HUMAN = {"feedback.source": '"human"', "rounds": "1", "training.epochs": "1"}

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from d3po.artifacts.checkpoints import list_checkpoints
+from d3po.artifacts.shards import Shard
 from d3po.errors import RunEndedError
 from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder
@@ -20,8 +22,6 @@ from d3po.run.train.dataset import load_round, share_references
 from d3po.run.train.phase import train_round
 from d3po.run.train.reference import References
 from d3po.run.workbench import Workbench, final_checkpoints
-from d3po.storage.checkpoints import list_checkpoints
-from d3po.storage.shards import Shard
 from tests.e2e.conftest import command, d3po, environment
 from tests.precision import IN_FLOAT64, assert_all_same, assert_same
 

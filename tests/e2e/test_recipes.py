@@ -7,7 +7,6 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from d3po.preferences.records import Answer, Assigned, Cast
-from d3po.preferences.store import Store
 from d3po.recipes import about_recipe, recipe_names
 from d3po.run.feedback.people import questions_of
 from d3po.run.folder import RunFolder
@@ -15,6 +14,7 @@ from d3po.run.loop import run_rounds
 from d3po.run.progress import Narrator
 from d3po.run.sample.phase import sample_round
 from d3po.run.workbench import Workbench
+from d3po.store import Store
 from tests.e2e.conftest import d3po
 from tests.tiny.judges import save_aesthetic
 

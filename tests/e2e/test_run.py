@@ -16,7 +16,6 @@ from sqlalchemy import select
 from torch import Tensor
 
 from d3po.errors import ConfigError, RunFolderError, UserError
-from d3po.preferences.tables import ImageRow
 from d3po.run.cost.plan import plan_run
 from d3po.run.export.phase import export_result
 from d3po.run.folder import RunFolder
@@ -27,6 +26,7 @@ from d3po.run.train.dataset import load_round
 from d3po.run.train.phase import train_round
 from d3po.run.train.reference import References
 from d3po.run.workbench import Workbench, final_checkpoints
+from d3po.store.tables import ImageRow
 from tests.e2e.conftest import d3po
 from tests.precision import BOUND, IN_FLOAT64, assert_all_same, assert_same
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from d3po.config import RunConfig
-from d3po.preferences.formats import FORMATS
+from d3po.exchange.formats import FORMATS
 from d3po.run.folder import create_run
 from tests.e2e.conftest import d3po
-from tests.unit.preferences.formats.items import png
-from tests.unit.preferences.runs import ask_and_vote, ids, pair, sampled_store, wins
+from tests.unit.exchange.formats.items import png
+from tests.unit.exchange.runs import ask_and_vote, ids, pair, sampled_store, wins
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from d3po.feedback.annotator import SimulatedAnnotator
+from d3po.annotation.simulated import SimulatedAnnotator
 from d3po.objectives.d3po import D3PO
 
 HERE = Path(__file__).parent

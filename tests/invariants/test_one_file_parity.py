@@ -16,14 +16,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from d3po.annotation.selection import all_pairs
+from d3po.artifacts.shards import Shard, open_shard, writing_shard
 from d3po.config import Objective, RunConfig, Training
 from d3po.diffusion.rollout import rollout
 from d3po.diffusion.schedule import NoiseSchedule, step_grid
 from d3po.diffusion.transition import DDIM
 from d3po.models.base import AbstractPolicy, Condition, Sampler, SamplerSettings
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler
-from d3po.preferences.selection import all_pairs
-from d3po.storage.shards import Shard, open_shard, writing_shard
 from d3po.training.data import PromptGroup, ReferenceSteps
 from d3po.training.replay import Replay
 from d3po.training.trainer import Trainer

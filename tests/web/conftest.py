@@ -11,8 +11,8 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from d3po.preferences.records import Role
-from d3po.preferences.store import Store
-from d3po.preferences.tables import AssignmentRow
+from d3po.store import Store
+from d3po.store.tables import AssignmentRow
 from d3po.web.app import create_app
 from d3po.web.desk import Desk
 from d3po.web.settings import WebSettings

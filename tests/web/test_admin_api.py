@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from d3po.preferences.records import Answer, NewQuestion
-from d3po.preferences.store import NewPicture
+from d3po.store import NewPicture
 from d3po.web.journal import JournalView
 from tests.web.conftest import ELSEWHERE, House, Serve, join
 from tests.web.world import PROMPTS, ask

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from d3po.preferences.store import Store
+from d3po.store import Store
 from d3po.web.app import create_app
 from d3po.web.settings import WebSettings
 from tests.postgresql import Server, start

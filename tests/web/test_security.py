@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from d3po.errors import ConfigError
-from d3po.preferences.store import NewPicture
+from d3po.store import NewPicture
 from d3po.web import security
 from d3po.web.security import HEADERS, RateLimit
 from d3po.web.settings import WebSettings

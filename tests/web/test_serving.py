@@ -21,8 +21,8 @@ import pytest
 from d3po.cli import main
 from d3po.cli.serving import rating_page
 from d3po.errors import ConfigError
-from d3po.preferences.store import Store
-from d3po.preferences.store.database import file_address
+from d3po.store import Store
+from d3po.store.database import file_address
 from d3po.web.server import listen
 from tests.web.conftest import House
 from tests.web.serving import serving

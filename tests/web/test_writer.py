@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 
 from d3po.errors import StorageError, VoteConflictError, VoteError
 from d3po.preferences.records import Answer, Cast
-from d3po.preferences.store import Receipt, Retract, Store
-from d3po.preferences.store.database import file_address
+from d3po.store import Receipt, Retract, Store
+from d3po.store.database import file_address
 from d3po.web.app import create_app
 from d3po.web.writer import Writer
 from tests.web.conftest import HERE, House, Serve, sign_in

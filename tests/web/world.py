@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from d3po.preferences.records import Answer, Kind, NewQuestion
-from d3po.preferences.store import NewPicture, Store
+from d3po.store import NewPicture, Store
 
 PROMPTS = ["a cat", "<script>alert('prompt')</script>"]
 IMAGES_PER_PROMPT = 4

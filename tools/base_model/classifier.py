@@ -1,4 +1,4 @@
-"""The classifiers of `d3po.judges.subjects`, of subject and of style, trained on augmented drawings and never on samples.
+"""The classifiers of `d3po.scorers.learned.subjects`, of subject and of style, trained on augmented drawings and never on samples.
 
 The subject's never sees one vendor's drawings, the style's never sees some subjects': on these they are measured.
 """
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from d3po.judges.subjects import SubjectClassifier
+from d3po.scorers.learned.subjects import SubjectClassifier
 from tools.base_model import drawings as data
 from tools.base_model.fitting import averaged, fit
 

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
-from d3po.judges.subjects import SubjectClassifier
+from d3po.scorers.learned.subjects import SubjectClassifier
 from tools.base_model import autoencoder
 from tools.base_model import classifier as subjects
 from tools.base_model import drawings as data

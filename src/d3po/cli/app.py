@@ -257,7 +257,7 @@ def recipes() -> None:
 @app.command(epilog="Example: `d3po judges`")
 def judges() -> None:
     """Print the judges by measurement: what each measures, what it needs and downloads, its licence, and how it was tested."""
-    from d3po.feedback.rewards.catalogue import ENTRIES
+    from d3po.scorers.catalogue import ENTRIES
 
     for entry in ENTRIES:
         for line in entry.lines():

@@ -11,7 +11,7 @@ import typer
 from d3po.cli.arguments import RunArgument
 
 if TYPE_CHECKING:
-    from d3po.preferences.store import Store
+    from d3po.store import Store
     from d3po.web.settings import WebSettings
 
 HostOption = Annotated[
@@ -77,7 +77,7 @@ def invite(
     NAME owner prints one for yourself, good for one browser, with all rights.
     """
     from d3po.errors import ConfigError
-    from d3po.preferences.store.people import OWNER
+    from d3po.store.people import OWNER
     from d3po.web.api_admin import invite_owner, invite_somebody
     from d3po.web.messages import HANDLE
     from d3po.web.settings import WebSettings
@@ -96,8 +96,8 @@ def invite(
 @contextmanager
 def _opened(run: Path, url: str | None) -> "Generator[Store, None, None]":
     """The run's store. With a URL the folder may be another machine's, or new: it then holds only the key of the invitations."""
-    from d3po.preferences.store import Store
     from d3po.run.folder import RunFolder
+    from d3po.store import Store
 
     if url is None:
         folder = RunFolder(path=run)

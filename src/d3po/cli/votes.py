@@ -11,11 +11,11 @@ import typer
 from d3po.cli.arguments import RunArgument
 
 if TYPE_CHECKING:
-    from d3po.preferences.agreement import Proportion
-    from d3po.preferences.importing import Imported
-    from d3po.preferences.store import Store
+    from d3po.annotation.agreement import Proportion
+    from d3po.exchange.importing import Imported
     from d3po.run.feedback.exchange import VoteStatistics
     from d3po.run.folder import RunFolder
+    from d3po.store import Store
 
 votes = typer.Typer(
     no_args_is_help=True,
@@ -85,7 +85,7 @@ def export(
 ) -> None:
     """Write the run's votes to a file. What the format cannot hold is counted and said."""
     from d3po.errors import ConfigError
-    from d3po.preferences.formats.base import say_left_out
+    from d3po.exchange.formats.base import say_left_out
     from d3po.run.feedback.exchange import OWN, export_votes
     from d3po.run.progress import Narrator
 

@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from d3po.artifacts.files import write_atomically
 from d3po.experiments.budget import rounds_that_fit, work_of
 from d3po.experiments.cells import Cell, by_label, cells_of, make_folder
 from d3po.experiments.jobs import Job, run_jobs
@@ -17,7 +18,6 @@ from d3po.run.folder import RunFolder, locked
 from d3po.run.loop import is_time_up, read_stop, summary
 from d3po.run.progress import Bar, Narrator
 from d3po.run.workbench import Workbench
-from d3po.storage.files import write_atomically
 
 
 def plan_lines(file: Path, narrator: Narrator) -> list[str]:

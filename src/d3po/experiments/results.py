@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from d3po.artifacts.records import read_record, write_record
 from d3po.experiments.cells import Cell
 from d3po.experiments.findings import Row
-from d3po.feedback.rewards.registry import load_criteria
 from d3po.run.cost.spent import Spent, spent_by_round
 from d3po.run.evaluate.phase import label_of, read_evaluation, read_held_out, read_scores
 from d3po.run.folder import RunFolder
@@ -16,7 +16,7 @@ from d3po.run.loop import read_stop, result_rounds
 from d3po.run.progress import Narrator
 from d3po.run.train.rollback import is_undone
 from d3po.run.workbench import Workbench
-from d3po.storage.records import read_record, write_record
+from d3po.scorers.registry import load_criteria
 
 Scores = NDArray[np.float64]
 """(P prompts, n images) of one held-out set of pictures."""

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 
+from d3po.artifacts.files import write_atomically
 from d3po.errors import ConfigError
 from d3po.evaluation.drawing import png, svg
 from d3po.experiments.cells import Cell
@@ -23,7 +24,6 @@ from d3po.experiments.tables import Table, cost_table, difference_table, result_
 from d3po.run.evaluate.report import versions
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Narrator
-from d3po.storage.files import write_atomically
 from d3po.text import read_text
 
 KEPT_SPEC = "comparison.toml"

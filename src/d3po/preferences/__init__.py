@@ -1,1 +1,1 @@
-"""Who preferred what: records, the store, and which pairs to ask. Never imports torch: rating needs no GPU."""
+"""Who preferred what: the records that cross the walls, and how answers become comparisons and labels. Never imports torch: rating needs no GPU."""

@@ -3,8 +3,8 @@
 import time
 
 from d3po.errors import RunEndedError
-from d3po.preferences.store import ControlState
 from d3po.run.workbench import Workbench
+from d3po.store import ControlState
 
 POLL_SECONDS = 1.0
 

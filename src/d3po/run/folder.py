@@ -11,13 +11,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from d3po.artifacts.files import read_bytes, write_atomically
+from d3po.artifacts.records import read_record, unseal, write_record
 from d3po.config import RunConfig, dump_config, load_config, override, without_old_zeros
 from d3po.errors import ConfigError, CorruptFileError, RunFolderError, StorageError, told
-from d3po.preferences.store import Store, Watermark
 from d3po.run.places import contents, follow_moves, whole_paths
 from d3po.run.prompts import Say, read_prompts, require_new, said_shared, shared_prompts
-from d3po.storage.files import read_bytes, write_atomically
-from d3po.storage.records import read_record, unseal, write_record
+from d3po.store import Store, Watermark
 from d3po.text import read_text
 
 CHANGEABLE: dict[str, bool | set[str]] = {

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from d3po.preferences.store import Journal
+from d3po.store import Journal
 from d3po.training.guards import Alarm
 
 PhaseName = Literal["sampling", "rating", "judging", "training", "evaluating", "done", "stopped"]

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Literal
 
+from d3po.artifacts.records import read_record, write_record
 from d3po.errors import TrainingStoppedError
 from d3po.run.control import heed
 from d3po.run.cost.spent import spent_in_all
@@ -18,7 +19,6 @@ from d3po.run.sample.phase import sample_round
 from d3po.run.train.phase import train_round
 from d3po.run.train.rollback import is_undone, roll_back, stand_undone
 from d3po.run.workbench import Workbench
-from d3po.storage.records import read_record, write_record
 from d3po.training.guards import check_base, check_evaluation, check_settings
 
 STOP_REMEDY = "restore it from a copy, or delete it: the run goes on where a guard stopped it, and is measured again"

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from d3po.artifacts.files import sha256
 from d3po.config import RunConfig, parse_config
 from d3po.errors import ConfigError
-from d3po.feedback.rewards.catalogue import JUDGES
 from d3po.models.families import CUSTOM, EMBEDDED
-from d3po.storage.files import sha256
+from d3po.scorers.catalogue import JUDGES
 
 DECISIVE = ("model", "parts", "adapter.start_from", "sampling.inpaint_image", "sampling.inpaint_mask")
 """Settings that name a file or folder which decides what is made."""

@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from d3po.artifacts.checkpoints import CheckpointFile, list_checkpoints
+from d3po.artifacts.embeddings import EmbeddingCache
 from d3po.config import RunConfig
 from d3po.errors import ModelError, NonFiniteError, TrainingStoppedError
-from d3po.feedback.rewards.catalogue import Reward
-from d3po.feedback.rewards.registry import load_criteria, load_reward
 from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, SamplerSettings
 from d3po.models.load import load_policy
 from d3po.objectives.registry import OBJECTIVES
-from d3po.preferences.store import Store
 from d3po.run.folder import RunFolder
 from d3po.run.journal import RunJournal
 from d3po.run.needs import check_model, check_needs
 from d3po.run.progress import Narrator
-from d3po.storage.checkpoints import CheckpointFile, list_checkpoints
-from d3po.storage.embeddings import EmbeddingCache
+from d3po.scorers.catalogue import Reward
+from d3po.scorers.registry import load_criteria, load_reward
+from d3po.store import Store
 from d3po.text import fold
 from d3po.training.evidence import reader_of
 from d3po.training.fitting import Fitting

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from d3po.storage.shards import Shard
+from d3po.artifacts.shards import Shard
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor
 
+from d3po.artifacts.shards import Shard
 from d3po.diffusion.divergence import sketch, sketch_width
 from d3po.models.base import AbstractPolicy, Condition
-from d3po.storage.shards import Shard
 from d3po.training.data import ReferenceSteps
 from d3po.training.fitting import Fitting
 from d3po.training.replay import Replay

@@ -7,9 +7,9 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from d3po.preferences.records import Role
-from d3po.preferences.store import ControlState, NewInvitation, Store
-from d3po.preferences.store.journal import Action
-from d3po.preferences.store.people import OWNER
+from d3po.store import ControlState, NewInvitation, Store
+from d3po.store.journal import Action
+from d3po.store.people import OWNER
 from d3po.web.api_label import REFUSED
 from d3po.web.desk import Administrator, TheDesk
 from d3po.web.messages import (

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from d3po.errors import VoteConflictError, VoteError
 from d3po.preferences.records import Answer, Assigned, Cast, Kind
-from d3po.preferences.store import Retract
+from d3po.store import Retract
 from d3po.web import security
 from d3po.web.desk import Desk, Somebody, TheDesk
 from d3po.web.messages import (

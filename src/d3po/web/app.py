@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from d3po import __version__
 from d3po.errors import StorageError, VoteConflictError, VoteError
-from d3po.preferences.store import Store
+from d3po.store import Store
 from d3po.web import api_admin, api_label
 from d3po.web.dashboard import Overview
 from d3po.web.desk import Desk, TheDesk

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from d3po.preferences.records import Vote
-from d3po.preferences.store import Annotator, Store
+from d3po.store import Annotator, Store
 from d3po.web.figures import Figures
 from d3po.web.journal import JournalView
 from d3po.web.messages import Agreement, AnnotatorFigures, Control, Dashboard, Round
 
 if TYPE_CHECKING:
-    from d3po.preferences.agreement import AnnotatorReport
+    from d3po.annotation.agreement import AnnotatorReport
 
 SHOWN_MINUTES = 120
 FRESH_SECONDS = 3.0
@@ -86,7 +86,7 @@ class PeopleView:
             return self._newest
 
     def _compute(self) -> People:
-        from d3po.preferences.agreement import report_annotators  # scipy takes a second to load, which starting should not
+        from d3po.annotation.agreement import report_annotators  # scipy takes a second to load, which starting should not
 
         started = time.monotonic()
         votes = list(self._store.votes.standing(after=self._figures.newest_vote() - MOST_VOTES))
@@ -112,7 +112,7 @@ class PeopleView:
 
 def _agreement(votes: Iterable[Vote], people: set[int]) -> Agreement | None:
     """How far these people agree; None without a vote of theirs. Rules and models are not counted in: they would agree with themselves."""
-    from d3po.preferences.agreement import agreement
+    from d3po.annotation.agreement import agreement
 
     theirs = [vote for vote in votes if vote.annotator in people]
     found = agreement(theirs)

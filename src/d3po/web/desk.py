@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
 
-from d3po.preferences.store import Store
+from d3po.store import Store
 from d3po.web import security
 from d3po.web.dashboard import Overview
 from d3po.web.figures import Figures

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
-from d3po.preferences.store import Database
-from d3po.preferences.tables import AssignmentRow, ImageRow, PromptRow, QuestionRow, VoteRow
+from d3po.store import Database
+from d3po.store.tables import AssignmentRow, ImageRow, PromptRow, QuestionRow, VoteRow
 from d3po.web.messages import Minute, SampleGrid
 
 MINUTE_MS = 60_000

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from d3po.preferences.store import Journal, JournalEntry
+from d3po.store import Journal, JournalEntry
 from d3po.web.messages import Alarm, Cost, Curve, CurvePoint, Phase
 
 FRESH_SECONDS = 1.0

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from starlette.datastructures import Headers
 
 from d3po.errors import ConfigError, StorageError
-from d3po.preferences.store import Pictures
+from d3po.store import Pictures
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from filelock import FileLock, Timeout
 
 from d3po.errors import ConfigError, RunFolderError
-from d3po.preferences.store import Store
+from d3po.store import Store
 from d3po.web.api_admin import invite_owner
 from d3po.web.app import create_app
 from d3po.web.connections import Connection

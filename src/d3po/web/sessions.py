@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from starlette.concurrency import run_in_threadpool
 
 from d3po.preferences.records import Role
-from d3po.preferences.store import People
+from d3po.store import People
 
 REMEMBERED_SECONDS = 3.0
 """Longest that another server on the same store honours a session after it was revoked there; this one forgets at once."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from d3po.preferences.records import Assigned
-from d3po.preferences.store import Questions
+from d3po.store import Questions
 
 REMEMBERED = 20_000
 """Assignments, newest first."""

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from d3po.errors import D3POError, StorageError, VoteError
 from d3po.preferences.records import Cast
-from d3po.preferences.store import Receipt, Retract
+from d3po.store import Receipt, Retract
 
 log = logging.getLogger(__name__)
 

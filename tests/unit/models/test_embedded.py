@@ -9,10 +9,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from d3po.judges.subjects import load_classifier
 from d3po.models.families import model_directory
 from d3po.models.load import load_policy
 from d3po.run.prompts import choose_prompts, shared_prompts
+from d3po.scorers.learned.subjects import load_classifier
 
 ASSETS = Path(str(files("d3po"))) / "assets" / "emoji"
 

@@ -10,12 +10,12 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
+from d3po.artifacts.shards import Shard, writing_shard
 from d3po.models.base import AbstractPolicy, Embeddings, PolicySettings, SamplerSettings
 from d3po.models.load import load_policy
 from d3po.objectives.registry import OBJECTIVES
 from d3po.recipes import load_recipe
 from d3po.run.starting import start
-from d3po.storage.shards import Shard, writing_shard
 from d3po.training.data import PromptGroup
 from d3po.training.evidence import Pictures
 from d3po.training.replay import Replay

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from d3po.artifacts.embeddings import EmbeddingCache
 from d3po.errors import ConfigError
 from d3po.models.base import PolicySettings
 from d3po.models.load import load_policy
 from d3po.options import TextEncoders
-from d3po.storage.embeddings import EmbeddingCache
 from tests.precision import assert_all_same, assert_same
 from tests.tiny import save_tiny
 

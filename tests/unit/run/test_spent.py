@@ -4,9 +4,9 @@ from typing import Any, get_args
 
 import pytest
 
-from d3po.preferences.store import JournalEntry
 from d3po.run.cost.spent import WORK, Spent, spent_by_round, spent_in_all
 from d3po.run.journal import PhaseName
+from d3po.store import JournalEntry
 
 
 def entry(kind: Any, round: int | None, seconds: float, rows: int, phase: str = "") -> JournalEntry:

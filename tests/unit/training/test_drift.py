@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from d3po.artifacts.shards import Shard, writing_shard
 from d3po.config import RunConfig, override
 from d3po.diffusion.divergence import WIDTH
 from d3po.diffusion.rollout import rollout
 from d3po.models.base import SamplerSettings
 from d3po.models.custom import CustomPolicy
 from d3po.options import LogProbReduce, ObjectiveName
-from d3po.storage.shards import Shard, writing_shard
 from d3po.training.data import ImageLabels, PromptGroup
 from d3po.training.evidence import Pictures, Trajectories
 from d3po.training.fitting import Fitting

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
-from d3po.preferences.store import Store
+from d3po.store import Store
 from tests.web.browser.rater import Rater
 from tests.web.browser.rooms import Room
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from d3po.preferences.records import Answer, Kind, NewQuestion, Vote
-from d3po.preferences.store import NewPicture, Store
+from d3po.store import NewPicture, Store
 from d3po.web.app import create_app
 from d3po.web.server import listen, uvicorn_config
 from d3po.web.settings import WebSettings

@@ -4,7 +4,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from d3po.preferences.store import Store
+from d3po.store import Store
 from d3po.web.server import serve
 from tests.web.browser.rooms import Room
 

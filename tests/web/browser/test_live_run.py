@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from d3po.config import override
-from d3po.preferences.store import Store
 from d3po.recipes import load_recipe
 from d3po.run.folder import RunFolder, create_run
 from d3po.run.prompts import choose_prompts
+from d3po.store import Store
 from tests.web.browser.conftest import OpenContext
 from tests.web.browser.rater import Rater
 from tests.web.serving import serving, training

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from d3po.config import override
-from d3po.feedback.rewards.measured import warmth
 from d3po.recipes import load_recipe
 from d3po.run.folder import RunFolder, create_run
 from d3po.run.prompts import choose_prompts
+from d3po.scorers.pixels import warmth
 from tests.web.browser.conftest import OpenContext
 from tests.web.browser.rater import Rater
 from tests.web.serving import serving, training

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from d3po.preferences.store import JournalEntry
+from d3po.store import JournalEntry
 
 WORK = frozenset({"sampling", "rating", "judging", "training"})
 """Phases that make a policy better; evaluating one is no cost of it."""

@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from d3po.artifacts.files import write_atomically
+from d3po.artifacts.pictures import read_picture
+from d3po.artifacts.records import read_record, write_record
 from d3po.errors import CorruptFileError
 from d3po.evaluation.pictures import checkerboard_energy, diversity, share
 from d3po.evaluation.win_rate import NO_CHANGE, Interval, win_rate
-from d3po.judges.subjects import load_classifier
 from d3po.models.load import EMBEDDED
-from d3po.preferences.store import NewPicture
 from d3po.run.feedback.labels import judgements_learnt_from
 from d3po.run.sample.phase import png_bytes, sample_pictures
 from d3po.run.workbench import BASE, Workbench
-from d3po.storage.files import write_atomically
-from d3po.storage.pictures import read_picture
-from d3po.storage.records import read_record, write_record
+from d3po.scorers.learned.subjects import load_classifier
+from d3po.store import NewPicture
 from d3po.training.reference import standing_in
 
 STREAM = "held-out"

@@ -5,14 +5,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from d3po import __version__
+from d3po.annotation.agreement import agreement
+from d3po.artifacts.files import write_atomically
 from d3po.evaluation.report import PictureRow, Point, Report, render
 from d3po.evaluation.win_rate import Interval
-from d3po.preferences.agreement import agreement
 from d3po.preferences.records import Vote
 from d3po.run.evaluate.blind import blind_result
 from d3po.run.evaluate.phase import Evaluation, held_out_pictures, label_of, read_evaluation
 from d3po.run.workbench import BASE, Workbench
-from d3po.storage.files import write_atomically
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy")
 SHOWN_PROMPTS, SHOWN_IMAGES = 12, 4

@@ -9,6 +9,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from d3po import __version__
+from d3po.artifacts.files import write_atomically
 from d3po.escaping import markdown_block, markdown_code, markdown_text
 from d3po.models.families import CUSTOM, EMBEDDED
 from d3po.preferences.conversion import comparisons_of
@@ -18,7 +19,6 @@ from d3po.run.feedback.labels import judgements_learnt_from, votes_learnt_from
 from d3po.run.folder import without_parents
 from d3po.run.loop import summary
 from d3po.run.workbench import Workbench
-from d3po.storage.files import write_atomically
 
 SHOWN_PROMPTS = 20
 ANNOTATORS = {"human": ("person", "people"), "model": ("model", "models"), "rule": ("measured reward", "measured rewards")}

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from d3po.artifacts.files import write_atomically
 from d3po.errors import PromptError, RunFolderError
 from d3po.run.evaluate.phase import averaged
 from d3po.run.loop import result_rounds
 from d3po.run.sample.phase import png_bytes, sample_pictures
 from d3po.run.workbench import Workbench
-from d3po.storage.files import write_atomically
 
 GAP, CAPTION = 4, 14
 """Pixels between pictures of a grid, and of a line of text."""

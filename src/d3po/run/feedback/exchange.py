@@ -6,19 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from d3po.annotation.agreement import Agreement, AnnotatorReport, Proportion, agreement, report_annotators
+from d3po.annotation.ranking import GoldRecord, Reliability, reliabilities
 from d3po.errors import FormatError, RunFolderError
-from d3po.preferences.agreement import Agreement, AnnotatorReport, Proportion, agreement, report_annotators
+from d3po.exchange.exporting import export_items
+from d3po.exchange.formats import find_format
+from d3po.exchange.formats.base import Reading, Written
+from d3po.exchange.formats.neutral import BadRecord, ImportedJudgement, Item, clean_handle
+from d3po.exchange.importing import Destination, Imported, import_items, import_name, rehearse
 from d3po.preferences.conversion import pair_judgements
-from d3po.preferences.exporting import export_items
-from d3po.preferences.formats import find_format
-from d3po.preferences.formats.base import Reading, Written
-from d3po.preferences.formats.neutral import BadRecord, ImportedJudgement, Item, clean_handle
-from d3po.preferences.importing import Destination, Imported, import_items, import_name, rehearse
-from d3po.preferences.ranking import GoldRecord, Reliability, reliabilities
 from d3po.preferences.records import AnnotatorKind, NewQuestion, Purpose, Vote
-from d3po.preferences.store import Annotator, Store
 from d3po.run.folder import RunFolder
 from d3po.run.progress import Bar, Narrator
+from d3po.store import Annotator, Store
 from d3po.text import fold
 
 Told = TypeVar("Told", Item, Item | BadRecord)

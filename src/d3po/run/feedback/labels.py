@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
+from d3po.annotation.ranking import reliabilities
 from d3po.objectives.base import PairObjective
 from d3po.preferences.conversion import comparisons_of, pair_judgements
 from d3po.preferences.labels import ImageLabel, labels_of
-from d3po.preferences.ranking import reliabilities
 from d3po.preferences.records import Comparison, Vote
 from d3po.run.feedback.measured import measured
 from d3po.run.workbench import Workbench
@@ -30,7 +30,7 @@ class RoundLabels:
 def labels_of_round(bench: Workbench, round: int) -> RoundLabels:
     """The round's labels: fixed when training first asks, the same whenever it asks again.
 
-    Where several annotators judged, each counts by how reliable these votes show them to be (Crowd-BT, `preferences.ranking`). Where a measured
+    Where several annotators judged, each counts by how reliable these votes show them to be (Crowd-BT, `annotation.ranking`). Where a measured
     reward judges and the objective reads scores, the labels are the reward itself.
     """
     if _reads_measured_scores(bench):

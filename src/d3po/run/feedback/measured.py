@@ -4,12 +4,12 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
-from d3po.feedback.annotator import SimulatedAnnotator
-from d3po.feedback.rewards.registry import annotator_kind, score_file
+from d3po.annotation.selection import all_pairs, random_pairs
+from d3po.annotation.simulated import SimulatedAnnotator
 from d3po.preferences.records import ImageRecord
-from d3po.preferences.selection import all_pairs, random_pairs
-from d3po.preferences.store.people import LONGEST_HANDLE
 from d3po.run.workbench import Workbench
+from d3po.scorers.registry import annotator_kind, score_file
+from d3po.store.people import LONGEST_HANDLE
 
 
 def compare_round(bench: Workbench, round: int) -> None:

@@ -4,9 +4,9 @@ import random
 import time
 from collections.abc import Iterator
 
-from d3po.preferences.choosing import ChosenPairs
+from d3po.annotation.choosing import ChosenPairs
+from d3po.annotation.selection import all_pairs, random_pairs
 from d3po.preferences.records import NewQuestion
-from d3po.preferences.selection import all_pairs, random_pairs
 from d3po.run.control import heed
 from d3po.run.feedback.labels import is_instructive
 from d3po.run.feedback.measured import ids_by_prompt

@@ -5,16 +5,16 @@ import json
 import os
 from dataclasses import asdict
 
+from d3po.artifacts.files import write_atomically
 from d3po.errors import RewardError
-from d3po.feedback.vision.cache import VerdictCache
-from d3po.feedback.vision.client import ChatClient, Patience
-from d3po.feedback.vision.judge import BothOrders, Conduct, PicturePair, VisionJudge, conduct
-from d3po.feedback.vision.spending import Estimate, Price, Purse, estimate
 from d3po.preferences.records import ImageRecord, NewQuestion
 from d3po.run.cost.counting import pairs_of_a_prompt
 from d3po.run.feedback.measured import pairs_of_round
 from d3po.run.workbench import Workbench
-from d3po.storage.files import write_atomically
+from d3po.vlm.cache import VerdictCache
+from d3po.vlm.client import ChatClient, Patience
+from d3po.vlm.judge import BothOrders, Conduct, PicturePair, VisionJudge, conduct
+from d3po.vlm.spending import Estimate, Price, Purse, estimate
 
 SHOWN_NAME = 40
 """Characters of the model's name that its handle shows."""

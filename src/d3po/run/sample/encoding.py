@@ -11,15 +11,15 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from d3po.artifacts.embeddings import SHOWN
+from d3po.artifacts.files import find_whole
+from d3po.artifacts.pictures import read_picture
+from d3po.artifacts.shards import Shard, writing_shard
 from d3po.config import Size
 from d3po.errors import CorruptFileError
-from d3po.preferences.store import PictureRecord
 from d3po.run.sample.buckets import nearest_bucket
 from d3po.run.workbench import Workbench
-from d3po.storage.embeddings import SHOWN
-from d3po.storage.files import find_whole
-from d3po.storage.pictures import read_picture
-from d3po.storage.shards import Shard, writing_shard
+from d3po.store import PictureRecord
 
 PICTURES_PER_SHARD = 64
 PICTURES_PER_CALL = 8

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from d3po.artifacts.files import sha256, write_atomically
+from d3po.artifacts.shards import writing_shard
 from d3po.diffusion.noise import NoiseStreams, seeded
 from d3po.diffusion.rollout import RolloutStep, rollout
 from d3po.errors import CorruptFileError, NonFiniteError
-from d3po.preferences.store import NewPicture
 from d3po.run.prompts import prompts_of_round
 from d3po.run.sample.branching import BranchingStreams, branch_of, judged_at
 from d3po.run.sample.buckets import bucket_of, cut_into_shards
 from d3po.run.workbench import BASE, Workbench
-from d3po.storage.files import sha256, write_atomically
-from d3po.storage.shards import writing_shard
+from d3po.store import NewPicture
 
 
 def sample_round(bench: Workbench, round: int, *, repair: bool = False) -> None:

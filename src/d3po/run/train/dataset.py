@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from d3po.artifacts.shards import Shard, open_shard
 from d3po.config import Objective
 from d3po.errors import RunFolderError
 from d3po.models.base import Condition
@@ -24,7 +25,6 @@ from d3po.run.sample.branching import branch_of
 from d3po.run.sample.encoding import encoded
 from d3po.run.train.reference import References, steps_of_shards
 from d3po.run.workbench import Workbench
-from d3po.storage.shards import Shard, open_shard
 from d3po.training.data import ImageLabels, PromptGroup
 
 

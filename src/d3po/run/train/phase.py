@@ -8,15 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
+from d3po.artifacts.checkpoints import list_checkpoints
+from d3po.artifacts.files import GrowingFile, write_atomically
+from d3po.artifacts.records import seal
 from d3po.run.control import heed
 from d3po.run.train.dataset import load_round, share_references
 from d3po.run.train.reference import References, reference_context
 from d3po.run.train.rollback import caution, stand_undone
 from d3po.run.train.states import moving_average_in, save_state
 from d3po.run.workbench import Workbench
-from d3po.storage.checkpoints import list_checkpoints
-from d3po.storage.files import GrowingFile, write_atomically
-from d3po.storage.records import seal
 from d3po.training.events import EventFile
 from d3po.training.guards import check_round, check_update
 from d3po.training.reference import moving_average

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from d3po.artifacts.files import find_whole, write_atomically
+from d3po.artifacts.shards import Shard
 from d3po.errors import RunFolderError
 from d3po.models.base import Condition
 from d3po.options import ReferenceRefresh
 from d3po.run.workbench import Workbench
-from d3po.storage.files import find_whole, write_atomically
-from d3po.storage.shards import Shard
 from d3po.training.data import ReferenceSteps
 from d3po.training.reference import reference_steps, standing_in
 

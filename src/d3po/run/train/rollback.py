@@ -2,12 +2,12 @@
 
 from dataclasses import asdict, dataclass
 
+from d3po.artifacts.checkpoints import list_checkpoints
+from d3po.artifacts.files import read_bytes
+from d3po.artifacts.records import unseal, write_record
 from d3po.run.folder import RESTORE
 from d3po.run.train.states import moving_average_in, save_state
 from d3po.run.workbench import Workbench
-from d3po.storage.checkpoints import list_checkpoints
-from d3po.storage.files import read_bytes
-from d3po.storage.records import unseal, write_record
 
 CAUTION = 0.5
 """What each rollback leaves of the learning rate."""

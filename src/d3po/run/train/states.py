@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from d3po.artifacts.checkpoints import save_checkpoint
 from d3po.run.workbench import Workbench
-from d3po.storage.checkpoints import save_checkpoint
 from d3po.training.trainer import under
 
 REFERENCE = "reference."

@@ -1,0 +1,71 @@
+"""Which pairs of a round to ask people next, by what they have said so far: D-optimal pairs, and random ones among them (`annotation.adaptive`)."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import comb
+
+from d3po.annotation.adaptive import next_pairs, prior_belief, updated
+from d3po.preferences.conversion import comparisons_of
+from d3po.preferences.records import Asked, NewQuestion, Vote
+
+AHEAD = 2
+"""Questions of each prompt that wait for answers: more would be chosen knowing less, fewer would make people wait for the choosing."""
+RANDOM_SHARE = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenPairs:
+    """A round whose pairs are chosen as the votes come in."""
+
+    round: int
+    groups: Mapping[int, Sequence[int]]
+    """Image ids by prompt id."""
+    pairs_per_prompt: int
+    overlap: int
+    seed: int
+    """The run's; the same votes lead to the same questions."""
+
+    @property
+    def questions(self) -> int:
+        """How many questions there will be."""
+        return sum(min(self.pairs_per_prompt, comb(len(images), 2)) for images in self.groups.values())
+
+    def next(self, asked: Collection[Asked], votes: Collection[Vote]) -> list[NewQuestion]:
+        """What to ask now, so that `AHEAD` questions of each prompt wait for answers; nothing of prompts that have had theirs.
+
+        Args:
+            asked: the round's questions so far.
+            votes: the standing votes on them.
+        """
+        answers = Counter(vote.question for vote in votes)
+        put: dict[int, list[Asked]] = defaultdict(list)
+        said: dict[int, list[Vote]] = defaultdict(list)
+        for question in asked:
+            put[question.prompt].append(question)
+        for vote in votes:
+            said[vote.prompt].append(vote)
+        return [question for prompt in self.groups for question in self._of_prompt(prompt, put[prompt], said[prompt], answers)]
+
+    def _of_prompt(self, prompt: int, put: list[Asked], said: list[Vote], answers: Mapping[int, int]) -> list[NewQuestion]:
+        waiting = [_pair(each) for each in put if answers.get(each.id, 0) < each.overlap]
+        count = min(AHEAD - len(waiting), self.pairs_per_prompt - len(put))
+        if count <= 0:
+            return []
+        belief = updated(prior_belief(self.groups[prompt]), comparisons_of(said))
+        whose = f"{self.seed}/chosen/{self.round}/{prompt}/{len(put)}"
+        asked = [_pair(each) for each in put]
+        order = random.Random(whose)
+        return [
+            NewQuestion(
+                kind="pair", purpose="train", images=(pair.image_a, pair.image_b), round=self.round, overlap=self.overlap,
+                priority=len(put) + place + order.random(), probability=pair.probability, at_random=pair.at_random,
+            )
+            for place, pair in enumerate(next_pairs(belief, count, seed=whose, asked=asked, waiting=waiting, random_share=RANDOM_SHARE))
+        ]  # fmt: skip
+
+
+def _pair(question: Asked) -> tuple[int, int]:
+    a, b = question.images
+    return a, b

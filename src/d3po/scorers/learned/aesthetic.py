@@ -1,0 +1,28 @@
+"""The LAION aesthetic predictor v2: linear layers on CLIP's embedding of the picture; the prompt plays no part."""
+
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+
+from d3po.scorers.learned.similarity import TwoTowers
+from d3po.scorers.learned.weights import linear_head, read_tensors
+
+HEAD, PUBLISHED = "aesthetic-model.safetensors", "https://huggingface.co/trl-lib/ddpo-aesthetic-predictor (aesthetic-model.pth)"
+"""`sac+logos+ava1-l14-linearMSE.pth` of github.com/christophschuhmann/improved-aesthetic-predictor, the weights of the DDPO and D3PO papers."""
+
+
+def aesthetic(folder: str = "") -> Callable[[Image.Image, str], float]:
+    """The predicted rating, 1 to 10.
+
+    Args:
+        folder: holds a CLIP model and, as `aesthetic-model.safetensors`, the head.
+    """
+    head = linear_head(read_tensors(folder, HEAD, published=PUBLISHED))
+    towers = TwoTowers(folder, folder)
+
+    @torch.inference_mode()
+    def score(image: Image.Image, prompt: str) -> float:
+        return float(head(towers.embed_picture(image).float().cpu()))
+
+    return score

@@ -1,0 +1,12 @@
+"""What Alembic runs: the migrations, on the connection and in the transaction that it is handed.
+
+To write a new one, change `tables.py` and let `alembic.autogenerate` compare; a test fails until models and migrations agree.
+"""
+
+from alembic import context
+
+from d3po.store.tables import Base
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+with context.begin_transaction():
+    context.run_migrations()

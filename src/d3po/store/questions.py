@@ -1,0 +1,156 @@
+"""Questions in the store: what is asked, of whom, and how far it has come."""
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection, func, select, true
+
+from d3po.preferences.records import Answer, Asked, Assigned, NewQuestion
+from d3po.store.asking import record_questions
+from d3po.store.checks import answer_from_json
+from d3po.store.database import Database
+from d3po.store.leasing import assign, assigned_from, candidates, lock_annotator, renew, select_assigned, select_open
+from d3po.store.repeats import put_again
+from d3po.store.slots import close_round, release_expired
+from d3po.store.tables import AssignmentRow, QuestionImageRow, QuestionRow
+
+LEASE_SECONDS = 600.0
+"""How long a question stays reserved for whom it was put to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How many answers there are to come and where they are."""
+
+    wanted: int
+    """Of a round: answers its questions ask for. Of an annotator: the three below, added up."""
+    done: int
+    """Answers that stand."""
+    leased: int
+    """Questions in front of somebody."""
+    open: int
+    """Of a round: answers neither given nor leased. Of an annotator: questions that may still be put to them."""
+
+    @property
+    def left(self) -> int:
+        """Answers that may still come."""
+        return self.leased + self.open
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Due:
+    """How much of somebody's next gold question, and of their next repeat, has become due."""
+
+    gold: float = 0.0
+    repeat: float = 0.0
+
+
+class Questions:
+    """Asks questions and hands them to annotators; each method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._chance = random.SystemRandom()
+        self._due: dict[int, _Due] = defaultdict(_Due)
+        """By annotator, counted in this process."""
+
+    def ask(self, questions: Sequence[NewQuestion]) -> list[int]:
+        """The id of each question, recorded where it is new; all or none of them.
+
+        A question that is there already stays as it is; only if it was never put to anybody, because a rule or a judge brought it with its
+        answer, it is opened now.
+
+        Raises:
+            VoteError: a question has the wrong number of pictures, pictures that are not in the store or not of one prompt, or lacks its
+                expected answer.
+        """
+        return self._database.write(lambda connection: record_questions(connection, questions, opened=True))
+
+    def asked(self, round: int) -> list[Asked]:
+        """The round's questions for training that people were asked or will be, in the order in which they were put."""
+        mine = QuestionRow.round == round, QuestionRow.purpose == "train"
+        query = select(QuestionRow.id, QuestionRow.prompt_id, QuestionRow.overlap, QuestionRow.probability, QuestionRow.at_random)
+        pictures = select(QuestionImageRow.question_id, QuestionImageRow.image_id).join(QuestionRow)
+        images: dict[int, list[int]] = defaultdict(list)
+        with self._database.reading() as connection:
+            for question, image in connection.execute(pictures.where(*mine).order_by(QuestionImageRow.question_id, QuestionImageRow.slot)):
+                images[question].append(image)
+            return [
+                Asked(
+                    id=row.id, prompt=row.prompt_id, images=tuple(images[row.id]), overlap=row.overlap,
+                    probability=row.probability, at_random=row.at_random,
+                )
+                for row in connection.execute(query.where(*mine).order_by(QuestionRow.id))
+            ]  # fmt: skip
+
+    def lease(
+        self, annotator: int, n: int, *, lease_seconds: float = LEASE_SECONDS, gold_rate: float = 0.0, repeat_rate: float = 0.0
+    ) -> list[Assigned]:
+        """Up to n questions for the annotator: first those in front of them already, then new ones by priority and id.
+
+        Every 1/gold_rate-th new one is a gold question, as long as there are some they have not seen. With every 1/repeat_rate-th other one they are
+        asked a pair of before again, sides swapped. Otherwise nobody gets a question twice, except one whose lease they lost before answering. The
+        order in which the pictures are shown is drawn here and kept.
+        """
+
+        def take(connection: Connection) -> tuple[list[Assigned], _Due]:
+            now = self._database.now()
+            expires = now + round(1000 * lease_seconds)
+            lock_annotator(connection, annotator)
+            standing = renew(connection, annotator, expires)[:n]
+            wanted, due = n - len(standing), self._due[annotator]
+            gold_due = due.gold + gold_rate * wanted
+            if wanted == 0:
+                return standing, replace(due, gold=gold_due)
+            release_expired(connection, now=now)
+            golds = candidates(connection, annotator, min(int(gold_due), wanted), gold=True)
+            chosen = candidates(connection, annotator, wanted - len(golds), gold=False)
+            repeat_due = due.repeat + repeat_rate * len(chosen)
+            again = put_again(connection, annotator, self._chance, now, expires) if chosen and repeat_due >= 1 else []
+            del chosen[len(chosen) - len(again) :]
+            for gold in golds:
+                chosen.insert(self._chance.randint(0, len(chosen)), gold)
+            new = assign(connection, annotator, chosen, self._chance, now, expires)
+            return standing + new + again, _Due(gold=min(1.0, gold_due - len(golds)), repeat=min(1.0, repeat_due - len(again)))
+
+        assigned, self._due[annotator] = self._database.write(take)
+        return assigned
+
+    def assigned(self, assignment: str, annotator: int) -> Assigned | None:
+        """What was put to the annotator, answered or not; None if there is no such assignment of theirs."""
+        mine = AssignmentRow.id == assignment, AssignmentRow.annotator_id == annotator
+        with self._database.reading() as connection:
+            row = connection.execute(select_assigned().where(*mine)).one_or_none()
+        return None if row is None else assigned_from(row)
+
+    def close(self, round: int) -> None:
+        """Put the round's training questions to nobody any more, and end the leases on them; votes that still come are kept."""
+        self._database.write(lambda connection: close_round(connection, round))
+
+    def expected(self) -> dict[int, Answer]:
+        """What each gold question's answer must be, by question id."""
+        query = select(QuestionRow.id, QuestionRow.gold_answer).where(QuestionRow.purpose == "gold")
+        with self._database.reading() as connection:
+            return {row.id: answer_from_json(row.gold_answer) for row in connection.execute(query)}
+
+    def progress(self, *, round: int | None = None, annotator: int | None = None) -> Progress:
+        """How far a round's training questions have come, or all rounds'; with an annotator, how far their own work has, checks included."""
+        within = true() if round is None else QuestionRow.round == round
+        by_state = select(AssignmentRow.state, func.count()).group_by(AssignmentRow.state)
+        if annotator is not None:
+            by_state = by_state.where(AssignmentRow.annotator_id == annotator)
+        if annotator is None or round is not None:
+            whose = QuestionRow.purpose == "train" if annotator is None else true()
+            by_state = by_state.join(QuestionRow, QuestionRow.id == AssignmentRow.question_id).where(within, whose)
+        with self._database.reading() as connection:
+            states = dict(connection.execute(by_state).all())
+            done, leased = states.get("answered", 0), states.get("leased", 0)
+            if annotator is not None:
+                count = select(func.count()).select_from(select_open().where(within).subquery())
+                left = connection.execute(count, {"annotator": annotator}).scalar_one()
+                return Progress(wanted=done + leased + left, done=done, leased=leased, open=left)
+            sums = select(func.coalesce(func.sum(QuestionRow.overlap), 0), func.coalesce(func.sum(QuestionRow.open_slots), 0))
+            wanted, left = connection.execute(sums.where(within, QuestionRow.purpose == "train")).one()
+        return Progress(wanted=wanted, done=done, leased=leased, open=left)

@@ -1,0 +1,138 @@
+"""A vision-language model that judges pairs: always asked in both orders, so that its lean to one place is not believed."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from math import exp
+from pathlib import Path
+
+from d3po.annotation.agreement import Proportion
+from d3po.artifacts.files import read_bytes
+from d3po.artifacts.pictures import SAMPLE_AGAIN
+from d3po.preferences.records import Answer
+from d3po.vlm.asking import Choice, request
+from d3po.vlm.cache import VerdictCache
+from d3po.vlm.client import ChatClient
+from d3po.vlm.reading import Opinion
+
+TURNED: dict[Choice, Choice] = {"first": "second", "second": "first", "tie": "tie"}
+"""The same verdict, as it is said when the pictures have changed places."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturePair:
+    """Two pictures of one prompt."""
+
+    prompt: str
+    image_a: int
+    image_b: int
+    path_a: Path
+    path_b: Path
+    checksum_a: str | None = None
+    """SHA-256 of the file that was written; None where nothing recorded it."""
+    checksum_b: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BothOrders:
+    """What the model says of a pair with a first, and with b first; None where it gave no answer."""
+
+    a_first: Choice | None
+    b_first: Choice | None
+    log_odds: float | None = None
+    """That a is better: the mean over both orders, in which a lean to one place cancels. None if the log-probs of one are missing."""
+
+    @property
+    def consistent(self) -> bool:
+        """Whether both say the same of the pictures."""
+        return self.a_first is not None and self.b_first is not None and self.a_first == TURNED[self.b_first]
+
+    def answer(self, pair: PicturePair) -> Answer:
+        """The vote: a share where log-odds are known, else what both orders say, a tie where they differ; a skip where one is missing."""
+        if self.a_first is None or self.b_first is None:
+            return Answer(outcome="skip")
+        if self.log_odds is not None:
+            share = 1 / (1 + exp(-self.log_odds))
+            return Answer(outcome="share", values={pair.image_a: share, pair.image_b: 1 - share})
+        if not self.consistent or self.a_first == "tie":
+            return Answer(outcome="tie")
+        return Answer(outcome="win", winner=pair.image_a if self.a_first == "first" else pair.image_b)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conduct:
+    """How a judge behaved over many pairs."""
+
+    consistent: Proportion
+    """Pairs of which both orders say the same; an answer that is missing is no consistent one."""
+    first: Proportion
+    """Answers that prefer the picture shown first, of those that prefer one. A judge that looks has about half."""
+
+    def __str__(self) -> str:
+        return f"consistent on {self.consistent}, chose the first picture in {self.first}"
+
+
+def conduct(verdicts: Iterable[BothOrders]) -> Conduct:
+    """Over all pairs."""
+    known = list(verdicts)
+    decided = [choice for both in known for choice in (both.a_first, both.b_first) if choice in ("first", "second")]
+    return Conduct(
+        consistent=Proportion(count=sum(both.consistent for both in known), total=len(known)),
+        first=Proportion(count=decided.count("first"), total=len(decided)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionJudge:
+    """Asks the model, at most `concurrency` calls at a time, and never twice for the same, nor about two pictures that are one."""
+
+    model: str
+    criterion: str
+    client: ChatClient
+    cache: VerdictCache
+    concurrency: int
+    most_tokens: int
+
+    def judge_all(self, pairs: Sequence[PicturePair], advance: Callable[[], None]) -> list[BothOrders]:
+        """The verdicts on the pairs, in their order; `advance` is called once a pair.
+
+        Raises:
+            RewardError: the server fails or refuses, or the money is spent. What was answered until then is kept.
+            CorruptFileError: a picture is gone or not what was written.
+        """
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            futures = [pool.submit(self._judge, pair) for pair in pairs]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    advance()
+            except BaseException:
+                self.client.give_up()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [future.result() for future in futures]
+
+    def _judge(self, pair: PicturePair) -> BothOrders:
+        a = read_bytes(pair.path_a, remedy=SAMPLE_AGAIN, checksum=pair.checksum_a)
+        b = read_bytes(pair.path_b, remedy=SAMPLE_AGAIN, checksum=pair.checksum_b)
+        if a == b:
+            return BothOrders(a_first="tie", b_first="tie")
+        a_first, b_first = self._opinion(pair.prompt, a, b), self._opinion(pair.prompt, b, a)
+        return BothOrders(a_first=a_first and a_first.choice, b_first=b_first and b_first.choice, log_odds=_mean_log_odds(a_first, b_first))
+
+    def _opinion(self, prompt: str, first: bytes, second: bytes) -> Opinion | None:
+        opinion = self.cache.get(prompt, first, second)
+        if opinion is None:
+            opinion = self.client.ask(
+                request(model=self.model, criterion=self.criterion, prompt=prompt, first=first, second=second, most_tokens=self.most_tokens)
+            )
+            if opinion is not None:
+                self.cache.put(prompt, first, second, opinion)
+        return opinion
+
+
+def _mean_log_odds(a_first: Opinion | None, b_first: Opinion | None) -> float | None:
+    """Of a, which was shown first in one and second in the other."""
+    if a_first is None or b_first is None or a_first.log_odds is None or b_first.log_odds is None:
+        return None
+    return (a_first.log_odds - b_first.log_odds) / 2

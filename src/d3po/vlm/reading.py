@@ -1,0 +1,90 @@
+"""What a vision-language model has answered: its choice, and how sure it was of it where the server gives log-probs."""
+
+import re
+from collections.abc import Sequence
+from math import exp, log
+from typing import get_args
+
+from pydantic import BaseModel
+
+from d3po.vlm.asking import Choice, Verdict
+
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+FENCED = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.DOTALL)
+BEFORE_CHOICE = re.compile(r'"choice"\s*:\s*"')
+MOST_LOG_ODDS = 10.0
+"""Sure enough; servers write numbers of their own for what is less likely."""
+
+
+class Alternative(BaseModel):
+    """A token that could have been said in some place."""
+
+    token: str
+    logprob: float
+
+
+class Token(Alternative):
+    """A token that was said, and what else could have been."""
+
+    top_logprobs: list[Alternative] = []
+
+
+class Opinion(Verdict):
+    """A verdict, and how sure the model was."""
+
+    log_odds: float | None = None
+    """log of p over 1 - p, with p the probability of `first` plus half that of `tie`; None where the server gave no log-probs."""
+
+
+def opinion(text: str, tokens: Sequence[Token]) -> Opinion:
+    """The opinion in an answer; JSON may be fenced as code.
+
+    Raises:
+        ValidationError: the answer is not of the schema asked for.
+    """
+    fenced = FENCED.fullmatch(text)
+    verdict = Verdict.model_validate_json(fenced[1] if fenced else text)
+    return Opinion(choice=verdict.choice, reason=verdict.reason, log_odds=log_odds(tokens, verdict.choice))
+
+
+def log_odds(tokens: Sequence[Token], choice: Choice) -> float | None:
+    """For the first picture against the second, from the token with which the choice begins.
+
+    A choice that is not among the token's alternatives is taken to be as likely as the least likely of them, which is the most it can be.
+    """
+    place = _place_of_choice(tokens)
+    if place is None:
+        return None
+    token, before = place
+    listed = {each.token: each.logprob for each in (*token.top_logprobs, token)}
+    if len(listed) < 2 or _begun(token.token, before) != choice:
+        return None
+    least = exp(max(min(listed.values()), -2 * MOST_LOG_ODDS))
+    known = dict.fromkeys(CHOICES, 0.0)
+    for word, log_prob in listed.items():
+        begun = _begun(word, before)
+        if begun is not None:
+            known[begun] += exp(log_prob)
+    first, second, tie = (known[each] or least for each in CHOICES)
+    odds = log((first + tie / 2) / (second + tie / 2))
+    return max(-MOST_LOG_ODDS, min(odds, MOST_LOG_ODDS))
+
+
+def _place_of_choice(tokens: Sequence[Token]) -> tuple[Token, str] | None:
+    """The token with which the choice begins, and what stands in it before the choice, such as a quotation mark."""
+    said = "".join(token.token for token in tokens)
+    starts = [match.end() for match in BEFORE_CHOICE.finditer(said)]
+    if not starts:
+        return None
+    end = 0
+    for token in tokens:
+        start, end = end, end + len(token.token)
+        if end > starts[-1]:
+            return token, token.token[: starts[-1] - start]
+    return None
+
+
+def _begun(word: str, before: str) -> Choice | None:
+    """The choice that a token begins; no two begin with the same letter."""
+    letters = word[len(before) :].partition('"')[0] if word.startswith(before) else ""
+    return next((choice for choice in CHOICES if letters and choice.startswith(letters)), None)
