@@ -199,7 +199,7 @@ def show(timings: Timings, claims: list[float], seconds: float) -> None:
 def hold_against(url: str, log: list[tuple[str, int, int]]) -> None:
     """Say how many acknowledged votes the store lost, doubled, gave other words or another annotator; any of them fails the benchmark."""
     store = Store(url)
-    votes = list(store.votes.standing())
+    votes = list(store.votes.current())
     numbers = {each.id: int(each.handle.rpartition("-")[2]) for each in store.people.annotators() if each.handle.startswith("annotator-")}
     kept = {vote.id: (numbers[vote.annotator], vote.shown.index(vote.answer.winner or 0)) for vote in votes}
     store.close()

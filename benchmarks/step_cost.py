@@ -35,7 +35,7 @@ SETTINGS = {
     "training.learning_rate": "1e-12",  # the weights stay where they are, so every repeat does the same work
     "training.weight_decay": "0.0",
     "training.max_grad_norm": "1e9",
-    "training.max_rows": "64",
+    "training.micro_batch_size": "64",
 }
 ALL_STEPS = torch.arange(8)
 ONE_STEP = torch.tensor([4])
@@ -68,7 +68,7 @@ def pair(repeats: int, model: str) -> list[Figure]:
             _against_literal(subject, group, steps, repeats, f"step_cost.pair.{label}", what, target=0.60)
             for steps, label, what in (
                 (ALL_STEPS, "stacked", "time per pair-timestep, K=2, 8 timesteps in one call / literal"),
-                (ONE_STEP, "alone", "the same with one timestep a call (max_rows = 2) / literal"),
+                (ONE_STEP, "alone", "the same with one timestep a call (micro_batch_size = 2) / literal"),
             )
         ]
 

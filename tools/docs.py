@@ -1,5 +1,5 @@
 """`python -m tools.docs` writes docs/configuration.md from the settings in `d3po.config`, docs/store.md from the tables in
-`d3po.store.tables`, and the tables in docs/families.md, docs/judges.md and docs/recipes.md from `d3po.models.families`,
+`d3po.store.tables`, and the tables in docs/families.md, docs/scorers.md and docs/recipes.md from `d3po.models.families`,
 `d3po.scorers.catalogue` and `d3po.recipes`; `--check` only says whether they are current."""
 
 import argparse
@@ -23,7 +23,7 @@ from d3po.store.tables import Base
 CONFIGURATION = Path(__file__).parents[1] / "docs" / "configuration.md"
 STORE = Path(__file__).parents[1] / "docs" / "store.md"
 FAMILIES = Path(__file__).parents[1] / "docs" / "families.md"
-JUDGES = Path(__file__).parents[1] / "docs" / "judges.md"
+SCORERS = Path(__file__).parents[1] / "docs" / "scorers.md"
 RECIPES = Path(__file__).parents[1] / "docs" / "recipes.md"
 TABLE = re.compile(r"(<!-- table: begin, .*? -->\n).*?(<!-- table: end -->)", re.DOTALL)
 
@@ -34,7 +34,7 @@ HEADING = """\
 
 A run's settings are in `run.toml` in its folder. `d3po init` writes it complete, every setting with its value and a word on it; a recipe
 changes some of the defaults below. An unknown key is refused, and the nearest known one is suggested. Values are not coerced: `"4"` is not `4`.
-Once a run has begun, `rounds`, `recipe`, `[guards]`, `[judge]`, `[tracking]` and `[hardware]` may still change; everything else decided what was already
+Once a run has begun, `rounds`, `recipe`, `[guards]`, `[vlm_judge]`, `[tracking]` and `[hardware]` may still change; everything else decided what was already
 made and needs a new folder.
 """
 
@@ -82,7 +82,7 @@ def families_page(page: str) -> str:
 
 
 def judges_page(page: str) -> str:
-    """docs/judges.md likewise."""
+    """docs/scorers.md likewise."""
     return _with_table(page, judges_table())
 
 
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a page is not current")
     pages = {CONFIGURATION: configuration_page(), STORE: store_page()}
-    tables = ((FAMILIES, families_page), (JUDGES, judges_page), (RECIPES, recipes_page))
+    tables = ((FAMILIES, families_page), (SCORERS, judges_page), (RECIPES, recipes_page))
     pages |= {path: write(path.read_text(encoding="utf-8")) for path, write in tables}
     if not parser.parse_args(arguments).check:
         for path, page in pages.items():

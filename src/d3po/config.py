@@ -137,11 +137,11 @@ class Feedback(Section):
 
     source: Literal["reward", "human", "model", "imported"] = Field(
         default="reward",
-        description="the measured reward below; people, through `d3po rate`; a vision-language model ([judge]); or what `d3po votes import` brought",
+        description="the measured reward below; people, through `d3po rate`; a vision-language model ([vlm_judge]); or what `d3po votes import` brought",
     )
     reward: Name = Field(
         default="colourfulness",
-        description="a judge of `d3po judges`, module:function, weighted:0.7*A+3*B or pareto:A+B; with people and models, only what is plotted",
+        description="a judge of `d3po scorers`, module:function, weighted:0.7*A+3*B or pareto:A+B; with people and models, only what is plotted",
     )
     temperature: float = Field(default=0.0, ge=0, description="Bradley-Terry noise of the simulated annotator, in units of the reward")
     tie_band: float = Field(default=0.0, ge=0, description="differences up to this are ties, in units of the reward")
@@ -159,7 +159,7 @@ class Feedback(Section):
     deadline_minutes: float = Field(default=0.0, ge=0, description="minutes after which a round is trained on the votes it has; 0 waits")
 
 
-class Judge(Section):
+class VLMJudge(Section):
     """The vision-language model that compares, where `feedback.source` is "model"."""
 
     url: str = Field(
@@ -241,7 +241,7 @@ class Training(Section):
     timestep_range: tuple[Timestep, Timestep] = Field(
         default=(0, 1000), strict=False, description="only steps whose timestep lies in this range, ends included, are trained"
     )
-    max_rows: Count = Field(
+    micro_batch_size: Count = Field(
         default=64, description="images times timesteps in one network call; lower it when memory runs out, results do not change"
     )
     guided: bool = Field(
@@ -358,7 +358,7 @@ class RunConfig(Section):
     rounds: Count = Field(default=5, le=100_000, description="sample, compare, train: how many times")
     sampling: Sampling = Sampling()
     feedback: Feedback = Feedback()
-    judge: Judge = Judge()
+    vlm_judge: VLMJudge = VLMJudge()
     adapter: Adapter = Adapter()
     objective: Objective = Objective()
     training: Training = Training()
@@ -371,8 +371,8 @@ class RunConfig(Section):
     def _consistent(self) -> "RunConfig":
         if self.sampling.eta == 0:
             raise ValueError("sampling.eta is 0: deterministic steps have no log-prob to train; set it above 0, 1 is usual")
-        if self.feedback.source == "model" and not (self.judge.url and self.judge.model):
-            raise ValueError("feedback.source is 'model', which needs judge.url and judge.model: an endpoint and a model's name there")
+        if self.feedback.source == "model" and not (self.vlm_judge.url and self.vlm_judge.model):
+            raise ValueError("feedback.source is 'model', which needs vlm_judge.url and judge.model: an endpoint and a model's name there")
         areas = [width * height for width, height in self.sampling.buckets]
         if areas and max(areas) > MOST_APART * min(areas):
             raise ValueError(
@@ -427,6 +427,10 @@ class RunConfig(Section):
         return self
 
 
+RENAMED = {"judge": "vlm_judge", "training.max_rows": "training.micro_batch_size"}
+"""Settings and tables by their former names."""
+
+
 def load_config(path: Path) -> RunConfig:
     """Read and validate a run.toml.
 
@@ -446,6 +450,18 @@ def without_old_zeros(values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(objective, dict) or not all(isinstance(objective.get(name), int | float) for name in names):
         return values
     return values | {"objective": {key: value for key, value in objective.items() if key not in names or value != 0}}
+
+
+def under_new_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a run began with, under the names of today."""
+    renamed = {**values}
+    for old, new in RENAMED.items():
+        table, _, last = old.rpartition(".")
+        holder = renamed.get(table) if table else renamed
+        if isinstance(holder, dict) and last in holder:
+            changed = {new.rpartition(".")[2] if key == last else key: value for key, value in holder.items()}
+            renamed = renamed | {table: changed} if table else changed
+    return renamed
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -518,7 +534,7 @@ def dump_config(config: RunConfig) -> str:
     document = tomlkit.document()
     document.add(
         tomlkit.comment(
-            "All settings of this run. rounds, [guards], [judge], [tracking] and [hardware] may change; other changes need a new run folder."
+            "All settings of this run. rounds, [guards], [vlm_judge], [tracking] and [hardware] may change; other changes need a new run folder."
         )
     )
     _fill(document, config)
@@ -542,6 +558,8 @@ def _explain(root: type[Section], location: tuple[int | str, ...], kind: str, me
     named = [str(part) for part in location if kind == "extra_forbidden" or str(part).isalnum() or str(part).isidentifier()]
     key, message = ".".join(named), message.removeprefix("Value error, ")  # what is left out names the alternatives of a value
     if kind == "extra_forbidden":
+        if key in RENAMED:
+            return f"{key} is now called {RENAMED[key]}; write it so"
         known = _known_keys(root, location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
         return f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known here are {', '.join(known)}")

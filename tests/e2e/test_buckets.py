@@ -64,10 +64,10 @@ def test_each_prompt_has_one_size_and_is_replayed_as_it_was_sampled(family: str,
     assert len({size for (size,) in sizes.values()}) > 1
 
     groups, condition = load_round(bench, 0, References(start=None, moving=None))
-    steps = bench.trainer.reader.choices((0, 1000))
+    steps = bench.trainer.likelihood.choices((0, 1000))
     assert {group.latent_shape for group in groups} == set(bench.replay.samplers)
-    for chunk in chunk_groups(groups, max_rows=64):
-        ratios = bench.trainer.reader.read(chunk, condition, steps, (0, 0, 0)).log_ratio
+    for chunk in chunk_groups(groups, micro_batch_size=64):
+        ratios = bench.trainer.likelihood.read(chunk, condition, steps, (0, 0, 0)).log_ratio
         assert_same(ratios, torch.zeros_like(ratios))
     train_round(bench, 0)
     (line,) = bench.folder.read_metrics()

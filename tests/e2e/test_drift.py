@@ -18,8 +18,8 @@ from d3po.run.train.reference import reference_kind
 from d3po.run.train.states import moving_average_in
 from d3po.run.workbench import Workbench
 from d3po.training.data import step_batch
-from d3po.training.evidence import Evidence, Pictures, Trajectories, prompt_rows
-from d3po.training.reference import standing_in
+from d3po.training.likelihood import DenoisingLikelihood, StepTerms, TrajectoryLikelihood, prompt_rows
+from d3po.training.reference import swapped_weights
 from d3po.training.trainer import under
 from tests.precision import BOUND, IN_FLOAT64, assert_same
 
@@ -38,7 +38,7 @@ def reference_by_checkpoints(bench: Workbench, round: int) -> AbstractContextMan
     before = bench.finals()[round - 1].load()[0]
     weights = under("policy.", before) if reference_kind(bench) == "per_round" else moving_average_in(before)
     assert weights
-    return standing_in(bench.policy, weights)
+    return swapped_weights(bench.policy, weights)
 
 
 @pytest.mark.parametrize(
@@ -58,22 +58,22 @@ def test_the_kl_is_that_of_the_two_gaussians(
     """`follows`: each round's sampler is its reference, so that its first update has moved nowhere."""
     folder = make_run(settings=SETTINGS | {"sampling.guidance": "7.5"} | settings)
     bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
-    read, apart = Trajectories.read, list[tuple[int, float]]()
+    read, apart = TrajectoryLikelihood.read, list[tuple[int, float]]()
 
-    def checked(reader: Trajectories, groups: Any, condition: Any, steps: Any, occasion: Any, **more: Any) -> Evidence:
+    def checked(reader: TrajectoryLikelihood, groups: Any, condition: Any, steps: Any, noise_key: Any, **more: Any) -> StepTerms:
         x_t, rows = step_batch(groups, steps).x_t, condition.rows(prompt_rows(groups))
         with torch.no_grad():
             mine = bench.replay.step(bench.policy, x_t, steps, rows)
-            with reference_by_checkpoints(bench, occasion[1]):
+            with reference_by_checkpoints(bench, noise_key[1]):
                 theirs = bench.replay.step(bench.policy, x_t, steps, rows)
-        evidence = read(reader, groups, condition, steps, occasion, **more)
+        evidence = read(reader, groups, condition, steps, noise_key, **more)
         assert evidence.drift is not None
         kl = kl_of_steps(mine, theirs).view_as(evidence.drift)
         assert_same(evidence.drift, kl)
-        apart.append((occasion[1], kl.mean().item()))
+        apart.append((noise_key[1], kl.mean().item()))
         return evidence
 
-    monkeypatch.setattr(Trajectories, "read", checked)
+    monkeypatch.setattr(TrajectoryLikelihood, "read", checked)
     for round in range(3):
         trained(bench, round)
     bench.close()
@@ -89,18 +89,18 @@ def test_pictures_are_measured_against_the_reference_of_their_round(
 ) -> None:
     folder = make_run(settings=SETTINGS | {"rounds": "2"} | own_settings("diffusion_dpo") | {"objective.reference": "ema"})
     bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
-    read = Pictures.read
+    read = DenoisingLikelihood.read
 
-    def checked(reader: Pictures, groups: Any, condition: Any, steps: Any, occasion: Any, **more: Any) -> Evidence:
-        if occasion[1]:
+    def checked(reader: DenoisingLikelihood, groups: Any, condition: Any, steps: Any, noise_key: Any, **more: Any) -> StepTerms:
+        if noise_key[1]:
             with reader.reference():
                 theirs = bench.policy.state()
-            with reference_by_checkpoints(bench, occasion[1]):
+            with reference_by_checkpoints(bench, noise_key[1]):
                 expected = bench.policy.state()
             assert all(torch.equal(theirs[name], value) for name, value in expected.items())
-        return read(reader, groups, condition, steps, occasion, **more)
+        return read(reader, groups, condition, steps, noise_key, **more)
 
-    monkeypatch.setattr(Pictures, "read", checked)
+    monkeypatch.setattr(DenoisingLikelihood, "read", checked)
     for round in range(2):
         trained(bench, round)
     assert all("kl" in line for line in folder.read_metrics())

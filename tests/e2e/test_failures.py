@@ -258,7 +258,7 @@ def test_what_other_packages_log_as_they_are_imported_stays_out() -> None:
     assert d3po("--version").returncode == 0
     assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
     assert logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.ERROR)
-    assert logging.getLogger("d3po.web.gate").isEnabledFor(logging.WARNING)
+    assert logging.getLogger("d3po.web.middleware").isEnabledFor(logging.WARNING)
     assert os.environ["TRANSFORMERS_VERBOSITY"] == os.environ["DIFFUSERS_VERBOSITY"] == "error"
 
 

@@ -23,7 +23,7 @@ from d3po.run.progress import Narrator
 from d3po.run.starting import numbered_starts, start
 from d3po.run.workbench import Workbench
 from d3po.training.data import PromptGroup
-from d3po.training.evidence import Pictures
+from d3po.training.likelihood import DenoisingLikelihood
 from tests.e2e import plain
 from tests.e2e.conftest import HELD_OUT, PROMPTS, SETTINGS
 from tests.precision import BOUND, IN_FLOAT64, assert_same
@@ -88,7 +88,7 @@ def opened(folder: RunFolder) -> Workbench:
 
 def at_the_end(trained: Trained) -> AbstractPolicy:
     bench = opened(trained.folder)
-    bench.stand_at(2)
+    bench.load_round_weights(2)
     return bench.policy
 
 
@@ -162,7 +162,7 @@ def test_pictures_alone_can_be_trained_on(trained: Trained, tmp_path: Path) -> N
         prompt=0, identity="a", shard=Shard(path=tmp_path / "pictures"), rows=torch.arange(2), pairs=torch.zeros(0, 2, dtype=torch.long),
         targets=nothing, weights=nothing, reference=None,
     )  # fmt: skip
-    reader = Pictures(policy, bench.replay, OBJECTIVES["flow_dpo"].needs)
+    reader = DenoisingLikelihood(policy, bench.replay, OBJECTIVES["flow_dpo"].needs)
     evidence = reader.read([group], policy.encode_prompts(["a cat"]), torch.tensor([250, 750]), (0, 0, 0))
     (evidence.log_ratio[:, 0] - evidence.log_ratio[:, 1]).sum().backward()
     assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in policy.trainable().values())

@@ -20,7 +20,7 @@ from tests.e2e.conftest import d3po
 from tests.unit.vlm.stub_model import always_first, brighter, serving
 
 MakeRun = Callable[..., RunFolder]
-MODEL = {"feedback.source": '"model"', "judge.model": '"a model"', "judge.input_price": "10.0"}
+MODEL = {"feedback.source": '"model"', "vlm_judge.model": '"a model"', "vlm_judge.input_price": "10.0"}
 
 
 def sampled(folder: RunFolder) -> Workbench:
@@ -31,10 +31,10 @@ def sampled(folder: RunFolder) -> Workbench:
 
 def test_a_model_judges_a_round_as_an_annotator_of_its_own_kind(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(brighter) as stub:
-        bench = sampled(make_run(settings=MODEL | {"judge.url": f'"{stub.url}"'}))
+        bench = sampled(make_run(settings=MODEL | {"vlm_judge.url": f'"{stub.url}"'}))
         collect_feedback(bench, 0)
         judge_by_model(bench, 0)
-    votes = list(bench.store.votes.standing())
+    votes = list(bench.store.votes.current())
     (annotator,) = [each for each in bench.store.people.annotators() if each.id == votes[0].annotator]
     assert (annotator.kind, annotator.handle.split("#")[0]) == ("model", "model:a model")
     assert len(votes) == 4 * 3
@@ -56,7 +56,7 @@ def test_a_model_judges_a_round_as_an_annotator_of_its_own_kind(make_run: MakeRu
 
 def test_a_judge_that_contradicts_itself_is_refused_and_nothing_is_recorded(make_run: MakeRun) -> None:
     with serving(always_first) as stub:
-        bench = sampled(make_run(settings=MODEL | {"judge.url": f'"{stub.url}"'}))
+        bench = sampled(make_run(settings=MODEL | {"vlm_judge.url": f'"{stub.url}"'}))
         with pytest.raises(RewardError, match=r"same in both orders of only 0% of its pairs, and judge\.min_consistency is 60%"):
             judge_by_model(bench, 0)
     assert bench.store.votes.count(round=0) == 0
@@ -74,13 +74,13 @@ def test_a_judge_that_cannot_be_had_is_said_so_before_any_picture_is_made(make_r
         evaluate(bench, 0)
     assert not folder.images("held-out").exists()
     monkeypatch.setattr("d3po.run.needs.find_spec", lambda name: None)
-    asking = make_run("asking", settings=MODEL | {"judge.url": '"http://localhost:9/v1"'})
+    asking = make_run("asking", settings=MODEL | {"vlm_judge.url": '"http://localhost:9/v1"'})
     with pytest.raises(ConfigError, match=r"needs tenacity.*pip install 'd3po\[vision\]'"):
         Workbench(folder=asking, config=asking.config(), narrator=Narrator())
 
 
 def test_a_dry_run_says_what_judging_will_cost(make_run: MakeRun) -> None:
-    folder = make_run(settings=MODEL | {"judge.url": '"http://localhost:9/v1"'})
+    folder = make_run(settings=MODEL | {"vlm_judge.url": '"http://localhost:9/v1"'})
     assert "24 pairs in both orders, 48 calls" in d3po("run", folder.path, "--dry-run").stdout
 
 
@@ -89,7 +89,7 @@ def test_by_several_criteria_the_dominated_lose_and_the_rest_tie(make_run: MakeR
     compare_round(bench, 0)
     criteria = bench.criteria
     scores = {image.id: score_file(criteria, bench.folder.path / image.path, "") for image in bench.store.pictures.images(0)}
-    for vote in bench.store.votes.standing():
+    for vote in bench.store.votes.current():
         a, b = vote.images
         better = {x > y for x, y in zip(scores[a], scores[b], strict=True)}
         expected = "tie" if len(better) == 2 else "win"

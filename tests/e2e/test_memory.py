@@ -92,7 +92,7 @@ def test_a_run_that_spares_memory_makes_the_same_pictures_and_updates(make_run: 
 def test_the_reference_is_asked_and_pictures_are_encoded_in_halves_where_they_do_not_fit(
     make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d3po.training.fitting.clear_device_cache", lambda **_: None)
+    monkeypatch.setattr("d3po.training.batch_sizer.clear_device_cache", lambda **_: None)
     bench = opened(make_run(settings=SHORT))
     sample_round(bench, 0)
     shard, condition = Shard(path=bench.folder.shard(0, 0)), bench.policy.encode_prompts(["a cat"] * 6)
@@ -113,7 +113,7 @@ def test_the_reference_is_asked_and_pictures_are_encoded_in_halves_where_they_do
     ]
 
     def made() -> tuple[torch.Tensor, ...]:
-        steps = reference_steps(bench.policy, bench.replay, shard, condition, max_rows=5, fitting=bench.reference_fits)
+        steps = reference_steps(bench.policy, bench.replay, shard, condition, micro_batch_size=5, sizer=bench.reference_sizer)
         (latents,) = {place[0] for place in encoded(bench, pictures).values()}
         kept = latents.latents(0)
         latents.path.unlink()
@@ -135,7 +135,7 @@ def test_a_run_with_channels_last_saves_its_moving_reference_and_its_model(make_
     folder = make_run(settings=SHORT | {"hardware.channels_last": "true", "objective.reference": "ema", "rounds": "1"})
     one_round(folder)
     bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
-    bench.stand_at(1)
+    bench.load_round_weights(1)
     assert tmp_path / "merged" in bench.policy.export(tmp_path)
 
 

@@ -66,7 +66,7 @@ def test_a_run_trains_by_it(make_run: MakeRun, name: ObjectiveName, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["kto", "d3po_branch"])
 def test_how_rows_are_cut_into_calls_does_not_change_the_result(make_run: MakeRun, name: ObjectiveName) -> None:
-    runs = [make_run(str(rows), SMALL | IN_FLOAT64 | own_settings(name) | {"training.max_rows": str(rows)}) for rows in (3, 64)]
+    runs = [make_run(str(rows), SMALL | IN_FLOAT64 | own_settings(name) | {"training.micro_batch_size": str(rows)}) for rows in (3, 64)]
     for run in runs:
         assert d3po("run", run.path).returncode == 0
     cut, whole = ({key: value for key, value in trained(run).items() if key.startswith("policy.")} for run in runs)

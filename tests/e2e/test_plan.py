@@ -25,7 +25,7 @@ SETTINGS = {
     "sampling.steps": "3",
     "sampling.prompts_per_round": "3",
     "training.epochs": "1",
-    "training.max_rows": "7",
+    "training.micro_batch_size": "7",
     "training.prompts_per_update": "3",
     "evaluation.prompts": "1",
 }

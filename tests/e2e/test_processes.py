@@ -60,12 +60,12 @@ def begun_alone(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that one process leaves in the middle of its first round, past the first checkpoint."""
     updates = iter(range(UPDATES))
 
-    def heed(_: Workbench) -> None:
+    def check_control(_: Workbench) -> None:
         if next(updates) == UPDATES // 2:
             raise RunEndedError("enough")
 
     with monkeypatch.context() as patch:
-        patch.setattr("d3po.run.train.phase.heed", heed)
+        patch.setattr("d3po.run.train.phase.check_control", check_control)
         with pytest.raises(RunEndedError):
             alone(folder)
 
@@ -142,11 +142,11 @@ def test_reference_log_probs_are_computed_by_shares(make_run: Callable[..., RunF
     bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
     sample_round(bench, 0)
     compare_round(bench, 0)
-    monkeypatch.setattr(bench.team, "size", 2)
-    monkeypatch.setattr(bench.team, "gather", lambda item: [item])
+    monkeypatch.setattr(bench.distributed, "size", 2)
+    monkeypatch.setattr(bench.distributed, "gather", lambda item: [item])
     nothing = References(start=None, moving=None)
     for rank, made in ((0, [0, 2]), (1, [0, 1, 2, 3])):
-        monkeypatch.setattr(bench.team, "rank", rank)
+        monkeypatch.setattr(bench.distributed, "rank", rank)
         share_references(bench, 0, nothing)
         assert sorted(int(path.name[6:9]) for path in folder.path.rglob("shard-*.reference-*")) == made
     monkeypatch.setattr("d3po.run.train.dataset.reference_steps", lambda *_, **__: pytest.fail("all of them are kept"))

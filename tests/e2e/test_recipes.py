@@ -24,7 +24,7 @@ SIZES = {
     "sampling.prompts_per_round": 2,
     "evaluation.prompts": 1,
     "evaluation.images_per_prompt": 2,
-    "training.max_rows": 64,
+    "training.micro_batch_size": 64,
 }
 
 

@@ -92,7 +92,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(make_run: 
     assert not torch.equal(final_weights(a)[name], final_weights(c)[name])
 
 
-@pytest.mark.parametrize("settings", [{"training.max_rows": "3"}, {"training.max_rows": "7", "training.gradient_checkpointing": "true"}])
+@pytest.mark.parametrize(
+    "settings", [{"training.micro_batch_size": "3"}, {"training.micro_batch_size": "7", "training.gradient_checkpointing": "true"}]
+)
 def test_how_work_is_cut_does_not_change_the_result(make_run: MakeRun, settings: dict[str, str]) -> None:
     whole, cut = make_run("whole", IN_FLOAT64), make_run("cut", IN_FLOAT64 | settings)
     for folder in (whole, cut):
@@ -110,7 +112,9 @@ def test_adapter_off_reference_is_the_pretrained_model(make_run: MakeRun) -> Non
 
     for group in groups:
         rows = condition.rows(torch.full((6,), group.prompt))
-        expected = reference_steps(fresh.policy, fresh.replay, group.shard, rows, max_rows=64, fitting=fresh.reference_fits).of(group.rows)
+        expected = reference_steps(fresh.policy, fresh.replay, group.shard, rows, micro_batch_size=64, sizer=fresh.reference_sizer).of(
+            group.rows
+        )
         assert group.reference is not None
         assert_same(group.reference.log_probs, expected.log_probs)
         assert_same(group.reference.sketches, expected.sketches)
@@ -331,7 +335,7 @@ def test_metrics_go_to_one_run_elsewhere(make_run: MakeRun, monkeypatch: pytest.
         ({"training.timestep_range": "[2, 99]"}, "which holds none of the 5 sampled timesteps"),
         ({"evaluation.held_out_reward": "nobody"}, "there is no reward 'nobody'"),
         ({"feedback.reward": "nobody"}, "there is no reward 'nobody'"),
-        ({"feedback.source": "model", "judge.url": "http://[", "judge.model": "m"}, "judge.url has to be http"),
+        ({"feedback.source": "model", "vlm_judge.url": "http://[", "vlm_judge.model": "m"}, "vlm_judge.url has to be http"),
     ],
 )
 def test_what_a_setting_spoils_is_said_before_any_work(make_run: MakeRun, settings: dict[str, str], message: str) -> None:

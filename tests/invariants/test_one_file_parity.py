@@ -154,7 +154,7 @@ def config(one_file: ModuleType, request: pytest.FixtureRequest) -> RunConfig:
             weight_decay=one_file.WEIGHT_DECAY,
             max_grad_norm=one_file.MAX_GRAD_NORM,
             prompts_per_update=one_file.GROUPS_PER_UPDATE,
-            max_rows=request.param,
+            micro_batch_size=request.param,
         ),
     )
 

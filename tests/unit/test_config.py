@@ -1,5 +1,6 @@
 """run.toml: complete, explained, written back, and strict about what it does not know."""
 
+import copy
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d3po.config import Objective, RunConfig, Section, dump_config, load_config, override, parse_config, without_old_zeros
+from d3po.config import Objective, RunConfig, Section, dump_config, load_config, override, parse_config, under_new_names, without_old_zeros
 from d3po.errors import ConfigError
 
 
@@ -158,7 +159,7 @@ def test_config_cannot_be_changed_in_place() -> None:
         *(("model", name, name) for name in ("nan", "2024", "1.5", "true", "2024-01-01", "[1]", "inf", "1 # a", "1\nseed = 2")),
         ("parts", "", ""),
         ("parts", "007", "007"),
-        ("judge.model", "4", "4"),
+        ("vlm_judge.model", "4", "4"),
         ("evaluation.held_out_reward", "1e3", "1e3"),
         ("training.learning_rate", "1e-3", 1e-3),
         ("training.adam_betas", "[0.5, 0.6]", (0.5, 0.6)),
@@ -254,3 +255,23 @@ def test_own_takes_a_number_back() -> None:
 def test_what_is_no_number_of_an_objective_is_named_by_its_key_alone(value: str) -> None:
     with pytest.raises(ConfigError, match=r"^run\.toml: objective\.beta is [^:]+: "):
         parse(f"[objective]\nbeta = {value}")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"judge": {"url": "http://localhost"}}, "judge is now called vlm_judge; write it so"),
+        ({"training": {"max_rows": 3}}, "training.max_rows is now called training.micro_batch_size; write it so"),
+    ],
+)
+def test_a_former_name_is_refused_with_the_new_one(written: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_config(written, where="run.toml")
+
+
+def test_settings_that_a_run_began_with_are_read_under_the_names_of_today() -> None:
+    now = RunConfig.model_validate({"training": {"micro_batch_size": 3}, "vlm_judge": {"attempts": 2}}).model_dump(mode="json")
+    before = copy.deepcopy(now)
+    before["training"]["max_rows"] = before["training"].pop("micro_batch_size")
+    before["judge"] = before.pop("vlm_judge")
+    assert under_new_names(before) == under_new_names(now) == now

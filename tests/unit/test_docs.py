@@ -12,15 +12,15 @@ from d3po import errors
 from d3po.cli.app import app
 from d3po.config import RunConfig, Section
 from d3po.experiments.findings import Row
-from d3po.experiments.spec import Budget, Entry, Spec
+from d3po.experiments.spec import EqualBudget, ObjectiveSpec, Spec
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.metrics import pair_metrics
 from d3po.objectives.registry import OBJECTIVES
 from d3po.options import ObjectiveName
 from d3po.recipes import recipe_names
-from d3po.run.evaluate.phase import Evaluation
+from d3po.run.evaluate.phase import EvaluationResult
 from d3po.training.trainer import BANDS
-from tools.docs import CONFIGURATION, FAMILIES, JUDGES, RECIPES, configuration_page, families_page, judges_page, main, recipes_page
+from tools.docs import CONFIGURATION, FAMILIES, RECIPES, SCORERS, configuration_page, families_page, judges_page, main, recipes_page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -56,7 +56,7 @@ def test_the_table_of_families_is_current() -> None:
 
 
 def test_the_table_of_judges_is_current() -> None:
-    assert JUDGES.read_text() == judges_page(JUDGES.read_text()), "run `python -m tools.docs` and commit docs/judges.md"
+    assert SCORERS.read_text() == judges_page(SCORERS.read_text()), "run `python -m tools.docs` and commit docs/scorers.md"
 
 
 def test_the_table_of_recipes_is_current() -> None:
@@ -95,13 +95,13 @@ def test_the_bands_of_metrics_are_explained(band: str) -> None:
     assert f"NAME/{band}" in (DOCS / "metrics.md").read_text()
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Evaluation)])
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(EvaluationResult)])
 def test_every_evaluation_figure_is_explained(field: str) -> None:
     assert field in first_column("metrics.md")
 
 
 def test_every_key_and_column_of_a_comparison_is_explained() -> None:
-    keys = {name for section in (Spec, Entry, Budget) for name in section.model_fields}
+    keys = {name for section in (Spec, ObjectiveSpec, EqualBudget) for name in section.model_fields}
     columns = {field.name for field in dataclasses.fields(Row)} - {"held_out_gain"}
     assert keys | columns <= first_column("comparing.md")
 
@@ -115,7 +115,7 @@ def test_every_error_is_documented(name: str) -> None:
 def test_every_objective_has_a_page_with_its_own_values(name: ObjectiveName) -> None:
     page, entry = (DOCS / "methods" / f"{name}.md").read_text(), OBJECTIVES[name]
     rows = {words: cells[1] for row in page.splitlines() if (cells := row.strip("|").split("|")) and (words := cells[0]) and len(cells) > 2}
-    for key, value in entry.own.items():
+    for key, value in entry.defaults.items():
         (row,) = (rows[words] for words in rows if f"`{key}`" in words)
         assert f"{value:g}" in row or f"{value:.0e}".replace("e-0", "e-") in row
     assert all(part in page for part in ("**Idea.**", "**When.**", "**Healthy**", "**Sick**"))

@@ -14,7 +14,7 @@ from d3po.preferences.records import Role
 from d3po.store import Store
 from d3po.store.tables import AssignmentRow
 from d3po.web.app import create_app
-from d3po.web.desk import Desk
+from d3po.web.app_state import AppState
 from d3po.web.settings import WebSettings
 from tests.web.world import add_pictures
 
@@ -93,8 +93,8 @@ def public(serve: Serve) -> TestClient:
     return serve(public_url=ELSEWHERE)
 
 
-def desk_of(client: TestClient) -> Desk:
-    return client.app.state.desk
+def desk_of(client: TestClient) -> AppState:
+    return client.app.state.app_state
 
 
 def sign_in(client: TestClient, house: House) -> None:

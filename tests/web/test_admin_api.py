@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from d3po.preferences.records import Answer, NewQuestion
 from d3po.store import NewPicture
-from d3po.web.journal import JournalView
+from d3po.web.run_log import JournalView
 from tests.web.conftest import ELSEWHERE, House, Serve, join
 from tests.web.world import PROMPTS, ask
 
@@ -63,7 +63,7 @@ def test_what_the_trainer_says_becomes_phases_curves_alarms_and_cost(house: Hous
 
 
 def test_the_journal_is_read_on_from_where_it_was_left(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("d3po.web.journal.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("d3po.web.run_log.FRESH_SECONDS", 0.0)
     view, write = JournalView(house.store.journal), house.store.journal.write
     for entry in range(3):
         write("update", entry, {"network_rows": 10, "seconds": float("1"), "strange": [1, {"a": None}]})
@@ -174,7 +174,7 @@ def test_held_out_pictures_show_side_by_side_over_the_rounds(house: House, owner
 def test_controls_reach_the_trainer_and_the_audit_log(house: House, owner: TestClient, action: str) -> None:
     state = owner.post("/v1/control", json={"action": action}).json()
     assert (state["paused"], state["stop"]) == (action == "pause", action == "stop")
-    stored = house.store.journal.standing_control()
+    stored = house.store.journal.current_control()
     assert (stored.paused, stored.stop) == (action == "pause", action == "stop")
     (entry,) = owner.get("/v1/audit").json()["entries"]
     assert (entry["actor"], entry["action"]) == ("owner", action)
@@ -184,7 +184,7 @@ def test_train_now_closes_the_round_that_is_under_way(house: House, owner: TestC
     assert owner.post("/v1/control", json={"action": "train_now"}).status_code == 422
     house.store.journal.write("phase", 2, {"phase": "rating"})
     house.store.journal.write("phase", 3, {"phase": "rating"})
-    owner.app.state.desk.journal._read_at = 0.0
+    owner.app.state.app_state.journal._read_at = 0.0
     assert owner.post("/v1/control", json={"action": "train_now"}).json()["train_now_round"] == 3
     assert owner.post("/v1/control", json={"action": "train_now", "round": 2}).json()["train_now_round"] == 2
 
@@ -192,7 +192,7 @@ def test_train_now_closes_the_round_that_is_under_way(house: House, owner: TestC
 def test_who_waits_hears_of_a_pause(house: House, owner: TestClient) -> None:
     house.store.journal.write("phase", 0, {"phase": "training"})
     owner.post("/v1/control", json={"action": "pause"})
-    owner.app.state.desk.journal._read_at = 0.0
+    owner.app.state.app_state.journal._read_at = 0.0
     assert owner.get("/v1/me").json()["phase"] == "paused"
 
 

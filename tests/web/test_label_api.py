@@ -35,7 +35,7 @@ def questions(client: TestClient, n: int = 1) -> list[dict[str, object]]:
 
 
 def standing(house: House) -> list[Vote]:
-    return list(house.store.votes.standing())
+    return list(house.store.votes.current())
 
 
 @pytest.mark.parametrize(("kind", "answer"), ANSWERS, ids=lambda part: part if isinstance(part, str) else part["outcome"])
@@ -200,7 +200,7 @@ def test_a_picture_that_is_missing_or_was_changed_is_not_shown_and_the_question_
     path, _ = house.store.pictures.picture(second)
     (house.folder / path).unlink()
     fresh = TestClient(owner.app, base_url=str(owner.base_url), cookies=owner.cookies)
-    fresh.app.state.desk.pictures._cache.clear()
+    fresh.app.state.app_state.pictures._cache.clear()
     assert [fresh.get(image["url"]).status_code for image in item["images"]] == [404, 404]
     assert [fresh.get(f"/v1/images/{image}").status_code for image in (first, second, 10**6)] == [404, 404, 404]
     (item,) = questions(fresh)

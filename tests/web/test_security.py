@@ -54,7 +54,7 @@ def test_strangers_on_a_public_address_get_nothing(public: TestClient, method: s
 def test_annotators_are_no_administrators(house: House, public: TestClient, method: str, path: str, body: dict[str, object] | None) -> None:
     assert join(public, house).request(method, path, json=body).status_code == 403
     assert house.store.people.invitations()[0].handle == "ada"
-    assert not house.store.journal.standing_control().paused
+    assert not house.store.journal.current_control().paused
 
 
 def test_an_invitation_becomes_a_cookie_that_scripts_cannot_read(house: House, public: TestClient) -> None:
@@ -261,7 +261,7 @@ def test_other_sites_can_neither_write_nor_read(house: House, owner: TestClient,
     assert owner.post("/v1/control", json={"action": "stop"}, headers=headers).status_code == 403
     assert owner.delete("/v1/invitations/1", headers=headers).status_code == 403
     assert owner.get("/v1/queue", headers=headers).status_code == 403, "asking leases questions"
-    assert not house.store.journal.standing_control().stop
+    assert not house.store.journal.current_control().stop
     assert house.store.questions.progress().leased == 0
 
 
@@ -286,7 +286,7 @@ def test_behind_a_proxy_the_public_address_is_the_origin(house: House, public: T
 def test_only_json_is_read(house: House, owner: TestClient, kind: str) -> None:
     reply = owner.post("/v1/control", content=b'{"action": "stop"}', headers={"content-type": kind})
     assert reply.status_code == 415
-    assert not house.store.journal.standing_control().stop
+    assert not house.store.journal.current_control().stop
 
 
 def test_bodies_are_bounded_whether_announced_or_not(owner: TestClient) -> None:

@@ -89,7 +89,7 @@ class Thresholds:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatorReport:
-    """What one annotator's standing votes look like."""
+    """What one annotator's current votes look like."""
 
     annotator: int
     votes: int
@@ -119,7 +119,7 @@ def agreement(votes: Iterable[Vote], *, seed: int = 0) -> Agreement:
     agreement is that of a coin, even if later pictures, with larger ids, are the better ones.
 
     Args:
-        votes: standing votes, of any kind.
+        votes: current votes, of any kind.
         seed: of the bootstrap.
     """
     counts, annotators = _verdict_counts(verdicts_by_annotator(pair_judgements(_first(votes))))
@@ -136,7 +136,7 @@ def report_annotators(
     """A report on every annotator, by id.
 
     Args:
-        votes: standing votes.
+        votes: current votes.
         gold: by question id, what a gold question's answer must be.
         thresholds: when to be suspicious.
     """

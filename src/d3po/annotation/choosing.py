@@ -37,7 +37,7 @@ class ChosenPairs:
 
         Args:
             asked: the round's questions so far.
-            votes: the standing votes on them.
+            votes: the current votes on them.
         """
         answers = Counter(vote.question for vote in votes)
         put: dict[int, list[Asked]] = defaultdict(list)

@@ -12,7 +12,7 @@ import typer
 from d3po import __version__
 from d3po.cli.arguments import RunArgument
 from d3po.cli.comparing import compare
-from d3po.cli.pictures import register as register_pictures
+from d3po.cli.generate import register as register_pictures
 from d3po.cli.rating import invite, rate
 from d3po.cli.votes import votes
 
@@ -108,7 +108,7 @@ def run(
         from d3po.cli.serving import rating_page
         from d3po.run.loop import run_rounds
 
-        with rating_page(run, port, bench.narrator.say) if serve and bench.team.leads else nullcontext():
+        with rating_page(run, port, bench.narrator.say) if serve and bench.distributed.leads else nullcontext():
             run_rounds(bench, minutes=minutes)
 
 
@@ -254,16 +254,16 @@ def recipes() -> None:
             typer.echo(line)
 
 
-@app.command(epilog="Example: `d3po judges`")
-def judges() -> None:
-    """Print the judges by measurement: what each measures, what it needs and downloads, its licence, and how it was tested."""
+@app.command(epilog="Example: `d3po scorers`")
+def scorers() -> None:
+    """Print the scorers: what each measures, what it needs and downloads, its licence, and how it was tested."""
     from d3po.scorers.catalogue import ENTRIES
 
     for entry in ENTRIES:
         for line in entry.lines():
             typer.echo(line)
     typer.echo("several at once: feedback.reward = weighted:0.7*A+3*B (a sum) or pareto:A+B (better by one and worse by none)")
-    typer.echo("a vision-language model: feedback.source = \"model\" and the settings in [judge] (pip install 'd3po[vision]')")
+    typer.echo("a vision-language model: feedback.source = \"model\" and the settings in [vlm_judge] (pip install 'd3po[vision]')")
 
 
 @app.command(epilog="Example: `d3po objectives` · start a run with one: `d3po init runs/kto --objective kto`")
@@ -334,7 +334,7 @@ def _launched(processes: int) -> None:
 
 
 def _alone() -> bool:
-    """Leave the team that a launcher started, whose processes would all plan the same; whether this was its first process."""
+    """Leave the distributed that a launcher started, whose processes would all plan the same; whether this was its first process."""
     first = os.environ.get("RANK", "0") == "0"
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         os.environ.pop(name, None)

@@ -63,9 +63,9 @@ def import_(
 
     if kind not in KINDS:
         raise ConfigError(f"--kind {kind}: it is one of {', '.join(KINDS)}")
-    whence = Source(format=format, path=source, images=images, name=name, annotator=annotator, kind=kind, question=question)
+    source_file = Source(format=format, path=source, images=images, name=name, annotator=annotator, kind=kind, question=question)
     with _opened(run) as (folder, store):
-        _say_imported(import_votes(folder, store, whence, Narrator(), skip_bad=skip_bad))
+        _say_imported(import_votes(folder, store, source_file, Narrator(), skip_bad=skip_bad))
 
 
 @votes.command("export", epilog="Example: `d3po votes export runs/mine --to votes.jsonl`")

@@ -22,7 +22,7 @@ def export_items(
     Args:
         store: where they are.
         root: the run folder; pictures' paths are relative to it.
-        events: every event, withdrawn and replaced ones too, with ids and times, and pictures called by where they belong; else the standing
+        events: every event, withdrawn and replaced ones too, with ids and times, and pictures called by where they belong; else the current
             votes, and pictures called by the hash of their bytes.
         pictures: with the pictures' bytes; else by hash alone.
         round: only votes that serve this round.
@@ -32,7 +32,7 @@ def export_items(
         CorruptFileError: a picture is missing or not what was recorded.
     """
     foreign, told, prompts = Foreign(store.database), dict[int, str](), store.pictures.prompts()
-    for part in _parts(foreign.events(round=round, purpose=purpose, standing=not events)):
+    for part in _parts(foreign.events(round=round, purpose=purpose, current=not events)):
         new = sorted({image for event in part for image in event.shown} - told.keys())
         for known in foreign.by_id(new).values():
             item = _outgoing(known, root, by_place=events, with_content=pictures)

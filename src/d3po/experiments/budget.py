@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from d3po.config import RunConfig
 from d3po.errors import ConfigError
-from d3po.experiments.spec import Budget
+from d3po.experiments.spec import EqualBudget
 from d3po.run.cost.counting import RoundWork, Shape, evaluated_images, sampled_rows, work_of_round
 
 
@@ -38,7 +38,7 @@ def work_of(config: RunConfig, shape: Shape, rounds: int) -> Work:
     )
 
 
-def rounds_that_fit(budget: Budget, config: RunConfig, shape: Shape, *, label: str) -> int | None:
+def rounds_that_fit(budget: EqualBudget, config: RunConfig, shape: Shape, *, label: str) -> int | None:
     """The most rounds that the budget allows; None of minutes, where only running shows.
 
     Raises:
@@ -56,5 +56,5 @@ def rounds_that_fit(budget: Budget, config: RunConfig, shape: Shape, *, label: s
     return 1 + int(budget.amount - first) // later
 
 
-def _of(budget: Budget, work: RoundWork) -> int:
+def _of(budget: EqualBudget, work: RoundWork) -> int:
     return {"labels": work.labels, "images": work.images, "network_rows": work.rows.total}[budget.unit]

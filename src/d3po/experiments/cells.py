@@ -9,7 +9,7 @@ import tomlkit
 
 from d3po.config import RunConfig
 from d3po.errors import ConfigError
-from d3po.experiments.spec import Entry, Spec, slug
+from d3po.experiments.spec import ObjectiveSpec, Spec, slug
 from d3po.recipes import load_recipe
 from d3po.run.folder import RunFolder, create_run, require_same
 from d3po.run.needs import check_needs
@@ -64,7 +64,7 @@ def by_label(cells: Sequence[Cell]) -> dict[str, Cell]:
     return first
 
 
-def _cell(spec: Spec, entry: Entry, reward: str, seed: int, say: Say) -> Cell:
+def _cell(spec: Spec, entry: ObjectiveSpec, reward: str, seed: int, say: Say) -> Cell:
     said = {key: _toml(value) for key, value in (spec.settings | entry.settings).items()}
     own = {"model": _toml(spec.model), "seed": _toml(seed), "feedback.reward": _toml(reward), "feedback.source": "reward"}
     try:

@@ -47,10 +47,10 @@ def curve(rows: Sequence[Row], x: Value, y: Value, *, within: Bounds = ANYWHERE)
     for row in sorted(rows, key=lambda row: row.rounds):
         by_seed.setdefault(row.seed, []).append(row)
     rounds = sorted({row.rounds for row in rows})
-    standing = [[max((row for row in mine if row.rounds <= r), key=lambda row: row.rounds) for mine in by_seed.values()] for r in rounds]
-    values = [t_interval([y(row) for row in at], within=within) for at in standing]
+    newest = [[max((row for row in mine if row.rounds <= r), key=lambda row: row.rounds) for mine in by_seed.values()] for r in rounds]
+    values = [t_interval([y(row) for row in at], within=within) for at in newest]
     return Curve(
-        x=[float(np.mean([x(row) for row in at])) for at in standing],
+        x=[float(np.mean([x(row) for row in at])) for at in newest],
         y=[mean.value for mean in values],
         low=[mean.low for mean in values],
         high=[mean.high for mean in values],

@@ -35,8 +35,8 @@ def last_round(bench: Workbench, rounds: int | None) -> int:
 
 def rows_of(cell: Cell, bench: Workbench, held_out: Mapping[str, "HeldOutReward"], *, rounds: int | None) -> list[Row]:
     """A row for the base model and each evaluated round that stands, of at most so many rounds."""
-    standing = [r for r in range(last_round(bench, rounds) + 1) if r == 0 or not is_undone(bench, r - 1)]
-    evaluated = [r for r in standing if bench.folder.evaluation(label_of(r)).exists()]
+    kept = [r for r in range(last_round(bench, rounds) + 1) if r == 0 or not is_undone(bench, r - 1)]
+    evaluated = [r for r in kept if bench.folder.evaluation(label_of(r)).exists()]
     trained = {r: _trained_scores(bench, r) for r in evaluated}
     others = {name: {r: reward.scores(bench, label_of(r)) for r in evaluated} for name, reward in held_out.items()}
     spent, stop = spent_by_round(bench.store.journal.read()), read_stop(bench)

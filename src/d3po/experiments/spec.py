@@ -56,7 +56,7 @@ def _require_free(settings: dict[str, Any]) -> dict[str, Any]:
 Settings = Annotated[dict[str, Any], BeforeValidator(_flat), Field(default_factory=dict)]
 
 
-class Entry(Section):
+class ObjectiveSpec(Section):
     """One of the compared: an objective, or a variant of one."""
 
     label: Label = Field(description="its name in tables and folders")
@@ -64,12 +64,12 @@ class Entry(Section):
     settings: Settings = Field(description="dotted keys of run.toml, for this entry alone")
 
     @model_validator(mode="after")
-    def _free(self) -> "Entry":
+    def _free(self) -> "ObjectiveSpec":
         _require_free(self.settings)
         return self
 
 
-class Budget(Section):
+class EqualBudget(Section):
     """What every cell may spend: exactly one of these."""
 
     labels: Count | None = Field(default=None, description="pairs asked about; of objectives that read single pictures, pictures judged")
@@ -78,7 +78,7 @@ class Budget(Section):
     minutes: Annotated[float, Field(gt=0)] | None = Field(default=None, description="of sampling, judging and training")
 
     @model_validator(mode="after")
-    def _one(self) -> "Budget":
+    def _one(self) -> "EqualBudget":
         if len(self.model_fields_set) != 1:
             raise ValueError(
                 f"[budget] sets {len(self.model_fields_set)} of {', '.join(type(self).model_fields)}; set exactly one of them, "
@@ -104,7 +104,7 @@ class Spec(Section):
     recipe: str = Field(default="default", description="what all cells begin with")
     prompts: str = Field(default="", description="a file of prompts to train on, as `d3po init --prompts`")
     held_out: str = Field(default="", description="a file of prompts for evaluation only, as `d3po init --held-out`")
-    objectives: Annotated[list[Entry], BeforeValidator(_named), Field(min_length=1)] = Field(
+    objectives: Annotated[list[ObjectiveSpec], BeforeValidator(_named), Field(min_length=1)] = Field(
         description="names of objectives, or tables with label, name and settings"
     )
     rewards: Annotated[list[str], Field(min_length=1)] = Field(description="what is trained for, each in runs of its own")
@@ -113,7 +113,7 @@ class Spec(Section):
         description="one run each; paired between objectives"
     )
     baseline: str = Field(description="the label that differences are taken to")
-    budget: Budget
+    budget: EqualBudget
     settings: Settings = Field(description="dotted keys of run.toml, for all")
 
     @model_validator(mode="after")

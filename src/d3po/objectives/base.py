@@ -62,8 +62,8 @@ class PairObjective(ABC):
     ) -> Float[Tensor, "*pairs"]:
         """Loss of each pair and step; `target` is the share of preference that a holds."""
 
-    def is_clipped(self, log_ratio: Float[Tensor, "*pairs"], lean: Float[Tensor, "*pairs"]) -> Bool[Tensor, "*pairs"]:  # noqa: ARG002
-        """Where clipping cut the gradient off; `lean` > 0 where the image is the winner, < 0 where it is the loser."""
+    def is_clipped(self, log_ratio: Float[Tensor, "*pairs"], sign: Float[Tensor, "*pairs"]) -> Bool[Tensor, "*pairs"]:  # noqa: ARG002
+        """Where clipping cut the gradient off; `sign` > 0 where the image is the winner, < 0 where it is the loser."""
         return torch.zeros_like(log_ratio, dtype=torch.bool)
 
 

@@ -46,24 +46,24 @@ class D3PO(PairObjective):
         self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
     ) -> Float[Tensor, "*pairs"]:
         """Loss of each pair and step, in nats."""
-        lean = 2 * target - 1
-        margin = self.clipped(log_ratio_a, lean) - self.clipped(log_ratio_b, -lean)
+        sign = 2 * target - 1
+        margin = self.clipped(log_ratio_a, sign) - self.clipped(log_ratio_b, -sign)
         if self.targets == "signed":
-            return -F.logsigmoid(self.beta * lean * margin)
+            return -F.logsigmoid(self.beta * sign * margin)
         return preference_loss(self.beta * margin, target)
 
-    def clipped(self, log_ratio: Float[Tensor, "*pairs"], lean: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
-        """The log-ratio as the loss sees it; `lean` > 0 where this image is the winner, < 0 where it is the loser."""
+    def clipped(self, log_ratio: Float[Tensor, "*pairs"], sign: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
+        """The log-ratio as the loss sees it; `sign` > 0 where this image is the winner, < 0 where it is the loser."""
         if self.clip == "none":
             return log_ratio
         low, high = self._bounds(log_ratio)
         if self.clip == "two_sided":
             return log_ratio.clamp(low, high)
-        return torch.where(lean > 0, log_ratio.clamp(max=high), torch.where(lean < 0, log_ratio.clamp(min=low), log_ratio))
+        return torch.where(sign > 0, log_ratio.clamp(max=high), torch.where(sign < 0, log_ratio.clamp(min=low), log_ratio))
 
-    def is_clipped(self, log_ratio: Float[Tensor, "*pairs"], lean: Float[Tensor, "*pairs"]) -> Bool[Tensor, "*pairs"]:
+    def is_clipped(self, log_ratio: Float[Tensor, "*pairs"], sign: Float[Tensor, "*pairs"]) -> Bool[Tensor, "*pairs"]:
         """Where clipping cut the gradient off."""
-        return self.clipped(log_ratio, lean) != log_ratio
+        return self.clipped(log_ratio, sign) != log_ratio
 
     def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return torch.log1p(like.new_tensor(-self.clip_range)), torch.log1p(like.new_tensor(self.clip_range))

@@ -1,6 +1,6 @@
 """The IPO objective (Azar et al. 2023, arXiv 2310.12036, eq. 17), on denoising steps or on denoising errors.
 
-With z the log-ratio margin r_a - r_b and lean h = 2 target - 1,
+With z the log-ratio margin r_a - r_b and sign h = 2 target - 1,
 
     L = (z - h / (2 beta))^2
 

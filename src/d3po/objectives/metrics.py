@@ -20,11 +20,11 @@ def pair_metrics(
 
     `step_scale` is what the loss multiplied the log-ratios by (step weighting), which decides where clipping cuts in.
     """
-    lean = 2 * target - 1
+    sign = 2 * target - 1
     a_wins = target >= 0.5
     winner = torch.where(a_wins, log_ratio_a, log_ratio_b)
     loser = torch.where(a_wins, log_ratio_b, log_ratio_a)
-    clipped = objective.is_clipped(step_scale * log_ratio_a, lean).float() + objective.is_clipped(step_scale * log_ratio_b, -lean).float()
+    clipped = objective.is_clipped(step_scale * log_ratio_a, sign).float() + objective.is_clipped(step_scale * log_ratio_b, -sign).float()
     return {
         "loss": losses.detach(),
         "margin": winner - loser,
@@ -37,20 +37,20 @@ def pair_metrics(
 
 @torch.no_grad()
 def image_metrics(
-    objective: ImageObjective, losses: Float[Tensor, "S N"], terms: ImageTerms, lean: Float[Tensor, " N"]
+    objective: ImageObjective, losses: Float[Tensor, "S N"], terms: ImageTerms, sign: Float[Tensor, " N"]
 ) -> dict[str, Float[Tensor, "S N"]]:
     """The same of objectives on single images, by image; nan where an image has no part in the metric.
 
-    `lean` is 1 of images whose label is above their prompt's mean, -1 of those below, 0 at it; it stands in for winning and losing.
+    `sign` is 1 of images whose label is above their prompt's mean, -1 of those below, 0 at it; it stands in for winning and losing.
     """
     log_ratio = terms.log_ratio.detach()
-    gain = lean * log_ratio
+    gain = sign * log_ratio
     nothing = torch.full_like(log_ratio, torch.nan)
     return {
         "loss": losses.detach(),
         "margin": 2 * gain,
         "accuracy": (gain > 0).float() + 0.5 * (gain == 0).float(),
-        "winner_log_ratio": torch.where(lean > 0, log_ratio, nothing),
-        "loser_log_ratio": torch.where(lean < 0, log_ratio, nothing),
+        "winner_log_ratio": torch.where(sign > 0, log_ratio, nothing),
+        "loser_log_ratio": torch.where(sign < 0, log_ratio, nothing),
         "clip_fraction": objective.is_clipped(terms).float(),
     }

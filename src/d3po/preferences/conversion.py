@@ -46,7 +46,7 @@ def comparisons_of(votes: Iterable[Vote], *, reliability: Mapping[int, float] | 
     """One comparison for each pair of pictures that anybody judged, ordered by prompt and image ids, whatever the order of the votes.
 
     Args:
-        votes: standing votes.
+        votes: current votes.
         reliability: by annotator id, how much a judgement counts; 1 for annotators it does not name. Judgements that count 0 are left out.
 
     Returns:

@@ -39,7 +39,7 @@ def labels_of(votes: Iterable[Vote], *, reliability: Mapping[int, float] | None 
     """One label for each image that anybody judged, ordered by image id, whatever the order of the votes.
 
     Args:
-        votes: standing votes.
+        votes: current votes.
         reliability: by annotator id, how much a judgement counts; 1 for annotators it does not name.
 
     Returns:

@@ -138,7 +138,7 @@ class Cast:
 
 @dataclass(frozen=True, kw_only=True)
 class Vote:
-    """A standing answer: cast, and neither replaced nor withdrawn."""
+    """A current answer: cast, and neither replaced nor withdrawn."""
 
     id: str
     sequence: int

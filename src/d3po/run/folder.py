@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from d3po.artifacts.files import read_bytes, write_atomically
 from d3po.artifacts.records import read_record, unseal, write_record
-from d3po.config import RunConfig, dump_config, load_config, override, without_old_zeros
+from d3po.config import RunConfig, dump_config, load_config, override, under_new_names, without_old_zeros
 from d3po.errors import ConfigError, CorruptFileError, RunFolderError, StorageError, told
 from d3po.run.places import contents, follow_moves, whole_paths
 from d3po.run.prompts import Say, read_prompts, require_new, said_shared, shared_prompts
@@ -21,7 +21,7 @@ from d3po.store import Store, Watermark
 from d3po.text import read_text
 
 CHANGEABLE: dict[str, bool | set[str]] = {
-    **dict.fromkeys(("database", "rounds", "tracking", "guards", "hardware", "judge", "recipe"), True),
+    **dict.fromkeys(("database", "rounds", "tracking", "guards", "hardware", "vlm_judge", "recipe"), True),
     "feedback": {"source", "ask", "pairs_per_prompt", "choose", "overlap", "quota", "deadline_minutes"},
 }
 """Settings that may change between two commands on one folder; all others decide what was already made."""
@@ -108,7 +108,7 @@ class RunFolder:
 
     def _require_unchanged(self, config: RunConfig) -> None:
         if self.started.exists():
-            before, now = without_old_zeros(read_record(self.started, remedy=RESTORE)), self._decisive(config)
+            before, now = under_new_names(without_old_zeros(read_record(self.started, remedy=RESTORE))), self._decisive(config)
             known = before.pop(CONTENTS, {})
             require_same(follow_moves(before, now, known, self.path), now, self.path)
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from d3po.artifacts.records import read_record, write_record
 from d3po.errors import TrainingStoppedError
-from d3po.run.control import heed
+from d3po.run.control import check_control
 from d3po.run.cost.spent import spent_in_all
-from d3po.run.evaluate.phase import Evaluation, evaluate, label_of
+from d3po.run.evaluate.phase import EvaluationResult, evaluate, label_of
 from d3po.run.evaluate.report import write_report
 from d3po.run.feedback.measured import compare_round
 from d3po.run.feedback.people import ask_people
@@ -39,20 +39,20 @@ def run_rounds(bench: Workbench, *, minutes: float = 0.0) -> None:
     Of several processes all sample and train; the first one does everything else, while the others wait.
     With `minutes` the run ends after the round in which so much time has gone into sampling, judging and training, whatever `rounds` says.
     """
-    team = bench.team
-    if team.lends:
+    distributed = bench.distributed
+    if distributed.lends:
         return bench.lend()
-    team.lead(partial(_begin, bench))
+    distributed.lead(partial(_begin, bench))
     for round in count() if minutes else range(bench.config.rounds):
-        if team.lead(partial(_is_over, bench, minutes)):
+        if distributed.lead(partial(_is_over, bench, minutes)):
             break
         try:
             run_round(bench, round)
         except TrainingStoppedError as stop:
-            team.lead(partial(refuse, bench, round, str(stop)))
-            if not team.leads:
+            distributed.lead(partial(refuse, bench, round, str(stop)))
+            if not distributed.leads:
                 bench.moved(None)  # the first process may have gone back; the others do when they next stand at a round
-    team.lead(partial(_finish, bench))
+    distributed.lead(partial(_finish, bench))
 
 
 def _begin(bench: Workbench) -> None:
@@ -109,21 +109,21 @@ def run_round(bench: Workbench, round: int) -> None:
         TrainingStoppedError: a guard fired that stops.
         RunEndedError: somebody ended the run from the dashboard.
     """
-    team = bench.team
-    if team.lead(partial(stand_undone, bench, round)):
+    distributed = bench.distributed
+    if distributed.lead(partial(stand_undone, bench, round)):
         return
     if bench.config.feedback.source != "imported":
-        team.lead(partial(_enter, bench, "sampling", round))
+        distributed.lead(partial(_enter, bench, "sampling", round))
         sample_round(bench, round)
-        team.lead(partial(collect_feedback, bench, round))
-    team.lead(partial(_enter, bench, "training", round))
+        distributed.lead(partial(collect_feedback, bench, round))
+    distributed.lead(partial(_enter, bench, "training", round))
     train_round(bench, round)
     if bench.config.evaluation.every_round or round == bench.config.rounds - 1:
-        team.lead(partial(_measure_round, bench, round))
+        distributed.lead(partial(_measure_round, bench, round))
 
 
 def _enter(bench: Workbench, phase: Literal["sampling", "training"], round: int) -> None:
-    heed(bench)
+    check_control(bench)
     bench.journal.phase(phase, round)
 
 
@@ -145,7 +145,7 @@ def collect_feedback(bench: Workbench, round: int) -> None:
         compare_round(bench, round)
 
 
-def measure(bench: Workbench, rounds: int) -> Evaluation:
+def measure(bench: Workbench, rounds: int) -> EvaluationResult:
     """Evaluate the policy after `rounds` rounds, say the figures, and let the guards look at them.
 
     Raises:
@@ -174,7 +174,7 @@ def result_rounds(bench: Workbench) -> int:
     return rounds
 
 
-def announce(bench: Workbench, result: Evaluation) -> None:
+def announce(bench: Workbench, result: EvaluationResult) -> None:
     """One line of figures, and the same for the dashboard."""
     bench.journal.write("evaluation", result.rounds - 1 if result.rounds else None, **asdict(result, dict_factory=_without_nan))
     if result.rounds == 0:
@@ -189,7 +189,7 @@ def _without_nan(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in fields}
 
 
-def summary(result: Evaluation) -> str:
+def summary(result: EvaluationResult) -> str:
     """The figures that decide whether a tuned policy is better, in one line."""
     parts = [
         f"win rate {result.win_rate}",

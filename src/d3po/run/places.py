@@ -12,14 +12,14 @@ from d3po.artifacts.files import sha256
 from d3po.config import RunConfig, parse_config
 from d3po.errors import ConfigError
 from d3po.models.families import CUSTOM, EMBEDDED
-from d3po.scorers.catalogue import JUDGES
+from d3po.scorers.catalogue import SCORERS
 
 DECISIVE = ("model", "parts", "adapter.start_from", "sampling.inpaint_image", "sampling.inpaint_mask")
 """Settings that name a file or folder which decides what is made."""
 NAMED = (*DECISIVE, "hardware.deepspeed")
 JUDGING = ("feedback.reward", "evaluation.held_out_reward")
 """Settings that name judges, whose argument may be a folder."""
-WITH_ARGUMENT = re.compile(rf"\b({'|'.join(map(re.escape, JUDGES))}):([^+]+)")
+WITH_ARGUMENT = re.compile(rf"\b({'|'.join(map(re.escape, SCORERS))}):([^+]+)")
 LOADED = (".json", ".safetensors", ".txt", ".model")
 """What is read of a folder."""
 

@@ -85,7 +85,7 @@ def own_settings(objective: str) -> dict[str, str]:
         raise ConfigError(
             f"there is no objective {objective!r}; {f'did you mean {near[0]!r}? ' if near else ''}objectives: {', '.join(OBJECTIVES)}"
         )
-    own = {f"objective.{key}": str(number) for key, number in OBJECTIVES[objective].own.items()}
+    own = {f"objective.{key}": str(number) for key, number in OBJECTIVES[objective].defaults.items()}
     return {"objective.name": objective, **own, **OBJECTIVES[objective].settings}
 
 

@@ -24,11 +24,11 @@ from d3po.scorers.catalogue import Reward
 from d3po.scorers.registry import load_criteria, load_reward
 from d3po.store import Store
 from d3po.text import fold
-from d3po.training.evidence import reader_of
-from d3po.training.fitting import Fitting
+from d3po.training.batch_sizer import BatchSizer
+from d3po.training.distributed import Distributed
 from d3po.training.guards import Alarm
+from d3po.training.likelihood import likelihood_of
 from d3po.training.replay import Replay
-from d3po.training.team import Team
 from d3po.training.tracking import start_wandb
 from d3po.training.trainer import AUTOCAST, Trainer
 
@@ -87,9 +87,9 @@ class Workbench:
         return start_wandb(self.folder.path, self.config) if self.config.tracking.wandb else None
 
     @cached_property
-    def team(self) -> Team:
+    def distributed(self) -> Distributed:
         """The processes of this run."""
-        return Team(divided=self.config.hardware.divide != "no")
+        return Distributed(divided=self.config.hardware.divide != "no")
 
     @cached_property
     def policy(self) -> AbstractPolicy:
@@ -98,7 +98,7 @@ class Workbench:
         lora = None if adapter.method == "full" else {"rank": adapter.rank, "alpha": adapter.alpha, "targets": adapter.targets}
         settings = policy_settings(self.config)
         policy = load_policy(self.config.model, lora=lora, seed=self.config.seed, settings=settings)
-        for note in policy.notes if self.team.leads else ():
+        for note in policy.notes if self.distributed.leads else ():
             self.narrator.say(note)
         self._say_what_is_cut(policy, [*self.folder.prompts(), *self.folder.held_out(), settings.negative_prompt])
         if self.config.hardware.text_encoders != "keep":
@@ -108,11 +108,11 @@ class Workbench:
         policy.autocast = AUTOCAST[self.config.training.mixed_precision]
         if self.config.training.gradient_checkpointing:
             policy.enable_gradient_checkpointing()
-        divided = self.config.hardware.divide != "no" and self.team.processes > 1
+        divided = self.config.hardware.divide != "no" and self.distributed.processes > 1
         if divided:
-            policy.divide(self.team.device)
+            policy.divide(self.distributed.device)
         if torch.cuda.is_available():
-            policy.to(str(self.team.device))  # not run here: there was no GPU
+            policy.to(str(self.distributed.device))  # not run here: there was no GPU
         if self.config.hardware.channels_last:
             network: Any = policy.network
             network.to(memory_format=torch.channels_last)
@@ -120,8 +120,8 @@ class Workbench:
                 weight.data = weight.data.contiguous()
         if self.config.hardware.compile:
             policy.network.compile()
-        if self.team.leads:
-            self.journal.watch(policy.network, times=self.team.processes if divided else 1)
+        if self.distributed.leads:
+            self.journal.watch(policy.network, times=self.distributed.processes if divided else 1)
         return policy
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
@@ -158,7 +158,7 @@ class Workbench:
     def _say_what_is_cut(self, policy: AbstractPolicy, prompts: Sequence[str]) -> None:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._read]
         self._read.update(new)
-        for line in policy.cut_prompts(new) if self.team.leads else ():
+        for line in policy.cut_prompts(new) if self.distributed.leads else ():
             self.narrator.say(line)
 
     @cached_property
@@ -166,37 +166,37 @@ class Workbench:
         """How the run samples, and so how it replays; held against what the run wants of it."""
         replay = make_replay(self.policy, self.config)
         check_model(self.config, replay)
-        reader_of(self.policy, replay, OBJECTIVES[self.config.objective.name].needs).choices(self.config.training.timestep_range)
+        likelihood_of(self.policy, replay, OBJECTIVES[self.config.objective.name].needs).choices(self.config.training.timestep_range)
         return replay
 
     @cached_property
     def trainer(self) -> Trainer:
         """The run's trainer, optimizer state not yet loaded."""
         replay = self.replay if self.config.training.guided else self.replay.unguided(self.policy)
-        return Trainer(self.policy, replay, self.config, sampler=self.replay, team=self.team, say=self.narrator.say)
+        return Trainer(self.policy, replay, self.config, sampler=self.replay, distributed=self.distributed, say=self.narrator.say)
 
     @cached_property
-    def sampling_fits(self) -> Fitting:
+    def sampling_sizer(self) -> BatchSizer:
         """How many rows of the network fit without a gradient."""
-        return self._fitting("sampling")
+        return self._sizer("sampling")
 
     @cached_property
-    def decoding_fits(self) -> Fitting:
+    def decoding_sizer(self) -> BatchSizer:
         """How many pictures fit in the decoder."""
-        return self._fitting("decoding")
+        return self._sizer("decoding")
 
     @cached_property
-    def encoding_fits(self) -> Fitting:
+    def encoding_sizer(self) -> BatchSizer:
         """How many pictures fit in the encoder."""
-        return self._fitting("encoding")
+        return self._sizer("encoding")
 
     @cached_property
-    def reference_fits(self) -> Fitting:
+    def reference_sizer(self) -> BatchSizer:
         """How many rows of the network fit where the reference is asked."""
-        return self._fitting("reference log-probs")
+        return self._sizer("reference log-probs")
 
-    def _fitting(self, what: str) -> Fitting:
-        return Fitting(what, self.narrator.say, halve=self.config.hardware.may_halve)
+    def _sizer(self, what: str) -> BatchSizer:
+        return BatchSizer(what, self.narrator.say, halve=self.config.hardware.may_halve)
 
     def raise_alarm(self, alarm: Alarm, round: int) -> None:
         """Say that a guard fired.
@@ -211,7 +211,7 @@ class Workbench:
 
     def close(self) -> None:
         """Give the database's connections back, and let processes go that lend their part of the network."""
-        if "policy" in self.__dict__ and self.policy.divided is not None and self.team.leads:
+        if "policy" in self.__dict__ and self.policy.divided is not None and self.distributed.leads:
             self.policy.divided.release()
         if self.__dict__.get("wandb") is not None:
             self.wandb.finish()
@@ -231,7 +231,7 @@ class Workbench:
         """How many rounds have been trained to their end."""
         return len(self.finals())
 
-    def stand_at(self, rounds: int) -> None:
+    def load_round_weights(self, rounds: int) -> None:
         """Give the trainer and its policy the state after `rounds` rounds of training."""
         if self._standing == rounds:
             return

@@ -39,7 +39,7 @@ class Download:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeEntry:
+class ScorerEntry:
     """One judge."""
 
     name: str
@@ -126,45 +126,45 @@ def _lazy(target: str) -> Callable[[str], Reward]:
 
 
 ENTRIES = (
-    JudgeEntry(
+    ScorerEntry(
         name="jpeg_compressibility",
         measures="minus the size as a JPEG of quality 95, in kB",
         make=_plain(pixels.jpeg_compressibility),
         tested=FORMULA,
     ),
-    JudgeEntry(
+    ScorerEntry(
         name="jpeg_incompressibility",
         measures="the size as a JPEG of quality 95, in kB",
         make=_plain(pixels.jpeg_incompressibility),
         tested=FORMULA,
     ),
-    JudgeEntry(name="brightness", measures="mean luma, 0 to 1", make=_plain(pixels.brightness), tested=FORMULA),
-    JudgeEntry(
+    ScorerEntry(name="brightness", measures="mean luma, 0 to 1", make=_plain(pixels.brightness), tested=FORMULA),
+    ScorerEntry(
         name="colourfulness", measures="colourfulness of Hasler and Suesstrunk", make=_plain(pixels.colourfulness), tested=FORMULA
     ),
-    JudgeEntry(name="warmth", measures="mean red minus mean blue, -1 to 1", make=_plain(pixels.warmth), tested=FORMULA),
-    JudgeEntry(
+    ScorerEntry(name="warmth", measures="mean red minus mean blue, -1 to 1", make=_plain(pixels.warmth), tested=FORMULA),
+    ScorerEntry(
         name="closeness",
         measures="minus the mean distance to a colour",
         argument="#rrggbb",
         make=pixels.closeness_to,
         tested=FORMULA,
     ),
-    JudgeEntry(
+    ScorerEntry(
         name="subject",
         measures="agreement with the prompt, of the embedded model's pictures: log-probability of the subject that the prompt names",
         make=_lazy("d3po.scorers.learned.subjects:subject"),
         kind="model",
         tested="the formula, on the shipped weights",
     ),
-    JudgeEntry(
+    ScorerEntry(
         name="recognised",
         measures="0 where the embedded model's picture is read as the subject of its prompt, -1 where not",
         make=_lazy("d3po.scorers.learned.subjects:recognised"),
         kind="model",
         tested="the formula, on the shipped weights",
     ),
-    JudgeEntry(
+    ScorerEntry(
         name="clip_score",
         measures="agreement with the prompt: 100 max(cosine, 0) of CLIP's embeddings; pictures of a good model have about 30",
         argument="FOLDER",
@@ -174,7 +174,7 @@ ENTRIES = (
         kind="model",
         tested=TINY,
     ),
-    JudgeEntry(
+    ScorerEntry(
         name="pickscore",
         measures="what users of Pick-a-Pic would choose: logit scale times cosine, about 20 for SD 1.5",
         argument="FOLDER",
@@ -184,7 +184,7 @@ ENTRIES = (
         kind="model",
         tested=TINY,
     ),
-    JudgeEntry(
+    ScorerEntry(
         name="hpsv2",
         measures="human preference score v2: 100 times cosine, about 24 for SD 1.5",
         argument="FOLDER",
@@ -193,7 +193,7 @@ ENTRIES = (
         kind="model",
         tested=TINY,
     ),
-    JudgeEntry(
+    ScorerEntry(
         name="image_reward",
         measures="ImageReward: preference and agreement with the prompt, standardised, about 0 for SD 1.5",
         argument="FOLDER",
@@ -201,7 +201,7 @@ ENTRIES = (
         kind="model",
         tested="the whole path, on a tiny model of the published layout, against numbers that the authors' own code gave on the same weights",
     ),
-    JudgeEntry(
+    ScorerEntry(
         name="aesthetic",
         measures="LAION aesthetic predictor v2, 1 to 10, of the picture alone; about 5.5 for SD 1.5",
         argument="FOLDER",
@@ -210,7 +210,7 @@ ENTRIES = (
         kind="model",
         tested=TINY + "; the published head was read once",
     ),
-    JudgeEntry(
+    ScorerEntry(
         name="brisque",
         measures="minus BRISQUE: distortion of natural pictures, -100 (bad) to 0; of the picture alone",
         make=_lazy("d3po.scorers.learned.brisque:brisque"),
@@ -218,7 +218,7 @@ ENTRIES = (
         packages=("brisque", "cv2"),
         tested="the shipped weights, on pictures blurred and noised, where the package is installed",
     ),
-    JudgeEntry(
+    ScorerEntry(
         name="hands",
         measures="mean confidence of the hands that MediaPipe finds, 0 to 1; it does not count fingers and is fooled by deformed hands",
         argument="FILE",
@@ -232,7 +232,7 @@ ENTRIES = (
         kind="model",
         tested=FORMULA + "; MediaPipe's own weights were not at hand",
     ),
-    JudgeEntry(
+    ScorerEntry(
         name="pose",
         measures="mean visibility of the 33 landmarks of the bodies that MediaPipe finds, 0 to 1",
         argument="FILE",
@@ -246,7 +246,7 @@ ENTRIES = (
         kind="model",
         tested=FORMULA + "; MediaPipe's own weights were not at hand",
     ),
-    JudgeEntry(
+    ScorerEntry(
         name="safe",
         measures="1 minus the probability of nudity by Yahoo's open_nsfw; blind to violence and to drawings",
         make=_lazy("d3po.scorers.learned.safety:safe"),
@@ -258,7 +258,7 @@ ENTRIES = (
     ),
 )  # fmt: skip
 
-JUDGES = {entry.name: entry for entry in ENTRIES}
+SCORERS = {entry.name: entry for entry in ENTRIES}
 
 
 def table() -> Iterable[list[str]]:

@@ -17,9 +17,9 @@ from typing import Literal
 
 from PIL import Image
 
-from d3po.artifacts.pictures import SAMPLE_AGAIN, read_picture
+from d3po.artifacts.run_pictures import SAMPLE_AGAIN, read_picture
 from d3po.errors import RewardError
-from d3po.scorers.catalogue import JUDGES, Reward
+from d3po.scorers.catalogue import SCORERS, Reward
 
 WEIGHTED, PARETO = "weighted:", "pareto:"
 NUMBER = r"-?(?:\d+\.?\d*|\.\d+)"
@@ -50,19 +50,19 @@ def load_reward(name: str, say: Callable[[str], None]) -> Reward:
     if name.startswith(WEIGHTED):
         return _weighted(name, say)
     head, colon, tail = name.partition(":")
-    if head in JUDGES:
-        return _checked(name, JUDGES[head].reward(tail, say))
+    if head in SCORERS:
+        return _checked(name, SCORERS[head].reward(tail, say))
     if colon and head != PARETO.rstrip(":"):
         return _checked(name, _imported(head, tail))
-    near = difflib.get_close_matches(name, JUDGES, n=1)
+    near = difflib.get_close_matches(name, SCORERS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise RewardError(f"there is no reward {name!r}; {hint}`d3po judges` lists them, and module:function is one of your own")
+    raise RewardError(f"there is no reward {name!r}; {hint}`d3po scorers` lists them, and module:function is one of your own")
 
 
 def annotator_kind(name: str) -> Literal["rule", "model"]:
     """How the store names who judges so: `model` where a learned judge has a say, else `rule`."""
     named = {part.partition(":")[0] for part in re.split(r"[+*]", name.removeprefix(WEIGHTED).removeprefix(PARETO))}
-    return "model" if any(JUDGES[each].kind == "model" for each in named & JUDGES.keys()) else "rule"
+    return "model" if any(SCORERS[each].kind == "model" for each in named & SCORERS.keys()) else "rule"
 
 
 def score_file(criteria: tuple[Reward, ...], path: Path, prompt: str, *, checksum: str | None = None) -> tuple[float, ...]:

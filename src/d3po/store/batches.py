@@ -6,7 +6,7 @@ from sqlalchemy import Connection, insert, select
 
 from d3po.preferences.records import Vote
 from d3po.store.database import Database
-from d3po.store.reading import IS_STANDING, select_votes, stream
+from d3po.store.reading import IS_CURRENT, select_votes, stream
 from d3po.store.slots import close_round
 from d3po.store.tables import FeedbackBatchRow, FeedbackBatchVoteRow, QuestionRow, VoteRow
 
@@ -18,7 +18,7 @@ class Batches:
         self._database = database
 
     def claim(self, round: int, *, imported: bool = False) -> list[Vote]:
-        """The round's batch. The first call takes every standing training vote of the round and closes its questions; later ones return the same.
+        """The round's batch. The first call takes every current training vote of the round and closes its questions; later ones return the same.
 
         With no votes there is no batch yet, and the list is empty. Of two that claim at once, one makes the batch and both get it.
         `imported` takes the votes on imported pictures, which are of no round, for this one.
@@ -52,7 +52,7 @@ def _batch(connection: Connection, round: int) -> int | None:
 
 
 def _unused(connection: Connection, round: int | None) -> Sequence[str]:
-    """Standing training votes of the round that are in no batch. By what is missing, never by "newer than the last": a vote may become
+    """AssignmentCache training votes of the round that are in no batch. By what is missing, never by "newer than the last": a vote may become
     visible after one with a higher number.
     """
     used = select(FeedbackBatchVoteRow.vote_id).where(FeedbackBatchVoteRow.vote_id == VoteRow.id).exists()
@@ -60,7 +60,7 @@ def _unused(connection: Connection, round: int | None) -> Sequence[str]:
         select(VoteRow.id)
         .join(QuestionRow, QuestionRow.id == VoteRow.question_id)
         .where(
-            QuestionRow.round.is_(None) if round is None else QuestionRow.round == round, QuestionRow.purpose == "train", IS_STANDING, ~used
+            QuestionRow.round.is_(None) if round is None else QuestionRow.round == round, QuestionRow.purpose == "train", IS_CURRENT, ~used
         )
         .order_by(VoteRow.sequence)
     )

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, u
 
 from d3po.errors import VoteError
 from d3po.preferences.records import AnnotatorKind, Answer, Kind, NewQuestion, Origin, Purpose
-from d3po.store.asking import record_questions
 from d3po.store.checks import LONGEST_NAME, LONGEST_TIME, answer_from_json, check_answer, check_id, check_text
 from d3po.store.database import Database, chunks
-from d3po.store.reading import IS_STANDING, next_sequence
+from d3po.store.reading import IS_CURRENT, next_sequence
+from d3po.store.recording import record_questions
 from d3po.store.slots import close_slots, free_slots
 from d3po.store.tables import AnnotatorRow, AssignmentRow, FeedbackBatchRow, ImageRow, PromptRow, QuestionRow, VoteItemRow, VoteRow
 
@@ -81,15 +81,15 @@ class Foreign:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def events(self, *, round: int | None = None, purpose: Purpose | None = None, standing: bool = True) -> Iterator[StoredEvent]:
+    def events(self, *, round: int | None = None, purpose: Purpose | None = None, current: bool = True) -> Iterator[StoredEvent]:
         """Vote events in order of arrival, as they were at one moment: those that stand, or all."""
         query = _select_events().order_by(VoteRow.sequence)
         if round is not None:
             query = query.where(QuestionRow.round == round)
         if purpose is not None:
             query = query.where(QuestionRow.purpose == purpose)
-        if standing:
-            query = query.where(IS_STANDING)
+        if current:
+            query = query.where(IS_CURRENT)
         with self._database.reading() as connection, connection.execute(query.execution_options(yield_per=PAGE)) as result:
             for page in result.partitions(PAGE):
                 values = _values(connection, [row.id for row in page])
@@ -343,17 +343,17 @@ def _insert(connection: Connection, here: _Here) -> None:
 
 
 def _settle(connection: Connection, touched: dict[str, int | None]) -> None:
-    """Set assignments right: one whose answer was withdrawn is lost, and a person's standing answer takes a slot that is left.
+    """Set assignments right: one whose answer was withdrawn is lost, and a person's current answer takes a slot that is left.
 
     Args:
         connection: of the transaction.
         touched: by assignment the question, or None where no slot is to be taken.
     """
-    standing = set(connection.execute(select(VoteRow.assignment_id).where(VoteRow.assignment_id.in_(touched), IS_STANDING)).scalars())
+    current = set(connection.execute(select(VoteRow.assignment_id).where(VoteRow.assignment_id.in_(touched), IS_CURRENT)).scalars())
     held = select(AssignmentRow.id, AssignmentRow.question_id)
     rows = connection.execute(held.where(AssignmentRow.id.in_(touched), AssignmentRow.overlap_slot.is_not(None)))
     holding = {row.id: row.question_id for row in rows}
-    withdrawn, answered = [turn for turn in touched if turn not in standing], [turn for turn in touched if turn in standing]
+    withdrawn, answered = [turn for turn in touched if turn not in current], [turn for turn in touched if turn in current]
     _reopen(connection, Counter(holding[turn] for turn in withdrawn if turn in holding))
     connection.execute(update(AssignmentRow).where(AssignmentRow.id.in_(withdrawn)).values(state="lost", overlap_slot=None))
     connection.execute(update(AssignmentRow).where(AssignmentRow.id.in_(answered)).values(state="answered"))

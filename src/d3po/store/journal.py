@@ -83,7 +83,7 @@ class Journal:
         columns = {"at": self._database.now(), "annotator_id": annotator, "action": action, "round": round}
         self._database.write(lambda connection: connection.execute(insert(ControlRow).values(columns)))
 
-    def standing_control(self) -> ControlState:
+    def current_control(self) -> ControlState:
         """What all that was told so far comes to: the newest of pause, resume and stop counts, and the newest train_now."""
         state = select(ControlRow.action).where(ControlRow.action != "train_now").order_by(ControlRow.id.desc()).limit(1)
         now = select(ControlRow.round).where(ControlRow.action == "train_now").order_by(ControlRow.id.desc()).limit(1)

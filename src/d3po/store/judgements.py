@@ -8,10 +8,10 @@ from sqlalchemy import Connection, insert, select
 
 from d3po.errors import VoteConflictError
 from d3po.preferences.records import Answer, NewQuestion
-from d3po.store.asking import record_questions
 from d3po.store.checks import answer_to_json, check_answer, check_question, dedup_key, payload_hash
 from d3po.store.database import chunks
 from d3po.store.reading import next_sequence
+from d3po.store.recording import record_questions
 from d3po.store.slots import close_slots, free_slots
 from d3po.store.tables import AnnotatorRow, AssignmentRow, QuestionRow, VoteItemRow, VoteRow
 
@@ -20,7 +20,7 @@ NAMESPACE = uuid.UUID("8b1f2b0e-6b0c-5d3f-9f0a-3d5a0d3b70aa")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Judgement:
+class _RecordedJudgement:
     id: str
     assignment: str
     payload_hash: str
@@ -46,9 +46,9 @@ def record_judgements(connection: Connection, annotator: int, judgements: Sequen
     return count
 
 
-def _named(handle: str, question: NewQuestion, answer: Answer, id: int) -> _Judgement:
+def _named(handle: str, question: NewQuestion, answer: Answer, id: int) -> _RecordedJudgement:
     key = dedup_key(question)
-    return _Judgement(
+    return _RecordedJudgement(
         id=str(uuid.uuid5(NAMESPACE, f"vote/{handle}/{key}")),
         assignment=str(uuid.uuid5(NAMESPACE, f"assignment/{handle}/{key}")),
         payload_hash=payload_hash("judgement", handle, key, answer_to_json(answer)),
@@ -58,11 +58,11 @@ def _named(handle: str, question: NewQuestion, answer: Answer, id: int) -> _Judg
     )
 
 
-def _new(connection: Connection, judgements: Sequence[_Judgement]) -> list[_Judgement]:
+def _new(connection: Connection, judgements: Sequence[_RecordedJudgement]) -> list[_RecordedJudgement]:
     """Those not recorded yet, each once."""
     query = select(VoteRow.id, VoteRow.payload_hash).where(VoteRow.id.in_([each.id for each in judgements]))
     known = {row.id: row.payload_hash for row in connection.execute(query)}
-    new: list[_Judgement] = []
+    new: list[_RecordedJudgement] = []
     for each in judgements:
         if each.id not in known:
             known[each.id] = each.payload_hash
@@ -74,14 +74,14 @@ def _new(connection: Connection, judgements: Sequence[_Judgement]) -> list[_Judg
     return new
 
 
-def _refuse_second_answers(connection: Connection, annotator: int, handle: str, judgements: Sequence[_Judgement]) -> None:
+def _refuse_second_answers(connection: Connection, annotator: int, handle: str, judgements: Sequence[_RecordedJudgement]) -> None:
     mine = AssignmentRow.annotator_id == annotator, AssignmentRow.question_id.in_([each.question for each in judgements])
     asked = connection.execute(select(AssignmentRow.question_id).where(*mine).limit(1)).scalar_one_or_none()
     if asked is not None:
         raise VoteConflictError(f"question {asked} was put to {handle} in the app; record judgements under another handle")
 
 
-def _insert(connection: Connection, annotator: int, judgements: Sequence[_Judgement], *, now: int, takes_slots: bool) -> None:
+def _insert(connection: Connection, annotator: int, judgements: Sequence[_RecordedJudgement], *, now: int, takes_slots: bool) -> None:
     if not judgements:
         return
     slots = _take_slots(connection, [each.question for each in judgements]) if takes_slots else {}

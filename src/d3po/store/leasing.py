@@ -57,7 +57,7 @@ _LOCK = select(AnnotatorRow.id).where(AnnotatorRow.id == bindparam("annotator"))
 
 _MINE = AssignmentRow.annotator_id == bindparam("annotator"), AssignmentRow.state == "leased"
 
-_STANDING = select_assigned().where(*_MINE).order_by(AssignmentRow.created_at, QuestionRow.priority, QuestionRow.id)
+_HELD = select_assigned().where(*_MINE).order_by(AssignmentRow.created_at, QuestionRow.priority, QuestionRow.id)
 
 _RENEW = update(AssignmentRow).where(*_MINE).values(lease_expires_at=bindparam("expires"))
 
@@ -86,10 +86,10 @@ def lock_annotator(connection: Connection, annotator: int) -> None:
 
 def renew(connection: Connection, annotator: int, expires: int) -> list[Assigned]:
     """What is in front of the annotator, oldest first, its leases made to last until `expires`."""
-    standing = [assigned_from(row, expires=expires) for row in connection.execute(_STANDING, {"annotator": annotator})]
-    if standing:
+    held = [assigned_from(row, expires=expires) for row in connection.execute(_HELD, {"annotator": annotator})]
+    if held:
         connection.execute(_RENEW, {"annotator": annotator, "expires": expires})
-    return standing
+    return held
 
 
 def candidates(connection: Connection, annotator: int, limit: int, *, gold: bool) -> list[Any]:

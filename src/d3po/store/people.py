@@ -32,7 +32,7 @@ DAY = 86_400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Annotator:
-    """Somebody, or something, that judges."""
+    """CurrentUser, or something, that judges."""
 
     id: int
     handle: str

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection, func, select, true
 
 from d3po.preferences.records import Answer, Asked, Assigned, NewQuestion
-from d3po.store.asking import record_questions
 from d3po.store.checks import answer_from_json
 from d3po.store.database import Database
 from d3po.store.leasing import assign, assigned_from, candidates, lock_annotator, renew, select_assigned, select_open
+from d3po.store.recording import record_questions
 from d3po.store.repeats import put_again
 from d3po.store.slots import close_round, release_expired
 from d3po.store.tables import AssignmentRow, QuestionImageRow, QuestionRow
@@ -99,11 +99,11 @@ class Questions:
             now = self._database.now()
             expires = now + round(1000 * lease_seconds)
             lock_annotator(connection, annotator)
-            standing = renew(connection, annotator, expires)[:n]
-            wanted, due = n - len(standing), self._due[annotator]
+            held = renew(connection, annotator, expires)[:n]
+            wanted, due = n - len(held), self._due[annotator]
             gold_due = due.gold + gold_rate * wanted
             if wanted == 0:
-                return standing, replace(due, gold=gold_due)
+                return held, replace(due, gold=gold_due)
             release_expired(connection, now=now)
             golds = candidates(connection, annotator, min(int(gold_due), wanted), gold=True)
             chosen = candidates(connection, annotator, wanted - len(golds), gold=False)
@@ -113,7 +113,7 @@ class Questions:
             for gold in golds:
                 chosen.insert(self._chance.randint(0, len(chosen)), gold)
             new = assign(connection, annotator, chosen, self._chance, now, expires)
-            return standing + new + again, _Due(gold=min(1.0, gold_due - len(golds)), repeat=min(1.0, repeat_due - len(again)))
+            return held + new + again, _Due(gold=min(1.0, gold_due - len(golds)), repeat=min(1.0, repeat_due - len(again)))
 
         assigned, self._due[annotator] = self._database.write(take)
         return assigned

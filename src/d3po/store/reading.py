@@ -17,7 +17,7 @@ PAGE = 500
 
 _later = aliased(VoteRow)
 
-IS_STANDING = and_(VoteRow.action == "cast", ~select(_later.id).where(_later.supersedes == VoteRow.id).exists())
+IS_CURRENT = and_(VoteRow.action == "cast", ~select(_later.id).where(_later.supersedes == VoteRow.id).exists())
 """Cast, and neither replaced nor withdrawn."""
 
 

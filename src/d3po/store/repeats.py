@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from d3po.preferences.records import Assigned, NewQuestion
-from d3po.store.asking import record_questions
 from d3po.store.checks import dedup_key
-from d3po.store.reading import IS_STANDING
+from d3po.store.reading import IS_CURRENT
+from d3po.store.recording import record_questions
 from d3po.store.slots import free_slots
 from d3po.store.tables import AssignmentRow, PromptRow, QuestionRow, VoteRow
 
@@ -54,7 +54,7 @@ def _candidates(connection: Connection, annotator: int) -> list[Any]:
         .join(AssignmentRow, AssignmentRow.id == VoteRow.assignment_id)
         .join(QuestionRow, QuestionRow.id == VoteRow.question_id)
         .join(PromptRow, PromptRow.id == QuestionRow.prompt_id)
-        .where(VoteRow.annotator_id == annotator, VoteRow.outcome == "win", IS_STANDING)
+        .where(VoteRow.annotator_id == annotator, VoteRow.outcome == "win", IS_CURRENT)
         .where(QuestionRow.kind == "pair", QuestionRow.purpose == "train")
         .order_by(VoteRow.received_at.desc(), VoteRow.sequence.desc())
         .offset(GAP)

@@ -12,7 +12,7 @@ from d3po.store.casting import Receipt, Retract, record_alone, record_event
 from d3po.store.database import CollisionError, Database
 from d3po.store.judgements import record_judgements
 from d3po.store.questions import LEASE_SECONDS
-from d3po.store.reading import IS_STANDING, select_votes, stream
+from d3po.store.reading import IS_CURRENT, select_votes, stream
 from d3po.store.tables import AssignmentRow, QuestionRow, VoteRow
 
 
@@ -23,7 +23,7 @@ class Votes:
         self._database = database
 
     def cast(self, vote: Cast) -> Receipt:
-        """Record a vote. It replaces the annotator's standing vote on that question; one whose lease was lost is kept all the same.
+        """Record a vote. It replaces the annotator's current vote on that question; one whose lease was lost is kept all the same.
 
         Raises:
             VoteError: the answer does not fit the question, or the question was not put to the annotator.
@@ -69,7 +69,7 @@ class Votes:
         """
         return self._database.write(lambda connection: record_judgements(connection, annotator, judgements, now=self._database.now()))
 
-    def standing(
+    def current(
         self, *, round: int | None = None, purpose: Purpose | None = None, after: int = 0, limit: int | None = None
     ) -> Iterator[Vote]:
         """The votes that stand, in order of their sequence numbers, read as they are needed and all as they were at one moment.
@@ -80,13 +80,13 @@ class Votes:
             after: only with a sequence number above this. For showing and exporting; a vote may become visible after one with a higher number.
             limit: at most so many.
         """
-        query = select_votes().where(IS_STANDING, VoteRow.sequence > after, _of(round, purpose)).order_by(VoteRow.sequence).limit(limit)
+        query = select_votes().where(IS_CURRENT, VoteRow.sequence > after, _of(round, purpose)).order_by(VoteRow.sequence).limit(limit)
         with self._database.reading() as connection:
             yield from stream(connection, query)
 
     def count(self, *, round: int | None = None, purpose: Purpose | None = None) -> int:
         """How many votes stand."""
-        query = select(func.count()).select_from(AssignmentRow).where(AssignmentRow.state == "answered")  # each with one standing vote
+        query = select(func.count()).select_from(AssignmentRow).where(AssignmentRow.state == "answered")  # each with one current vote
         if round is not None or purpose is not None:
             query = query.join(QuestionRow, QuestionRow.id == AssignmentRow.question_id).where(_of(round, purpose))
         with self._database.reading() as connection:

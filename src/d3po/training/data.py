@@ -16,7 +16,7 @@ class ImageLabels:
 
     values: Float[Tensor, " K"]
     """What the objective made of likes or scores."""
-    leans: Float[Tensor, " K"]
+    signs: Float[Tensor, " K"]
     """1 of images that are better than their prompt's mean, -1 of worse ones, 0 at it."""
     weights: Float[Tensor, " K"]
 
@@ -116,12 +116,12 @@ def step_batch(groups: Sequence[PromptGroup], steps: Int[Tensor, " S"]) -> StepB
     )
 
 
-def chunk_groups(groups: Sequence[PromptGroup], max_rows: int) -> list[list[PromptGroup]]:
-    """Consecutive groups of one branch and shape whose images together fit in `max_rows`; a larger group stands alone."""
+def chunk_groups(groups: Sequence[PromptGroup], micro_batch_size: int) -> list[list[PromptGroup]]:
+    """Consecutive groups of one branch and shape whose images together fit in `micro_batch_size`; a larger group stands alone."""
     chunks: list[list[PromptGroup]] = []
-    filled = max_rows
+    filled = micro_batch_size
     for group in groups:
-        if filled + len(group) > max_rows or not group.goes_with(chunks[-1][0]):
+        if filled + len(group) > micro_batch_size or not group.goes_with(chunks[-1][0]):
             chunks.append([])
             filled = 0
         chunks[-1].append(group)

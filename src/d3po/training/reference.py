@@ -10,8 +10,8 @@ from torch import Tensor
 from d3po.artifacts.shards import Shard
 from d3po.diffusion.divergence import sketch, sketch_width
 from d3po.models.base import AbstractPolicy, Condition
+from d3po.training.batch_sizer import BatchSizer
 from d3po.training.data import ReferenceSteps
-from d3po.training.fitting import Fitting
 from d3po.training.replay import Replay
 
 
@@ -22,11 +22,11 @@ def reference_steps(
     shard: Shard,
     condition: Condition,
     *,
-    max_rows: int,
-    fitting: Fitting,
+    micro_batch_size: int,
+    sizer: BatchSizer,
     within: AbstractContextManager[None] | None = None,
 ) -> ReferenceSteps:
-    """The reference's steps from all T recorded x_t of a shard's B images, at most `max_rows` at a time.
+    """The reference's steps from all T recorded x_t of a shard's B images, at most `micro_batch_size` at a time.
 
     `within` switches the policy to the reference, as `policy.without_adapter()` does. `condition` has one row per image.
     """
@@ -45,7 +45,7 @@ def reference_steps(
             steps = replay.step(policy, x_t[None, rows], at, theirs)
             return torch.cat([replay.log_prob_of(steps, x_next[None, rows])[0][:, None], sketch(steps.mean)], dim=1).cpu()
 
-        return fitting.split(part, images, most=max_rows)
+        return sizer.split(part, images, most=micro_batch_size)
 
     with within or nullcontext():
         for step in trainable.nonzero().flatten().tolist():
@@ -60,7 +60,7 @@ def moving_average(old: dict[str, Tensor], new: dict[str, Tensor], decay: float)
 
 
 @contextmanager
-def standing_in(policy: AbstractPolicy, weights: dict[str, Tensor]) -> Generator[None, None, None]:
+def swapped_weights(policy: AbstractPolicy, weights: dict[str, Tensor]) -> Generator[None, None, None]:
     """Within this context the policy has other trainable weights."""
     own = policy.state()
     policy.load_state(weights)

@@ -17,13 +17,13 @@ from d3po.models.base import AbstractPolicy, Condition
 from d3po.objectives.base import ImageTerms, PairObjective
 from d3po.objectives.metrics import image_metrics, pair_metrics
 from d3po.objectives.registry import OBJECTIVES, build
-from d3po.training.brake import Brake
+from d3po.training.batch_sizer import BatchSizer
 from d3po.training.data import ImageLabels, PromptGroup, chunk_groups, mean_weight
-from d3po.training.evidence import Evidence, Occasion, reader_of
-from d3po.training.fitting import Fitting
+from d3po.training.distributed import Distributed
+from d3po.training.kl_controller import KLController
+from d3po.training.likelihood import NoiseKey, StepTerms, likelihood_of
 from d3po.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from d3po.training.replay import Replay
-from d3po.training.team import Team
 
 BANDS = ("early", "middle", "late")
 """Thirds of the denoising steps, from noise to picture."""
@@ -60,18 +60,18 @@ class Trainer:
         config: RunConfig,
         *,
         sampler: Replay | None = None,
-        team: Team | None = None,
+        distributed: Distributed | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.policy, self.replay, self.config = policy, replay, config
         objective, settings = config.objective, config.training
         self.needs = OBJECTIVES[objective.name].needs
         self.objective = build(objective.name, objective.model_dump())
-        self.reader = reader_of(policy, replay, self.needs, sampler)
+        self.likelihood = likelihood_of(policy, replay, self.needs, sampler)
         self._measures = self.needs.reference != "none"
-        self.team = team or Team()  # before accelerate's own state, which would take its own idea of patience
+        self.distributed = distributed or Distributed()  # before accelerate's own state, which would take its own idea of patience
         self.accelerator = _accelerator(settings.mixed_precision)
-        self._fitting = Fitting("training", say, halve=config.hardware.may_halve)
+        self._fitting = BatchSizer("training", say, halve=config.hardware.may_halve)
         self.optimizer = make_optimizer(
             settings.optimizer,
             policy.trainable().values(),
@@ -82,16 +82,16 @@ class Trainer:
         self._stepper = self.accelerator.prepare(self.optimizer)
         self.average = policy.state() if settings.policy_ema else None
         self._step_weights = step_weights(replay, balanced=objective.step_weighting == "balanced")
-        self._brake = Brake(target=settings.target_kl)
+        self._kl_controller = KLController(target=settings.target_kl)
         self._initial = None if config.adapter.method == "full" else policy.state()
-        self.caution = 1.0
+        self.lr_scale = 1.0
         """Share of the learning rate that is used, beside the brake."""
 
     def plan(self, count: int, round: int) -> list[Update]:
         """The round's updates over `count` prompt groups: a function of the seed, the round and the settings alone."""
         settings = self.config.training
-        choices = self.reader.choices(settings.timestep_range)
-        drawn = self.reader.count(settings.timestep_fraction, len(choices))
+        choices = self.likelihood.choices(settings.timestep_range)
+        drawn = self.likelihood.count(settings.timestep_fraction, len(choices))
         updates: list[Update] = []
         for epoch in range(settings.epochs):
             order = torch.randperm(count, generator=seeded(self.config.seed, "order", round, epoch)).tolist()
@@ -118,9 +118,9 @@ class Trainer:
         """
         for update in updates:
             self._measures = self.needs.reference != "none" or looks_back(self.config, last=update is updates[-1])
-            occasion = (self.config.seed, update.round, update.number)
+            noise_key = (self.config.seed, update.round, update.number)
             mine = [groups[i] for i in update.groups]
-            metrics = self.update(mine, condition, update.steps, occasion=occasion, usual=mean_weight(groups))
+            metrics = self.update(mine, condition, update.steps, noise_key=noise_key, usual=mean_weight(groups))
             after_update(update, metrics)
 
     def update(
@@ -129,7 +129,7 @@ class Trainer:
         condition: Condition,
         steps: Int[Tensor, " S"],
         *,
-        occasion: Occasion = (0, 0, 0),
+        noise_key: NoiseKey = (0, 0, 0),
         usual: float | None = None,
     ) -> Metrics:
         """One optimizer step on all judgements of `groups` at `steps`; `usual` is the round's `mean_weight`, by default that of `groups`.
@@ -138,20 +138,22 @@ class Trainer:
         is the mean of those that each prompt would give alone, and a judgement counts what it weighs, whatever it shares an update with.
 
         K images of a prompt cost K network rows per step, however many pairs they form. How the rows are cut into network
-        calls (`training.max_rows`) does not change the result. Images that parted in one step are trained in that step alone.
+        calls (`training.micro_batch_size`) does not change the result. Images that parted in one step are trained in that step alone.
         """
         share = self._share(groups, steps)
-        mean = self._mean_log_ratio(share, condition, occasion) if self.needs.batch_mean else 0.0
+        mean = self._mean_log_ratio(share, condition, noise_key) if self.needs.batch_mean else 0.0
         usual = mean_weight(groups) if usual is None else usual
         total = usual * sum(len(steps) if group.branch is None else 1 for group in groups)
-        sums = self._gradients(share, condition, occasion, total, mean)
+        sums = self._gradients(share, condition, noise_key, total, mean)
         norm = float(self.accelerator.clip_grad_norm_(self.policy.trainable().values(), self.config.training.max_grad_norm) or 0.0)
         if not math.isfinite(norm) and self.accelerator.scaler is None:
             raise NonFiniteError(
                 f"the gradient norm is {norm}; the update was not made. Lower training.learning_rate, or objective.beta where log_prob = 'sum'"
             )
         metrics = sums.means() | {"gradient_norm": norm}
-        metrics["learning_rate"] = self._set_learning_rate(self._brake.share(metrics["kl"]) if self.needs.reference != "none" else 1.0)
+        metrics["learning_rate"] = self._set_learning_rate(
+            self._kl_controller.share(metrics["kl"]) if self.needs.reference != "none" else 1.0
+        )
         self._stepper.step()
         if self.average is not None:
             self._update_average(self.average)
@@ -164,7 +166,7 @@ class Trainer:
             tensors[f"policy.{name}"] = parameter.detach().cpu()
         tensors |= optimizer_state(self.optimizer, self.policy.trainable())
         tensors |= {f"average.{name}": value for name, value in (self.average or {}).items()}
-        tensors["brake.kl"] = torch.tensor(self._brake.kl, dtype=torch.float64)
+        tensors["kl_controller.kl"] = torch.tensor(self._kl_controller.kl, dtype=torch.float64)
         return {name: value.contiguous().clone() for name, value in tensors.items()}
 
     def reset(self) -> None:
@@ -177,13 +179,13 @@ class Trainer:
             raise RuntimeError("a network that is trained whole cannot go back to the base; open the run anew")
         self.policy.load_state(self._initial)
         self.optimizer.state.clear()
-        self._brake.kl = 0.0
+        self._kl_controller.kl = 0.0
         self.average = None if self.average is None else self.policy.state()
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Continue from `state()` of an earlier process."""
         self.policy.load_state(under("policy.", tensors))
-        self._brake.kl = float(tensors["brake.kl"])
+        self._kl_controller.kl = float(tensors["kl_controller.kl"])
         load_optimizer_state(self.optimizer, self.policy.trainable(), tensors)
         if self.average is not None:
             self.average = under("average.", tensors)
@@ -191,7 +193,9 @@ class Trainer:
     def _share(self, groups: Sequence[PromptGroup], steps: Int[Tensor, " S"]) -> list[Call]:
         """This process's part of an update: cut fine enough that, where it can be, every process has one."""
         rows = sum(len(group) * (len(steps) if group.branch is None else 1) for group in groups)
-        return self.team.share(list(self._calls(groups, steps, min(self.config.training.max_rows, -(-rows // self.team.size)))))
+        return self.distributed.share(
+            list(self._calls(groups, steps, min(self.config.training.micro_batch_size, -(-rows // self.distributed.size))))
+        )
 
     def _calls(self, groups: Sequence[PromptGroup], steps: Int[Tensor, " S"], rows: int) -> Iterator[Call]:
         """Network calls of at most so many rows: which prompts at which steps."""
@@ -207,15 +211,15 @@ class Trainer:
         return self._fitting.run(lambda rows: work([call for c in share for call in self._calls(*c, rows)]), largest)
 
     @torch.no_grad()
-    def _mean_log_ratio(self, share: Sequence[Call], condition: Condition, occasion: Occasion) -> float:
+    def _mean_log_ratio(self, share: Sequence[Call], condition: Condition, noise_key: NoiseKey) -> float:
         def ratios(calls: list[Call]) -> list[float]:
-            read = (self.reader.read(chunk, condition, part, occasion, measures=False) for chunk, part in calls)
+            read = (self.likelihood.read(chunk, condition, part, noise_key, measures=False) for chunk, part in calls)
             return [ratio for evidence in read for ratio in evidence.log_ratio.flatten().tolist()]
 
-        every = [ratio for theirs in self.team.gather(self._fitted(ratios, share)) for ratio in theirs]
+        every = [ratio for theirs in self.distributed.gather(self._fitted(ratios, share)) for ratio in theirs]
         return sum(every) / len(every)
 
-    def _gradients(self, share: Sequence[Call], condition: Condition, occasion: Occasion, total: float, mean: float) -> "MetricSums":
+    def _gradients(self, share: Sequence[Call], condition: Condition, noise_key: NoiseKey, total: float, mean: float) -> "MetricSums":
         """Leave the update's gradient, that of all processes, in the parameters; return what was measured by all of them.
 
         Raises:
@@ -226,7 +230,7 @@ class Trainer:
             self.optimizer.zero_grad()
             sums = MetricSums()
             for chunk, part in calls:
-                evidence = self.reader.read(chunk, condition, part, occasion, measures=self._measures)
+                evidence = self.likelihood.read(chunk, condition, part, noise_key, measures=self._measures)
                 self._accumulate(chunk, evidence, part, total, mean, sums)
             return sums
 
@@ -235,15 +239,15 @@ class Trainer:
             mine = self._fitted(accumulate, share)
         except NonFiniteError as error:
             mine = error
-        every = self.team.gather(mine)
+        every = self.distributed.gather(mine)
         for outcome in every:
             if isinstance(outcome, NonFiniteError):
                 raise outcome
-        self.team.add_gradients(self.policy.trainable().values())
+        self.distributed.add_gradients(self.policy.trainable().values())
         return MetricSums.together([sums for sums in every if isinstance(sums, MetricSums)])
 
     def _accumulate(
-        self, groups: Sequence[PromptGroup], evidence: Evidence, steps: Tensor, total: float, mean: float, sums: "MetricSums"
+        self, groups: Sequence[PromptGroup], evidence: StepTerms, steps: Tensor, total: float, mean: float, sums: "MetricSums"
     ) -> None:
         """Add the gradient and the metrics of one network call.
 
@@ -266,7 +270,7 @@ class Trainer:
             kl = None if evidence.kl is None else evidence.kl * nats
             terms = ImageTerms(log_ratio=ratios, value=labels.values.to(ratios), kl=kl, batch_mean=mean)
             losses = scale * self.objective(terms)
-            metrics = image_metrics(self.objective, losses, terms, labels.leans.to(ratios))
+            metrics = image_metrics(self.objective, losses, terms, labels.signs.to(ratios))
             drift = evidence.drift
         loss = (losses * weights.to(ratios)).sum() / total
         if not torch.isfinite(loss):
@@ -280,13 +284,13 @@ class Trainer:
             metrics["kl"] = drift
         if evidence.kl is not None:
             metrics["kl_to_pretrained"] = evidence.kl.detach()
-        sums.add(self.reader.progress(steps), weights, metrics)
+        sums.add(self.likelihood.progress(steps), weights, metrics)
 
     def _scale(self, steps: Int[Tensor, " S"]) -> Float[Tensor, "S 1"]:
         return (self._step_weights[steps] if self.needs.evidence == "trajectories" else torch.ones(len(steps)))[:, None]
 
     def _set_learning_rate(self, share: float) -> float:
-        rate = share * self.caution * self.config.training.learning_rate
+        rate = share * self.lr_scale * self.config.training.learning_rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate
@@ -366,7 +370,7 @@ def _labels(groups: Sequence[PromptGroup]) -> ImageLabels:
     every = [group.labels for group in groups if group.labels is not None]
     return ImageLabels(
         values=torch.cat([labels.values for labels in every]),
-        leans=torch.cat([labels.leans for labels in every]),
+        signs=torch.cat([labels.signs for labels in every]),
         weights=torch.cat([labels.weights for labels in every]),
     )
 

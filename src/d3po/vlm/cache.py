@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from d3po.artifacts.records import read_record, write_record
 from d3po.errors import CorruptFileError
-from d3po.vlm.asking import PROTOCOL
+from d3po.vlm.questions import PROTOCOL
 from d3po.vlm.reading import Opinion
 
 

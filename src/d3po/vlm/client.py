@@ -15,7 +15,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from d3po.errors import ConfigError, RewardError
 from d3po.vlm.reading import Opinion, Token, opinion
-from d3po.vlm.spending import Purse, Tokens
+from d3po.vlm.spending import Budget, Tokens
 
 LONGEST_WAIT = 120.0
 """Seconds between two tries at most, whatever the server asks for."""
@@ -98,22 +98,22 @@ class ChatClient:
         url: up to and including `/v1`. Nothing is asked elsewhere: redirects are not followed.
         key: sent as a bearer token; it appears in no message of ours.
         patience: time-outs and tries.
-        purse: pays for every try.
+        budget: pays for every try.
 
     Raises:
         ConfigError: the URL is none that can be asked.
     """
 
-    def __init__(self, url: str, *, key: str | None, patience: Patience, purse: Purse) -> None:
+    def __init__(self, url: str, *, key: str | None, patience: Patience, budget: Budget) -> None:
         try:
             parts = urlsplit(url)
         except ValueError:  # half an IPv6 address
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
             raise ConfigError(
-                "judge.url has to be http://... or https://..., without a user or password in it, such as http://localhost:8000/v1"
+                "vlm_judge.url has to be http://... or https://..., without a user or password in it, such as http://localhost:8000/v1"
             )
-        self._url, self._key, self._patience, self._purse = url.rstrip("/"), key, patience, purse
+        self._url, self._key, self._patience, self._purse = url.rstrip("/"), key, patience, budget
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._refused = set[str]()
         self._given_up = threading.Event()
@@ -158,7 +158,7 @@ class ChatClient:
             raise _StumbledError(self._words(response), _retry_after(response.headers.get("Retry-After")))
         if response.status_code != OK:
             raise RewardError(
-                f"the judge at {self._url} refuses: {self._words(response)}; see judge.url, judge.model and the key in judge.key_variable"
+                f"the judge at {self._url} refuses: {self._words(response)}; see judge.url, vlm_judge.model and the key in judge.key_variable"
             )
         try:
             usage = _Bill.model_validate_json(response.content).usage

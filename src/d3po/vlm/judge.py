@@ -8,11 +8,11 @@ from pathlib import Path
 
 from d3po.annotation.agreement import Proportion
 from d3po.artifacts.files import read_bytes
-from d3po.artifacts.pictures import SAMPLE_AGAIN
+from d3po.artifacts.run_pictures import SAMPLE_AGAIN
 from d3po.preferences.records import Answer
-from d3po.vlm.asking import Choice, request
 from d3po.vlm.cache import VerdictCache
 from d3po.vlm.client import ChatClient
+from d3po.vlm.questions import Choice, request
 from d3po.vlm.reading import Opinion
 
 TURNED: dict[Choice, Choice] = {"first": "second", "second": "first", "tie": "tie"}

@@ -7,7 +7,7 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from d3po.vlm.asking import Choice, Verdict
+from d3po.vlm.questions import Choice, Verdict
 
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 FENCED = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.DOTALL)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from d3po.artifacts.files import GrowingFile
 from d3po.errors import RewardError
-from d3po.vlm.asking import ANSWER_TOKENS, request, words_of
+from d3po.vlm.questions import ANSWER_TOKENS, request, words_of
 
 CHARACTERS_A_TOKEN = 4
 """Of English text, roughly."""
@@ -53,7 +53,7 @@ class Estimate:
     def __str__(self) -> str:
         return (
             f"{self.pairs} pairs in both orders, {2 * self.pairs} calls, about {self.tokens.read:,} tokens read and "
-            f"{self.tokens.written:,} written, about {self.cost:.2f} at the prices in [judge]"
+            f"{self.tokens.written:,} written, about {self.cost:.2f} at the prices in [vlm_judge]"
         )
 
 
@@ -65,7 +65,7 @@ def estimate(pairs: int, *, criterion: str, prompt: str, picture_tokens: int, pr
     return Estimate(pairs=pairs, tokens=tokens, cost=price.of(tokens))
 
 
-class Purse:
+class Budget:
     """Counts what has been spent, from any thread, and says when the cap is reached.
 
     Args:
@@ -107,7 +107,7 @@ class Purse:
         """
         if self._cap and self.cost >= self._cap:
             raise RewardError(
-                f"the judge has cost {self.cost:.2f} and judge.max_cost is {self._cap:g}; its answers so far are kept, "
+                f"the judge has cost {self.cost:.2f} and vlm_judge.max_cost is {self._cap:g}; its answers so far are kept, "
                 "raise the cap and run the same command again"
             )
 

@@ -11,19 +11,19 @@ from d3po.store import ControlState, NewInvitation, Store
 from d3po.store.journal import Action
 from d3po.store.people import OWNER
 from d3po.web.api_label import REFUSED
-from d3po.web.desk import Administrator, TheDesk
+from d3po.web.app_state import Administrator, CurrentState
 from d3po.web.messages import (
-    Audit,
-    AuditEntry,
+    AuditEntryMessage,
+    AuditMessage,
     Control,
     ControlRequest,
     Dashboard,
-    Invitation,
     InvitationMade,
+    InvitationMessage,
     InvitationRequest,
     Invitations,
 )
-from d3po.web.pictures import PICTURE, reply
+from d3po.web.picture_files import PICTURE, reply
 from d3po.web.sessions import Caller
 
 DAY_SECONDS = 86_400.0
@@ -33,58 +33,60 @@ router = APIRouter(prefix="/v1", tags=["admin"], responses=REFUSED)
 
 
 @router.get("/dashboard")
-async def dashboard(desk: TheDesk, _: Administrator) -> Dashboard:
+async def dashboard(app_state: CurrentState, _: Administrator) -> Dashboard:
     """Everything the dashboard shows."""
-    return await run_in_threadpool(desk.overview.gather)
+    return await run_in_threadpool(app_state.overview.gather)
 
 
 @router.post("/control")
-async def control(body: ControlRequest, desk: TheDesk, caller: Administrator) -> Control:
+async def control(body: ControlRequest, app_state: CurrentState, caller: Administrator) -> Control:
     """Tell the trainer to pause, resume, stop, or train on what there is; it acts on that within seconds."""
     round = None
     if body.action == "train_now":
-        round = body.round if body.round is not None else await run_in_threadpool(desk.journal.round)
+        round = body.round if body.round is not None else await run_in_threadpool(app_state.journal.round)
         if round is None:
             raise HTTPException(422, "round: no round has begun yet, so none can be closed")
-    state = await desk.writer.run(lambda: _control(desk.store, caller, body.action, round))
+    state = await app_state.writer.run(lambda: _control(app_state.store, caller, body.action, round))
     return Control(paused=state.paused, stop=state.stop, train_now_round=state.train_now_round)
 
 
 @router.get("/invitations")
-async def invitations(desk: TheDesk, _: Administrator) -> Invitations:
+async def invitations(app_state: CurrentState, _: Administrator) -> Invitations:
     """All invitations, newest first, without their secrets."""
-    return Invitations(invitations=[Invitation(**asdict(one)) for one in await run_in_threadpool(desk.store.people.invitations)])
+    return Invitations(
+        invitations=[InvitationMessage(**asdict(one)) for one in await run_in_threadpool(app_state.store.people.invitations)]
+    )
 
 
 @router.post("/invitations", status_code=201)
-async def invite(body: InvitationRequest, desk: TheDesk, caller: Administrator) -> InvitationMade:
+async def invite(body: InvitationRequest, app_state: CurrentState, caller: Administrator) -> InvitationMade:
     """Invite somebody. The link is in this answer and nowhere else."""
-    made = await desk.writer.run(lambda: invite_somebody(desk.store, caller.handle, body.handle, body.role, body.days))
-    return InvitationMade(id=made.id, handle=body.handle, link=desk.settings.invitation_link(made.token), expires_at=made.expires_at)
+    made = await app_state.writer.run(lambda: invite_somebody(app_state.store, caller.handle, body.handle, body.role, body.days))
+    return InvitationMade(id=made.id, handle=body.handle, link=app_state.settings.invitation_link(made.token), expires_at=made.expires_at)
 
 
 @router.delete("/invitations/{invitation_id}", status_code=204)
-async def revoke(invitation_id: Annotated[int, Path(ge=1, lt=2**31)], desk: TheDesk, caller: Administrator) -> None:
+async def revoke(invitation_id: Annotated[int, Path(ge=1, lt=2**31)], app_state: CurrentState, caller: Administrator) -> None:
     """Withdraw an invitation; the sessions opened with it end at once."""
-    found = await desk.writer.run(lambda: desk.store.people.revoke(invitation_id, by=caller.handle))
-    desk.sessions.forget()
+    found = await app_state.writer.run(lambda: app_state.store.people.revoke(invitation_id, by=caller.handle))
+    app_state.sessions.forget()
     if not found:
         raise HTTPException(404, "there is no such invitation")
 
 
 @router.get("/audit")
-async def audit(desk: TheDesk, _: Administrator) -> Audit:
+async def audit(app_state: CurrentState, _: Administrator) -> AuditMessage:
     """What administrators did, newest first."""
-    entries = await run_in_threadpool(desk.store.audit.newest, SHOWN_ENTRIES)
-    intact = await run_in_threadpool(desk.store.audit.verify)
-    shown = [AuditEntry(at=entry.at, actor=entry.actor, action=entry.action, detail=dict(entry.detail)) for entry in entries]
-    return Audit(entries=shown, intact=intact)
+    entries = await run_in_threadpool(app_state.store.audit.newest, SHOWN_ENTRIES)
+    intact = await run_in_threadpool(app_state.store.audit.verify)
+    shown = [AuditEntryMessage(at=entry.at, actor=entry.actor, action=entry.action, detail=dict(entry.detail)) for entry in entries]
+    return AuditMessage(entries=shown, intact=intact)
 
 
 @router.get("/images/{image_id}", response_class=Response, responses=PICTURE)
-async def image(image_id: Annotated[int, Path(ge=1, lt=2**31)], request: Request, desk: TheDesk, _: Administrator) -> Response:
+async def image(image_id: Annotated[int, Path(ge=1, lt=2**31)], request: Request, app_state: CurrentState, _: Administrator) -> Response:
     """Any picture of the run. Annotators get theirs by assignment: ids follow one another, and would tell a blind test's sides apart."""
-    return reply(await run_in_threadpool(desk.pictures.read, image_id), request.headers)
+    return reply(await run_in_threadpool(app_state.pictures.read, image_id), request.headers)
 
 
 @router.get("/openapi.json", include_in_schema=False)
@@ -96,7 +98,7 @@ async def openapi(request: Request, _: Administrator) -> dict[str, Any]:
 def _control(store: Store, caller: Caller, action: Action, round: int | None) -> ControlState:
     store.audit.append(caller.handle, action, {} if round is None else {"round": round})
     store.journal.control(action, caller.id, round)
-    return store.journal.standing_control()
+    return store.journal.current_control()
 
 
 def invite_somebody(store: Store, actor: str, handle: str, role: Role, days: int) -> NewInvitation:

@@ -11,7 +11,7 @@ from d3po.errors import VoteConflictError, VoteError
 from d3po.preferences.records import Answer, Assigned, Cast, Kind
 from d3po.store import Retract
 from d3po.web import security
-from d3po.web.desk import Desk, Somebody, TheDesk
+from d3po.web.app_state import AppState, CurrentState, CurrentUser
 from d3po.web.messages import (
     MOST_AT_ONCE,
     MOST_PICTURES,
@@ -26,7 +26,7 @@ from d3po.web.messages import (
     Retracted,
     Withdrawal,
 )
-from d3po.web.pictures import PICTURE, PictureFile, reply
+from d3po.web.picture_files import PICTURE, ServedPicture, reply
 from d3po.web.sessions import Caller
 
 RATE_MINUTES = 5
@@ -46,79 +46,83 @@ router = APIRouter(prefix="/v1", tags=["label"], responses=REFUSED)
 
 
 @router.post("/session", status_code=204)
-async def join(body: Join, desk: TheDesk) -> Response:
+async def join(body: Join, app_state: CurrentState) -> Response:
     """Exchange an invitation for a session, kept in a cookie that scripts cannot read."""
-    lifetime = desk.settings.session_days * 86_400
-    secret = await desk.writer.run(lambda: desk.store.people.exchange(body.token, lifetime=float(lifetime)))
+    lifetime = app_state.settings.session_days * 86_400
+    secret = await app_state.writer.run(lambda: app_state.store.people.exchange(body.token, lifetime=float(lifetime)))
     if secret is None:
         raise HTTPException(403, "this invitation is not valid: it was used up, has expired or was withdrawn")
-    return Response(status_code=204, headers={"set-cookie": security.set_cookie(desk.settings, secret, lifetime)})
+    return Response(status_code=204, headers={"set-cookie": security.set_cookie(app_state.settings, secret, lifetime)})
 
 
 @router.delete("/session", status_code=204)
-async def leave(request: Request, desk: TheDesk, _: Somebody) -> Response:
+async def leave(request: Request, app_state: CurrentState, _: CurrentUser) -> Response:
     """End the session."""
-    secret = security.read_cookie(desk.settings, request.headers)
+    secret = security.read_cookie(app_state.settings, request.headers)
     if secret is not None:
-        await desk.writer.run(lambda: desk.store.people.leave(secret))
-        desk.sessions.forget()
-    return Response(status_code=204, headers={"set-cookie": security.set_cookie(desk.settings, "", 0)})
+        await app_state.writer.run(lambda: app_state.store.people.leave(secret))
+        app_state.sessions.forget()
+    return Response(status_code=204, headers={"set-cookie": security.set_cookie(app_state.settings, "", 0)})
 
 
 @router.get("/me")
-async def me(desk: TheDesk, caller: Somebody) -> Me:
+async def me(app_state: CurrentState, caller: CurrentUser) -> Me:
     """Who asks, and how things stand for them."""
-    return await run_in_threadpool(_me, desk, caller)
+    return await run_in_threadpool(_me, app_state, caller)
 
 
 @router.get("/queue")
-async def queue(desk: TheDesk, caller: Somebody, n: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 4) -> Queue:
+async def queue(app_state: CurrentState, caller: CurrentUser, n: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 4) -> Queue:
     """Lease questions; asking again brings the same ones until they are answered."""
-    settings = desk.settings
+    settings = app_state.settings
     checks = {"gold_rate": settings.gold_rate, "repeat_rate": settings.repeat_rate}
-    assigned = await desk.writer.run(lambda: desk.store.questions.lease(caller.id, n, lease_seconds=settings.lease_seconds, **checks))
-    desk.standing.put(caller.id, assigned)
-    return await run_in_threadpool(_queue, desk, caller, assigned)
+    assigned = await app_state.writer.run(
+        lambda: app_state.store.questions.lease(caller.id, n, lease_seconds=settings.lease_seconds, **checks)
+    )
+    app_state.assignments.put(caller.id, assigned)
+    return await run_in_threadpool(_queue, app_state, caller, assigned)
 
 
 @router.post("/votes", status_code=201, responses={200: {"model": Acknowledged}})
-async def vote(body: Ballot, response: Response, desk: TheDesk, caller: Somebody) -> Acknowledged:
+async def vote(body: Ballot, response: Response, app_state: CurrentState, caller: CurrentUser) -> Acknowledged:
     """Store a vote: 201 when it is on disk, 200 when it was there already."""
     assignment = str(body.assignment)
-    assigned = desk.standing.remembered(assignment, caller.id) or await run_in_threadpool(desk.standing.assigned, assignment, caller.id)
+    assigned = app_state.assignments.remembered(assignment, caller.id) or await run_in_threadpool(
+        app_state.assignments.assigned, assignment, caller.id
+    )
     if assigned is None:
         raise HTTPException(404, "there is no such assignment of yours")
     cast = Cast(
         id=str(body.id), assignment=assignment, annotator=caller.id,
         answer=answer_of(body, assigned.shown), rt_ms=body.rt_ms, client=body.client,
     )  # fmt: skip
-    receipt = await desk.writer.record(cast)
+    receipt = await app_state.writer.record(cast)
     if receipt.status == "new":
-        desk.standing.answered(caller.id, 1)
+        app_state.assignments.answered(caller.id, 1)
     response.status_code = 201 if receipt.status == "new" else 200
     return Acknowledged(vote=receipt.vote, status=receipt.status)
 
 
 @router.post("/votes/{vote_id}/retract")
-async def retract(vote_id: UUID, body: Withdrawal, desk: TheDesk, caller: Somebody) -> Retracted:
+async def retract(vote_id: UUID, body: Withdrawal, app_state: CurrentState, caller: CurrentUser) -> Retracted:
     """Take a vote back; its question is asked again, in the same order."""
     try:
-        receipt = await desk.writer.record(Retract(id=str(body.id), vote=str(vote_id), annotator=caller.id))
+        receipt = await app_state.writer.record(Retract(id=str(body.id), vote=str(vote_id), annotator=caller.id))
     except VoteConflictError:
         raise
     except VoteError as error:
         raise HTTPException(404, "there is no such vote of yours") from error
     if receipt.status == "new":
-        desk.standing.answered(caller.id, -1)
-    return Retracted(item=await run_in_threadpool(_question, desk, caller, receipt.assignment))
+        app_state.assignments.answered(caller.id, -1)
+    return Retracted(item=await run_in_threadpool(_question, app_state, caller, receipt.assignment))
 
 
 @router.get("/assignments/{assignment}/pictures/{position}", response_class=Response, responses=PICTURE)
 async def picture(
-    assignment: UUID, position: Annotated[int, Path(ge=0, lt=MOST_PICTURES)], request: Request, desk: TheDesk, caller: Somebody
+    assignment: UUID, position: Annotated[int, Path(ge=0, lt=MOST_PICTURES)], request: Request, app_state: CurrentState, caller: CurrentUser
 ) -> Response:
     """A picture of a question that was put to whoever asks. The address says where it stands, nothing of where it comes from."""
-    return reply(await run_in_threadpool(_shown_at, desk, caller, str(assignment), position), request.headers)
+    return reply(await run_in_threadpool(_shown_at, app_state, caller, str(assignment), position), request.headers)
 
 
 def answer_of(ballot: Ballot, shown: Sequence[int]) -> Answer:
@@ -140,38 +144,38 @@ def _at(shown: Sequence[int], position: int) -> int:
     return shown[position]
 
 
-def _me(desk: Desk, caller: Caller) -> Me:
-    done, left = desk.standing.progress(caller.id)
-    rate, mood = desk.figures.rate_of(caller.id, RATE_MINUTES), desk.journal.mood()
+def _me(app_state: AppState, caller: Caller) -> Me:
+    done, left = app_state.assignments.progress(caller.id)
+    rate, status = app_state.figures.rate_of(caller.id, RATE_MINUTES), app_state.journal.status()
     return Me(
         handle=caller.handle, role=caller.role, done=done, left=left, rate_per_minute=rate,
-        round=mood.round, phase=mood.phase, message=mood.message,
+        round=status.round, phase=status.phase, message=status.message,
     )  # fmt: skip
 
 
-def _queue(desk: Desk, caller: Caller, assigned: Sequence[Assigned]) -> Queue:
-    done, left = desk.standing.progress(caller.id)
-    return Queue(items=[_item(desk, one) for one in assigned], done=done, left=left, phase=desk.journal.mood().phase)
+def _queue(app_state: AppState, caller: Caller, assigned: Sequence[Assigned]) -> Queue:
+    done, left = app_state.assignments.progress(caller.id)
+    return Queue(items=[_item(app_state, one) for one in assigned], done=done, left=left, phase=app_state.journal.status().phase)
 
 
-def _question(desk: Desk, caller: Caller, assignment: str) -> Item | None:
-    assigned = desk.standing.assigned(assignment, caller.id)
-    return None if assigned is None else _item(desk, assigned)
+def _question(app_state: AppState, caller: Caller, assignment: str) -> Item | None:
+    assigned = app_state.assignments.assigned(assignment, caller.id)
+    return None if assigned is None else _item(app_state, assigned)
 
 
-def _item(desk: Desk, assigned: Assigned) -> Item:
+def _item(app_state: AppState, assigned: Assigned) -> Item:
     return Item(
         assignment=assigned.assignment, kind=assigned.kind, prompt=assigned.prompt, lease_expires_at=assigned.lease_expires_at,
-        images=[_picture(assigned.assignment, position, desk.pictures.read(image)) for position, image in enumerate(assigned.shown)],
+        images=[_picture(assigned.assignment, position, app_state.pictures.read(image)) for position, image in enumerate(assigned.shown)],
         instruction=INSTRUCTIONS[assigned.kind],
     )  # fmt: skip
 
 
-def _picture(assignment: str, position: int, file: PictureFile | None) -> Picture:
+def _picture(assignment: str, position: int, file: ServedPicture | None) -> Picture:
     size = (None, None) if file is None else (file.width, file.height)
     return Picture(position=position, url=f"/v1/assignments/{assignment}/pictures/{position}", width=size[0], height=size[1])
 
 
-def _shown_at(desk: Desk, caller: Caller, assignment: str, position: int) -> PictureFile | None:
-    assigned = desk.standing.assigned(assignment, caller.id)
-    return None if assigned is None or position >= len(assigned.shown) else desk.pictures.read(assigned.shown[position])
+def _shown_at(app_state: AppState, caller: Caller, assignment: str, position: int) -> ServedPicture | None:
+    assigned = app_state.assignments.assigned(assignment, caller.id)
+    return None if assigned is None or position >= len(assigned.shown) else app_state.pictures.read(assigned.shown[position])

@@ -11,16 +11,16 @@ from d3po import __version__
 from d3po.errors import StorageError, VoteConflictError, VoteError
 from d3po.store import Store
 from d3po.web import api_admin, api_label
+from d3po.web.app_state import AppState, CurrentState
+from d3po.web.assignments import AssignmentCache
 from d3po.web.dashboard import Overview
-from d3po.web.desk import Desk, TheDesk
 from d3po.web.figures import Figures
-from d3po.web.gate import Gate, store_away
-from d3po.web.journal import JournalView
+from d3po.web.middleware import SecurityMiddleware, store_away
 from d3po.web.pages import add_pages
-from d3po.web.pictures import PictureFiles
+from d3po.web.picture_files import ServedPictures
+from d3po.web.run_log import JournalView
 from d3po.web.sessions import Sessions
 from d3po.web.settings import WebSettings
-from d3po.web.standing import Standing
 from d3po.web.writer import Writer
 
 
@@ -31,16 +31,16 @@ def create_app(store: Store, settings: WebSettings) -> FastAPI:
         ConfigError: the place of the pictures cannot be opened.
         StorageError: the store is away.
     """
-    desk = _desk(store, settings)
+    app_state = _desk(store, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         yield
-        desk.writer.close()
+        app_state.writer.close()
 
     # No pages of documentation: theirs would load scripts from elsewhere. The description itself is at /v1/openapi.json, for administrators.
     app = FastAPI(title="d3po", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.state.desk = desk
+    app.state.app_state = app_state
     app.include_router(api_label.router)
     app.include_router(api_admin.router)
     add_pages(app, run=settings.run)
@@ -49,28 +49,28 @@ def create_app(store: Store, settings: WebSettings) -> FastAPI:
     app.add_exception_handler(StorageError, _store_away)
     app.add_exception_handler(VoteConflictError, _conflict)
     app.add_exception_handler(VoteError, _unfit)
-    app.add_middleware(Gate, settings=settings, sessions=desk.sessions)
+    app.add_middleware(SecurityMiddleware, settings=settings, sessions=app_state.sessions)
     return app
 
 
-def _desk(store: Store, settings: WebSettings) -> Desk:
+def _desk(store: Store, settings: WebSettings) -> AppState:
     figures, journal = Figures(store.database), JournalView(store.journal)
-    return Desk(
+    return AppState(
         settings=settings,
         store=store,
         writer=Writer(store.votes, patience=settings.store_patience, lease_seconds=settings.lease_seconds),
-        pictures=PictureFiles(store.pictures, settings.images),
+        pictures=ServedPictures(store.pictures, settings.images),
         sessions=Sessions(store.people),
-        standing=Standing(store.questions),
+        assignments=AssignmentCache(store.questions),
         journal=journal,
         figures=figures,
         overview=Overview(store, journal, figures, run=settings.run),
     )
 
 
-def _healthz(desk: TheDesk) -> dict[str, str]:
+def _healthz(app_state: CurrentState) -> dict[str, str]:
     """Whether votes could be taken: the store answers."""
-    desk.figures.newest_vote()
+    app_state.figures.newest_vote()
     return {"status": "ok", "version": __version__}
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from d3po.preferences.records import Vote
 from d3po.store import Annotator, Store
 from d3po.web.figures import Figures
-from d3po.web.journal import JournalView
-from d3po.web.messages import Agreement, AnnotatorFigures, Control, Dashboard, Round
+from d3po.web.messages import AgreementMessage, AnnotatorFigures, Control, Dashboard, Round
+from d3po.web.run_log import JournalView
 
 if TYPE_CHECKING:
     from d3po.annotation.agreement import AnnotatorReport
@@ -33,7 +33,7 @@ class Overview:
     def gather(self) -> Dashboard:
         """Everything as of now. Blocks."""
         people = self._people.newest()
-        control = self._store.journal.standing_control()
+        control = self._store.journal.current_control()
         return Dashboard(
             run=self._run,
             now=self._store.database.now(),
@@ -58,13 +58,13 @@ class Overview:
 
 
 @dataclass(frozen=True, kw_only=True)
-class People:
+class AnnotatorStatistics:
     """How annotators answer, and how far people agree."""
 
     figures: list[AnnotatorFigures]
     """Everybody's, most votes first."""
-    together: Agreement | None
-    by_round: dict[int, Agreement]
+    together: AgreementMessage | None
+    by_round: dict[int, AgreementMessage]
 
 
 class PeopleView:
@@ -74,22 +74,22 @@ class PeopleView:
         self._store, self._figures = store, figures
         self._lock = threading.Lock()
         self._until = float("-inf")
-        self._newest = People(figures=[], together=None, by_round={})
-        self._rounds: dict[int, tuple[int, Agreement]] = {}
+        self._newest = AnnotatorStatistics(figures=[], together=None, by_round={})
+        self._rounds: dict[int, tuple[int, AgreementMessage]] = {}
         """By round: how many votes there were, and how far they agreed."""
 
-    def newest(self) -> People:
+    def newest(self) -> AnnotatorStatistics:
         """The figures. Blocks while they are computed anew."""
         with self._lock:
             if time.monotonic() > self._until:
                 self._newest = self._compute()
             return self._newest
 
-    def _compute(self) -> People:
+    def _compute(self) -> AnnotatorStatistics:
         from d3po.annotation.agreement import report_annotators  # scipy takes a second to load, which starting should not
 
         started = time.monotonic()
-        votes = list(self._store.votes.standing(after=self._figures.newest_vote() - MOST_VOTES))
+        votes = list(self._store.votes.current(after=self._figures.newest_vote() - MOST_VOTES))
         known = {one.id: one for one in self._store.people.annotators()}
         people = {one.id for one in known.values() if one.kind == "human"}
         reports = report_annotators(votes, gold=self._store.questions.expected())
@@ -97,26 +97,26 @@ class PeopleView:
         together, by_round = _agreement(votes, people), self._by_round(people)
         now = time.monotonic()
         self._until = now + max(FRESH_SECONDS, (now - started) / EFFORT)
-        return People(figures=sorted(figures, key=lambda one: -one.votes), together=together, by_round=by_round)
+        return AnnotatorStatistics(figures=sorted(figures, key=lambda one: -one.votes), together=together, by_round=by_round)
 
-    def _by_round(self, people: set[int]) -> dict[int, Agreement]:
+    def _by_round(self, people: set[int]) -> dict[int, AgreementMessage]:
         """The rounds' agreement; only the newest round's is computed over and over, an older one's where votes came in late."""
         counts = [count for count in self._figures.rounds() if count.answered]
         for count in counts:
             if count is counts[-1] or self._rounds.get(count.round, (0,))[0] != count.answered:
-                votes = self._store.votes.standing(round=count.round, purpose="train", limit=MOST_VOTES)
+                votes = self._store.votes.current(round=count.round, purpose="train", limit=MOST_VOTES)
                 if found := _agreement(votes, people):
                     self._rounds[count.round] = count.answered, found
         return {round: found for round, (_, found) in self._rounds.items()}
 
 
-def _agreement(votes: Iterable[Vote], people: set[int]) -> Agreement | None:
+def _agreement(votes: Iterable[Vote], people: set[int]) -> AgreementMessage | None:
     """How far these people agree; None without a vote of theirs. Rules and models are not counted in: they would agree with themselves."""
     from d3po.annotation.agreement import agreement
 
     theirs = [vote for vote in votes if vote.annotator in people]
     found = agreement(theirs)
-    return Agreement(alpha=found.alpha, low=found.low, high=found.high, pairs=found.pairs) if theirs else None
+    return AgreementMessage(alpha=found.alpha, low=found.low, high=found.high, pairs=found.pairs) if theirs else None
 
 
 def _figures(report: "AnnotatorReport", who: Annotator) -> AnnotatorFigures:

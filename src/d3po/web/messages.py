@@ -156,7 +156,7 @@ class Control(BaseModel):
     train_now_round: int | None
 
 
-class Agreement(BaseModel):
+class AgreementMessage(BaseModel):
     """Krippendorff's alpha of people's judgements of pairs of pictures, with its 95 % interval; null where no pair has two judges."""
 
     alpha: float | None
@@ -177,7 +177,7 @@ class Round(BaseModel):
     """Of these, the answers given."""
     open: int
     """Of these, neither given nor leased."""
-    agreement: Agreement | None
+    agreement: AgreementMessage | None
     """How far people agreed on this round's pictures; null before anybody has voted."""
     phases: list[Phase]
 
@@ -201,7 +201,7 @@ class CurvePoint(BaseModel):
     high: float | None
 
 
-class Curve(BaseModel):
+class CurveMessage(BaseModel):
     """One figure over the evaluations, with its 95 % interval where there is one."""
 
     name: str
@@ -233,7 +233,7 @@ class AnnotatorFigures(BaseModel):
     suspicions: list[str]
 
 
-class Alarm(BaseModel):
+class AlarmMessage(BaseModel):
     """A guard's warning."""
 
     at: int
@@ -270,10 +270,10 @@ class Dashboard(BaseModel):
     votes_per_minute: list[Minute]
     """The last two hours, oldest first, minutes without votes included."""
     votes: int
-    curves: list[Curve]
-    agreement: Agreement | None
+    curves: list[CurveMessage]
+    agreement: AgreementMessage | None
     annotators: list[AnnotatorFigures]
-    alarms: list[Alarm]
+    alarms: list[AlarmMessage]
     """Newest first."""
     cost: Cost
     samples: list[SampleGrid]
@@ -288,7 +288,7 @@ class InvitationMade(BaseModel):
     expires_at: int
 
 
-class Invitation(BaseModel):
+class InvitationMessage(BaseModel):
     """An invitation as it stands in the list, without its secret."""
 
     id: int
@@ -304,10 +304,10 @@ class Invitation(BaseModel):
 class Invitations(BaseModel):
     """All invitations, newest first."""
 
-    invitations: list[Invitation]
+    invitations: list[InvitationMessage]
 
 
-class AuditEntry(BaseModel):
+class AuditEntryMessage(BaseModel):
     """Something an administrator did."""
 
     at: int
@@ -316,8 +316,8 @@ class AuditEntry(BaseModel):
     detail: dict[str, object]
 
 
-class Audit(BaseModel):
+class AuditMessage(BaseModel):
     """What administrators did, newest first, and whether the chain of hashes is whole."""
 
-    entries: list[AuditEntry]
+    entries: list[AuditEntryMessage]
     intact: bool

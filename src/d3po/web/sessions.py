@@ -16,7 +16,7 @@ REMEMBERED = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Somebody who may ask."""
+    """CurrentUser who may ask."""
 
     id: int
     """Annotator id."""

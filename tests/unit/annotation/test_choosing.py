@@ -109,7 +109,7 @@ def test_the_store_keeps_how_a_pair_came_to_be_asked(store: Store) -> None:
     choosing = plan({prompts[images[0]]: images for images in groups.values()}, pairs=3)
     ada = human(store, "ada")
     put: list[NewQuestion] = []
-    while more := choosing.next(store.questions.asked(0), list(store.votes.standing(round=0))):
+    while more := choosing.next(store.questions.asked(0), list(store.votes.current(round=0))):
         put += more
         store.questions.ask(more)
         (item,) = store.questions.lease(ada, 1)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from d3po.artifacts.files import GrowingFile, atomic_file, find_whole, read_bytes, sha256, write_atomically
-from d3po.artifacts.pictures import read_picture
+from d3po.artifacts.run_pictures import read_picture
 from d3po.errors import CorruptFileError, StorageError
 
 MENDABLE = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES]

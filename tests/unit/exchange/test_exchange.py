@@ -58,7 +58,7 @@ def through(kind: str, giver: Store, taker: Store, folder: Path, *, pictures: bo
 
 
 def told(store: Store) -> list[tuple[object, ...]]:
-    """Standing votes in terms that mean the same in every store."""
+    """AssignmentCache votes in terms that mean the same in every store."""
     handles = {each.id: each.handle for each in store.people.annotators()}
     hashes = {image.id: image.path for image in store.pictures.images(0)}
     return sorted(
@@ -67,7 +67,7 @@ def told(store: Store) -> list[tuple[object, ...]]:
             vote.answer.outcome, hashes.get(vote.answer.winner or 0), sorted((hashes[i], v) for i, v in vote.answer.values.items()),
             vote.answer.reason, vote.rt_ms, vote.received_at,
         )
-        for vote in store.votes.standing()
+        for vote in store.votes.current()
     )  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def test_pictures_of_another_run_come_with_the_log_without_trajectories(make_sto
     assert {(root(taker) / each.path).read_bytes() for each in brought} == {
         (root(giver) / each.path).read_bytes() for each in giver.pictures.images(0)
     }
-    assert {vote.round for vote in taker.votes.standing()} == {None}
+    assert {vote.round for vote in taker.votes.current()} == {None}
     assert taker.batches.claim(0) == []
 
 
@@ -216,7 +216,7 @@ def test_claimed_votes_include_those_that_came_home(make_store: MakeStore, tmp_p
     through("label_studio", giver, taker, tmp_path, pictures=False)
     claimed = taker.batches.claim(0)
     assert sorted((vote.kind, vote.answer.outcome) for vote in claimed) == [("pair", "tie"), ("pair", "win"), ("pair", "win")]
-    assert comparisons_of(claimed) == comparisons_of(vote for vote in giver.votes.standing() if vote.kind == "pair")
+    assert comparisons_of(claimed) == comparisons_of(vote for vote in giver.votes.current() if vote.kind == "pair")
 
 
 @pytest.mark.parametrize("kind", ["pickapic", "jsonl_pairs", "folders", "label_studio", "argilla"])
@@ -227,7 +227,7 @@ def test_pairs_come_home_to_the_pictures_of_the_run(kind: str, make_store: MakeS
     taker = make_store("copy")
     done = through(kind, store, taker, tmp_path)
     assert (done.new_votes, done.new_pictures, done.known_pictures) == (1, 0, 2)
-    assert comparisons_of(taker.votes.standing()) == comparisons_of(store.votes.standing())
+    assert comparisons_of(taker.votes.current()) == comparisons_of(store.votes.current())
     assert through_again(kind, taker, tmp_path).new_votes == 0
 
 
@@ -243,7 +243,7 @@ def test_marks_come_home_from_the_layout_of_the_authors(make_store: MakeStore, t
     grid = NewQuestion(kind="grid", purpose="train", images=tuple(cats), round=0)
     ask_and_vote(store, "ada", grid, Answer(outcome="marks", values={cats[1]: 1.0}))
     assert through("d3po_json", store, taker, tmp_path).new_votes == 1
-    assert comparisons_of(taker.votes.standing()) == comparisons_of(store.votes.standing())
+    assert comparisons_of(taker.votes.current()) == comparisons_of(store.votes.current())
 
 
 def test_votes_of_nobody_named_are_each_anothers(make_store: MakeStore) -> None:
@@ -252,7 +252,7 @@ def test_votes_of_nobody_named_are_each_anothers(make_store: MakeStore) -> None:
     done = bring(store, stream(judgements))
     assert done.new_votes == 3
     assert [each.handle for each in store.people.annotators()] == ["import:test", "import:test#2", "import:test#3"]
-    (comparison,) = comparisons_of(store.votes.standing())
+    (comparison,) = comparisons_of(store.votes.current())
     assert comparison.weight == 3
     assert sorted([comparison.target, 1 - comparison.target]) == pytest.approx([1 / 3, 2 / 3])
     assert bring(store, stream(judgements)).new_votes == 0

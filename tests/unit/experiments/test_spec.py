@@ -7,7 +7,7 @@ import pytest
 from d3po.errors import ConfigError
 from d3po.experiments.budget import rounds_that_fit, work_of
 from d3po.experiments.cells import cells_of, make_folder
-from d3po.experiments.spec import Budget, Spec, load_spec, slug
+from d3po.experiments.spec import EqualBudget, Spec, load_spec, slug
 from d3po.recipes import load_recipe
 from d3po.run.cost.counting import Shape, work_of_round
 
@@ -88,7 +88,7 @@ def test_rewards_become_names_of_folders() -> None:
 def test_as_many_rounds_as_fit_and_not_one_more(tmp_path: Path, unit: str, label: str) -> None:
     config = next(cell.config for cell in cells_of(spec(tmp_path)) if cell.label == label)
     three = getattr(work_of(config, SHAPE, 3), unit)
-    budgets = {amount: Budget.model_validate({unit: amount}) for amount in (three - 1, three)}
+    budgets = {amount: EqualBudget.model_validate({unit: amount}) for amount in (three - 1, three)}
     assert [rounds_that_fit(budget, config, SHAPE, label=label) for budget in budgets.values()] == [2, 3]
 
 
@@ -96,11 +96,11 @@ def test_a_cell_that_does_not_fit_one_round_is_refused(tmp_path: Path) -> None:
     cell = cells_of(spec(tmp_path))[0]
     first = work_of_round(cell.config, SHAPE, 0).labels
     with pytest.raises(ConfigError, match=f"budget.labels is {first - 1}, but one round of 'd3po' takes {first} labels; raise the budget"):
-        rounds_that_fit(Budget(labels=first - 1), cell.config, SHAPE, label="d3po")
+        rounds_that_fit(EqualBudget(labels=first - 1), cell.config, SHAPE, label="d3po")
 
 
 def test_time_decides_about_rounds_by_running(tmp_path: Path) -> None:
-    assert rounds_that_fit(Budget(minutes=0.5), cells_of(spec(tmp_path))[0].config, SHAPE, label="d3po") is None
+    assert rounds_that_fit(EqualBudget(minutes=0.5), cells_of(spec(tmp_path))[0].config, SHAPE, label="d3po") is None
 
 
 def test_a_cell_goes_on_with_a_larger_budget_but_not_with_other_settings(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_the_examples_train_and_their_exports_are_the_trained_network(
     folder = create_run(tmp_path / "run", config, prompts=prompts, held_out=held_out)
     run_rounds(Workbench(folder=folder, config=config, narrator=Narrator()))
     bench = Workbench(folder=folder, config=config, narrator=Narrator())
-    bench.stand_at(1)
+    bench.load_round_weights(1)
     bench.policy.network.double()
     x, t = torch.randn(3, *bench.policy.latent_shape, dtype=torch.float64), torch.tensor([90, 50, 10])
     condition = bench.policy.encode_prompts(["a", "b", "c"])

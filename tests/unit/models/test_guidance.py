@@ -17,7 +17,7 @@ from d3po.objectives.registry import OBJECTIVES
 from d3po.recipes import load_recipe
 from d3po.run.starting import start
 from d3po.training.data import PromptGroup
-from d3po.training.evidence import Pictures
+from d3po.training.likelihood import DenoisingLikelihood
 from d3po.training.replay import Replay
 from tests.precision import assert_same
 from tests.tiny import TINY, parts, pipelines, save_tiny
@@ -161,7 +161,7 @@ def test_the_conditional_prediction_of_a_network_that_is_told_the_scale_is_the_s
     scales = told(policy, "guidance") if family == "flux" else [torch.ones(1)]
     rows: list[int] = []
     policy.network.register_forward_hook(lambda module, inputs, output: rows.append(len(output.sample)))
-    reader = Pictures(policy, replay, OBJECTIVES["flow_dpo"].needs)
+    reader = DenoisingLikelihood(policy, replay, OBJECTIVES["flow_dpo"].needs)
     reader.read([pictures_of(policy, tmp_path)], policy.encode_prompts(["a cat"]), torch.tensor([500]), (0, 0, 0), measures=False)
     assert {*rows} == {2}
     assert {float(value) for scale in scales for value in scale} == {expected}

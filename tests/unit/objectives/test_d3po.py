@@ -164,9 +164,9 @@ def test_published_settings_confine_the_loss(a: float, b: float, target: float) 
 def test_clipped_is_where_the_gradient_is_cut_off(clip: str, a: float, b: float, target: float) -> None:
     objective = d3po(clip=clip)
     _, slope_a, slope_b = loss_and_gradients(objective, a, b, target)
-    lean = torch.tensor(2 * target - 1, dtype=torch.float64)
-    assert bool(objective.is_clipped(torch.tensor(a, dtype=torch.float64), lean)) == (slope_a == 0)
-    assert bool(objective.is_clipped(torch.tensor(b, dtype=torch.float64), -lean)) == (slope_b == 0)
+    sign = torch.tensor(2 * target - 1, dtype=torch.float64)
+    assert bool(objective.is_clipped(torch.tensor(a, dtype=torch.float64), sign)) == (slope_a == 0)
+    assert bool(objective.is_clipped(torch.tensor(b, dtype=torch.float64), -sign)) == (slope_b == 0)
 
 
 @every_setting

@@ -25,7 +25,7 @@ from d3po.run.starting import own_settings, start
 def test_an_objective_is_built_from_a_run_that_names_it(name: ObjectiveName) -> None:
     config = override(RunConfig(), own_settings(name), where="test")
     objective = build(name, config.objective.model_dump())
-    for key, value in OBJECTIVES[name].own.items():
+    for key, value in OBJECTIVES[name].defaults.items():
         assert getattr(objective, key) == value
     check_needs(config)
 
@@ -53,7 +53,7 @@ def test_better_images_become_likelier(name: ObjectiveName) -> None:
     assert worse > better
 
 
-NUMBERS = [(name, key) for name, entry in OBJECTIVES.items() for key in entry.own]
+NUMBERS = [(name, key) for name, entry in OBJECTIVES.items() for key in entry.defaults]
 IMAGE = ImageTerms(log_ratio=torch.tensor([[0.3, -0.2]]), value=torch.tensor([1.0, -1.0]), kl=torch.tensor([[5.0, 7.0]]))
 
 
@@ -63,7 +63,7 @@ def test_zero_is_obeyed_or_refused_and_never_the_default(name: ObjectiveName, ke
     if key in OBJECTIVES[name].or_zero:
         assert getattr(build(name, config.objective.model_dump()), key) == 0
     else:
-        said = rf"objective\.{key} is 0, and {name} needs a number above 0; .* 'own', which is {OBJECTIVES[name].own[key]:g} "
+        said = rf"objective\.{key} is 0, and {name} needs a number above 0; .* 'own', which is {OBJECTIVES[name].defaults[key]:g} "
         for work in (lambda: build(name, config.objective.model_dump()), lambda: check_needs(config), lambda: start(config, {})):
             with pytest.raises(ConfigError, match=said):
                 work()
@@ -93,8 +93,8 @@ def test_mapo_without_its_preference_term_is_the_winners_error() -> None:
 def test_a_new_runs_file_shows_the_numbers_it_trains_with(name: ObjectiveName) -> None:
     begun = start(load_recipe("default"), own_settings(name)).config
     written = tomllib.loads(dump_config(begun))["objective"]
-    assert {key: written[key] for key in OBJECTIVES[name].own} == OBJECTIVES[name].own
-    assert numbers_of(name, begun.objective.model_dump()) == OBJECTIVES[name].own
+    assert {key: written[key] for key in OBJECTIVES[name].defaults} == OBJECTIVES[name].defaults
+    assert numbers_of(name, begun.objective.model_dump()) == OBJECTIVES[name].defaults
 
 
 def test_a_number_that_nobody_set_is_shown_too() -> None:
@@ -132,7 +132,7 @@ def test_all_are_listed_with_their_needs_and_defaults() -> None:
     for block, entry in zip(blocks, OBJECTIVES.values(), strict=True):
         assert entry.needs.labels in block
         assert entry.source in block
-        assert all(f"{key} = {value:g}" in block for key, value in entry.own.items())
+        assert all(f"{key} = {value:g}" in block for key, value in entry.defaults.items())
 
 
 def test_an_unknown_objective_suggests_the_nearest() -> None:

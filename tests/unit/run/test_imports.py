@@ -263,7 +263,7 @@ def test_nobody_in_a_file_is_an_administrator(kind: str, name: str, run: Run, tm
     else:
         run.bring("a.jsonl", pairs({"annotator": name}))
         assert run.bring("a.jsonl").known_votes == 1
-    (vote,) = run.store.votes.standing()
+    (vote,) = run.store.votes.current()
     (who,) = [each for each in run.store.people.annotators() if each.id == vote.annotator]
     assert (who.handle, who.role) == (f"{name.strip()}:a", "annotator")
     assert run.store.people.owner().role == "admin"
@@ -400,6 +400,6 @@ def test_a_ranking_is_a_list_of_names(run: Run) -> None:
     fields = {"prompt": "a fox"} | {f"image_{number}": f"{number + 1}.png" for number in range(3)}
     ranking = [{"value": ["image_1", "image_0", "image_2"], "user_id": "u"}]
     assert run.bring("a.json", json.dumps({"fields": fields, "responses": {"ranking": ranking}}), kind="argilla").new_votes == 1
-    (vote,) = run.store.votes.standing()
+    (vote,) = run.store.votes.current()
     pixels = {each.id: Image.open(run.folder.path / each.path).getpixel((0, 0))[0] for each in run.store.pictures.imported()}  # type: ignore[index]
     assert {pixels[image]: rank for image, rank in vote.answer.values.items()} == {2: 1.0, 1: 2.0, 3: 3.0}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from d3po.errors import RewardError
-from d3po.scorers.catalogue import ENTRIES, JUDGES
+from d3po.scorers.catalogue import ENTRIES, SCORERS
 from d3po.scorers.learned.body import hand_confidence, landmark_visibility
 from d3po.scorers.registry import load_reward
 
@@ -73,7 +73,7 @@ def test_a_missing_package_is_named_with_what_installs_it(entry: Any, monkeypatc
 
 @pytest.mark.parametrize("name", [entry.name for entry in ENTRIES if entry.downloads])
 def test_what_will_be_downloaded_is_said_before_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry, said = JUDGES[name], list[str]()
+    entry, said = SCORERS[name], list[str]()
 
     def make(argument: str) -> Any:
         assert argument or said, "the weights were asked for before anything was said"
@@ -93,7 +93,7 @@ def test_mediapipe_is_said_to_report_to_google_before_it_is_loaded(monkeypatch: 
     monkeypatch.setattr("d3po.scorers.catalogue.find_spec", lambda name: True)
     for name in ("hands", "pose"):
         said = list[str]()
-        monkeypatch.setitem(vars(JUDGES[name]), "make", lambda argument, said=said: pytest.fail("too late") if not said else len)
+        monkeypatch.setitem(vars(SCORERS[name]), "make", lambda argument, said=said: pytest.fail("too late") if not said else len)
         load_reward(f"{name}:/a/file.task", said.append)
         assert "to Google" in said[0]
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from d3po.errors import RewardError
-from d3po.scorers.catalogue import JUDGES, Reward
+from d3po.scorers.catalogue import SCORERS, Reward
 from d3po.scorers.registry import annotator_kind, load_criteria, load_reward, score_file
 
-MEASURED = [*(name for name, entry in JUDGES.items() if entry.kind == "rule" and not (entry.extra or entry.argument)), "closeness:blue"]
+MEASURED = [*(name for name, entry in SCORERS.items() if entry.kind == "rule" and not (entry.extra or entry.argument)), "closeness:blue"]
 
 
 def plain(colour: str | tuple[int, int, int], size: int = 16) -> Image.Image:
@@ -90,7 +90,7 @@ def test_picture_on_disk_scores_as_in_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("colorfulness", "colourfulness"), ("bright", "brightness"), ("jpeg", "`d3po judges` lists them")]
+    ("name", "nearest"), [("colorfulness", "colourfulness"), ("bright", "brightness"), ("jpeg", "`d3po scorers` lists them")]
 )
 def test_unknown_reward_suggests_the_nearest_or_lists_all(name: str, nearest: str) -> None:
     with pytest.raises(RewardError, match=f"there is no reward '{name}'.*{nearest}"):

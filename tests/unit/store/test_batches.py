@@ -65,7 +65,7 @@ def test_claiming_closes_the_round_and_late_votes_are_kept_but_not_trained_on(st
     late = cast(second, ada)
     assert store.votes.cast(late).status == "new"
     assert late.id not in {one.id for one in store.batches.claim(0)}
-    assert late.id in {one.id for one in store.votes.standing()}
+    assert late.id in {one.id for one in store.votes.current()}
 
 
 def test_a_batch_keeps_its_values_and_its_order(store: Store) -> None:

@@ -29,7 +29,7 @@ def test_the_clock_never_goes_back(store: Store, monkeypatch: pytest.MonkeyPatch
     assert assigned.lease_expires_at >= before + 60_000
     assert store.questions.lease(human(store, "bob"), 9) != []
     store.votes.cast(cast(assigned, ada))
-    (vote,) = store.votes.standing()
+    (vote,) = store.votes.current()
     assert vote.received_at >= before
     assert [one.assignment for one in store.questions.lease(ada, 2)] == [one.assignment for one in rest]
 
@@ -119,7 +119,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing_acknowledged(tmp_path: Path) 
     assert refused, "the disk was never full"
     assert "the disk is full" in said
     assert "\n" not in said
-    assert [one.id for one in store.votes.standing()] == kept
+    assert [one.id for one in store.votes.current()] == kept
     store.close()
     again = Store.in_folder(tmp_path)  # with a limit lifted, as after making room
     assert {again.votes.cast(sent).status for sent in refused} == {"new"}

@@ -42,14 +42,14 @@ def test_the_newest_word_to_the_trainer_counts(store: Store, told: list[Any], ex
     owner = store.people.owner().id
     for action in told:
         store.journal.control(action, owner, 3 if action == "train_now" else None)
-    assert store.journal.standing_control() == expected
+    assert store.journal.current_control() == expected
 
 
 def test_the_newest_train_now_counts(store: Store) -> None:
     owner = store.people.owner().id
     store.journal.control("train_now", owner, 0)
     store.journal.control("train_now", owner, 1)
-    assert store.journal.standing_control().train_now_round == 1
+    assert store.journal.current_control().train_now_round == 1
 
 
 def test_the_audit_log_is_whole_and_says_who_did_what(store: Store) -> None:

@@ -301,6 +301,6 @@ def test_whatever_happens_slots_and_open_slots_add_up_to_the_overlap(data: st.Da
                 "AND overlap_slot IS NOT NULL) FROM question"
             )
             assert set(held.scalars()) == {0}
-    standing = {(one.question, one.annotator) for one in store.votes.standing()}
+    standing = {(one.question, one.annotator) for one in store.votes.current()}
     assert len(standing) == store.votes.count()
     store.close()

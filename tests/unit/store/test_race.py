@@ -104,7 +104,7 @@ def digest(events: dict[str, object]) -> str:
 
 
 def assert_what_stands_is_what_each_annotator_said_last(store: Store, racers: list[Racer]) -> None:
-    standing = {(vote.question, vote.annotator): vote.id for vote in store.votes.standing()}
+    standing = {(vote.question, vote.annotator): vote.id for vote in store.votes.current()}
     assert len(standing) == store.votes.count()
     for racer in racers:
         for question, allowed in racer.log.standing.items():
@@ -155,8 +155,8 @@ def test_a_vote_that_commits_late_is_claimed_though_a_later_number_is_there_alre
     with store.database.transaction() as connection:
         record_event(connection, first, store.now(), 0)
         store.votes.cast(second)
-        (seen,) = store.votes.standing()
-    assert list(store.votes.standing(after=seen.sequence)) == []
+        (seen,) = store.votes.current()
+    assert list(store.votes.current(after=seen.sequence)) == []
     assert {vote.id for vote in store.batches.claim(0)} == {first.id, second.id}
 
 
@@ -188,6 +188,6 @@ def test_a_killed_process_loses_no_vote_that_it_was_told_of(store: Store, url: s
                 (told if word == "told" else sent).add(id)
                 if len(told) >= 20 * (kill + 1):
                     process.send_signal(signal.SIGKILL)
-        stored = {vote.id for vote in store.votes.standing()}
+        stored = {vote.id for vote in store.votes.current()}
         assert told <= stored <= sent
     assert len(told) >= 20 * KILLS

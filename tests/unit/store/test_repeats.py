@@ -81,7 +81,7 @@ def test_repeats_are_never_trained_on_and_nobody_agrees_with_themselves(store: S
     decide(store, ada, GAP + 1)
     (again,) = store.questions.lease(ada, 1, repeat_rate=1.0)
     vote(store, again, ada, Answer(outcome="win", winner=max(again.shown)))
-    assert agreement(store.votes.standing()).pairs == 0
+    assert agreement(store.votes.current()).pairs == 0
     assert {each.purpose for each in store.batches.claim(0)} == {"train"}
 
 

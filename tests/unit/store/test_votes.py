@@ -45,7 +45,7 @@ def test_a_vote_comes_back_as_it_was_cast(store: Store, ada: int, assigned: Assi
     sent = cast(assigned, ada, rt_ms=1234)
     receipt = store.votes.cast(sent)
     assert (receipt.vote, receipt.status, receipt.assignment) == (sent.id, "new", assigned.assignment)
-    (vote,) = store.votes.standing()
+    (vote,) = store.votes.current()
     assert (vote.id, vote.question, vote.kind, vote.purpose, vote.round) == (sent.id, assigned.question, "pair", "train", 0)
     assert (vote.shown, vote.images) == (assigned.shown, tuple(sorted(assigned.shown)))
     assert (vote.annotator, vote.answer, vote.rt_ms) == (ada, sent.answer, 1234)
@@ -68,7 +68,7 @@ def test_the_same_id_with_other_words_is_a_conflict(store: Store, ada: int, assi
     )
     with pytest.raises(VoteConflictError, match="make a new UUID"):
         store.votes.cast(other)
-    assert [vote.answer for vote in store.votes.standing()] == [sent.answer]
+    assert [vote.answer for vote in store.votes.current()] == [sent.answer]
 
 
 def test_an_id_is_good_for_one_vote_whoever_uses_it(store: Store, ada: int, bob: int, assigned: Assigned) -> None:
@@ -85,7 +85,7 @@ def test_voting_again_replaces_what_was_said(store: Store, ada: int, assigned: A
     left, right = assigned.shown
     for winner in (left, right, left):
         vote(store, assigned, ada, Answer(outcome="win", winner=winner))
-    assert [one.answer.winner for one in store.votes.standing()] == [left]
+    assert [one.answer.winner for one in store.votes.current()] == [left]
     assert events(store) == 3
     assert store.votes.count() == 1
 
@@ -95,7 +95,7 @@ def test_a_replaced_vote_sent_again_changes_nothing(store: Store, ada: int, assi
     store.votes.cast(first)
     vote(store, assigned, ada, Answer(outcome="both_bad"))
     assert store.votes.cast(first).status == "duplicate"
-    assert [one.answer.outcome for one in store.votes.standing()] == ["both_bad"]
+    assert [one.answer.outcome for one in store.votes.current()] == ["both_bad"]
 
 
 def test_only_the_annotator_who_was_asked_may_answer(store: Store, bob: int, assigned: Assigned) -> None:
@@ -157,7 +157,7 @@ def test_every_kind_of_answer_comes_back_as_it_was_given(store: Store, ada: int,
     images = sorted(assigned.shown)
     answer = make(*images, *[0] * (3 - len(images)))
     vote(store, assigned, ada, answer)
-    assert [one.answer for one in store.votes.standing()] == [answer]
+    assert [one.answer for one in store.votes.current()] == [answer]
 
 
 @pytest.mark.parametrize(("kind", "make", "message"), BAD)
@@ -240,7 +240,7 @@ def test_an_undo_that_comes_late_leaves_the_newer_vote_alone(store: Store, ada: 
     vote(store, assigned, ada, Answer(outcome="skip"))
     assert retract(store, first.vote, ada).status == "duplicate"
     assert store.votes.retract(undo.id, undo.vote, ada).status == "duplicate"
-    assert [one.answer.outcome for one in store.votes.standing()] == ["skip"]
+    assert [one.answer.outcome for one in store.votes.current()] == ["skip"]
 
 
 def test_nobody_withdraws_somebody_elses_vote_or_what_is_no_vote(store: Store, ada: int, bob: int, assigned: Assigned) -> None:
@@ -260,7 +260,7 @@ def test_a_vote_whose_lease_was_lost_is_kept_beside_those_asked_for(
     (taken,) = (one for one in store.questions.lease(bob, 9) if one.question == assigned.question)
     assert vote(store, assigned, ada).status == "new"
     assert vote(store, taken, bob).status == "new"
-    assert {(one.question, one.annotator) for one in store.votes.standing()} == {(assigned.question, ada), (assigned.question, bob)}
+    assert {(one.question, one.annotator) for one in store.votes.current()} == {(assigned.question, ada), (assigned.question, bob)}
 
 
 def test_a_late_vote_takes_a_slot_that_is_still_open(store: Store, ada: int, bob: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +284,7 @@ def test_an_undone_extra_vote_stays_lost_but_may_be_cast_again(
     retract(store, late.vote, ada)
     assert store.questions.lease(ada, 9) == []
     vote(store, assigned, ada)
-    assert [one.annotator for one in store.votes.standing()] == [ada]
+    assert [one.annotator for one in store.votes.current()] == [ada]
 
 
 def test_an_undo_after_training_does_not_open_the_question_again(store: Store, ada: int, bob: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,13 +305,13 @@ def test_standing_votes_are_read_in_order_by_round_and_purpose(store: Store, ada
     store.questions.ask([NewQuestion(kind="pair", purpose="blind", images=blind.images, round=None)])
     for one in store.questions.lease(ada, 99):
         vote(store, one, ada)
-    numbers = [one.sequence for one in store.votes.standing()]
+    numbers = [one.sequence for one in store.votes.current()]
     assert numbers == sorted(numbers)
     assert len(numbers) == 13
     assert [store.votes.count(round=round, purpose="train") for round in (0, 1, 2)] == [6, 6, 0]
-    assert {one.round for one in store.votes.standing(round=1)} == {1}
-    assert len(list(store.votes.standing(purpose="blind"))) == store.votes.count(purpose="blind") == 1
-    assert [one.sequence for one in store.votes.standing(after=numbers[3], limit=4)] == numbers[4:8]
+    assert {one.round for one in store.votes.current(round=1)} == {1}
+    assert len(list(store.votes.current(purpose="blind"))) == store.votes.count(purpose="blind") == 1
+    assert [one.sequence for one in store.votes.current(after=numbers[3], limit=4)] == numbers[4:8]
 
 
 def test_reading_votes_does_not_stop_anybody_from_voting(store: Store, ada: int) -> None:
@@ -319,7 +319,7 @@ def test_reading_votes_does_not_stop_anybody_from_voting(store: Store, ada: int)
     first, second, *rest = store.questions.lease(ada, 6)
     vote(store, first, ada)
     vote(store, second, ada)
-    reading = store.votes.standing()
+    reading = store.votes.current()
     seen = [next(reading)]
     for one in rest:
         vote(store, one, ada)
@@ -333,8 +333,8 @@ def test_judgements_of_a_rule_are_votes_and_recording_them_again_adds_nothing(st
     judged = [(question, Answer(outcome="win", winner=question.images[0])) for question in pairs(images)]
     assert store.votes.record_judgements(rule, judged) == len(judged) == 24
     assert store.votes.record_judgements(rule, judged[::-1]) == 0
-    assert [one.answer.winner for one in store.votes.standing(round=0)] == [question.images[0] for question, _ in judged]
-    assert {one.annotator for one in store.votes.standing()} == {rule}
+    assert [one.answer.winner for one in store.votes.current(round=0)] == [question.images[0] for question, _ in judged]
+    assert {one.annotator for one in store.votes.current()} == {rule}
     assert store.questions.progress(round=0).left == 0
 
 
@@ -343,7 +343,7 @@ def test_judgements_have_the_same_ids_in_every_database(store: Store, tmp_path: 
     for where in (store, Store(file_address(tmp_path / "other.db"))):
         ((a, b, _), _) = fill(where)
         where.votes.record_judgements(where.people.annotator("judge", "model").id, [(pair(a, b), Answer(outcome="tie"))])
-        ids.append([one.id for one in where.votes.standing()])
+        ids.append([one.id for one in where.votes.current()])
     where.close()
     assert ids[0] == ids[1]
 
@@ -386,5 +386,5 @@ def test_a_judgement_with_values_comes_back(store: Store) -> None:
     ((a, b, _), _) = fill(store)
     answer = Answer(outcome="share", values={a: 0.7, b: 0.3})
     store.votes.record_judgements(store.people.annotator("judge", "model").id, [(pair(b, a), answer)])
-    ((one),) = store.votes.standing()
+    ((one),) = store.votes.current()
     assert (one.answer, one.shown, one.images) == (answer, (b, a), (a, b))

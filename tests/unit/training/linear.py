@@ -58,7 +58,7 @@ def group(folder: Path, text: str = "a", images: int = 2, values: list[float] | 
         shard.finish()
     nothing = torch.zeros(0)
     said = None if values is None else torch.tensor(values)
-    labels = None if said is None else ImageLabels(values=said, leans=said.sign(), weights=torch.ones(images))
+    labels = None if said is None else ImageLabels(values=said, signs=said.sign(), weights=torch.ones(images))
     return PromptGroup(
         prompt=0, identity=text, shard=Shard(path=path), rows=torch.arange(images), pairs=torch.zeros(0, 2, dtype=torch.long),
         targets=nothing, weights=nothing, labels=labels,

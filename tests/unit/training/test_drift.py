@@ -19,10 +19,10 @@ from d3po.diffusion.rollout import rollout
 from d3po.models.base import SamplerSettings
 from d3po.models.custom import CustomPolicy
 from d3po.options import LogProbReduce, ObjectiveName
+from d3po.training.batch_sizer import BatchSizer
 from d3po.training.data import ImageLabels, PromptGroup
-from d3po.training.evidence import Pictures, Trajectories
-from d3po.training.fitting import Fitting
-from d3po.training.reference import reference_steps, standing_in
+from d3po.training.likelihood import DenoisingLikelihood, TrajectoryLikelihood
+from d3po.training.reference import reference_steps, swapped_weights
 from d3po.training.replay import Replay
 from d3po.training.trainer import Trainer
 from tests.precision import BOUND, assert_same, in_float64
@@ -79,7 +79,7 @@ def exact_kl(policy: CustomPolicy, how: Replay, x_t: Tensor, step: int, prompts:
     timesteps, previous = (each[step].expand(len(x_t)) for each in (how.grid.timesteps, how.grid.previous))
     condition, means = policy.encode_prompts(prompts), list[Tensor]()
     for weight in (policy.state(), theirs):
-        with standing_in(policy, weight), torch.no_grad():
+        with swapped_weights(policy, weight), torch.no_grad():
             prediction = policy.predict(x_t, timesteps, condition, how.guidance)
             means.append(how.transition.step(prediction, x_t, timesteps, previous).mean)
     std = how.transition.std(timesteps, previous).double()
@@ -87,7 +87,7 @@ def exact_kl(policy: CustomPolicy, how: Replay, x_t: Tensor, step: int, prompts:
 
 
 def sampled(policy: CustomPolicy, how: Replay, folder: Path) -> Shard:
-    """Trajectories of the policy as it is, images of one prompt side by side."""
+    """TrajectoryLikelihood of the policy as it is, images of one prompt side by side."""
     path, generator = folder / "shard.safetensors", torch.Generator().manual_seed(1)
     prompts = [prompt for prompt in PROMPTS for _ in range(IMAGES)]
     condition, start = policy.encode_prompts(prompts), torch.randn(len(prompts), *policy.latent_shape, generator=generator)
@@ -110,7 +110,7 @@ def sampled(policy: CustomPolicy, how: Replay, folder: Path) -> Shard:
 def groups_of(policy: CustomPolicy, how: Replay, shard: Shard, reference: Weights) -> list[PromptGroup]:
     condition = policy.encode_prompts([prompt for prompt in PROMPTS for _ in range(IMAGES)])
     steps = reference_steps(
-        policy, how, shard, condition, max_rows=3, fitting=Fitting("reference", print), within=standing_in(policy, reference)
+        policy, how, shard, condition, micro_batch_size=3, sizer=BatchSizer("reference", print), within=swapped_weights(policy, reference)
     )
     return [
         PromptGroup(
@@ -122,7 +122,7 @@ def groups_of(policy: CustomPolicy, how: Replay, shard: Shard, reference: Weight
             targets=torch.ones(1),
             weights=torch.ones(1),
             reference=steps.of(rows),
-            labels=ImageLabels(values=torch.tensor([1.0, -1.0]), leans=torch.tensor([1.0, -1.0]), weights=torch.ones(IMAGES)),
+            labels=ImageLabels(values=torch.tensor([1.0, -1.0]), signs=torch.tensor([1.0, -1.0]), weights=torch.ones(IMAGES)),
         )
         for number, prompt in enumerate(PROMPTS)
     ]
@@ -137,11 +137,11 @@ def test_the_kl_of_sampled_steps_is_exact_whoever_sampled(
     """First round; later ones held to their sampler, the pretrained model and a moving average."""
     policy = made_policy(size)
     how, theirs = made_replay(policy, guidance), weights(policy, 1 if sampler == reference else 2, reference)
-    with standing_in(policy, weights(policy, 1, sampler)):
+    with swapped_weights(policy, weights(policy, 1, sampler)):
         shard = sampled(policy, how, tmp_path)
     policy.load_state(weights(policy, 3, 0.2))
     groups, steps = groups_of(policy, how, shard, theirs), torch.tensor([0, 2])
-    evidence = Trajectories(policy, how, needs()).read(groups, policy.encode_prompts(PROMPTS), steps, (0, 0, 0))
+    evidence = TrajectoryLikelihood(policy, how, needs()).read(groups, policy.encode_prompts(PROMPTS), steps, (0, 0, 0))
     assert evidence.drift is not None
     assert not evidence.drift.requires_grad
     prompts = [prompt for prompt in PROMPTS for _ in range(IMAGES)]
@@ -157,11 +157,11 @@ def test_the_kl_of_large_latents_is_exact_within_the_sketches_spread(tmp_path: P
     """
     policy = made_policy(size)
     how, theirs = made_replay(policy, 3.0), weights(policy, 2, 0.0)
-    with standing_in(policy, weights(policy, 1, 0.1)):
+    with swapped_weights(policy, weights(policy, 1, 0.1)):
         shard = sampled(policy, how, tmp_path)
     policy.load_state(weights(policy, 1, 0.2))
     groups, step = groups_of(policy, how, shard, theirs), torch.tensor([1])
-    evidence = Trajectories(policy, how, needs()).read(groups, policy.encode_prompts(PROMPTS), step, (0, 0, 0))
+    evidence = TrajectoryLikelihood(policy, how, needs()).read(groups, policy.encode_prompts(PROMPTS), step, (0, 0, 0))
     assert evidence.drift is not None
     kl = exact_kl(policy, how, shard.latents(1), 1, [prompt for prompt in PROMPTS for _ in range(IMAGES)], theirs)
     assert kl.min() > 0.01
@@ -199,8 +199,8 @@ def test_the_kl_of_pictures_is_that_of_the_guided_step(tmp_path: Path, guidance:
     groups = groups_of(policy, how, sampled(policy, how, tmp_path), theirs)
     policy.load_state(weights(policy, 3, 0.2))
     steps, places = how.grid.timesteps[[0, 2]], [0, 2]
-    reader = Pictures(policy, how, needs())
-    reader.reference = lambda: standing_in(policy, theirs)
+    reader = DenoisingLikelihood(policy, how, needs())
+    reader.reference = lambda: swapped_weights(policy, theirs)
     evidence = reader.read(groups, policy.encode_prompts(PROMPTS), steps, (0, 0, 0))
     assert evidence.drift is not None
     noise = reader._noise(groups, steps, (0, 0, 0), policy.latent_shape).unflatten(0, (2, 2 * IMAGES))
@@ -218,8 +218,8 @@ def test_steps_trained_without_guidance_are_measured_with_it(tmp_path: Path) -> 
     shard = sampled(policy, how, tmp_path)
     groups = groups_of(policy, unguided, shard, theirs)
     policy.load_state(weights(policy, 3, 0.2))
-    reader = Trajectories(policy, unguided, needs(), how)
-    reader.reference = lambda: standing_in(policy, theirs)
+    reader = TrajectoryLikelihood(policy, unguided, needs(), how)
+    reader.reference = lambda: swapped_weights(policy, theirs)
     evidence = reader.read(groups, policy.encode_prompts(PROMPTS), torch.tensor([1]), (0, 0, 0))
     assert evidence.drift is not None
     assert_same(evidence.drift[0, ::IMAGES], exact_kl(policy, how, shard.latents(1)[::IMAGES], 1, PROMPTS, theirs))
@@ -237,7 +237,7 @@ def test_outside_the_interval_of_guidance_a_timestep_is_guided_as_the_step_it_fa
     condition, outside, inside = policy.encode_prompts(PROMPTS), torch.tensor([760]), torch.tensor([740])
 
     def drift(replay: Replay, timestep: Tensor) -> Tensor:
-        measured = Pictures(policy, replay, needs()).read(groups, condition, timestep, (0, 0, 0)).drift
+        measured = DenoisingLikelihood(policy, replay, needs()).read(groups, condition, timestep, (0, 0, 0)).drift
         assert measured is not None
         return measured
 
@@ -257,7 +257,7 @@ def test_an_updates_kl_is_the_mean_of_its_steps_kls(tmp_path: Path, objective: O
     prompts = [prompt for prompt in PROMPTS for _ in range(IMAGES)]
     expected = torch.stack([exact_kl(policy, how, shard.latents(step), step, prompts, theirs).mean() for step in steps.tolist()])
     assert expected.max() > 2 * expected.min()
-    settings = {"objective.name": objective, "objective.log_prob": reduce, "training.max_rows": "3", "objective.clip": "none"}
+    settings = {"objective.name": objective, "objective.log_prob": reduce, "training.micro_batch_size": "3", "objective.clip": "none"}
     trainer = Trainer(policy, how, override(RunConfig(), settings, where="test"))
     metrics = trainer.update(groups, policy.encode_prompts(PROMPTS), steps)
     for key in ["kl", "kl_to_pretrained"] if objective == "dpok" else ["kl"]:

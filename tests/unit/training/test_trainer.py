@@ -26,7 +26,7 @@ def test_a_policy_gradient_has_the_true_ratio_and_weighs_the_whole_loss_of_a_ste
     how, mine, steps = replay(made), group(tmp_path, values=VALUES), torch.tensor([1, 2])
     trainer = Trainer(made, how, override(RunConfig(), settings, where="test"))
     condition = made.encode_prompts(["a"])
-    evidence = trainer.reader.read([mine], condition, steps, (0, 0, 0))
+    evidence = trainer.likelihood.read([mine], condition, steps, (0, 0, 0))
     gain = clipped_gain(ImageTerms(log_ratio=evidence.log_ratio, value=torch.tensor(VALUES)), 0.2)
     kl = torch.zeros_like(gain) if evidence.kl is None else evidence.kl
     weights = step_weights(how, balanced=weighting == "balanced")[steps]

@@ -15,8 +15,8 @@ from d3po.models.custom import CustomPolicy
 from d3po.objectives.base import PairObjective
 from d3po.options import ObjectiveName
 from d3po.training.data import ImageLabels, PromptGroup, mean_weight
-from d3po.training.evidence import Evidence, Occasion, Trajectories
-from d3po.training.team import Team
+from d3po.training.distributed import Distributed
+from d3po.training.likelihood import NoiseKey, StepTerms, TrajectoryLikelihood
 from d3po.training.trainer import Trainer
 from tests.unit.training.linear import group, needs, policy, replay
 
@@ -26,7 +26,7 @@ STILL = {"training.learning_rate": "1e-30", "training.weight_decay": "0", "train
 """Nothing moves and nothing is clipped, so that gradients of several updates can be compared."""
 
 
-class Linear(Trajectories):
+class Linear(TrajectoryLikelihood):
     """Log-ratios are a fixed direction of each image and step, times all trained weights."""
 
     def __init__(self, made: CustomPolicy) -> None:
@@ -38,14 +38,14 @@ class Linear(Trajectories):
         groups: Sequence[PromptGroup],
         condition: Condition,
         steps: Tensor,
-        occasion: Occasion,
+        noise_key: NoiseKey,
         *,
         measures: bool = True,
-    ) -> Evidence:
+    ) -> StepTerms:
         theta = torch.cat([weight.flatten() for weight in self._weights])
         ratios = [[theta @ self._direction(each, image, step) for each in groups for image in range(len(each))] for step in steps.tolist()]
         log_ratio = torch.stack([torch.stack(row) for row in ratios])
-        return Evidence(log_ratio=log_ratio, drift=torch.zeros_like(log_ratio))
+        return StepTerms(log_ratio=log_ratio, drift=torch.zeros_like(log_ratio))
 
     def _direction(self, of: PromptGroup, image: int, step: int) -> Tensor:
         size = sum(weight.numel() for weight in self._weights)
@@ -53,7 +53,7 @@ class Linear(Trajectories):
 
 
 @dataclass(frozen=True)
-class OneOf(Team):
+class OneOf(Distributed):
     """One of several processes, whose gradient is looked at before it is added to the others'."""
 
     rank: int = 0
@@ -65,13 +65,13 @@ class OneOf(Team):
     def add_gradients(self, parameters: object) -> None: ...
 
 
-def trainer_of(name: ObjectiveName, team: Team | None = None, **settings: str) -> Trainer:
+def trainer_of(name: ObjectiveName, distributed: Distributed | None = None, **settings: str) -> Trainer:
     torch.manual_seed(0)
     made = policy(moved=0.2)
     made.network.double()
     chosen = STILL | {"objective.name": name} | {key.replace("__", "."): value for key, value in settings.items()}
-    trainer = Trainer(made, replay(made), override(RunConfig(), chosen, where="test"), team=team)
-    trainer.reader = Linear(made)
+    trainer = Trainer(made, replay(made), override(RunConfig(), chosen, where="test"), distributed=distributed)
+    trainer.likelihood = Linear(made)
     return trainer
 
 
@@ -86,7 +86,7 @@ def prompts(folder: Path, trainer: Trainer, weights: Sequence[Sequence[float]], 
         else:
             values = torch.linspace(-1, 1, len(mine))
             rows = torch.arange(len(mine))
-            said = replace(images, rows=rows, reference=None, labels=ImageLabels(values=values, leans=values.sign(), weights=mine))
+            said = replace(images, rows=rows, reference=None, labels=ImageLabels(values=values, signs=values.sign(), weights=mine))
         made.append(replace(said, branch=branch))
     return made
 
@@ -159,7 +159,7 @@ def test_where_all_weigh_alike_the_loss_is_the_plain_mean(tmp_path: Path) -> Non
     groups = prompts(tmp_path, trainer, [[0.3] * 4, [0.3] * 4])
     losses: list[Tensor] = []
     for each in groups:
-        ratios = trainer.reader.read([each], trainer.policy.encode_prompts(["a"]), STEPS, (0, 0, 0)).log_ratio
+        ratios = trainer.likelihood.read([each], trainer.policy.encode_prompts(["a"]), STEPS, (0, 0, 0)).log_ratio
         a, b = ratios[:, each.pairs[:, 0]], ratios[:, each.pairs[:, 1]]
         assert isinstance(trainer.objective, PairObjective)
         losses.append(trainer.objective(a, b, each.targets.to(a).expand_as(a)))

@@ -15,12 +15,12 @@ from PIL import Image
 
 from d3po.artifacts.files import sha256
 from d3po.errors import ConfigError, CorruptFileError, RewardError
-from d3po.vlm.asking import request
 from d3po.vlm.cache import VerdictCache
 from d3po.vlm.client import ChatClient, Patience
 from d3po.vlm.judge import BothOrders, PicturePair, VisionJudge, conduct
+from d3po.vlm.questions import request
 from d3po.vlm.reading import Opinion, Token, log_odds
-from d3po.vlm.spending import Price, Purse, Tokens, estimate
+from d3po.vlm.spending import Budget, Price, Tokens, estimate
 from tests.unit.vlm.stub_model import (
     Stub,
     always_first,
@@ -50,15 +50,15 @@ def ledger(tmp_path: Path) -> Path:
     return tmp_path / "verdicts" / "spent.txt"
 
 
-def purse(ledger: Path, *, cap: float = 0.0) -> Purse:
-    return Purse(Price(read=10.0, written=100.0), cap=cap, ledger=ledger)
+def budget(ledger: Path, *, cap: float = 0.0) -> Budget:
+    return Budget(Price(read=10.0, written=100.0), cap=cap, ledger=ledger)
 
 
 def client(
     stub: Stub, ledger: Path, *, waits: Waits | None = None, attempts: int = 4, timeout: float = 5.0, cap: float = 0.0
 ) -> ChatClient:
     patience = Patience(timeout=timeout, attempts=attempts, sleep=waits if waits is not None else Waits())
-    return ChatClient(stub.url, key=SECRET, patience=patience, purse=purse(ledger, cap=cap))
+    return ChatClient(stub.url, key=SECRET, patience=patience, budget=budget(ledger, cap=cap))
 
 
 def asked_once(stub: Stub, ledger: Path, **options: Any) -> Opinion | None:
@@ -196,7 +196,7 @@ def test_json_that_is_fenced_as_code_is_read(fence: str, ledger: Path) -> None:
 def test_a_model_that_declines_is_paid_and_has_given_no_answer(ledger: Path) -> None:
     with serving(lambda body, number: completion(None)) as stub:
         assert asked_once(stub, ledger, attempts=2) is None
-    assert purse(ledger).tokens == Tokens(read=200, written=20)
+    assert budget(ledger).tokens == Tokens(read=200, written=20)
 
 
 def test_a_redirect_is_not_followed(ledger: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_redirect_is_not_followed(ledger: Path) -> None:
 @pytest.mark.parametrize("url", ["", "localhost:8000/v1", "ftp://host/v1", "file:///etc/passwd", "http://user:word@host/v1", "http:///v1"])
 def test_a_url_that_cannot_be_asked_is_refused_at_once(url: str, ledger: Path) -> None:
     with pytest.raises(ConfigError, match=r"judge\.url has to be http"):
-        ChatClient(url, key=None, patience=Patience(timeout=1.0, attempts=1), purse=purse(ledger))
+        ChatClient(url, key=None, patience=Patience(timeout=1.0, attempts=1), budget=budget(ledger))
 
 
 def test_the_request_holds_what_the_endpoint_needs(ledger: Path) -> None:
@@ -243,8 +243,8 @@ def test_the_cost_is_counted_kept_and_capped(ledger: Path) -> None:
         asking.close()
     assert len(stub.asked) == 3
     ledger.write_text(ledger.read_text() + "55 cut sho")
-    assert purse(ledger).tokens == Tokens(read=300, written=30)
-    assert purse(ledger).cost == pytest.approx(0.006)
+    assert budget(ledger).tokens == Tokens(read=300, written=30)
+    assert budget(ledger).cost == pytest.approx(0.006)
 
 
 def test_the_estimate_by_hand() -> None:
@@ -396,7 +396,7 @@ def test_who_is_interrupted_does_not_wait_for_a_server_that_asks_for_patience(pa
         raise KeyboardInterrupt
 
     with serving(busy) as stub:
-        patient = ChatClient(stub.url, key=None, patience=Patience(timeout=5.0, attempts=4), purse=purse(tmp_path / "spent.txt", cap=0.0))
+        patient = ChatClient(stub.url, key=None, patience=Patience(timeout=5.0, attempts=4), budget=budget(tmp_path / "spent.txt", cap=0.0))
         asking = replace(judge(stub, tmp_path, concurrency=2), client=patient)
         begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt):

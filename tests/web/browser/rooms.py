@@ -94,11 +94,11 @@ class Room:
         )
 
     def votes(self) -> list[Vote]:
-        """The standing votes, in order of arrival."""
-        return list(self.store.votes.standing())
+        """The current votes, in order of arrival."""
+        return list(self.store.votes.current())
 
     def wait_for_votes(self, count: int, seconds: float = 30) -> list[Vote]:
-        """The standing votes, once there are so many."""
+        """The current votes, once there are so many."""
         until = time.monotonic() + seconds
         while len(self.votes()) != count and time.monotonic() < until:
             time.sleep(0.05)

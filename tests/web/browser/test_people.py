@@ -101,16 +101,16 @@ def test_the_dashboard_shows_the_run_and_moves_its_levers(room: Room, context: O
         assert page.locator("#samples img").count() == 3 * 4 * 4
         page.click("[data-control=pause]")
         tab.wait(paused=True)
-        assert room.store.journal.standing_control().paused
+        assert room.store.journal.current_control().paused
         page.click("[data-control=resume]")
         tab.wait(paused=False)
         page.click("[data-control=train_now]")
         page.click("#confirm [data-close]")
-        assert room.store.journal.standing_control().train_now_round is None
+        assert room.store.journal.current_control().train_now_round is None
         page.click("[data-control=train_now]")
         page.click("#confirm-yes")
         page.wait_for_selector("[data-control=train_now]:disabled")
-        assert room.store.journal.standing_control().train_now_round == 0
+        assert room.store.journal.current_control().train_now_round == 0
         page.click("[data-control=stop]")
         tab.keep(screenshots, "confirm")
         page.click("#confirm-yes")

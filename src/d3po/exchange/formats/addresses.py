@@ -24,7 +24,7 @@ UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Located:
+class LocatedFile:
     """A file that was found."""
 
     path: Path
@@ -32,7 +32,7 @@ class Located:
     """Whether it was found by the name that it had before Label Studio renamed it, which two of its uploads may share."""
 
 
-def locate(root: Path, name: object, where: str) -> Located:
+def locate(root: Path, name: object, where: str) -> LocatedFile:
     """The file of that name in the folder `root` or below it.
 
     Args:
@@ -54,7 +54,7 @@ def locate(root: Path, name: object, where: str) -> Located:
                 inside = True
                 if path.exists():
                     original = UPLOADED.fullmatch(name.rsplit("/", 1)[-1]) is not None and not UPLOADED.fullmatch(Path(way).name)
-                    return Located(path=path, original=original)
+                    return LocatedFile(path=path, original=original)
     except (OSError, ValueError, RuntimeError) as error:
         raise FormatError(f"{where}: {said} is no path of a file here: {getattr(error, 'strerror', None) or error}") from error
     if not inside:

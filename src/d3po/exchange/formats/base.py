@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from d3po.errors import FormatError, StorageError
-from d3po.exchange.formats.addresses import Located, locate
+from d3po.exchange.formats.addresses import LocatedFile, locate
 from d3po.exchange.formats.neutral import BadRecord, ImportedJudgement, ImportedPicture, Item, picture_of
 from d3po.exchange.formats.parsing import PROMPT_NAMES, Field
 from d3po.inputs import open_regular, read_regular
@@ -157,7 +157,7 @@ class PictureFiles:
                 del self._ids[key]
         self._new = []
 
-    def _refuse_second_original(self, found: Located, name: str, where: str) -> None:
+    def _refuse_second_original(self, found: LocatedFile, name: str, where: str) -> None:
         if found.original and self._originals.setdefault(found.path, name) != name:
             raise FormatError(
                 f"{where}: {found.path.name} may be the file of {name[-200:]} or of {self._originals[found.path][-200:]}; "

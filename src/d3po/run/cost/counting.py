@@ -7,7 +7,7 @@ from d3po.config import RunConfig
 from d3po.models.base import AbstractPolicy
 from d3po.objectives.base import Needs
 from d3po.objectives.registry import OBJECTIVES
-from d3po.training.evidence import reader_of
+from d3po.training.likelihood import likelihood_of
 from d3po.training.replay import Replay
 from d3po.training.trainer import looks_back
 
@@ -34,7 +34,7 @@ def shape_of(config: RunConfig, policy: AbstractPolicy, replay: Replay) -> Shape
     Raises:
         ConfigError: training.timestep_range holds no step that can be trained.
     """
-    reader = reader_of(policy, replay, OBJECTIVES[config.objective.name].needs)
+    reader = likelihood_of(policy, replay, OBJECTIVES[config.objective.name].needs)
     choices = reader.choices(config.training.timestep_range)
     return Shape(
         steps=len(replay.grid),

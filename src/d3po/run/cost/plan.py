@@ -97,5 +97,7 @@ def _sampled_in_a_call(config: RunConfig) -> int:
 def _trained_in_a_call(config: RunConfig, steps: int) -> int:
     """Images times timesteps of the largest network call of an update, as the trainer cuts it."""
     training, per_prompt = config.training, config.sampling.images_per_prompt
-    images = per_prompt * max(1, min(training.prompts_per_update, config.sampling.prompts_per_round, training.max_rows // per_prompt))
-    return images * min(steps, max(1, training.max_rows // images))
+    images = per_prompt * max(
+        1, min(training.prompts_per_update, config.sampling.prompts_per_round, training.micro_batch_size // per_prompt)
+    )
+    return images * min(steps, max(1, training.micro_batch_size // images))

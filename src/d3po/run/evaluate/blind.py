@@ -43,7 +43,7 @@ def blind_result(bench: Workbench, rounds: int) -> tuple[Interval, int] | None:
     tuned = {image for images in _by_prompt(bench, label_of(rounds)).values() for image in images}
     by_prompt: dict[int, list[float]] = defaultdict(list)
     questions: set[int] = set()
-    for vote in bench.store.votes.standing(purpose="blind"):
+    for vote in bench.store.votes.current(purpose="blind"):
         credit = _credit(vote.answer, tuned)
         if credit is not None and tuned & set(vote.images):
             by_prompt[vote.prompt].append(credit)

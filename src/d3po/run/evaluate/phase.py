@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from d3po.artifacts.files import write_atomically
-from d3po.artifacts.pictures import read_picture
 from d3po.artifacts.records import read_record, write_record
+from d3po.artifacts.run_pictures import read_picture
 from d3po.errors import CorruptFileError
-from d3po.evaluation.pictures import checkerboard_energy, diversity, share
+from d3po.evaluation.measures import checkerboard_energy, diversity, share
 from d3po.evaluation.win_rate import NO_CHANGE, Interval, win_rate
 from d3po.models.load import EMBEDDED
 from d3po.run.feedback.labels import judgements_learnt_from
@@ -24,14 +24,14 @@ from d3po.run.sample.phase import png_bytes, sample_pictures
 from d3po.run.workbench import BASE, Workbench
 from d3po.scorers.learned.subjects import load_classifier
 from d3po.store import NewPicture
-from d3po.training.reference import standing_in
+from d3po.training.reference import swapped_weights
 
 STREAM = "held-out"
 """Noise identity of evaluation pictures: the same for every policy, so that pictures can be compared by eye."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class EvaluationResult:
     """What the held-out pictures of one policy show, against the base model's."""
 
     rounds: int
@@ -56,7 +56,7 @@ def label_of(rounds: int) -> str:
     return BASE if rounds == 0 else f"round-{rounds - 1:03}"
 
 
-def evaluate(bench: Workbench, rounds: int) -> Evaluation:
+def evaluate(bench: Workbench, rounds: int) -> EvaluationResult:
     """Sample held-out pictures of the policy after `rounds` rounds and measure them; done once, then read back.
 
     Raises:
@@ -69,7 +69,7 @@ def evaluate(bench: Workbench, rounds: int) -> Evaluation:
     prompts = bench.folder.held_out()[: settings.prompts]
     pictures = _kept_pictures(bench, label_of(rounds))
     if pictures is None:
-        bench.stand_at(rounds)
+        bench.load_round_weights(rounds)
         with averaged(bench, rounds):
             title = "base: evaluating" if rounds == 0 else f"round {rounds - 1}: evaluating"
             pictures = sample_pictures(bench, prompts, settings.images_per_prompt, stream=STREAM, title=title)
@@ -138,14 +138,14 @@ def _keep_pictures(bench: Workbench, label: str, prompts: list[str], pictures: N
     )
 
 
-def read_evaluation(bench: Workbench, rounds: int) -> Evaluation:
+def read_evaluation(bench: Workbench, rounds: int) -> EvaluationResult:
     """An evaluation that was made earlier, its statistics computed anew from the kept scores and pictures."""
     record, base = read_scores(bench, label_of(rounds)), read_scores(bench, BASE)
     pictures, base_pictures = (held_out_pictures(bench, label) / 255 for label in (label_of(rounds), BASE))
     tuned_scores, base_scores = np.atleast_3d(record["scores"]), np.atleast_3d(base["scores"])
     accuracy, base_accuracy = record["subject_accuracy"], base["subject_accuracy"]
     spread = diversity(base_pictures)
-    return Evaluation(
+    return EvaluationResult(
         rounds=rounds,
         comparisons=record["comparisons"],
         win_rate=_over_base(rounds, tuned_scores, base_scores),
@@ -224,7 +224,7 @@ def subject_accuracy(pictures: NDArray[np.uint8], prompts: list[str]) -> float |
 def averaged(bench: Workbench, rounds: int) -> Generator[None, None, None]:
     """Within this context the policy after `rounds` rounds has its averaged weights, where the run keeps them."""
     if rounds > 0 and bench.trainer.average is not None:
-        with standing_in(bench.policy, bench.trainer.average):
+        with swapped_weights(bench.policy, bench.trainer.average):
             yield
     else:
         yield

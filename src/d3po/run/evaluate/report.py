@@ -11,7 +11,7 @@ from d3po.evaluation.report import PictureRow, Point, Report, render
 from d3po.evaluation.win_rate import Interval
 from d3po.preferences.records import Vote
 from d3po.run.evaluate.blind import blind_result
-from d3po.run.evaluate.phase import Evaluation, held_out_pictures, label_of, read_evaluation
+from d3po.run.evaluate.phase import EvaluationResult, held_out_pictures, label_of, read_evaluation
 from d3po.run.workbench import BASE, Workbench
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy")
@@ -72,7 +72,7 @@ def _alpha(votes: list[Vote]) -> Interval | None:
     return Interval(value=found.alpha, low=found.low, high=found.high)
 
 
-def _point(evaluation: Evaluation) -> Point:
+def _point(evaluation: EvaluationResult) -> Point:
     return Point(
         rounds=evaluation.rounds,
         comparisons=evaluation.comparisons,

@@ -122,7 +122,7 @@ def _judge(bench: Workbench) -> str:
     feedback = bench.config.feedback
     judges = {
         "human": "people",
-        "model": f"the vision-language model {markdown_code(bench.config.judge.model)}",
+        "model": f"the vision-language model {markdown_code(bench.config.vlm_judge.model)}",
         "imported": "imported votes",
     }
     return judges.get(feedback.source, f"the measured reward {markdown_code(without_parents(feedback.reward))}")

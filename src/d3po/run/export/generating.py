@@ -52,7 +52,7 @@ def compare_images(bench: Workbench, prompts: Sequence[str], path: Path, *, coun
 def _pictures(bench: Workbench, prompts: Sequence[str], rounds: int, *, count: int, seed: int) -> NDArray[np.uint8]:
     if not prompts:
         raise PromptError("there is no prompt to make pictures of; give --prompt 'a cat', more than once for more, or --prompts FILE")
-    bench.stand_at(rounds)
+    bench.load_round_weights(rounds)
     with averaged(bench, rounds):
         return sample_pictures(bench, prompts, count, stream=f"generate/{seed}", title="base" if rounds == 0 else "tuned")
 

@@ -21,7 +21,7 @@ def export_result(bench: Workbench, directory: Path) -> list[Path]:
     rounds = result_rounds(bench)
     if rounds == 0:
         raise RunFolderError(f"{bench.folder.path} has no trained round to export; train one with `d3po run {bench.folder.path}`")
-    bench.stand_at(rounds)
+    bench.load_round_weights(rounds)
     if bench.trainer.average is not None:
         bench.policy.load_state(bench.trainer.average)
     with _staged(directory) as staging:

@@ -35,7 +35,7 @@ LONGEST_ANONYMOUS = 56
 
 @dataclass(frozen=True, kw_only=True)
 class VoteStatistics:
-    """What a run's standing votes look like."""
+    """What a run's current votes look like."""
 
     outcomes: Counter[tuple[str, str, str]]
     """Votes by purpose, kind of question and outcome."""
@@ -132,7 +132,7 @@ def export_votes(
     pictures: bool,
     narrator: Narrator,
 ) -> Written:
-    """Write the run's votes to a file; formats other than our own hold standing votes only.
+    """Write the run's votes to a file; formats other than our own hold current votes only.
 
     Raises:
         CorruptFileError: a picture is missing or not what was recorded.
@@ -168,7 +168,7 @@ def merge_votes(folder: RunFolder, store: Store, other: str, narrator: Narrator)
 
 def vote_statistics(store: Store) -> VoteStatistics:
     """Counts, agreement, position bias and a report on each annotator, of the votes that stand."""
-    votes = list(store.votes.standing())
+    votes = list(store.votes.current())
     annotators = {each.id: each for each in store.people.annotators()}
     people = [vote for vote in votes if annotators[vote.annotator].kind == "human"]
     agreements = {"people": agreement(people)}
@@ -192,9 +192,7 @@ def make_gold(store: Store, handle: str, count: int) -> int:
         RunFolderError: nobody of that name has voted.
     """
     whose = {each.id for each in store.people.annotators() if each.handle == handle}
-    known = [
-        v for v in store.votes.standing(purpose="train") if v.annotator in whose and v.answer.outcome in ("win", "best_worst", "marks")
-    ]
+    known = [v for v in store.votes.current(purpose="train") if v.annotator in whose and v.answer.outcome in ("win", "best_worst", "marks")]
     if not known:
         raise RunFolderError(
             f"{handle!r} has no votes that prefer something, to make gold questions of; let them rate some questions first"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from d3po.annotation.choosing import ChosenPairs
 from d3po.annotation.selection import all_pairs, random_pairs
 from d3po.preferences.records import NewQuestion
-from d3po.run.control import heed
+from d3po.run.control import check_control
 from d3po.run.feedback.labels import is_instructive
 from d3po.run.feedback.measured import ids_by_prompt
 from d3po.run.progress import Bar
@@ -57,7 +57,7 @@ def _ask_next(bench: Workbench, chosen: ChosenPairs, answers: int) -> int:
     now = bench.store.votes.count(round=chosen.round, purpose="train")
     if now == answers:
         return answers
-    votes = list(bench.store.votes.standing(round=chosen.round, purpose="train"))
+    votes = list(bench.store.votes.current(round=chosen.round, purpose="train"))
     bench.store.questions.ask(chosen.next(bench.store.questions.asked(chosen.round), votes))
     return len(votes)
 
@@ -96,10 +96,10 @@ def _show(bench: Workbench, round: int, wanted: int, seen: int, bar: Bar, remark
 
 
 def _enough(bench: Workbench, round: int, wanted: int, every: int, opened: int) -> bool:
-    control = heed(bench)
+    control = check_control(bench)
     minutes = bench.config.feedback.deadline_minutes
     late = minutes > 0 and bench.store.database.now() - opened > minutes * 60_000
     votes = bench.store.votes.count(round=round, purpose="train")
     if not (late or control.train_now_round == round or votes >= wanted):
         return False
-    return (round > 0 and votes >= every) or is_instructive(bench, bench.store.votes.standing(round=round, purpose="train"))
+    return (round > 0 and votes >= every) or is_instructive(bench, bench.store.votes.current(round=round, purpose="train"))

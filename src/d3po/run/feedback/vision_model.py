@@ -14,7 +14,7 @@ from d3po.run.workbench import Workbench
 from d3po.vlm.cache import VerdictCache
 from d3po.vlm.client import ChatClient, Patience
 from d3po.vlm.judge import BothOrders, Conduct, PicturePair, VisionJudge, conduct
-from d3po.vlm.spending import Estimate, Price, Purse, estimate
+from d3po.vlm.spending import Budget, Estimate, Price, estimate
 
 SHOWN_NAME = 40
 """Characters of the model's name that its handle shows."""
@@ -30,13 +30,13 @@ def judge_by_model(bench: Workbench, round: int) -> None:
         return
     images = {image.id: image for image in bench.store.pictures.images(round)}
     pairs = [_pictures(bench, images[a], images[b]) for a, b in pairs_of_round(bench, list(images.values()))]
-    bench.narrator.say(f"round {round}: asking {bench.config.judge.model} about {_estimate(bench, len(pairs), pairs[0].prompt)}")
-    bench.journal.phase("judging", round, bench.config.judge.model)
-    purse = _purse(bench)
-    before = purse.cost
-    verdicts = _ask(bench, purse, pairs, round)
+    bench.narrator.say(f"round {round}: asking {bench.config.vlm_judge.model} about {_estimate(bench, len(pairs), pairs[0].prompt)}")
+    bench.journal.phase("judging", round, bench.config.vlm_judge.model)
+    budget = _purse(bench)
+    before = budget.cost
+    verdicts = _ask(bench, budget, pairs, round)
     behaved = conduct(verdicts)
-    _publish(bench, round, behaved, cost=purse.cost - before)
+    _publish(bench, round, behaved, cost=budget.cost - before)
     _require_consistency(bench, behaved)
     annotator = bench.store.people.annotator(_handle(bench), "model")
     judgements = [
@@ -63,20 +63,20 @@ def judging_estimate(bench: Workbench) -> Estimate:
 
 
 def _estimate(bench: Workbench, pairs: int, prompt: str) -> Estimate:
-    judge = bench.config.judge
+    judge = bench.config.vlm_judge
     return estimate(pairs, criterion=judge.criterion, prompt=prompt, picture_tokens=judge.picture_tokens, price=_price(bench))
 
 
 def _price(bench: Workbench) -> Price:
-    return Price(read=bench.config.judge.input_price, written=bench.config.judge.output_price)
+    return Price(read=bench.config.vlm_judge.input_price, written=bench.config.vlm_judge.output_price)
 
 
-def _purse(bench: Workbench) -> Purse:
-    return Purse(_price(bench), cap=bench.config.judge.max_cost, ledger=bench.folder.verdicts / "spent.txt")
+def _purse(bench: Workbench) -> Budget:
+    return Budget(_price(bench), cap=bench.config.vlm_judge.max_cost, ledger=bench.folder.verdicts / "spent.txt")
 
 
-def _ask(bench: Workbench, purse: Purse, pairs: list[PicturePair], round: int) -> list[BothOrders]:
-    settings, client = bench.config.judge, _client(bench, purse)
+def _ask(bench: Workbench, budget: Budget, pairs: list[PicturePair], round: int) -> list[BothOrders]:
+    settings, client = bench.config.vlm_judge, _client(bench, budget)
     cache = VerdictCache(bench.folder.verdicts, model=settings.model, criterion=settings.criterion)
     judge = VisionJudge(
         model=settings.model,
@@ -93,10 +93,10 @@ def _ask(bench: Workbench, purse: Purse, pairs: list[PicturePair], round: int) -
         client.close()
 
 
-def _client(bench: Workbench, purse: Purse) -> ChatClient:
-    settings = bench.config.judge
+def _client(bench: Workbench, budget: Budget) -> ChatClient:
+    settings = bench.config.vlm_judge
     patience = Patience(timeout=settings.timeout_seconds, attempts=settings.attempts)
-    return ChatClient(settings.url, key=os.environ.get(settings.key_variable), patience=patience, purse=purse)
+    return ChatClient(settings.url, key=os.environ.get(settings.key_variable), patience=patience, budget=budget)
 
 
 def _pictures(bench: Workbench, a: ImageRecord, b: ImageRecord) -> PicturePair:
@@ -113,23 +113,23 @@ def _pictures(bench: Workbench, a: ImageRecord, b: ImageRecord) -> PicturePair:
 
 
 def _publish(bench: Workbench, round: int, behaved: Conduct, *, cost: float) -> None:
-    judge = bench.config.judge
+    judge = bench.config.vlm_judge
     record = {"model": judge.model, "criterion": judge.criterion, "cost": cost, **asdict(behaved)}
     write_atomically(bench.folder.verdicts / f"round-{round:03}.json", json.dumps(record, indent=1))
     bench.narrator.say(f"round {round}: {judge.model} was {behaved}; it cost {cost:.2f}")
 
 
 def _require_consistency(bench: Workbench, behaved: Conduct) -> None:
-    share, least = behaved.consistent.share, bench.config.judge.min_consistency
+    share, least = behaved.consistent.share, bench.config.vlm_judge.min_consistency
     if share is not None and share < least:
         raise RewardError(
-            f"{bench.config.judge.model} says the same in both orders of only {share:.0%} of its pairs, and judge.min_consistency is {least:.0%}; "
+            f"{bench.config.vlm_judge.model} says the same in both orders of only {share:.0%} of its pairs, and vlm_judge.min_consistency is {least:.0%}; "
             "ask another model, or by a simpler judge.criterion"
         )
 
 
 def _handle(bench: Workbench) -> str:
     """The model's name, and a hash that tells its criteria apart."""
-    judge = bench.config.judge
+    judge = bench.config.vlm_judge
     asked = hashlib.sha256(json.dumps([judge.model, judge.criterion]).encode()).hexdigest()
     return f"model:{judge.model[:SHOWN_NAME]}#{asked[:8]}"

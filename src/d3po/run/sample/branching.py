@@ -13,7 +13,7 @@ def branch_of(bench: Workbench, round: int, prompt: str) -> int | None:
     """The position in the grid where the prompt's images part, or None if the run does not branch: a function of seed, round and prompt."""
     if not bench.config.sampling.branch:
         return None
-    steps = bench.trainer.reader.choices(bench.config.training.timestep_range)
+    steps = bench.trainer.likelihood.choices(bench.config.training.timestep_range)
     drawn = torch.randint(len(steps), (1,), generator=seeded(bench.config.seed, "branch", round, prompt))
     return int(steps[drawn])
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from d3po.artifacts.embeddings import SHOWN
 from d3po.artifacts.files import find_whole
-from d3po.artifacts.pictures import read_picture
+from d3po.artifacts.run_pictures import read_picture
 from d3po.artifacts.shards import Shard, writing_shard
 from d3po.config import Size
 from d3po.errors import CorruptFileError
@@ -77,7 +77,7 @@ def _name(bench: Workbench, pictures: Sequence[PictureRecord], size: tuple[int, 
 
 def _encode(bench: Workbench, pictures: Sequence[PictureRecord], path: Path, size: tuple[int, ...]) -> Path:
     """Encode the pictures into a shard like `path`, with the beginning of its SHA-256 behind its name."""
-    latents = bench.encoding_fits.split(
+    latents = bench.encoding_sizer.split(
         lambda rows: bench.finite(
             bench.policy.encode(torch.stack([_pixels(bench, picture, size) for picture in pictures[rows]])).cpu(), "the encoder of pictures"
         ),

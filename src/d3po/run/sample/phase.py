@@ -37,22 +37,24 @@ def sample_round(bench: Workbench, round: int, *, repair: bool = False) -> None:
     damaged = _damaged(bench, round) if repair else []
     if not missing and not damaged:
         return
-    bench.stand_at(round)
-    todo, team = sorted([*missing, *damaged]), bench.team
-    with bench.narrator.bar(f"round {round}: sampling", total=-(-len(todo) // team.size) * len(bench.replay.grid)) as bar:
-        for start in range(0, len(todo), team.size):
-            mine = team.share(todo[start : start + team.size])
+    bench.load_round_weights(round)
+    todo, distributed = sorted([*missing, *damaged]), bench.distributed
+    with bench.narrator.bar(f"round {round}: sampling", total=-(-len(todo) // distributed.size) * len(bench.replay.grid)) as bar:
+        for start in range(0, len(todo), distributed.size):
+            mine = distributed.share(todo[start : start + distributed.size])
             made: dict[int, str] | NonFiniteError
             try:
                 made = {number: _sample_shard(bench, round, number, shards[number], on_step=lambda: bar.advance()) for number in mine}
             except NonFiniteError as error:
                 made = error
             checksums: dict[int, str] = {}
-            for theirs in team.gather(made):
+            for theirs in distributed.gather(made):
                 if isinstance(theirs, NonFiniteError):
                     raise theirs
                 checksums |= theirs
-            team.lead(partial(_take_down, bench, round, shards, checksums, {number: record.checksum for number, record in done.items()}))
+            distributed.lead(
+                partial(_take_down, bench, round, shards, checksums, {number: record.checksum for number, record in done.items()})
+            )
 
 
 def _take_down(
@@ -165,7 +167,7 @@ def _denoise(
             given = condition if len(x_t[rows]) == len(x_t) else condition.rows(torch.arange(len(x_t))[rows])
             return bench.finite(replay.predict(policy, x_t[rows], timesteps[rows], given), "the denoiser")
 
-        return bench.sampling_fits.split(part, len(x_t))
+        return bench.sampling_sizer.split(part, len(x_t))
 
     stored: torch.dtype = getattr(torch, bench.config.sampling.stored)
     start = starts.to(policy.device, torch.promote_types(stored, starts.dtype))
@@ -181,7 +183,7 @@ def _judged(judged: Tensor, step: RolloutStep, position: int, judged_before: Ten
 def _decoded(bench: Workbench, latents: Tensor) -> NDArray[np.uint8]:
     """(B, H, W, 3), as a PNG stores them; as many pictures at a time as fit."""
     bench.finite(latents, "the denoiser")
-    return to_uint8(bench.decoding_fits.split(lambda rows: bench.finite(bench.policy.decode(latents[rows]), "the decoder"), len(latents)))
+    return to_uint8(bench.decoding_sizer.split(lambda rows: bench.finite(bench.policy.decode(latents[rows]), "the decoder"), len(latents)))
 
 
 def _record(bench: Workbench, round: int, number: int, prompts: Sequence[str], checksum: str) -> None:

@@ -29,7 +29,7 @@ from d3po.training.data import ImageLabels, PromptGroup
 
 
 @dataclass(frozen=True, kw_only=True)
-class Located:
+class LocatedImage:
     """An image, and where its latents lie."""
 
     id: int
@@ -77,19 +77,19 @@ def load_round(bench: Workbench, round: int, references: References) -> tuple[li
 
 def share_references(bench: Workbench, round: int, references: References) -> None:
     """Of several processes, let each compute the reference's steps of its share of the round's shards, and keep them for all."""
-    if bench.team.size == 1 or bench.config.feedback.source == "imported":
+    if bench.distributed.size == 1 or bench.config.feedback.source == "imported":
         return
     images = list(_sampled(bench, round).values())
     prompts = {image.prompt_id: image.prompt for image in images}
     order = {prompt: row for row, prompt in enumerate(prompts)}
-    mine = bench.team.share(sorted({image.shard.path for image in images}))
+    mine = bench.distributed.share(sorted({image.shard.path for image in images}))
     condition = bench.encode_prompts(list(prompts.values()))
     rows = rows_of_shards([image for image in images if image.shard.path in mine], order)
     steps_of_shards(bench, round, rows, condition, references)
-    bench.team.gather(None)  # nobody goes on before all are kept
+    bench.distributed.gather(None)  # nobody goes on before all are kept
 
 
-def rows_of_shards(images: Iterable[Located], order: Mapping[int, int]) -> dict[Shard, list[int]]:
+def rows_of_shards(images: Iterable[LocatedImage], order: Mapping[int, int]) -> dict[Shard, list[int]]:
     """Of each shard, its images' rows in the condition, in the order in which the shard holds them."""
     rows: dict[Shard, list[int]] = defaultdict(list)
     for image in sorted(images, key=lambda image: image.row):
@@ -97,21 +97,21 @@ def rows_of_shards(images: Iterable[Located], order: Mapping[int, int]) -> dict[
     return rows
 
 
-def images_of_round(bench: Workbench, round: int, held_out_votes: int) -> dict[int, Located]:
+def images_of_round(bench: Workbench, round: int, held_out_votes: int) -> dict[int, LocatedImage]:
     """By id, the images that the round's labels may speak of; what was sampled is checked, what was imported is encoded once."""
     return _imported(bench, held_out_votes) if bench.config.feedback.source == "imported" else _sampled(bench, round)
 
 
-def _sampled(bench: Workbench, round: int) -> dict[int, Located]:
+def _sampled(bench: Workbench, round: int) -> dict[int, LocatedImage]:
     """The round's own images, in the order they were sampled; their shards are checked."""
     shards = {record.id: open_shard(bench.folder.path / record.path, record.checksum) for record in bench.store.pictures.shards(round)}
     return {
-        image.id: Located(id=image.id, prompt_id=image.prompt_id, prompt=image.prompt, shard=shards[image.shard_id], row=image.row)
+        image.id: LocatedImage(id=image.id, prompt_id=image.prompt_id, prompt=image.prompt, shard=shards[image.shard_id], row=image.row)
         for image in bench.store.pictures.images(round)
     }
 
 
-def _imported(bench: Workbench, held_out_votes: int) -> dict[int, Located]:
+def _imported(bench: Workbench, held_out_votes: int) -> dict[int, LocatedImage]:
     if held_out_votes:
         bench.narrator.say(
             f"{held_out_votes} imported votes are of held-out prompts, so they are left out of training; to learn from them, begin a run with others"
@@ -124,7 +124,7 @@ def _imported(bench: Workbench, held_out_votes: int) -> dict[int, Located]:
         )
     latents = encoded(bench, pictures)
     return {
-        picture.id: Located(
+        picture.id: LocatedImage(
             id=picture.id, prompt_id=picture.prompt_id, prompt=picture.prompt, shard=latents[picture.id][0], row=latents[picture.id][1]
         )
         for picture in pictures
@@ -135,14 +135,14 @@ def _imported(bench: Workbench, held_out_votes: int) -> dict[int, Located]:
 class _Told:
     """What was said of one prompt's images."""
 
-    images: list[Located]
+    images: list[LocatedImage]
     pairs: Tensor
     targets: Tensor
     weights: Tensor
     labels: ImageLabels | None = None
 
 
-def _pairs_by_prompt(bench: Workbench, round: int, labels: RoundLabels, images: Mapping[int, Located]) -> dict[int, _Told]:
+def _pairs_by_prompt(bench: Workbench, round: int, labels: RoundLabels, images: Mapping[int, LocatedImage]) -> dict[int, _Told]:
     objective = bench.trainer.objective
     assert isinstance(objective, PairObjective)
     by_prompt: dict[int, list[Comparison]] = defaultdict(list)
@@ -154,7 +154,7 @@ def _pairs_by_prompt(bench: Workbench, round: int, labels: RoundLabels, images: 
     return {prompt: _pairs_of(theirs, images) for prompt, theirs in by_prompt.items()}
 
 
-def _pairs_of(comparisons: Sequence[Comparison], images: Mapping[int, Located]) -> _Told:
+def _pairs_of(comparisons: Sequence[Comparison], images: Mapping[int, LocatedImage]) -> _Told:
     """Only images that take part in a comparison are kept, so that no network row is spent on others."""
     ids = sorted({image for c in comparisons for image in (c.image_a, c.image_b)})
     position = {image: k for k, image in enumerate(ids)}
@@ -166,7 +166,7 @@ def _pairs_of(comparisons: Sequence[Comparison], images: Mapping[int, Located]) 
     )
 
 
-def _labels_by_prompt(bench: Workbench, round: int, round_labels: RoundLabels, images: Mapping[int, Located]) -> dict[int, _Told]:
+def _labels_by_prompt(bench: Workbench, round: int, round_labels: RoundLabels, images: Mapping[int, LocatedImage]) -> dict[int, _Told]:
     labels = [label for label in round_labels.images if label.image in images]
     objective = bench.trainer.objective
     assert isinstance(objective, ImageObjective)
@@ -198,7 +198,7 @@ def _remedy(bench: Workbench, labels: Sequence[ImageLabel]) -> str:
     return f"{nothing}, but {', '.join(able)} can, which read pictures one by one: begin a run by `d3po init RUN --objective {able[-1]}`"
 
 
-def _labels_of(labels: Sequence[ImageLabel], values: Tensor, images: Mapping[int, Located]) -> _Told:
+def _labels_of(labels: Sequence[ImageLabel], values: Tensor, images: Mapping[int, LocatedImage]) -> _Told:
     said = torch.tensor([label.value for label in labels])
     nothing = torch.zeros(0)
     return _Told(
@@ -206,5 +206,5 @@ def _labels_of(labels: Sequence[ImageLabel], values: Tensor, images: Mapping[int
         pairs=torch.zeros(0, 2, dtype=torch.long),
         targets=nothing,
         weights=nothing,
-        labels=ImageLabels(values=values, leans=centred(said).sign(), weights=torch.tensor([label.weight for label in labels])),
+        labels=ImageLabels(values=values, signs=centred(said).sign(), weights=torch.tensor([label.weight for label in labels])),
     )

@@ -11,10 +11,10 @@ from torch import Tensor
 from d3po.artifacts.checkpoints import list_checkpoints
 from d3po.artifacts.files import GrowingFile, write_atomically
 from d3po.artifacts.records import seal
-from d3po.run.control import heed
+from d3po.run.control import check_control
 from d3po.run.train.dataset import load_round, share_references
 from d3po.run.train.reference import References, reference_context
-from d3po.run.train.rollback import caution, stand_undone
+from d3po.run.train.rollback import lr_scale_of, stand_undone
 from d3po.run.train.states import moving_average_in, save_state
 from d3po.run.workbench import Workbench
 from d3po.training.events import EventFile
@@ -30,19 +30,19 @@ def train_round(bench: Workbench, round: int) -> None:
         TrainingStoppedError: a guard stopped it, or a loss was not finite; earlier rounds' checkpoints stand.
         RunEndedError: somebody ended the run from the dashboard.
     """
-    if bench.team.lead(partial(stand_undone, bench, round)) or bench.trained_rounds() > round:
+    if bench.distributed.lead(partial(stand_undone, bench, round)) or bench.trained_rounds() > round:
         return
     first, references = _restore(bench, round)
     share_references(bench, round, references)
-    groups, condition = bench.team.first(partial(load_round, bench, round, references))
-    bench.team.lead(lambda: bench.folder.remember(bench.store))  # before a checkpoint counts on the votes
+    groups, condition = bench.distributed.first(partial(load_round, bench, round, references))
+    bench.distributed.lead(lambda: bench.folder.remember(bench.store))  # before a checkpoint counts on the votes
     if bench.trainer.needs.reference != "none":
-        bench.trainer.reader.reference = partial(reference_context, bench, references)
+        bench.trainer.likelihood.reference = partial(reference_context, bench, references)
     if not groups:
         bench.narrator.say(f"round {round}: all pictures were judged alike, so nothing is trained in it")
     updates = bench.trainer.plan(len(groups), round)
-    bench.trainer.caution = caution(bench, round)
-    log = MetricsLog(bench, round, first) if bench.team.leads else None
+    bench.trainer.lr_scale = lr_scale_of(bench, round)
+    log = MetricsLog(bench, round, first) if bench.distributed.leads else None
     settings = bench.config.training
     bench.moved(None)
     judged = sum(len(group.targets) if group.labels is None else len(group) for group in groups)
@@ -55,7 +55,7 @@ def train_round(bench: Workbench, round: int) -> None:
             log.write(update, metrics)
             bar.advance(1, f"{said}  loss {metrics['loss']:.3f}  margin {metrics['margin']:+.4f}")
             bench.journal.write("update", round, number=update.number, of=len(updates), loss=metrics["loss"], margin=metrics["margin"])
-            heed(bench)
+            check_control(bench)
             for alarm in check_update(metrics, bench.config.guards):
                 bench.raise_alarm(alarm, round)
             done = update.number + 1
@@ -64,9 +64,12 @@ def train_round(bench: Workbench, round: int) -> None:
                 save_state(bench, round, done, final=False, moving=references.moving)
 
         bench.trainer.run(
-            groups, condition, updates[first:], after_update=lambda update, metrics: bench.team.lead(partial(after_update, update, metrics))
+            groups,
+            condition,
+            updates[first:],
+            after_update=lambda update, metrics: bench.distributed.lead(partial(after_update, update, metrics)),
         )
-    bench.team.lead(lambda: _end(bench, round, len(updates), log, references.moving))
+    bench.distributed.lead(lambda: _end(bench, round, len(updates), log, references.moving))
     bench.moved(round + 1)
 
 
@@ -144,5 +147,5 @@ def _restore(bench: Workbench, round: int) -> tuple[int, References]:
         tensors, _ = newest[0].load()
         bench.trainer.load_state(tensors)
         return newest[0].update, References(start=start, moving=moving_average_in(tensors) if keeps_moving else None)
-    bench.stand_at(round)
+    bench.load_round_weights(round)
     return 0, References(start=start, moving=(moving_average_in(before) or bench.policy.state()) if keeps_moving else None)

@@ -16,7 +16,7 @@ from d3po.models.base import Condition
 from d3po.options import ReferenceRefresh
 from d3po.run.workbench import Workbench
 from d3po.training.data import ReferenceSteps
-from d3po.training.reference import reference_steps, standing_in
+from d3po.training.reference import reference_steps, swapped_weights
 
 Weights = dict[str, Tensor]
 
@@ -68,8 +68,8 @@ def _of_shard(bench: Workbench, round: int, shard: Shard, condition: Condition, 
         bench.trainer.replay,
         shard,
         condition,
-        max_rows=bench.config.training.max_rows,
-        fitting=bench.reference_fits,
+        micro_batch_size=bench.config.training.micro_batch_size,
+        sizer=bench.reference_sizer,
         within=reference_context(bench, references),
     )
     content = save({"log_probs": steps.log_probs, "sketches": steps.sketches})
@@ -85,7 +85,7 @@ def reference_kind(bench: Workbench) -> ReferenceRefresh:
 def reference_context(bench: Workbench, references: References) -> AbstractContextManager[None]:
     """Within it the policy is the round's reference."""
     weights = {"fixed": None, "per_round": references.start, "ema": references.moving}[reference_kind(bench)]
-    return bench.policy.without_adapter() if weights is None else standing_in(bench.policy, weights)
+    return bench.policy.without_adapter() if weights is None else swapped_weights(bench.policy, weights)
 
 
 def _cached(shard: Shard) -> ReferenceSteps | None:

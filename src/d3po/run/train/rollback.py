@@ -47,7 +47,7 @@ def _undone(bench: Workbench, round: int) -> Rollback | None:
     return next((each for each in rollbacks(bench) if each.round == round), None)
 
 
-def caution(bench: Workbench, round: int) -> float:
+def lr_scale_of(bench: Workbench, round: int) -> float:
     """The share of the learning rate that the round is trained with."""
     return CAUTION ** sum(each.round < round for each in rollbacks(bench))
 
@@ -73,7 +73,7 @@ def stand_undone(bench: Workbench, round: int) -> bool:
     ]
     if not (undone.update in finals or (finals and not undone.update)):
         bench.moved(None)
-        bench.stand_at(round)
+        bench.load_round_weights(round)
         moving = moving_average_in(bench.finals()[round - 1].load()[0]) if round else None
         save_state(bench, round, undone.update or 1, final=True, moving=moving)
         bench.moved(round + 1)

@@ -39,7 +39,7 @@ def read_tensors(folder: str, name: str, *, published: str) -> dict[str, Tensor]
     if not folder or not path.exists():
         raise RewardError(
             f"there is no {name} in {folder or 'a folder that feedback.reward names'}: its weights are published as a pickle, {published}, and "
-            "d3po loads none; convert it once as docs/judges.md shows, and name the folder"
+            "d3po loads none; convert it once as docs/scorers.md shows, and name the folder"
         )
     return load_file(path)
 

@@ -45,8 +45,8 @@ async function refresh() {
   return true;
 }
 
-function lamp(mood, words) {
-  byId("link").dataset.mood = mood;
+function lamp(status, words) {
+  byId("link").dataset.status = status;
   byId("link").textContent = words;
   return true;
 }

@@ -10,7 +10,7 @@ export function showSaving(outbox) {
   const { net, refused } = outbox;
   expose({ unsaved: waiting, refused: refused.length, net });
   const badge = byId("saving");
-  badge.dataset.mood = refused.length || net === "signed-out" ? "bad" : net === "online" ? (waiting > 1 ? "busy" : "good") : "away";
+  badge.dataset.status = refused.length || net === "signed-out" ? "bad" : net === "online" ? (waiting > 1 ? "busy" : "good") : "away";
   const words = sentence(net, waiting, outbox.durable);
   if (badge.textContent !== words) badge.textContent = words;
   byId("show-refused").hidden = refused.length === 0;

@@ -12,7 +12,7 @@ from d3po.errors import ConfigError
 T = TypeVar("T")
 
 
-class Fitting:
+class BatchSizer:
     """Knows how many rows of one kind of work fit, and learns it from failures.
 
     Args:

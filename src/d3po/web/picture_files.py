@@ -30,7 +30,7 @@ CACHE_BYTES = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureFile:
+class ServedPicture:
     """A picture as it is sent."""
 
     content: bytes
@@ -40,7 +40,7 @@ class PictureFile:
     height: int
 
 
-class PictureFiles:
+class ServedPictures:
     """Reads pictures and checks that they are the bytes that were recorded; the newest ones stay in memory."""
 
     def __init__(self, pictures: Pictures, url: str) -> None:
@@ -53,14 +53,14 @@ class PictureFiles:
         """
         self._pictures = pictures
         self._lock = threading.Lock()
-        self._cache: OrderedDict[int, PictureFile] = OrderedDict()
+        self._cache: OrderedDict[int, ServedPicture] = OrderedDict()
         self._held = 0
         try:
             self._files, self._root = _place(url)
         except (ValueError, ImportError) as error:
             raise ConfigError(f"--images {url} cannot be opened: {error}") from error
 
-    def read(self, image_id: int) -> PictureFile | None:
+    def read(self, image_id: int) -> ServedPicture | None:
         """A picture; None if there is none, or none that may be shown. Blocks.
 
         Raises:
@@ -79,7 +79,7 @@ class PictureFiles:
             self._keep(image_id, picture)
         return picture
 
-    def _load(self, path: str, sha256: str) -> PictureFile | None:
+    def _load(self, path: str, sha256: str) -> ServedPicture | None:
         if not is_inside(path):
             log.error("the recorded path %r leaves the picture folder; it is not served", path)
             return None
@@ -95,7 +95,7 @@ class PictureFiles:
             return None
         return _described(content, sha256)
 
-    def _keep(self, image_id: int, picture: PictureFile) -> None:
+    def _keep(self, image_id: int, picture: ServedPicture) -> None:
         with self._lock:
             if image_id not in self._cache:
                 self._held += len(picture.content)
@@ -110,7 +110,7 @@ def _place(url: str) -> tuple[Any, str]:
     return (LocalFileSystem(), str(folder.resolve())) if folder.is_dir() else fsspec.core.url_to_fs(url)
 
 
-def reply(picture: PictureFile | None, headers: Headers) -> Response:
+def reply(picture: ServedPicture | None, headers: Headers) -> Response:
     """The answer to a request, with these headers, for a picture. What is at its address never changes, so browsers may keep it for good.
 
     Raises:
@@ -130,11 +130,11 @@ def is_inside(path: str) -> bool:
     return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path and "\0" not in path and "://" not in path
 
 
-def _described(content: bytes, sha256: str) -> PictureFile | None:
+def _described(content: bytes, sha256: str) -> ServedPicture | None:
     try:
         with Image.open(io.BytesIO(content), formats=list(MEDIA_TYPES)) as image:
             width, height = image.size
             media_type = MEDIA_TYPES[image.format or ""]
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, KeyError):
         return None
-    return PictureFile(content=content, media_type=media_type, sha256=sha256, width=width, height=height)
+    return ServedPicture(content=content, media_type=media_type, sha256=sha256, width=width, height=height)

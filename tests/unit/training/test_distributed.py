@@ -1,4 +1,4 @@
-"""One process as a team of one, and what a team of two does with an error (the real two are in tests/e2e/test_processes.py)."""
+"""One process as a distributed of one, and what a distributed of two does with an error (the real two are in tests/e2e/test_processes.py)."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from d3po.errors import ConfigError, TrainingStoppedError
-from d3po.training.team import Team
+from d3po.training.distributed import Distributed
 
 
 class Wire:
@@ -14,7 +14,7 @@ class Wire:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.said: list[Any] = []
-        patch.setattr("d3po.training.team.broadcast_object_list", self._broadcast)
+        patch.setattr("d3po.training.distributed.broadcast_object_list", self._broadcast)
 
     def _broadcast(self, outcome: list[Any]) -> list[Any]:
         if outcome != [None]:
@@ -22,21 +22,21 @@ class Wire:
         return self.said
 
 
-def member(rank: int) -> Team:
-    team = Team()
-    team.rank, team.size = rank, 2
-    return team
+def member(rank: int) -> Distributed:
+    distributed = Distributed()
+    distributed.rank, distributed.size = rank, 2
+    return distributed
 
 
 def test_one_process_leads_and_does_everything() -> None:
-    team = Team()
-    assert team.leads
-    assert team.share([1, 2, 3]) == [1, 2, 3]
-    assert team.lead(lambda: 5) == team.first(lambda: 5) == 5
-    assert team.gather("a") == ["a"]
+    distributed = Distributed()
+    assert distributed.leads
+    assert distributed.share([1, 2, 3]) == [1, 2, 3]
+    assert distributed.lead(lambda: 5) == distributed.first(lambda: 5) == 5
+    assert distributed.gather("a") == ["a"]
     weight = torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([1.0, 2.0])
-    team.add_gradients([weight])
+    distributed.add_gradients([weight])
     assert weight.grad.tolist() == [1.0, 2.0]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from d3po.store import Journal, JournalEntry
-from d3po.web.messages import Alarm, Cost, Curve, CurvePoint, Phase
+from d3po.web.messages import AlarmMessage, Cost, CurveMessage, CurvePoint, Phase
 
 FRESH_SECONDS = 1.0
 """How old what is shown may be: everybody who waits asks every few seconds."""
@@ -26,7 +26,7 @@ class JournalView:
         self._paused = False
         self._phases: list[Phase] = []
         self._curves: dict[str, dict[object, CurvePoint]] = {}
-        self._alarms: list[Alarm] = []
+        self._alarms: list[AlarmMessage] = []
         self._cost = Cost(network_rows=0, seconds=0.0, updates=0)
 
     def phase(self) -> Phase:
@@ -34,7 +34,7 @@ class JournalView:
         self._catch_up()
         return self._phases[-1] if self._phases else UNKNOWN
 
-    def mood(self) -> Phase:
+    def status(self) -> Phase:
         """What whoever waits for questions is told: what the trainer is doing, or that it was told to pause. Blocks."""
         phase = self.phase()
         return phase.model_copy(update={"phase": "paused", "message": ""}) if self._paused else phase
@@ -49,12 +49,12 @@ class JournalView:
         self._catch_up()
         return [phase for phase in self._phases if phase.round == round]
 
-    def curves(self) -> list[Curve]:
+    def curves(self) -> list[CurveMessage]:
         """Every figure over the evaluations. Blocks."""
         self._catch_up()
-        return [Curve(name=name, points=list(points.values())) for name, points in self._curves.items()]
+        return [CurveMessage(name=name, points=list(points.values())) for name, points in self._curves.items()]
 
-    def alarms(self) -> list[Alarm]:
+    def alarms(self) -> list[AlarmMessage]:
         """The guards' warnings, newest first. Blocks."""
         self._catch_up()
         return self._alarms[::-1]
@@ -71,7 +71,7 @@ class JournalView:
             for entry in self._journal.read(after=self._last):
                 self._fold(entry)
                 self._last = entry.id
-            self._paused = self._journal.standing_control().paused
+            self._paused = self._journal.current_control().paused
             self._read_at = time.monotonic()
 
     def _fold(self, entry: JournalEntry) -> None:
@@ -104,8 +104,8 @@ class JournalView:
         )
 
 
-def _alarm(entry: JournalEntry) -> Alarm:
-    return Alarm(at=entry.at, round=entry.round, message=_text(entry.body, "message"), stops=entry.body.get("stops") is True)
+def _alarm(entry: JournalEntry) -> AlarmMessage:
+    return AlarmMessage(at=entry.at, round=entry.round, message=_text(entry.body, "message"), stops=entry.body.get("stops") is True)
 
 
 def _figure(value: object) -> tuple[float, float | None, float | None] | None:

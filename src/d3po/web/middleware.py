@@ -20,7 +20,7 @@ RETRY_AFTER = 2
 """Seconds after which to try again a store that is away, or a server that is asked too much."""
 
 
-class Gate:
+class SecurityMiddleware:
     """ASGI middleware. Whom it found is in `scope["state"]["caller"]`, None for strangers.
 
     The app sees a request once all of it is here, so whoever sends half of one keeps nobody else waiting.
@@ -38,7 +38,7 @@ class Gate:
             return await self._app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
-        answer = Answer(scope["path"], send)
+        answer = PassedAnswer(scope["path"], send)
         try:
             await self._answer(scope, receive, answer)
         except Exception:
@@ -46,7 +46,7 @@ class Gate:
             if not answer.begun:
                 await answer.refuse(Refusal(status=500, detail="something went wrong here; the server's log says what"))
 
-    async def _answer(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
+    async def _answer(self, scope: Scope, receive: Receive, answer: "PassedAnswer") -> None:
         refusal = await self._refusal(scope)
         body = refusal or await _whole_body(receive, self._settings)
         if isinstance(body, Refusal):
@@ -54,7 +54,7 @@ class Gate:
         elif body is not None:
             await self._pass_on(scope, _replayed(body, receive), answer)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: "PassedAnswer") -> None:
         who = _who(scope)
         if self._is_full(who):
             refusal = Refusal(status=503, detail="too many are asking at once; try again shortly", retry_after=RETRY_AFTER)
@@ -115,7 +115,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-class Answer:
+class PassedAnswer:
     """One answer on its way out, with the headers that every answer has."""
 
     def __init__(self, path: str, send: Send) -> None:
@@ -134,7 +134,7 @@ class Answer:
         await self._send(message)
 
     async def refuse(self, refusal: Refusal) -> None:
-        """Answer with a refusal."""
+        """PassedAnswer with a refusal."""
         body = json.dumps({"detail": refusal.detail}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if refusal.retry_after is not None:

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from d3po.errors import ConfigError
-from d3po.training.fitting import Fitting
+from d3po.training.batch_sizer import BatchSizer
 
 
 @pytest.fixture(autouse=True)
 def nothing_to_collect(monkeypatch: pytest.MonkeyPatch) -> None:
     """Collecting garbage takes a second among the tests' many objects."""
-    monkeypatch.setattr("d3po.training.fitting.clear_device_cache", lambda **_: None)
+    monkeypatch.setattr("d3po.training.batch_sizer.clear_device_cache", lambda **_: None)
 
 
 class Memory:
@@ -31,16 +31,16 @@ class Memory:
 def test_a_batch_that_fits_is_one_call() -> None:
     said: list[str] = []
     memory = Memory(10)
-    assert torch.equal(Fitting("sampling", said.append).split(memory, 10), 2 * torch.arange(10.0))
+    assert torch.equal(BatchSizer("sampling", said.append).split(memory, 10), 2 * torch.arange(10.0))
     assert memory.tried == [10]
     assert said == []
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_stays_so() -> None:
     said: list[str] = []
-    fitting, memory = Fitting("sampling", said.append), Memory(3)
+    sizer, memory = BatchSizer("sampling", said.append), Memory(3)
     for _ in range(2):
-        assert torch.equal(fitting.split(memory, 10), 2 * torch.arange(10.0))
+        assert torch.equal(sizer.split(memory, 10), 2 * torch.arange(10.0))
     assert memory.tried == [10, 5, 3, 3, 3, 1, 3, 3, 3, 1]
     assert said == [
         "sampling: 10 rows at a time do not fit into memory; going on with 5",
@@ -49,23 +49,23 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_stays_so() -> Non
 
 
 def test_a_smaller_batch_is_not_made_larger() -> None:
-    fitting, memory = Fitting("sampling", lambda _: None), Memory(4)
-    fitting.split(memory, 10)
+    sizer, memory = BatchSizer("sampling", lambda _: None), Memory(4)
+    sizer.split(memory, 10)
     memory.tried.clear()
-    fitting.split(memory, 2)
+    sizer.split(memory, 2)
     assert memory.tried == [2]
 
 
 def test_parts_are_no_larger_than_asked_for() -> None:
     memory = Memory(10)
-    assert torch.equal(Fitting("encoding", lambda _: None).split(memory, 10, most=4), 2 * torch.arange(10.0))
+    assert torch.equal(BatchSizer("encoding", lambda _: None).split(memory, 10, most=4), 2 * torch.arange(10.0))
     assert memory.tried == [4, 4, 2]
 
 
 @pytest.mark.parametrize(("most", "halve", "words"), [(0, True, "one row at a time"), (3, False, "10 rows at a time")])
 def test_where_nothing_is_left_to_halve_the_remedies_are_named(most: int, halve: bool, words: str) -> None:
     with pytest.raises(ConfigError, match=rf"decoding: {words} do not fit into memory; try training\.gradient_checkpointing"):
-        Fitting("decoding", lambda _: None, halve=halve).split(Memory(most), 10)
+        BatchSizer("decoding", lambda _: None, halve=halve).split(Memory(most), 10)
 
 
 def test_other_errors_pass() -> None:
@@ -73,4 +73,4 @@ def test_other_errors_pass() -> None:
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        Fitting("sampling", lambda _: None).split(broken, 4)
+        BatchSizer("sampling", lambda _: None).split(broken, 4)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d3po.evaluation.pictures import checkerboard_energy, diversity, share
+from d3po.evaluation.measures import checkerboard_energy, diversity, share
 
 
 def noise(*shape: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from d3po.objectives.base import Needs
 from d3po.training.data import PromptGroup, step_batch
 from d3po.training.replay import Replay
 
-Occasion = tuple[int, int, int]
+NoiseKey = tuple[int, int, int]
 """(run seed, round, update): what noise is drawn for, beside the prompt."""
 
 Reference = Callable[[], AbstractContextManager[None]]
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class StepTerms:
     """S steps, or noise levels, of N images laid side by side."""
 
     log_ratio: Float[Tensor, "S N"]
@@ -41,7 +41,7 @@ class Evidence:
     """KL of the policy's step to the reference's as the run samples, guidance included, in nats per latent dimension; where it is measured."""
 
 
-class Reader(ABC):
+class Likelihood(ABC):
     """Reads one kind of evidence.
 
     Where what is trained is not the step that is sampled (pictures, or steps without guidance), the drift is measured by itself: of the first image of
@@ -68,8 +68,8 @@ class Reader(ABC):
 
     @abstractmethod
     def read(
-        self, groups: Sequence[PromptGroup], condition: Condition, steps: Int[Tensor, " S"], occasion: Occasion, *, measures: bool = True
-    ) -> Evidence:
+        self, groups: Sequence[PromptGroup], condition: Condition, steps: Int[Tensor, " S"], noise_key: NoiseKey, *, measures: bool = True
+    ) -> StepTerms:
         """The evidence of these steps; `condition` has one row per prompt of the round.
 
         `measures` says whether a drift that costs network rows of its own is measured too.
@@ -87,7 +87,7 @@ class Reader(ABC):
         return work(), theirs
 
 
-class Trajectories(Reader):
+class TrajectoryLikelihood(Likelihood):
     """Log-probs of recorded denoising steps. A step is its position in the sampler's grid."""
 
     def choices(self, timestep_range: tuple[int, int]) -> Int[Tensor, " S"]:
@@ -110,10 +110,10 @@ class Trajectories(Reader):
         groups: Sequence[PromptGroup],
         condition: Condition,
         steps: Int[Tensor, " S"],
-        occasion: Occasion,  # noqa: ARG002
+        noise_key: NoiseKey,  # noqa: ARG002
         *,
         measures: bool = True,
-    ) -> Evidence:
+    ) -> StepTerms:
         batch, replay = step_batch(groups, steps), self._replay.at(groups[0].latent_shape)
         rows = condition.rows(prompt_rows(groups))
         as_sampled = self._replay.guidance == self._sampler.guidance
@@ -121,7 +121,7 @@ class Trajectories(Reader):
         step = replay.step(self._policy, batch.x_t, steps, rows)
         log_probs = replay.log_prob_of(step, batch.x_next)
         assert batch.reference is not None
-        return Evidence(
+        return StepTerms(
             log_ratio=log_probs - batch.reference.log_probs.to(log_probs),
             kl=self._to_pretrained(replay, step, batch.x_t, steps, rows) if self._needs.exact_kl else None,
             drift=self._sketched_drift(step, batch.reference.sketches) if as_sampled else drift,
@@ -145,7 +145,7 @@ class Trajectories(Reader):
         return _for_all(kl_of_steps(mine, theirs).unflatten(0, (len(steps), len(groups))), groups)
 
 
-class Pictures(Reader):
+class DenoisingLikelihood(Likelihood):
     """Minus the denoising error of finished pictures, at noise levels and noise that all images of a prompt share. A step is a timestep.
 
     The prediction is the conditional one, without guidance: that is what denoising errors bound the likelihood with.
@@ -166,18 +166,18 @@ class Pictures(Reader):
         return max(1, -int(-fraction * len(self._replay.grid) // 1))
 
     def read(
-        self, groups: Sequence[PromptGroup], condition: Condition, steps: Int[Tensor, " S"], occasion: Occasion, *, measures: bool = True
-    ) -> Evidence:
+        self, groups: Sequence[PromptGroup], condition: Condition, steps: Int[Tensor, " S"], noise_key: NoiseKey, *, measures: bool = True
+    ) -> StepTerms:
         clean = torch.cat([group.clean() for group in groups]).to(self._policy.device)
         count, images = len(steps), len(clean)
         timesteps = steps.repeat_interleave(images).to(clean.device)
-        noise = self._noise(groups, steps, occasion, tuple(clean.shape[1:])).to(clean)
+        noise = self._noise(groups, steps, noise_key, tuple(clean.shape[1:])).to(clean)
         x_t, target = self._replay.transition.noised(clean.repeat(count, *[1] * (clean.ndim - 1)), noise, timesteps)
         rows = condition.rows(prompt_rows(groups).repeat(count))
         drift = self._drift(groups, x_t.unflatten(0, (count, images)), steps, condition) if measures else None
         reference = 0.0 if self._needs.reference == "none" else self._error_of_reference(x_t, target, timesteps, rows)
         error = _mean_square(self._conditional(x_t, timesteps, rows) - target)
-        return Evidence(log_ratio=(reference - error).unflatten(0, (count, images)), drift=drift)
+        return StepTerms(log_ratio=(reference - error).unflatten(0, (count, images)), drift=drift)
 
     def _conditional(self, x_t: Tensor, timesteps: Tensor, rows: Condition) -> Tensor:
         return self._replay.unguided(self._policy).predict(self._policy, x_t, timesteps, rows)
@@ -204,9 +204,9 @@ class Pictures(Reader):
         timesteps = self._replay.transition.train_timesteps
         return [(timesteps - 1 - step) / timesteps for step in steps.tolist()]
 
-    def _noise(self, groups: Sequence[PromptGroup], steps: Tensor, occasion: Occasion, shape: tuple[int, ...]) -> Tensor:
+    def _noise(self, groups: Sequence[PromptGroup], steps: Tensor, noise_key: NoiseKey, shape: tuple[int, ...]) -> Tensor:
         """By identity: seed, round, update, prompt and timestep; the same for all images of the prompt."""
-        seed, round, update = occasion
+        seed, round, update = noise_key
         return torch.cat(
             [
                 torch.randn(shape, generator=seeded(seed, "noise level", round, update, group.identity, step)).expand(len(group), *shape)
@@ -216,9 +216,9 @@ class Pictures(Reader):
         )
 
 
-def reader_of(policy: AbstractPolicy, replay: Replay, needs: Needs, sampler: Replay | None = None) -> Reader:
-    """The reader of what an objective looks at; `sampler` is how the run samples, where that is not how it replays."""
-    return (Trajectories if needs.evidence == "trajectories" else Pictures)(policy, replay, needs, sampler)
+def likelihood_of(policy: AbstractPolicy, replay: Replay, needs: Needs, sampler: Replay | None = None) -> Likelihood:
+    """The likelihood of what an objective looks at; `sampler` is how the run samples, where that is not how it replays."""
+    return (TrajectoryLikelihood if needs.evidence == "trajectories" else DenoisingLikelihood)(policy, replay, needs, sampler)
 
 
 def falls_into(grid: StepGrid, timesteps: Int[Tensor, " S"]) -> Int[Tensor, " S"]:

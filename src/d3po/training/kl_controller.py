@@ -10,7 +10,7 @@ LEAST_SHARE = 0.05
 
 
 @dataclass(kw_only=True)
-class Brake:
+class KLController:
     """Lowers the learning rate in proportion to how near the policy has come to a target KL to the reference."""
 
     target: float

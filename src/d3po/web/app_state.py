@@ -10,34 +10,34 @@ from fastapi import Depends, HTTPException, Request
 
 from d3po.store import Store
 from d3po.web import security
+from d3po.web.assignments import AssignmentCache
 from d3po.web.dashboard import Overview
 from d3po.web.figures import Figures
-from d3po.web.journal import JournalView
-from d3po.web.pictures import PictureFiles
+from d3po.web.picture_files import ServedPictures
+from d3po.web.run_log import JournalView
 from d3po.web.sessions import Caller, Sessions
 from d3po.web.settings import WebSettings
-from d3po.web.standing import Standing
 from d3po.web.writer import Writer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Desk:
+class AppState:
     """One server's parts."""
 
     settings: WebSettings
     store: Store
     writer: Writer
-    pictures: PictureFiles
+    pictures: ServedPictures
     sessions: Sessions
-    standing: Standing
+    assignments: AssignmentCache
     journal: JournalView
     figures: Figures
     overview: Overview
 
 
-async def desk_of(request: Request) -> Desk:
+async def desk_of(request: Request) -> AppState:
     """The parts of the server that a request reached."""
-    return request.app.state.desk
+    return request.app.state.app_state
 
 
 async def somebody(request: Request) -> Caller:
@@ -55,6 +55,6 @@ async def administrator(caller: Annotated[Caller, Depends(somebody)]) -> Caller:
     return caller
 
 
-TheDesk = Annotated[Desk, Depends(desk_of)]
-Somebody = Annotated[Caller, Depends(somebody)]
+CurrentState = Annotated[AppState, Depends(desk_of)]
+CurrentUser = Annotated[Caller, Depends(somebody)]
 Administrator = Annotated[Caller, Depends(administrator)]

@@ -2,19 +2,19 @@
 
 import pytest
 
-from d3po.training.brake import LEAST_SHARE, MEMORY, Brake
+from d3po.training.kl_controller import LEAST_SHARE, MEMORY, KLController
 
 
 def test_without_a_target_nothing_brakes() -> None:
-    assert Brake(target=0.0).share(1e6) == 1
+    assert KLController(target=0.0).share(1e6) == 1
 
 
 def test_one_update_counts_by_what_the_memory_lets_in() -> None:
-    assert Brake(target=0.01).share(0.005) == pytest.approx(1 - (1 - MEMORY) * 0.5)
+    assert KLController(target=0.01).share(0.005) == pytest.approx(1 - (1 - MEMORY) * 0.5)
 
 
 def test_a_lasting_kl_brakes_in_proportion_and_never_to_a_halt() -> None:
-    half, beyond = Brake(target=0.01), Brake(target=0.01)
+    half, beyond = KLController(target=0.01), KLController(target=0.01)
     for _ in range(100):
         at_half, past = half.share(0.005), beyond.share(0.02)
     assert at_half == pytest.approx(0.5)
@@ -22,7 +22,7 @@ def test_a_lasting_kl_brakes_in_proportion_and_never_to_a_halt() -> None:
 
 
 def test_a_policy_that_came_back_is_let_go() -> None:
-    brake = Brake(target=0.01, kl=0.01)
+    brake = KLController(target=0.01, kl=0.01)
     for _ in range(100):
         share = brake.share(0.0)
     assert share == pytest.approx(1)

@@ -9,7 +9,7 @@ from diffusers import DDPMScheduler
 from d3po.diffusion.transition import noised, split_prediction
 from d3po.errors import ConfigError
 from d3po.options import LastStep, PredictionType
-from d3po.training.evidence import Pictures, Trajectories, falls_into
+from d3po.training.likelihood import DenoisingLikelihood, TrajectoryLikelihood, falls_into
 from tests.precision import BOUND, assert_same
 from tests.unit.training.linear import group, needs, policy, replay
 
@@ -37,12 +37,12 @@ def test_an_exact_prediction_gives_back_picture_and_noise(kind: PredictionType) 
 def test_the_evidence_of_pictures_is_how_much_better_they_are_denoised(tmp_path: Path) -> None:
     made = policy(moved=0.5)
     mine, steps, how = group(tmp_path), torch.tensor([300, 700]), replay(made)
-    evidence = Pictures(made, how, needs()).read([mine], made.encode_prompts(["a"]), steps, (0, 0, 0))
+    evidence = DenoisingLikelihood(made, how, needs()).read([mine], made.encode_prompts(["a"]), steps, (0, 0, 0))
     clean = mine.clean()
     for place, timestep in enumerate(steps.tolist()):
         for image in range(2):
             t = torch.tensor([timestep])
-            noise = Pictures(made, how, needs())._noise([mine], t, (0, 0, 0), (3,))[image : image + 1]
+            noise = DenoisingLikelihood(made, how, needs())._noise([mine], t, (0, 0, 0), (3,))[image : image + 1]
             x_t, target = noised(clean[image : image + 1], noise, made.network.alphas_cumprod[t], "epsilon")
             error = (made.network.predict(x_t, t, None) - target).square().mean()
             with made.without_adapter():
@@ -54,7 +54,9 @@ def test_the_evidence_of_pictures_is_how_much_better_they_are_denoised(tmp_path:
 
 def test_an_untrained_policy_is_its_own_reference(tmp_path: Path) -> None:
     made = policy()
-    evidence = Pictures(made, replay(made), needs()).read([group(tmp_path)], made.encode_prompts(["a"]), torch.tensor([5]), (0, 0, 0))
+    evidence = DenoisingLikelihood(made, replay(made), needs()).read(
+        [group(tmp_path)], made.encode_prompts(["a"]), torch.tensor([5]), (0, 0, 0)
+    )
     assert evidence.log_ratio.abs().max().item() == 0
     assert evidence.drift is not None
     assert evidence.drift.max().item() == 0
@@ -62,7 +64,7 @@ def test_an_untrained_policy_is_its_own_reference(tmp_path: Path) -> None:
 
 def test_without_a_reference_the_error_itself_is_read(tmp_path: Path) -> None:
     made = policy()
-    reader, condition = Pictures(made, replay(made), needs("none")), made.encode_prompts(["a"])
+    reader, condition = DenoisingLikelihood(made, replay(made), needs("none")), made.encode_prompts(["a"])
     evidence, alone = (reader.read([group(tmp_path)], condition, torch.tensor([5]), (0, 0, 0), measures=each) for each in (True, False))
     assert (evidence.log_ratio < 0).all()
     assert torch.equal(evidence.log_ratio, alone.log_ratio)
@@ -72,7 +74,7 @@ def test_without_a_reference_the_error_itself_is_read(tmp_path: Path) -> None:
 
 def test_noise_is_shared_within_a_prompt_and_not_between_prompts_updates_or_timesteps(tmp_path: Path) -> None:
     made = policy()
-    reader = Pictures(made, replay(made), needs())
+    reader = DenoisingLikelihood(made, replay(made), needs())
     one, other = group(tmp_path, "a"), group(tmp_path, "bb")
     noise = reader._noise([one, other], torch.tensor([5, 6]), (0, 0, 0), (3,)).view(2, 4, 3)
     assert torch.equal(noise[:, 0], noise[:, 1])
@@ -86,7 +88,7 @@ def test_the_exact_kl_is_that_of_two_gaussians(tmp_path: Path, images: int) -> N
     """Of one image too, where a published script's is 0."""
     made = policy(moved=0.5)
     mine, steps, how = group(tmp_path, images=images), torch.tensor([1, 2]), replay(made)
-    evidence = Trajectories(made, how, needs(exact_kl=True)).read([mine], made.encode_prompts(["a"]), steps, (0, 0, 0))
+    evidence = TrajectoryLikelihood(made, how, needs(exact_kl=True)).read([mine], made.encode_prompts(["a"]), steps, (0, 0, 0))
     assert evidence.kl is not None
     assert (evidence.kl > 0).all()
     for place, step in enumerate(steps.tolist()):
@@ -112,7 +114,7 @@ def test_over_all_timesteps_the_drift_weighs_what_the_samplers_steps_weigh(last_
 
 def test_timesteps_are_as_many_as_the_models() -> None:
     made = policy(timesteps=100)
-    pictures = Pictures(made, replay(made), needs())
+    pictures = DenoisingLikelihood(made, replay(made), needs())
     choices = pictures.choices((0, 1000))
     assert (int(choices[0]), int(choices[-1])) == (1, 99)
     assert pictures.progress(choices[[0, -1]]) == [0.98, 0.0]
@@ -122,11 +124,11 @@ def test_timesteps_are_as_many_as_the_models() -> None:
 
 def test_an_update_costs_pictures_as_many_rows_as_trajectories() -> None:
     made = policy()
-    stepping, noising = Trajectories(made, replay(made), needs()), Pictures(made, replay(made), needs())
+    stepping, noising = TrajectoryLikelihood(made, replay(made), needs()), DenoisingLikelihood(made, replay(made), needs())
     assert stepping.count(0.5, len(stepping.choices((0, 1000)))) == noising.count(0.5, len(noising.choices((0, 1000)))) == 2
 
 
 def test_timesteps_are_drawn_from_the_range() -> None:
     made = policy()
-    choices = Pictures(made, replay(made), needs()).choices((250, 1000))
+    choices = DenoisingLikelihood(made, replay(made), needs()).choices((250, 1000))
     assert (int(choices[0]), int(choices[-1])) == (250, 999)

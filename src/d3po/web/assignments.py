@@ -23,7 +23,7 @@ class _Count:
     until: float
 
 
-class Standing:
+class AssignmentCache:
     """Assignments and progress by annotator. An assignment's pictures never change; progress is counted in between and put right now and then."""
 
     def __init__(self, questions: Questions) -> None:
