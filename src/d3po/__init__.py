@@ -1,7 +1,21 @@
 """d3po: fine-tune diffusion models from comparisons, with no reward model.
 
-The method is D3PO (Yang et al., CVPR 2024, arXiv 2311.13231). A run is a folder; see `d3po.run`.
+The method is D3PO (Yang et al., CVPR 2024, arXiv 2311.13231). A run is a folder; `Run` is one as an object (docs/library.md). Importing this package
+loads no heavy library; asking it for `Run` does.
 """
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from d3po.library import Run
+
+__all__ = ["Run", "__version__"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name != "Run":
+        raise AttributeError(f"module 'd3po' has no attribute {name!r}; it has {', '.join(__all__)}")
+    from d3po.library import Run
+
+    return Run

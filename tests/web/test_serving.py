@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from d3po.cli import main
-from d3po.cli.serving import rating_page
 from d3po.errors import ConfigError
+from d3po.run.feedback.page import rating_page
 from d3po.store import Store
 from d3po.store.database import file_address
 from d3po.web.server import listen

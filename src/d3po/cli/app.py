@@ -105,7 +105,7 @@ def run(
     with _opened(run, changes, more=more, together=True) as bench:
         if dry_run:
             return _print_plan(bench)
-        from d3po.cli.serving import rating_page
+        from d3po.run.feedback.page import rating_page
         from d3po.run.loop import run_rounds
 
         with rating_page(run, port, bench.narrator.say) if serve and bench.distributed.leads else nullcontext():
@@ -334,7 +334,7 @@ def _launched(processes: int) -> None:
 
 
 def _alone() -> bool:
-    """Leave the distributed that a launcher started, whose processes would all plan the same; whether this was its first process."""
+    """Leave the group of processes that a launcher started, whose processes would all plan the same; whether this was its first process."""
     first = os.environ.get("RANK", "0") == "0"
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         os.environ.pop(name, None)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from d3po.errors import ModelError
 from d3po.models.base import AbstractPolicy, PolicySettings
 from d3po.models.families import CUSTOM, EMBEDDED, Family, family_of, model_directory
 from d3po.options import Weights
@@ -12,7 +13,7 @@ from d3po.options import Weights
 if TYPE_CHECKING:
     from d3po.models.pipeline_folder import PipelineFolder
 
-__all__ = ["EMBEDDED", "load_pipeline", "load_policy", "model_directory"]
+__all__ = ["EMBEDDED", "load_pipeline", "load_policy", "model_directory", "plain_pipeline"]
 
 
 def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int, settings: PolicySettings | None = None) -> AbstractPolicy:
@@ -63,6 +64,23 @@ def load_pipeline(source: str, family: Family, *, parts: str = "", weights: Weig
 
     _be_quiet()
     return load_single_file(source, family, parts=parts, dtypes=_dtypes(weights))
+
+
+def plain_pipeline(model: str, exported: Path) -> Any:
+    """A diffusers pipeline of what `AbstractPolicy.export` wrote: the model with the LoRA loaded, or the merged model where that cannot be.
+
+    Raises:
+        ModelError: it is a network of one's own, which has no pipeline.
+    """
+    if model.startswith(CUSTOM):
+        raise ModelError(f"{model} is a network of your own, which has no diffusers pipeline; its weights are in what `d3po export` writes")
+    source, lora, merged = model_directory(model), exported / "lora", str(exported / "merged")
+    if lora.is_dir() and not Path(source).is_file():
+        pipeline = load_pipeline(source, family_of(source))
+        if hasattr(pipeline, "load_lora_weights"):
+            pipeline.load_lora_weights(lora)
+            return pipeline
+    return load_pipeline(merged, family_of(merged))
 
 
 def _opened(source: str, family: Family) -> "PipelineFolder":

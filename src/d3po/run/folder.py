@@ -123,6 +123,23 @@ class RunFolder:
         write_atomically(self.config_path, dump_config(config))
         return config
 
+    def choose_reward(self, name: str) -> RunConfig:
+        """Make `name` the reward of a run in which nothing was judged or measured yet, and return the new config.
+
+        Raises:
+            ConfigError: something was.
+        """
+        config = self.config()
+        if any(self.path.glob("evaluations/*.json")) or self._is_trained():
+            raise ConfigError(
+                f"{self.path} is judged by {config.feedback.reward!r} already, so {name!r} cannot take its place; begin another run with it"
+            )
+        config = override(config, {"feedback.reward": name}, where="reward")
+        write_atomically(self.config_path, dump_config(config))
+        if self.started.exists():
+            write_record(self.started, read_record(self.started, remedy=RESTORE) | self._decisive(config))
+        return config
+
     def mark_started(self, config: RunConfig, say: Say = lambda _: None) -> None:
         """Remember the settings that everything made from here on depends on.
 

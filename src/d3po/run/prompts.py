@@ -98,4 +98,9 @@ def choose_prompts(
         return trained, chosen(held_out)
     if prompts is None:
         return trained, chosen(lists / "held_out.txt")
-    return [p for i, p in enumerate(trained) if i % 5 != 4], trained[4::5]
+    return every_fifth(trained)
+
+
+def every_fifth(prompts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those to train on, and each fifth, which is held out."""
+    return [prompt for i, prompt in enumerate(prompts) if i % 5 != 4], list(prompts[4::5])

@@ -51,9 +51,9 @@ def load_reward(name: str, say: Callable[[str], None]) -> Reward:
         return _weighted(name, say)
     head, colon, tail = name.partition(":")
     if head in SCORERS:
-        return _checked(name, SCORERS[head].reward(tail, say))
+        return checked_reward(name, SCORERS[head].reward(tail, say))
     if colon and head != PARETO.rstrip(":"):
-        return _checked(name, _imported(head, tail))
+        return checked_reward(name, _imported(head, tail))
     near = difflib.get_close_matches(name, SCORERS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise RewardError(f"there is no reward {name!r}; {hint}`d3po scorers` lists them, and module:function is one of your own")
@@ -93,7 +93,9 @@ def _imported(module: str, function: str) -> Reward:
         raise RewardError(f"reward {module}:{function} cannot be imported: {said}; run from the folder that holds {module}.py") from error
 
 
-def _checked(name: str, reward: Reward) -> Reward:
+def checked_reward(name: str, reward: Reward) -> Reward:
+    """The reward, whose errors and values that are no finite numbers are told as its own."""
+
     def checked(image: Image.Image, prompt: str) -> float:
         try:
             value = float(reward(image, prompt))

@@ -15,13 +15,13 @@ from d3po.errors import D3POError
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=30)
-"""How long processes wait for each other: people may take days to answer. What ends a dead distributed is its launcher, not this."""
+"""How long processes wait for each other: people may take days to answer. What ends a dead group is its launcher, not this."""
 
 
 class Distributed:
     """All processes of a run, or the only one. Every method but `share` is called by all of them, in the same order.
 
-    With `divided` the processes share one network, and the first of them is a distributed of one.
+    With `divided` the processes share one network, and the first of them is a group of one.
     """
 
     def __init__(self, *, divided: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""One process as a distributed of one, and what a distributed of two does with an error (the real two are in tests/e2e/test_processes.py)."""
+"""One process as a group of one, and what a group of two does with an error (the real two are in tests/e2e/test_processes.py)."""
 
 from typing import Any
 
