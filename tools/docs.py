@@ -48,7 +48,7 @@ answers. The trainer and the rating server share it and nothing else. What must 
 does not depend on which process writes, or how many do. Times are milliseconds since 1970 (UTC); ids of votes and assignments are UUIDs as text.
 
 `vote`, `vote_item`, `feedback_batch_vote` and `audit_log` are append-only: triggers refuse to update or delete their rows. An answer that is changed or
-withdrawn is a new row of `vote` that supersedes the old one. Tables are made and changed by the migrations in `d3po/preferences/migrations`,
+withdrawn is a new row of `vote` that supersedes the old one. Tables are made and changed by the migrations in `d3po/store/migrations`,
 when a database is opened. How the store is tested, and how fast it is, is in [reliability](reliability.md).
 """
 

@@ -30,6 +30,7 @@ from d3po.errors import ConfigError, PromptError, RunFolderError, TrainingStoppe
 from d3po.models.load import plain_pipeline
 from d3po.preferences.records import Answer, NewQuestion
 from d3po.recipes import load_recipe
+from d3po.run.evaluate.blind import ask_blind
 from d3po.run.evaluate.phase import EvaluationResult, evaluate, label_of
 from d3po.run.evaluate.report import write_report
 from d3po.run.export.generating import generate
@@ -37,7 +38,7 @@ from d3po.run.export.phase import export_result
 from d3po.run.feedback.page import rating_page
 from d3po.run.feedback.people import ask_people
 from d3po.run.folder import RunFolder, create_run
-from d3po.run.loop import announce, collect_feedback, measure, prepare, read_stop, refuse, result_rounds, run_rounds
+from d3po.run.loop import announce, collect_feedback, measure, plan_lines, prepare, read_stop, refuse, result_rounds, run_rounds
 from d3po.run.progress import Narrator
 from d3po.run.prompts import distinct, every_fifth
 from d3po.run.sample.phase import is_sampled, sample_round
@@ -186,9 +187,10 @@ class Run:
 
         Raises:
             ConfigError: the settings leave the objective nothing to learn from.
+            RunFolderError: a guard stopped the run.
             CorruptFileError: a picture or its trajectory is damaged.
         """
-        bench, round = self._bench, self.round
+        bench, round = self._bench, self._next_round()
         assert bench.replay  # what the settings leave nothing to train of is said before it is sampled
         bench.folder.mark_started(bench.config, bench.narrator.say)
         sample_round(bench, round, repair=repair)
@@ -238,18 +240,17 @@ class Run:
         return Votes(self._bench)
 
     def train(self) -> None:
-        """Train on this round's answers, to its end; asks whoever `feedback.source` names where there are none yet.
+        """Train on this round's answers, to its end; where there are none, whoever `feedback.source` names is asked, and people are waited for.
 
         Raises:
-            RunFolderError: the round is not sampled, or its answers teach nothing.
+            RunFolderError: the round is not sampled, its answers teach nothing, or a guard stopped the run.
             TrainingStoppedError: a guard stopped it; the round does not stand.
         """
-        bench, round = self._bench, self.round
+        bench, round = self._bench, self._next_round()
         prepare(bench)
         if bench.config.feedback.source != "imported":
             self._require_sampled()
-            if not bench.store.votes.count(round=round, purpose="train"):
-                collect_feedback(bench, round)
+            collect_feedback(bench, round)
         bench.folder.mark_started(bench.config, bench.narrator.say)
         try:
             train_round(bench, round)
@@ -275,6 +276,18 @@ class Run:
         except TrainingStoppedError as stop:
             refuse(bench, rounds - 1, str(stop))
             raise
+
+    def ask_blind(self) -> int:
+        """Have people compare pictures of the base model and of the result, not knowing which is which; returns how many questions wait at the page.
+
+        Raises:
+            RunFolderError: nothing is trained yet.
+        """
+        return ask_blind(self._bench, result_rounds(self._bench), overlap=self.config.feedback.overlap)
+
+    def plan(self) -> list[str]:
+        """What the rest of the run will take, in words: pairs, network rows, disk, memory, time. Measured on this machine, in seconds."""
+        return plan_lines(self._bench)
 
     def run(self, *, minutes: float = 0.0) -> None:
         """Sample, compare, train and evaluate, round after round, to the end; then write the report. As `d3po run`."""
@@ -331,6 +344,11 @@ class Run:
             self._reopen()
         if callable(reward):
             self._bench.criteria = (checked_reward(name, reward),)
+
+    def _next_round(self) -> int:
+        if stop := read_stop(self._bench):
+            raise RunFolderError(f"a guard stopped this run: {stop.reason}")
+        return self.round
 
     def _require_sampled(self) -> None:
         if not is_sampled(self._bench, self.round):

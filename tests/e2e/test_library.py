@@ -1,6 +1,7 @@
 """The library: a run as an object does what the commands do, and what people are given by it is what they would use."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,10 @@ from safetensors.torch import load_file
 
 import d3po
 from d3po.errors import ConfigError, RunFolderError, VoteError
-from d3po.library import Run
+from d3po.library import EvaluationResult, Run
 from tests.e2e.conftest import d3po as command
 
+ROOT = Path(__file__).parents[2]
 PROMPTS = ["a red fox", "a panda", "an apple", "a whale", "a car", "a star", "a frog", "a pig", "a banana", "a cactus"]
 SMALL = {
     "rounds": 2,
@@ -163,6 +165,42 @@ def test_settings_are_changed_where_they_may_be(run: Run) -> None:
     run.sample()
     with pytest.raises(ConfigError, match=r"sampling\.steps"):
         run.change(**{"sampling.steps": 7})
+
+
+def run_cells(cells: list[str]) -> dict[str, object]:
+    """One after another, as a notebook or a reader would; what they have defined."""
+    names: dict[str, object] = {"__name__": "__main__"}
+    for cell in cells:
+        exec(compile(cell, "a cell", "exec"), names)
+    return names
+
+
+def test_the_page_on_the_library_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(), re.DOTALL)
+    given = '{"sampling.prompts_per_round": 4, "evaluation.prompts": 2}'
+    assert given in block
+    run_cells([block.replace(given, repr(SMALL))])
+    with Image.open("panda.png") as drawn:
+        assert drawn.size == (32, 32)
+    assert Path("my-style/lora/pytorch_lora_weights.safetensors").exists()
+
+
+def test_the_notebook_shows_pictures_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((ROOT / "examples" / "first_run.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    smaller = {'"sampling.prompts_per_round": 12': '"sampling.prompts_per_round": 2', '"evaluation.prompts": 8': '"evaluation.prompts": 2'}
+    for before, after in smaller.items():
+        assert sum(before in cell for cell in code) == 1
+        code = [cell.replace(before, after) for cell in code]
+    names = run_cells(code)
+    sheet, result = names["sheet"], names["result"]
+    assert isinstance(sheet, Image.Image)
+    assert isinstance(result, EvaluationResult)
+    above, below = np.split(np.asarray(sheet), 2)
+    assert not np.array_equal(above, below)
+    assert Path("first-run/export/README.md").exists()
 
 
 def test_lists_and_files_of_prompts(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_reference_log_probs_are_computed_by_shares(make_run: Callable[..., RunF
         monkeypatch.setattr(bench.distributed, "rank", rank)
         share_references(bench, 0, nothing)
         assert sorted(int(path.name[6:9]) for path in folder.path.rglob("shard-*.reference-*")) == made
-    monkeypatch.setattr("d3po.run.train.dataset.reference_steps", lambda *_, **__: pytest.fail("all of them are kept"))
+    monkeypatch.setattr("d3po.run.train.reference.reference_steps", lambda *_, **__: pytest.fail("all of them are kept"))
     groups, _ = load_round(bench, 0, nothing)
     assert all(group.reference is not None and torch.isfinite(group.reference.log_probs).any() for group in groups)
     bench.close()

@@ -62,6 +62,7 @@ def test_a_whole_round(name: str, tmp_path: Path, tiny_model: Path, aesthetic: P
     config = folder.config()
     bench = Workbench(folder=folder, config=config, narrator=Narrator())
     if config.feedback.source == "human":
+        folder.mark_started(config)
         sample_round(bench, 0)
         questions = questions_of(bench, 0)
         bench.store.questions.ask(questions)

@@ -17,6 +17,7 @@ from d3po.cli.rating import invite, rate
 from d3po.cli.votes import votes
 
 if TYPE_CHECKING:
+    from d3po.library import Run
     from d3po.run.workbench import Workbench
 
 app = typer.Typer(
@@ -104,7 +105,11 @@ def run(
         changes["feedback.source"] = feedback
     with _opened(run, changes, more=more, together=True) as bench:
         if dry_run:
-            return _print_plan(bench)
+            from d3po.run.loop import plan_lines
+
+            for line in plan_lines(bench):
+                typer.echo(line)
+            return None
         from d3po.run.feedback.page import rating_page
         from d3po.run.loop import run_rounds
 
@@ -119,42 +124,23 @@ def sample(
     dry_run: DryRun = False,
 ) -> None:
     """Sample the pictures of the next round."""
-    with _opened(run) as bench:
+    with _run(run) as opened:
         if dry_run:
-            return _print_plan(bench)
-        from d3po.run.sample.phase import sample_round
-
-        round = _next_round(bench)
-        assert bench.replay  # what the settings leave nothing to train of is said before it is sampled
-        bench.folder.mark_started(bench.config, bench.narrator.say)
-        sample_round(bench, round, repair=repair)
-        typer.echo(f"round {round}: {len(bench.store.pictures.images(round))} pictures in {bench.folder.images(f'round-{round:03}')}")
+            return _print_plan(opened)
+        round = _next_round(opened)
+        pictures = opened.sample(repair=repair)
+        typer.echo(f"round {round}: {len(pictures)} pictures in {pictures[0].path.parent}")
 
 
 @app.command(epilog="Example: `d3po train runs/demo`")
 def train(run: RunArgument, dry_run: DryRun = False) -> None:
     """Train on the comparisons of the next round; asks the run's judge, or waits for people, where there are none."""
-    with _opened(run) as bench:
+    with _run(run) as opened:
         if dry_run:
-            return _print_plan(bench)
-        from d3po.errors import RunFolderError, TrainingStoppedError
-        from d3po.run.loop import collect_feedback, prepare, refuse
-        from d3po.run.sample.phase import is_sampled
-        from d3po.run.train.phase import train_round
-
-        round = _next_round(bench)
-        prepare(bench)
-        if bench.config.feedback.source != "imported":
-            if not is_sampled(bench, round):
-                raise RunFolderError(f"round {round} is not sampled to its end; make its pictures with `d3po sample {run}`")
-            collect_feedback(bench, round)
-        bench.folder.mark_started(bench.config, bench.narrator.say)
-        try:
-            train_round(bench, round)
-        except TrainingStoppedError as stop:
-            refuse(bench, round, str(stop))
-            raise
-        typer.echo(f"round {round}: trained, {bench.store.votes.count()} answers so far")
+            return _print_plan(opened)
+        round = _next_round(opened)
+        opened.train()
+        typer.echo(f"round {round}: trained, {len(opened.votes)} answers so far")
 
 
 @app.command("eval", epilog="Example: `d3po eval runs/demo` · a test by people: `d3po eval runs/demo --blind`, then `d3po rate runs/demo`")
@@ -168,39 +154,18 @@ def evaluate_(
     ] = False,
 ) -> None:
     """Measure the newest policy against the base model on held-out prompts."""
-    with _opened(run) as bench:
-        from d3po.errors import TrainingStoppedError
-        from d3po.run.evaluate.blind import ask_blind
-        from d3po.run.evaluate.phase import evaluate
-        from d3po.run.loop import announce, measure, refuse, result_rounds
-
-        bench.folder.mark_started(bench.config, bench.narrator.say)
-        announce(bench, evaluate(bench, 0))
-        rounds = result_rounds(bench)
-        try:
-            if rounds:
-                measure(bench, rounds)
-        except TrainingStoppedError as stop:
-            refuse(bench, rounds - 1, str(stop))
-            raise
+    with _run(run) as opened:
+        opened.evaluate()
         if blind:
-            questions = ask_blind(bench, rounds, overlap=bench.config.feedback.overlap)
+            questions = opened.ask_blind()
             typer.echo(f"{questions} blind comparisons wait at `d3po rate {run}`; the votes appear in `d3po report {run}`")
 
 
 @app.command(epilog="Example: `d3po report runs/demo`")
 def report(run: RunArgument) -> None:
     """Write report.html from what has been measured."""
-    with _opened(run) as bench:
-        from d3po.errors import RunFolderError
-        from d3po.run.evaluate.phase import label_of
-        from d3po.run.evaluate.report import write_report
-        from d3po.run.loop import read_stop, result_rounds
-
-        if not bench.folder.evaluation(label_of(0)).exists():
-            raise RunFolderError(f"{run} has not been evaluated yet; measure it with `d3po eval {run}`")
-        stop = read_stop(bench)
-        typer.echo(f"report: {write_report(bench, result_rounds(bench), stop.reason if stop else None)}")
+    with _run(run) as opened:
+        typer.echo(f"report: {opened.report()}")
 
 
 @app.command(epilog="Example: `d3po export runs/demo --to my-style`")
@@ -214,13 +179,12 @@ def export(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the export, say what would be uploaded, and upload nothing.")] = False,
 ) -> None:
     """Write the result as a LoRA that a plain diffusers pipeline loads, and as a merged model."""
-    with _opened(run) as bench:
-        from d3po.run.export.hub import check_repository, plan_upload, push
-        from d3po.run.export.phase import export_result
+    from d3po.run.export.hub import check_repository, plan_upload, push
 
-        repository = check_repository(push_to) if push_to is not None else None
+    repository = check_repository(push_to) if push_to is not None else None
+    with _run(run) as opened:
         directory = to or run / "export"
-        written = export_result(bench, directory)
+        written = opened.export(directory)
         for path in written:
             typer.echo(str(path))
         if repository is not None:
@@ -285,6 +249,17 @@ def doctor() -> None:
         typer.echo(line)
 
 
+def _run(path: Path) -> "Run":
+    """A run folder as the library opens it, which takes one process."""
+    from d3po.errors import ConfigError
+
+    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise ConfigError(f"WORLD_SIZE is {processes}, but only `d3po run` takes several processes; start this command without a launcher")
+    from d3po.library import Run
+
+    return Run.open(path)
+
+
 @contextmanager
 def _opened(
     path: Path, changes: dict[str, str] | None = None, *, more: int = 0, together: bool = False
@@ -341,28 +316,17 @@ def _alone() -> bool:
     return first
 
 
-def _next_round(bench: "Workbench") -> int:
+def _next_round(opened: "Run") -> int:
     from d3po.errors import RunFolderError
-    from d3po.run.loop import read_stop
 
-    round = bench.trained_rounds()
-    stop = read_stop(bench)
-    if stop is not None:
-        raise RunFolderError(f"a guard stopped this run: {stop.reason}")
-    if round >= bench.config.rounds:
-        raise RunFolderError(f"all {bench.config.rounds} rounds are trained; raise `rounds` in {bench.folder.config_path} to go on")
-    return round
+    if opened.round >= opened.config.rounds:
+        raise RunFolderError(f"all {opened.config.rounds} rounds are trained; raise `rounds` in {opened.path / 'run.toml'} to go on")
+    return opened.round
 
 
-def _print_plan(bench: "Workbench") -> None:
-    from d3po.run.cost.plan import plan_run
-
-    for line in plan_run(bench).lines():
+def _print_plan(opened: "Run") -> None:
+    for line in opened.plan():
         typer.echo(line)
-    if bench.config.feedback.source == "model":
-        from d3po.run.feedback.vision_model import judging_estimate
-
-        typer.echo(f"judging              {judging_estimate(bench)}")
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -1,1 +1,34 @@
-"""Preference objectives: pure functions from log-probs to per-pair losses."""
+"""Preference objectives: pure functions from log-ratios to one loss a pair, or an image, and step.
+
+Shapes: S steps, N images, P pairs. `OBJECTIVES` lists them by name with what each needs, `build` makes one with its settings.
+"""
+
+from d3po.objectives.base import ImageObjective, ImageTerms, Needs, PairObjective
+from d3po.objectives.d3po import D3PO
+from d3po.objectives.ddpo import DDPO
+from d3po.objectives.diffusion_dpo import DiffusionDPO
+from d3po.objectives.dpok import DPOK
+from d3po.objectives.ipo import IPO
+from d3po.objectives.kto import KTO
+from d3po.objectives.mapo import MaPO
+from d3po.objectives.registry import OBJECTIVES, build
+from d3po.objectives.reward_weighted import RewardWeighted
+from d3po.objectives.sft import SFT
+
+__all__ = [
+    "D3PO",
+    "DDPO",
+    "DPOK",
+    "IPO",
+    "KTO",
+    "OBJECTIVES",
+    "SFT",
+    "DiffusionDPO",
+    "ImageObjective",
+    "ImageTerms",
+    "MaPO",
+    "Needs",
+    "PairObjective",
+    "RewardWeighted",
+    "build",
+]

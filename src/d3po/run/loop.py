@@ -10,6 +10,7 @@ from typing import Any, Literal
 from d3po.artifacts.records import read_record, write_record
 from d3po.errors import TrainingStoppedError
 from d3po.run.control import check_control
+from d3po.run.cost.plan import plan_run
 from d3po.run.cost.spent import spent_in_all
 from d3po.run.evaluate.phase import EvaluationResult, evaluate, label_of
 from d3po.run.evaluate.report import write_report
@@ -130,6 +131,16 @@ def _enter(bench: Workbench, phase: Literal["sampling", "training"], round: int)
 def _measure_round(bench: Workbench, round: int) -> None:
     bench.journal.phase("evaluating", round)
     measure(bench, round + 1)
+
+
+def plan_lines(bench: Workbench) -> list[str]:
+    """What the rest of the run will take, in words."""
+    lines = plan_run(bench).lines()
+    if bench.config.feedback.source == "model":
+        from d3po.run.feedback.vision_model import judging_estimate  # needs packages of an extra
+
+        lines.append(f"judging              {judging_estimate(bench)}")
+    return lines
 
 
 def collect_feedback(bench: Workbench, round: int) -> None:

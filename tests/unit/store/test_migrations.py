@@ -170,6 +170,6 @@ def test_the_wheel_brings_the_migrations(tmp_path: Path) -> None:
     subprocess.run(build, check=True, cwd=ROOT, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
-    scripts = {f"d3po/preferences/migrations/{path.relative_to(FOLDER)}" for path in FOLDER.rglob("*.py")}
+    scripts = {f"d3po/store/migrations/{path.relative_to(FOLDER)}" for path in FOLDER.rglob("*.py")}
     assert len(scripts) >= 3
     assert scripts <= packed
