@@ -185,7 +185,9 @@ class Trainer:
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Continue from `state()` of an earlier process."""
         self.policy.load_state(under("policy.", tensors))
-        self._kl_controller.kl = float(tensors["kl_controller.kl"])
+        self._kl_controller.kl = float(
+            tensors["kl_controller.kl"] if "kl_controller.kl" in tensors else tensors["brake.kl"]
+        )  # its former name
         load_optimizer_state(self.optimizer, self.policy.trainable(), tensors)
         if self.average is not None:
             self.average = under("average.", tensors)

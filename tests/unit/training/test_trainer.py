@@ -51,3 +51,12 @@ def test_a_policy_without_a_reference_is_held_against_the_pretrained_model_once_
     assert [line.get("kl", 0.0) > 0 for line in lines] == 2 * measured
     assert ["kl" in line for line in lines] == 2 * measured
     assert (lines[1]["learning_rate"] == 1e-9) == (name == "sft"), "a brake that sees one update in many would only jolt"
+
+
+def test_a_state_with_the_running_kl_under_its_former_name_is_read() -> None:
+    made = policy(moved=0.2)
+    trainer = Trainer(made, replay(made), override(RunConfig(), {"training.policy_ema": "0.0"}, where="test"))
+    tensors = trainer.state()
+    tensors["brake.kl"] = tensors.pop("kl_controller.kl") + 0.25
+    trainer.load_state(tensors)
+    assert trainer.state()["kl_controller.kl"] == 0.25
