@@ -73,6 +73,9 @@ ObjectiveName = Literal[
 LabelKind = Literal["pairs", "likes", "scores"]
 """What an objective is told: which of two pictures is preferred, whether one is liked, or how good one is."""
 
+ModelKind = Literal["any", "discrete", "flow"]
+"""Kinds of models: of whole timesteps, or of flow matching."""
+
 EvidenceKind = Literal["trajectories", "pictures"]
 """What an objective looks at: the denoising steps a picture was sampled by, or the finished picture alone, noised anew."""
 

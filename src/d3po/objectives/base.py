@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from d3po.options import EvidenceKind, LabelKind, ReferenceUse
+from d3po.options import EvidenceKind, LabelKind, ModelKind, ReferenceUse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,8 @@ class Needs:
     evidence: EvidenceKind
     reference: ReferenceUse
     """`none`: it gets q itself where others get r."""
+    model_kind: ModelKind = "any"
+    """Models that its formula was made for: of whole timesteps (`discrete`), of flow matching (`flow`)."""
     same_state: bool = False
     """Its pairs must come out of one and the same x_t (`sampling.branch`)."""
     exact_kl: bool = False
@@ -50,6 +52,11 @@ class PairObjective(ABC):
     def reward_scale(self) -> float:
         """What a log-ratio is multiplied by to be the implicit reward that the loss reads; 0 of an objective without a reference."""
         return 0.0
+
+    @property
+    def loss_range(self) -> tuple[float, float] | None:
+        """Between which values the loss of a pair can lie, in nats, where clipping bounds it on both sides."""
+        return None
 
     @property
     def drops_ties(self) -> bool:

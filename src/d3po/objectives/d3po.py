@@ -8,6 +8,7 @@ where target is the share of judges who prefer a (1: a wins, 0: b wins, 0.5: tie
 loss is log 2 and has no gradient: a tie teaches nothing.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,13 @@ class D3PO(PairObjective):
     @property
     def reward_scale(self) -> float:
         return self.beta
+
+    @property
+    def loss_range(self) -> tuple[float, float] | None:
+        if self.clip != "two_sided":
+            return None
+        reach = self.beta * (math.log1p(self.clip_range) - math.log1p(-self.clip_range))
+        return math.log1p(math.exp(-reach)), math.log1p(math.exp(reach))
 
     @property
     def drops_ties(self) -> bool:

@@ -1,7 +1,7 @@
 """All objectives by name: what each needs, and its own settings with their sources."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 
 from d3po.errors import ConfigError
@@ -107,7 +107,7 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     ),
     "diffusion_dpo": ObjectiveEntry(
         factory=DiffusionDPO,
-        needs=PICTURE_PAIRS,
+        needs=replace(PICTURE_PAIRS, model_kind="discrete"),
         defaults={"beta": 5000.0},
         settings={"objective.reference": "fixed"},
         summary="winners are denoised better than by the reference, losers worse; for discrete-time models",
@@ -115,7 +115,7 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     ),
     "flow_dpo": ObjectiveEntry(
         factory=DiffusionDPO,
-        needs=PICTURE_PAIRS,
+        needs=replace(PICTURE_PAIRS, model_kind="flow"),
         defaults={"beta": 500.0},
         settings={"objective.reference": "fixed"},
         summary="Diffusion-DPO on the velocity, for flow models",
@@ -165,6 +165,14 @@ def numbers_of(name: ObjectiveName, settings: Mapping[str, object]) -> dict[str,
                 f"objective.{key} is 0, and {name} needs a number above 0; set it to one, or to 'own', which is {own:g} for this objective"
             )
     return numbers
+
+
+def for_model(name: ObjectiveName, *, flow: bool) -> ObjectiveName:
+    """The objective as it is called for models of that kind: itself, unless its formula was made for the other kind."""
+    entry, kind = OBJECTIVES[name], "flow" if flow else "discrete"
+    if entry.needs.model_kind in ("any", kind):
+        return name
+    return next(other for other, its in OBJECTIVES.items() if its.factory is entry.factory and its.needs.model_kind == kind)
 
 
 def build(name: ObjectiveName, settings: Mapping[str, object]) -> Objective:

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from d3po.config import RunConfig
 from d3po.diffusion.flow import FlowSDE
 from d3po.errors import ConfigError
-from d3po.objectives.registry import OBJECTIVES, numbers_of
+from d3po.objectives.registry import OBJECTIVES, for_model, numbers_of
 from d3po.training.replay import Replay
 
 
@@ -57,10 +57,9 @@ def check_model(config: RunConfig, replay: Replay) -> None:
         ConfigError: it was made for the other kind, or the sampler leaves it nothing to learn from.
     """
     flow = isinstance(replay.transition, FlowSDE)
-    for mine, other, wanted in (("diffusion_dpo", "flow_dpo", False), ("flow_dpo", "diffusion_dpo", True)):
-        if config.objective.name == mine and flow != wanted:
-            kind = "is a flow model" if flow else "is no flow model"
-            raise ConfigError(f"objective.name is {mine!r}, but the model {kind}; set it to {other!r}")
+    if (fitting := for_model(config.objective.name, flow=flow)) != config.objective.name:
+        kind = "is a flow model" if flow else "is no flow model"
+        raise ConfigError(f"objective.name is {config.objective.name!r}, but the model {kind}; set it to {fitting!r}")
     sampled = config.feedback.source != "imported"
     if sampled and not replay.transition.stochastic(replay.grid).any():
         trained = OBJECTIVES[config.objective.name].needs.evidence == "trajectories"

@@ -3,11 +3,10 @@
 Their thresholds come from runs that were made to fail on purpose and from healthy ones (docs/experiments.md).
 """
 
-import math
 from dataclasses import dataclass
 
 from d3po.config import Guards
-from d3po.objectives.d3po import D3PO
+from d3po.objectives.base import Objective, PairObjective
 from d3po.training.trainer import Metrics
 
 KLS = {"kl": "reference", "kl_to_pretrained": "pretrained model"}
@@ -30,18 +29,15 @@ class Alarm:
     """Whether the round may not stand: the run ends or goes back, as guards.action says."""
 
 
-def check_settings(objective: object) -> list[Alarm]:
+def check_settings(objective: Objective) -> list[Alarm]:
     """Guards on what the settings make impossible; they only warn, for the published settings themselves have a flat loss, and train."""
-    if not isinstance(objective, D3PO) or objective.clip != "two_sided":
-        return []
-    reach = objective.beta * (math.log1p(objective.clip_range) - math.log1p(-objective.clip_range))
-    low, high = math.log1p(math.exp(-reach)), math.log1p(math.exp(reach))
-    if high - low >= FLAT:
+    within = objective.loss_range if isinstance(objective, PairObjective) else None
+    if within is None or within[1] - within[0] >= FLAT:
         return []
     return [
         Alarm(
             guard="flat_loss",
-            message=f"with beta = {objective.beta:g} and ratios clipped at {objective.clip_range:g} the loss can only lie between {low:.3f} and {high:.3f}: "
+            message=f"with these settings of [objective] clipping keeps the loss between {within[0]:.3f} and {within[1]:.3f}: "
             "its curve stays flat by construction. Look at margin and accuracy, or set objective.clip = 'none'",
             stops=False,
         )

@@ -51,8 +51,11 @@ class Likelihood(ABC):
     def __init__(self, policy: AbstractPolicy, replay: Replay, needs: Needs, sampler: Replay | None = None) -> None:
         self._policy, self._replay, self._needs = policy, replay, needs
         self._sampler = sampler or replay
-        self.reference: Reference = policy.without_adapter
-        """The pretrained model, unless the run sets another."""
+        self._reference: Reference = policy.without_adapter
+
+    def compare_with(self, reference: Reference) -> None:
+        """Take another reference than the pretrained model; within the context that it makes, the policy is that reference."""
+        self._reference = reference
 
     @abstractmethod
     def choices(self, timestep_range: tuple[int, int]) -> Int[Tensor, " S"]:
@@ -82,7 +85,7 @@ class Likelihood(ABC):
     @torch.no_grad()
     def _by_both(self, work: Callable[[], T]) -> tuple[T, T]:
         """`work` by policy and reference; before the policy's own prediction, whose weights must not change until its gradient is taken."""
-        with self.reference():
+        with self._reference():
             theirs = work()
         return work(), theirs
 
@@ -185,7 +188,7 @@ class DenoisingLikelihood(Likelihood):
     @torch.no_grad()
     def _error_of_reference(self, x_t: Tensor, target: Tensor, timesteps: Tensor, rows: Condition) -> Float[Tensor, " B"]:
         """Before the policy's own prediction, as in `_by_both`."""
-        with self.reference():
+        with self._reference():
             return _mean_square(self._conditional(x_t, timesteps, rows) - target)
 
     def _drift(self, groups: Sequence[PromptGroup], x_t: Tensor, steps: Tensor, condition: Condition) -> Float[Tensor, "S N"]:

@@ -21,7 +21,7 @@ from d3po.training.batch_sizer import BatchSizer
 from d3po.training.data import ImageLabels, PromptGroup, chunk_groups, mean_weight
 from d3po.training.distributed import Distributed
 from d3po.training.kl_controller import KLController
-from d3po.training.likelihood import NoiseKey, StepTerms, likelihood_of
+from d3po.training.likelihood import NoiseKey, Reference, StepTerms, likelihood_of
 from d3po.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from d3po.training.replay import Replay
 
@@ -71,7 +71,7 @@ class Trainer:
         self._measures = self.needs.reference != "none"
         self.distributed = distributed or Distributed()  # before accelerate's own state, which would take its own idea of patience
         self.accelerator = _accelerator(settings.mixed_precision)
-        self._fitting = BatchSizer("training", say, halve=config.hardware.may_halve)
+        self._sizer = BatchSizer("training", say, halve=config.hardware.may_halve)
         self.optimizer = make_optimizer(
             settings.optimizer,
             policy.trainable().values(),
@@ -84,8 +84,7 @@ class Trainer:
         self._step_weights = step_weights(replay, balanced=objective.step_weighting == "balanced")
         self._kl_controller = KLController(target=settings.target_kl)
         self._initial = None if config.adapter.method == "full" else policy.state()
-        self.lr_scale = 1.0
-        """Share of the learning rate that is used, beside the brake."""
+        self._lr_scale = 1.0
 
     def plan(self, count: int, round: int) -> list[Update]:
         """The round's updates over `count` prompt groups: a function of the seed, the round and the settings alone."""
@@ -110,12 +109,25 @@ class Trainer:
         updates: Sequence[Update],
         *,
         after_update: Callable[[Update, Metrics], None],
+        reference: Reference | None = None,
+        lr_scale: float = 1.0,
     ) -> None:
-        """Carry out the planned updates in order; `groups` are all of the round, and `condition` has one row per prompt of it.
+        """Carry out the planned updates in order.
+
+        Args:
+            groups: all of the round.
+            condition: has one row per prompt of the round.
+            updates: those of `plan` that are left to do.
+            after_update: called after each with its metrics.
+            reference: makes a context in which the policy is the one that the round compares with; by default the pretrained model.
+            lr_scale: share of the learning rate that is used, beside the KL controller's.
 
         Raises:
             NonFiniteError: a loss or gradient is not finite; the weights are still those of the update before.
         """
+        self._lr_scale = lr_scale
+        if reference is not None:
+            self.likelihood.compare_with(reference)
         for update in updates:
             self._measures = self.needs.reference != "none" or looks_back(self.config, last=update is updates[-1])
             noise_key = (self.config.seed, update.round, update.number)
@@ -210,7 +222,7 @@ class Trainer:
     def _fitted(self, work: Callable[[list[Call]], T], share: Sequence[Call]) -> T:
         """`work` on this process's calls, cut smaller where they do not fit into memory; it starts over when that shows."""
         largest = max((sum(len(group) for group in chunk) * len(part) for chunk, part in share), default=1)
-        return self._fitting.run(lambda rows: work([call for c in share for call in self._calls(*c, rows)]), largest)
+        return self._sizer.run(lambda rows: work([call for c in share for call in self._calls(*c, rows)]), largest)
 
     @torch.no_grad()
     def _mean_log_ratio(self, share: Sequence[Call], condition: Condition, noise_key: NoiseKey) -> float:
@@ -292,7 +304,7 @@ class Trainer:
         return (self._step_weights[steps] if self.needs.evidence == "trajectories" else torch.ones(len(steps)))[:, None]
 
     def _set_learning_rate(self, share: float) -> float:
-        rate = share * self.lr_scale * self.config.training.learning_rate
+        rate = share * self._lr_scale * self.config.training.learning_rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate

@@ -200,7 +200,7 @@ def test_the_kl_of_pictures_is_that_of_the_guided_step(tmp_path: Path, guidance:
     policy.load_state(weights(policy, 3, 0.2))
     steps, places = how.grid.timesteps[[0, 2]], [0, 2]
     reader = DenoisingLikelihood(policy, how, needs())
-    reader.reference = lambda: swapped_weights(policy, theirs)
+    reader.compare_with(lambda: swapped_weights(policy, theirs))
     evidence = reader.read(groups, policy.encode_prompts(PROMPTS), steps, (0, 0, 0))
     assert evidence.drift is not None
     noise = reader._noise(groups, steps, (0, 0, 0), policy.latent_shape).unflatten(0, (2, 2 * IMAGES))
@@ -219,7 +219,7 @@ def test_steps_trained_without_guidance_are_measured_with_it(tmp_path: Path) -> 
     groups = groups_of(policy, unguided, shard, theirs)
     policy.load_state(weights(policy, 3, 0.2))
     reader = TrajectoryLikelihood(policy, unguided, needs(), how)
-    reader.reference = lambda: swapped_weights(policy, theirs)
+    reader.compare_with(lambda: swapped_weights(policy, theirs))
     evidence = reader.read(groups, policy.encode_prompts(PROMPTS), torch.tensor([1]), (0, 0, 0))
     assert evidence.drift is not None
     assert_same(evidence.drift[0, ::IMAGES], exact_kl(policy, how, shard.latents(1)[::IMAGES], 1, PROMPTS, theirs))

@@ -36,12 +36,9 @@ def train_round(bench: Workbench, round: int) -> None:
     share_references(bench, round, references)
     groups, condition = bench.distributed.first(partial(load_round, bench, round, references))
     bench.distributed.lead(lambda: bench.folder.remember(bench.store))  # before a checkpoint counts on the votes
-    if bench.trainer.needs.reference != "none":
-        bench.trainer.likelihood.reference = partial(reference_context, bench, references)
     if not groups:
         bench.narrator.say(f"round {round}: all pictures were judged alike, so nothing is trained in it")
     updates = bench.trainer.plan(len(groups), round)
-    bench.trainer.lr_scale = lr_scale_of(bench, round)
     log = MetricsLog(bench, round, first) if bench.distributed.leads else None
     settings = bench.config.training
     bench.moved(None)
@@ -68,6 +65,8 @@ def train_round(bench: Workbench, round: int) -> None:
             condition,
             updates[first:],
             after_update=lambda update, metrics: bench.distributed.lead(partial(after_update, update, metrics)),
+            reference=partial(reference_context, bench, references) if bench.trainer.needs.reference != "none" else None,
+            lr_scale=lr_scale_of(bench, round),
         )
     bench.distributed.lead(lambda: _end(bench, round, len(updates), log, references.moving))
     bench.moved(round + 1)
