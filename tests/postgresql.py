@@ -70,7 +70,7 @@ def start() -> Server | None:
 
 
 def _user() -> str | None:
-    """CurrentUser else, if we are root, whom PostgreSQL refuses to run as."""
+    """Somebody else, if we are root, whom PostgreSQL refuses to run as."""
     if os.geteuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}

@@ -141,7 +141,7 @@ class Feedback(Section):
     )
     reward: Name = Field(
         default="colourfulness",
-        description="a judge of `d3po scorers`, module:function, weighted:0.7*A+3*B or pareto:A+B; with people and models, only what is plotted",
+        description="a scorer of `d3po scorers`, module:function, weighted:0.7*A+3*B or pareto:A+B; with people and models, only what is plotted",
     )
     temperature: float = Field(default=0.0, ge=0, description="Bradley-Terry noise of the simulated annotator, in units of the reward")
     tie_band: float = Field(default=0.0, ge=0, description="differences up to this are ties, in units of the reward")

@@ -147,7 +147,7 @@ class DegenerateStepError(D3POError):
 
 
 class RunEndedError(D3POError):
-    """CurrentUser ended the run from the dashboard; the same command goes on from there."""
+    """Somebody ended the run from the dashboard; the same command goes on from there."""
 
     exit_code = 0
 

@@ -18,7 +18,7 @@ DECISIVE = ("model", "parts", "adapter.start_from", "sampling.inpaint_image", "s
 """Settings that name a file or folder which decides what is made."""
 NAMED = (*DECISIVE, "hardware.deepspeed")
 JUDGING = ("feedback.reward", "evaluation.held_out_reward")
-"""Settings that name judges, whose argument may be a folder."""
+"""Settings that name scorers, whose argument may be a folder."""
 WITH_ARGUMENT = re.compile(rf"\b({'|'.join(map(re.escape, SCORERS))}):([^+]+)")
 LOADED = (".json", ".safetensors", ".txt", ".model")
 """What is read of a folder."""

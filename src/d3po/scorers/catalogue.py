@@ -1,4 +1,4 @@
-"""The judges d3po knows by name: one row each, from which they are found, made and listed.
+"""The scorers d3po knows by name: one row each, from which they are found, made and listed.
 
 A judge turns its argument (what follows a colon in its name; often nothing) into a reward. Those that need torch or another heavy package live
 in `d3po.scorers.learned` and are imported when they are asked for, not before.
@@ -107,7 +107,7 @@ class ScorerEntry:
             raise RewardError(f"judge {self.name} needs {', '.join(missing)}, not installed here; `pip install 'd3po[{self.extra}]'`")
 
 
-HEADING = ["judge", "measures", "install", "downloads", "licence", "tested"]
+HEADING = ["scorer", "measures", "install", "downloads", "licence", "tested"]
 
 
 def _plain(reward: Reward) -> Callable[[str], Reward]:
@@ -262,5 +262,5 @@ SCORERS = {entry.name: entry for entry in ENTRIES}
 
 
 def table() -> Iterable[list[str]]:
-    """The judges as rows, a heading first."""
+    """The scorers as rows, a heading first."""
     return [HEADING, *([f"`{entry.written}`", *entry.cells()[1:]] for entry in ENTRIES)]

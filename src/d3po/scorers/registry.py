@@ -60,7 +60,7 @@ def load_reward(name: str, say: Callable[[str], None]) -> Reward:
 
 
 def annotator_kind(name: str) -> Literal["rule", "model"]:
-    """How the store names who judges so: `model` where a learned judge has a say, else `rule`."""
+    """How the store names who judges so: `model` where a learned scorer has a say, else `rule`."""
     named = {part.partition(":")[0] for part in re.split(r"[+*]", name.removeprefix(WEIGHTED).removeprefix(PARETO))}
     return "model" if any(SCORERS[each].kind == "model" for each in named & SCORERS.keys()) else "rule"
 

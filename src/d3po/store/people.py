@@ -32,7 +32,7 @@ DAY = 86_400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Annotator:
-    """CurrentUser, or something, that judges."""
+    """Somebody, or something, that judges."""
 
     id: int
     handle: str

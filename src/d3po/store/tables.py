@@ -79,7 +79,7 @@ class ImageRow(Base):
 
 
 class AnnotatorRow(Base):
-    """CurrentUser, or something, that judges: known by a handle, never by an e-mail address."""
+    """Somebody, or something, that judges: known by a handle, never by an e-mail address."""
 
     __tablename__ = "annotator"
     __table_args__ = (

@@ -16,7 +16,7 @@ REMEMBERED = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """CurrentUser who may ask."""
+    """Somebody who may ask."""
 
     id: int
     """Annotator id."""

@@ -1,4 +1,4 @@
-"""CurrentUser who rates, as the tests see them: a page, its keys, and what it says about itself."""
+"""Somebody who rates, as the tests see them: a page, its keys, and what it says about itself."""
 
 import time
 from pathlib import Path

@@ -11,7 +11,7 @@ from d3po.errors import RewardError
 
 
 def device() -> torch.device:
-    """Where judges compute."""
+    """Where scorers compute."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
