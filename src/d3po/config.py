@@ -95,6 +95,12 @@ class Sampling(Section):
         default="model",
         description="cfg (classifier-free), embedded (the network takes the scale as input), none, or what the model was made for",
     )
+    max_sequence_length: int = Field(
+        default=0,
+        ge=0,
+        le=512,
+        description="tokens that a T5 encoder is given, as diffusers' argument of that name; 0: as many as the pipeline's default",
+    )
     guidance_range: tuple[Timestep, Timestep] = Field(
         default=(0, 1000),
         strict=False,

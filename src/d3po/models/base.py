@@ -74,6 +74,8 @@ class PolicySettings:
 
     guidance: GuidanceKind = "model"
     negative_prompt: str = ""
+    max_sequence_length: int = 0
+    """Tokens that a T5 encoder is given; 0: as many as the pipeline's default."""
     width: int = 0
     """Of the picture in pixels; 0 is the model's own."""
     height: int = 0

@@ -37,7 +37,7 @@ class FluxPolicy(PipelinePolicy):
         return flow_sampler(self.pipeline.scheduler, settings, sigmas=sigmas, tokens=(height // PACKED) * (width // PACKED))
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        text, pooled, _ = self.pipeline.encode_prompt(list(prompts), None, device=self.device)
+        text, pooled, _ = self.pipeline.encode_prompt(list(prompts), None, device=self.device, **self._sequence_length())
         return {"text": text, "pooled": pooled}
 
     def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:

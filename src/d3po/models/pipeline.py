@@ -54,6 +54,10 @@ class PipelinePolicy(AbstractPolicy):
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
+        if self.settings.max_sequence_length and self._default_sequence_length() is None:
+            raise ConfigError(
+                f"sampling.max_sequence_length is {self.settings.max_sequence_length}, but {type(pipeline).__name__} has no T5 encoder; set it to 0"
+            )
         self.latent_shape = self.latent_shape_of(self.settings.width, self.settings.height)
         self.guidance_kind = self._guidance_kind()
         self.guided_rows = 2 if self.guidance_kind == "cfg" else 1
@@ -120,8 +124,20 @@ class PipelinePolicy(AbstractPolicy):
 
     def _limit(self, tokenizer: Any) -> int:
         """Tokens that the pipeline gives its encoder at most, marks of beginning and end among them; a T5 encoder's are the pipeline's own choice."""
-        own = inspect.signature(self.pipeline.encode_prompt).parameters.get("max_sequence_length")
-        return own.default if own is not None and type(tokenizer).__name__.startswith("T5") else tokenizer.model_max_length
+        own = self._default_sequence_length()
+        if own is None or not type(tokenizer).__name__.startswith("T5"):
+            return tokenizer.model_max_length
+        return self.settings.max_sequence_length or own
+
+    def _default_sequence_length(self) -> int | None:
+        """Tokens that the pipeline gives a T5 encoder if nothing else is said; None of a pipeline that takes none."""
+        encode = getattr(self.pipeline, "encode_prompt", None)
+        own = None if encode is None else inspect.signature(encode).parameters.get("max_sequence_length")
+        return None if own is None else own.default
+
+    def _sequence_length(self) -> dict[str, int]:
+        """The argument of `encode_prompt` that says how many tokens a T5 encoder is given, where that is not the pipeline's default."""
+        return {"max_sequence_length": self.settings.max_sequence_length} if self.settings.max_sequence_length else {}
 
     def sampler(self, settings: SamplerSettings) -> Sampler:
         return discrete_sampler(self.facts, settings)

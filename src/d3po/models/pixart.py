@@ -20,7 +20,7 @@ class PixArtPolicy(PipelinePolicy):
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         text, mask, _, _ = self.pipeline.encode_prompt(
-            list(prompts), do_classifier_free_guidance=False, device=self.device, clean_caption=_cleans()
+            list(prompts), do_classifier_free_guidance=False, device=self.device, clean_caption=_cleans(), **self._sequence_length()
         )
         return {"text": text, "mask": mask}
 

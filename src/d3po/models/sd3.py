@@ -22,7 +22,9 @@ class SD3Policy(PipelinePolicy):
         return flow_sampler(self.pipeline.scheduler, settings, sigmas=None, tokens=tokens)
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        text, _, pooled, _ = self.pipeline.encode_prompt(list(prompts), None, None, device=self.device, do_classifier_free_guidance=False)
+        text, _, pooled, _ = self.pipeline.encode_prompt(
+            list(prompts), None, None, device=self.device, do_classifier_free_guidance=False, **self._sequence_length()
+        )
         return {"text": text, "pooled": pooled}
 
     def _network_output(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor]) -> Tensor:

@@ -284,6 +284,7 @@ def policy_settings(config: RunConfig) -> PolicySettings:
     return PolicySettings(
         guidance=sampling.guidance_kind,
         negative_prompt=sampling.negative_prompt,
+        max_sequence_length=sampling.max_sequence_length,
         width=sampling.width,
         height=sampling.height,
         parts=config.parts,

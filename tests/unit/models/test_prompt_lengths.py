@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from d3po.errors import ConfigError
 from d3po.models.base import PolicySettings
 from d3po.models.load import load_policy
 from d3po.models.text_encoders import cut_lines
@@ -53,6 +54,26 @@ def test_a_prompt_is_said_to_be_cut_where_its_encoder_is_given_fewer_tokens(fami
         assert policy.cut_prompts([words((CLIP - 2) // 2 if family != "pixart" else 10)]) == []
     assert policy.cut_prompts([]) == []
     assert len(policy.cut_prompts([words(2000)])) == len(LIMITS[family])
+
+
+@pytest.mark.parametrize(("family", "encoder"), [("sd3", "text_encoder_3"), ("flux", "text_encoder_2"), ("pixart", "text_encoder")])
+def test_as_many_tokens_are_read_as_the_settings_say(family: str, encoder: str, tmp_path: Path) -> None:
+    settings = PolicySettings(width=8, height=8, max_sequence_length=17)
+    policy: Any = load_policy(str(save_tiny(family, tmp_path / "model")), lora=LORA, seed=0, settings=settings)
+    given: list[int] = []
+    hook = getattr(policy.pipeline, encoder).register_forward_pre_hook(lambda module, args: given.append(args[0].shape[1]))
+    text = policy.encode_prompts(["a cat"]).given["text"]
+    hook.remove()
+    assert {*given} == {17}
+    assert text.shape[1] == 17 + (CLIP if family == "sd3" else 0)
+    assert any("the 17 that" in line for line in policy.cut_prompts([words(100)]))
+
+
+@pytest.mark.parametrize("family", ["stable-diffusion", "sdxl", "unconditional"])
+def test_what_has_no_t5_encoder_is_given_no_length(family: str, tmp_path: Path) -> None:
+    settings = PolicySettings(width=8, height=8, max_sequence_length=17)
+    with pytest.raises(ConfigError, match=r"sampling\.max_sequence_length is 17, but \w+Pipeline has no T5 encoder; set it to 0"):
+        load_policy(str(save_tiny(family, tmp_path / "model")), lora=LORA, seed=0, settings=settings)
 
 
 def test_a_few_cut_prompts_are_named_and_the_others_counted() -> None:
