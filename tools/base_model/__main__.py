@@ -1,4 +1,4 @@
-"""`python -m tools.base_model STAGE`: fetch, render, autoencoder, latents, denoiser, classifiers, publish, or all of them in turn.
+"""`python -m tools.base_model STAGE`: fetch, render, autoencoder, latents, denoiser, classifiers, publish, flow, publish-flow, or all of them in turn.
 
 To resume, run it again. On a CPU it is a night's work, on a GPU (`--device cuda`) minutes.
 """
@@ -6,7 +6,7 @@ To resume, run it again. On a CPU it is a night's work, on a GPU (`--device cuda
 import argparse
 from pathlib import Path
 
-STAGES = ("fetch", "render", "autoencoder", "latents", "denoiser", "classifiers", "publish")
+STAGES = ("fetch", "render", "autoencoder", "latents", "denoiser", "classifiers", "publish", "flow", "publish-flow")
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
 
 def carry_out(stage: str, work: Path, target: Path, device: str) -> None:
     """One stage of the recipe; what is done already is not done again."""
-    from tools.base_model import autoencoder, classifier, denoiser, drawings, publish
+    from tools.base_model import autoencoder, classifier, denoiser, drawings, flow, publish
 
     if stage == "fetch":
         return drawings.fetch(work)
@@ -40,6 +40,8 @@ def carry_out(stage: str, work: Path, target: Path, device: str) -> None:
         return autoencoder.train(pictures, drawings.load_others(work), work / "autoencoder", device=device)
     if stage == "denoiser":
         return denoiser.train(work / "poses.safetensors", work / "denoiser", device=device)
+    if stage == "flow":
+        return flow.train(work / "poses.safetensors", work / "flow", device=device)
     if stage == "classifiers":
         for kind in classifier.LABELS:
             classifier.train(kind, pictures, work / kind, device=device)
@@ -47,8 +49,11 @@ def carry_out(stage: str, work: Path, target: Path, device: str) -> None:
     trained = autoencoder.load(pictures, work / "autoencoder")
     if stage == "latents":
         return denoiser.encode_poses(pictures, trained, work / "poses.safetensors", device=device)
-    pipeline = denoiser.load_pipeline(trained, work / "denoiser")
-    return publish.publish(pipeline, {kind: classifier.load(kind, work / kind) for kind in classifier.LABELS}, work, target)
+    read_by = {kind: classifier.load(kind, work / kind) for kind in classifier.LABELS}
+    if stage == "publish-flow":
+        pipeline = flow.load_pipeline(trained, work / "flow")
+        return publish.publish_flow(pipeline, read_by, work, target.with_name(f"{target.name}-flow"))
+    return publish.publish(denoiser.load_pipeline(trained, work / "denoiser"), read_by, work, target)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def build() -> Any:
         norm_num_groups=8,
         sample_size=data.IMAGE_SIZE,
         scaling_factor=1.0,
+        shift_factor=0.0,
     )
 
 

@@ -11,29 +11,31 @@ from PIL import Image
 from torch import Tensor
 
 from d3po.scorers.learned.subjects import SubjectClassifier
-from tools.base_model import autoencoder
+from tools.base_model import autoencoder, flow
 from tools.base_model import classifier as subjects
 from tools.base_model import drawings as data
 
 GUIDANCE, STEPS, ETA = 3.0, 20, 1.0
 PER_SUBJECT, SHOWN = 20, 64
-MAXIMUM_BYTES = 18_000_000
+MAXIMUM_BYTES, MAXIMUM_BYTES_OF_FLOW = 18_000_000, 10_000_000
 
 
 def sample(pipeline: Any, captions: list[str], *, seed: int, eta: float = ETA) -> Tensor:
-    """Pictures (B, 3, 64, 64) in [0, 1], by diffusers' own pipeline call."""
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    """Pictures (B, 3, 64, 64) in [0, 1], by diffusers' own pipeline call; `eta` is of denoisers, a flow is followed by Euler's steps."""
+    is_flow = hasattr(pipeline, "transformer")
+    if not is_flow:
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(captions))]
     pictures = pipeline(
         captions,
         num_inference_steps=STEPS,
         guidance_scale=GUIDANCE,
-        eta=eta,
         generator=generators,
         height=data.IMAGE_SIZE,
         width=data.IMAGE_SIZE,
         output_type="pt",
+        **({"max_sequence_length": flow.NO_T5} if is_flow else {"eta": eta}),
     )
     return pictures.images
 
@@ -74,6 +76,13 @@ def sheet(pictures: Tensor, columns: int, path: Path, *, scale: int = 2) -> None
     image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
 
 
+def publish_flow(pipeline: Any, classifiers: dict[str, SubjectClassifier], work: Path, target: Path) -> None:
+    """Write the flow sibling's assets, and what was measured of its samples."""
+    target.mkdir(parents=True, exist_ok=True)
+    measured = {f"samples_{kind}": values for kind, values in measure(pipeline, classifiers).items()}
+    _write(pipeline, measured, ("flow",), work, target, maximum=MAXIMUM_BYTES_OF_FLOW)
+
+
 def publish(pipeline: Any, classifiers: dict[str, SubjectClassifier], work: Path, target: Path) -> None:
     """Write the package's assets; what was measured of samples, drawings held out and reconstructions goes into `measured.json`."""
     target.mkdir(parents=True, exist_ok=True)
@@ -84,17 +93,22 @@ def publish(pipeline: Any, classifiers: dict[str, SubjectClassifier], work: Path
         "captioned drawings": autoencoder.signal_to_noise(pipeline.vae, drawings.pixels),
         "drawings never seen": autoencoder.signal_to_noise(pipeline.vae, data.load_others(work, held_out=True)),
     }
-    (target / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
-    parts = data.random_batch(drawings, SHOWN, torch.Generator().manual_seed(6)).parts.tolist()
-    sheet(sample(pipeline, [data.caption(*part) for part in parts], seed=0), SHOWN // 4, target / "samples.png", scale=1)
-    for stage in ("autoencoder", "denoiser", *classifiers):
-        shutil.copy(work / stage / "log.csv", target / f"training-{stage}.csv")
     for kind, model in classifiers.items():
         subjects.publish(model, target / f"{kind}.safetensors")
+    _write(pipeline, measured, ("autoencoder", "denoiser", *classifiers), work, target, maximum=MAXIMUM_BYTES)
+
+
+def _write(pipeline: Any, measured: dict[str, Any], stages: tuple[str, ...], work: Path, target: Path, *, maximum: int) -> None:
+    """The measured figures, a sheet of samples that nobody picked, the stages' logs, and the weights in half precision."""
+    (target / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
+    parts = data.random_batch(data.load_drawings(work), SHOWN, torch.Generator().manual_seed(6)).parts.tolist()
+    sheet(sample(pipeline, [data.caption(*part) for part in parts], seed=0), SHOWN // 4, target / "samples.png", scale=1)
+    for stage in stages:
+        shutil.copy(work / stage / "log.csv", target / f"training-{stage}.csv")
     _save_half(pipeline, target)
     size = sum(file.stat().st_size for file in target.rglob("*.safetensors"))
-    if size > MAXIMUM_BYTES:
-        raise SystemExit(f"the weights take {size:,} bytes, more than the {MAXIMUM_BYTES:,} the package may hold")
+    if size > maximum:
+        raise SystemExit(f"the weights take {size:,} bytes, more than the {maximum:,} the package may hold")
     means = {name: round(sum(values.values()) / len(values), 3) for name, values in measured.items()}
     print(means, f"{size:,} bytes of weights")
 
@@ -102,7 +116,7 @@ def publish(pipeline: Any, classifiers: dict[str, SubjectClassifier], work: Path
 def _save_half(pipeline: Any, target: Path) -> None:
     pipeline.to(torch.float16)
     pipeline.save_pretrained(target, safe_serialization=True)
-    config = target / "text_encoder" / "config.json"
-    values = json.loads(config.read_text())
-    values["dtype"] = "float32"  # stored in half precision, loaded in single
-    config.write_text(json.dumps(values, indent=2) + "\n")
+    for config in target.glob("text_encoder*/config.json"):
+        values = json.loads(config.read_text())
+        values["dtype"] = "float32"  # stored in half precision, loaded in single
+        config.write_text(json.dumps(values, indent=2) + "\n")

@@ -3,12 +3,15 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from tools.base_model import autoencoder, classifier, denoiser, drawings, publish
+from d3po.models.base import Embeddings, PolicySettings
+from d3po.models.load import load_policy
+from tools.base_model import autoencoder, classifier, denoiser, drawings, flow, publish
 from tools.base_model.__main__ import STAGES, carry_out
 
 SQUARE = '<rect x="{}" y="2" width="6" height="12" fill="{}"/>'
@@ -24,7 +27,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module, name, small in (
         (autoencoder, "STEPS", 2), (autoencoder, "BATCH", 4), (autoencoder, "OTHERS", 2), (autoencoder, "MEASURED", 8),
         (denoiser, "STEPS", 2), (denoiser, "BATCH", 4), (denoiser, "POSES", 8), (classifier, "STEPS", 2), (classifier, "BATCH", 4),
-        (classifier, "POSES", 1), (publish, "PER_SUBJECT", 2), (publish, "SHOWN", 4), (publish, "STEPS", 2),
+        (classifier, "POSES", 1), (publish, "PER_SUBJECT", 2), (publish, "SHOWN", 4), (publish, "STEPS", 2), (flow, "STEPS", 2), (flow, "BATCH", 4),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, small)
     colours = {"star": "#ffcc00", "cat": "#333", "cat-face": "#777", "anchor": "#00f", "bell": "#f80"}
@@ -49,9 +52,25 @@ def test_the_recipe_runs_from_icons_to_a_published_model(work: Path) -> None:
     measured = json.loads((target / "measured.json").read_text())
     assert set(measured["samples_subject"]) == {"star", "cat"}
     assert set(measured["reconstruction_decibels"]) == {"captioned drawings", "drawings never seen"}
+    assert_samples_as_a_run(target.with_name("published-flow"))
     before = (work / "autoencoder" / "checkpoint.safetensors").read_bytes()
     carry_out("autoencoder", work, target, "cpu")
     assert (work / "autoencoder" / "checkpoint.safetensors").read_bytes() == before  # what is done is not done again
+
+
+def assert_samples_as_a_run(folder: Path) -> None:
+    """The flow sibling is a Stable Diffusion 3 for d3po too: its policy predicts what the plain pipeline's transformer does."""
+    policy = load_policy(str(folder), lora=None, seed=0, settings=PolicySettings(max_sequence_length=flow.NO_T5))
+    condition = policy.encode_prompts(["a star"])
+    assert isinstance(condition, Embeddings)
+    assert condition.given["text"].shape == (1, denoiser.TOKENS + flow.NO_T5, 2 * flow.TEXT)
+    noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    model: Any = policy.network
+    with torch.no_grad():
+        mine = policy.predict(noise, torch.tensor([400.0]), condition, 1.0)
+        given = {"encoder_hidden_states": condition.given["text"], "pooled_projections": condition.given["pooled"]}
+        plain = model(hidden_states=noise, timestep=torch.tensor([400.0]), **given)
+    assert torch.equal(mine, plain.sample)
 
 
 def test_captions_say_what_was_drawn() -> None:
