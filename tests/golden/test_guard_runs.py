@@ -43,6 +43,22 @@ def test_among_the_healthy_are_runs_that_clip_and_runs_with_a_held_out_judge() -
     assert len(judged) >= 20
 
 
+def test_the_line_of_the_kl_lies_between_runs_of_either_kind_that_have_measured_it() -> None:
+    """Lines that were recorded before the figure was the KL hold none."""
+    healthy, sick = worst_kls(HEALTHY), worst_kls([run for run in SICK if "kl" in illnesses(run)])
+    assert (len(healthy) >= 20, len(sick) >= 10) == (True, True)
+    assert max(healthy) < Guards().max_kl < min(sick) / 2
+
+
+def worst_kls(runs: list[dict[str, Any]]) -> list[float]:
+    """Of each run, the largest KL that the guard would read."""
+    read = [
+        [value for round in run["rounds"] for update in round["updates"] for key, value in update.items() if key.startswith("kl")]
+        for run in runs
+    ]
+    return [max(values) for values in read if values]
+
+
 @pytest.mark.parametrize("run", HEALTHY, ids=lambda run: run["run"])
 def test_a_healthy_run_raises_no_alarm(run: dict[str, Any]) -> None:
     assert alarms(run) == set()

@@ -354,7 +354,7 @@ def test_a_fault_of_ours_is_logged_and_answered_with_the_headers(
     def fail(*_: object) -> None:
         raise RuntimeError("the moon is in the way")
 
-    target = (desk_of(owner).standing, "progress") if where == "in the app" else (security, "read_cookie")
+    target = (desk_of(owner).assignments, "progress") if where == "in the app" else (security, "read_cookie")
     monkeypatch.setattr(*target, fail)
     reply = owner.get("/v1/me")
     assert (reply.status_code, reply.json()) == (500, {"detail": "something went wrong here; the server's log says what"})
@@ -395,7 +395,7 @@ def test_one_annotator_cannot_take_everybody_s_place(house: House, serve: Serve,
             inner.extend(who.get("/v1/me").status_code for who in (client, ada))
         return 0, 0
 
-    monkeypatch.setattr(desk_of(client).standing, "progress", meanwhile)
+    monkeypatch.setattr(desk_of(client).assignments, "progress", meanwhile)
     assert client.get("/v1/me").status_code == 200
     assert inner == [0, 503, 200]
 
@@ -405,7 +405,7 @@ def test_whoever_comes_while_too_many_are_asking_is_told_so_with_the_headers(
 ) -> None:
     client = serve(requests_at_once=1)
     inner: list[Any] = []
-    standing = desk_of(client).standing
+    standing = desk_of(client).assignments
 
     def meanwhile(annotator: int) -> tuple[int, int]:
         inner.append(newcomer(client).get("/v1/me"))

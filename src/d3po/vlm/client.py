@@ -158,7 +158,7 @@ class ChatClient:
             raise _StumbledError(self._words(response), _retry_after(response.headers.get("Retry-After")))
         if response.status_code != OK:
             raise RewardError(
-                f"the judge at {self._url} refuses: {self._words(response)}; see judge.url, vlm_judge.model and the key in judge.key_variable"
+                f"the judge at {self._url} refuses: {self._words(response)}; see vlm_judge.url, vlm_judge.model and the key in vlm_judge.key_variable"
             )
         try:
             usage = _Bill.model_validate_json(response.content).usage

@@ -53,7 +53,7 @@ def test_weights_that_are_a_pickle_are_refused(judge: str, tmp_path: Path) -> No
     for file in ("aesthetic-model", "ImageReward"):
         torch.save(head(seed=1), tmp_path / f"{file}.pth")
     (tmp_path / "aesthetic-model.safetensors").unlink()
-    with pytest.raises(RewardError, match=r"there is no .*\.safetensors in .*d3po loads none; convert it once as docs/judges\.md shows"):
+    with pytest.raises(RewardError, match=r"there is no .*\.safetensors in .*d3po loads none; convert it once as docs/scorers\.md shows"):
         load_reward(f"{judge}:{tmp_path}", print)
     with pytest.raises(RewardError, match=r"in a folder that feedback\.reward names"):
         load_reward(judge, print)

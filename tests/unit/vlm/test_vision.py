@@ -209,7 +209,7 @@ def test_a_redirect_is_not_followed(ledger: Path) -> None:
 
 @pytest.mark.parametrize("url", ["", "localhost:8000/v1", "ftp://host/v1", "file:///etc/passwd", "http://user:word@host/v1", "http:///v1"])
 def test_a_url_that_cannot_be_asked_is_refused_at_once(url: str, ledger: Path) -> None:
-    with pytest.raises(ConfigError, match=r"judge\.url has to be http"):
+    with pytest.raises(ConfigError, match=r"vlm_judge\.url has to be http"):
         ChatClient(url, key=None, patience=Patience(timeout=1.0, attempts=1), budget=budget(ledger))
 
 
@@ -238,7 +238,7 @@ def test_the_cost_is_counted_kept_and_capped(ledger: Path) -> None:
         asking = client(stub, ledger, cap=0.005)
         for _ in range(3):
             asking.ask(BODY)
-        with pytest.raises(RewardError, match=r"has cost 0\.01 and judge\.max_cost is 0\.005"):
+        with pytest.raises(RewardError, match=r"has cost 0\.01 and vlm_judge\.max_cost is 0\.005"):
             asking.ask(BODY)
         asking.close()
     assert len(stub.asked) == 3

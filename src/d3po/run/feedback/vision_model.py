@@ -124,7 +124,7 @@ def _require_consistency(bench: Workbench, behaved: Conduct) -> None:
     if share is not None and share < least:
         raise RewardError(
             f"{bench.config.vlm_judge.model} says the same in both orders of only {share:.0%} of its pairs, and vlm_judge.min_consistency is {least:.0%}; "
-            "ask another model, or by a simpler judge.criterion"
+            "ask another model, or by a simpler vlm_judge.criterion"
         )
 
 

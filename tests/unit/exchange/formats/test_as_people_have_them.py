@@ -206,7 +206,7 @@ def test_cells_that_a_spreadsheet_would_run_are_written_as_text(folder: Path) ->
     judgements = [said("thumb", [1], "up", prompt=prompt, annotator="=cmd") for prompt in prompts]
     FORMATS["likes_csv"].write(stream(judgements), folder / "file.csv")
     with (folder / "file.csv").open(newline="") as file:
-        rows = list(csv.likelihood(file))[1:]
+        rows = list(csv.reader(file))[1:]
     assert [row[1] for row in rows] == [f"'{prompt}" for prompt in prompts[:5]] + ["plain"]
     assert not any(cell[0] in "=+-@" for row in rows for cell in row)
     back = judged("likes_csv", folder / "file.csv")

@@ -34,4 +34,4 @@ def test_examples_are_read(tmp_path: Path) -> None:
 
 def test_columns_of_likes_are_those_of_the_page() -> None:
     (head,) = re.findall(r"^    (image,prompt,.*)$", PAGE, re.MULTILINE)
-    assert tuple(next(csv.likelihood(io.StringIO(head)))) == COLUMNS
+    assert tuple(next(csv.reader(io.StringIO(head)))) == COLUMNS
