@@ -11,7 +11,7 @@ from torch import Tensor
 from tools.base_model import drawings as data
 from tools.base_model.fitting import averaged, fit
 
-STEPS, BATCH, LEARNING_RATE = 5_000, 16, 1.5e-3
+STEPS, BATCH, LEARNING_RATE = 25_000, 16, 1.5e-3
 KL_WEIGHT = 2e-4
 MEASURED = 1_000
 """Pictures by which the latents are brought to mean 0 and standard deviation 1."""
