@@ -378,7 +378,9 @@ class RunConfig(Section):
         if self.sampling.eta == 0:
             raise ValueError("sampling.eta is 0: deterministic steps have no log-prob to train; set it above 0, 1 is usual")
         if self.feedback.source == "model" and not (self.vlm_judge.url and self.vlm_judge.model):
-            raise ValueError("feedback.source is 'model', which needs vlm_judge.url and vlm_judge.model: an endpoint and a model's name there")
+            raise ValueError(
+                "feedback.source is 'model', which needs vlm_judge.url and vlm_judge.model: an endpoint and a model's name there"
+            )
         areas = [width * height for width, height in self.sampling.buckets]
         if areas and max(areas) > MOST_APART * min(areas):
             raise ValueError(
