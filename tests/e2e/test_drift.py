@@ -93,7 +93,7 @@ def test_pictures_are_measured_against_the_reference_of_their_round(
 
     def checked(reader: DenoisingLikelihood, groups: Any, condition: Any, steps: Any, noise_key: Any, **more: Any) -> StepTerms:
         if noise_key[1]:
-            with reader.reference():
+            with reader._reference():
                 theirs = bench.policy.state()
             with reference_by_checkpoints(bench, noise_key[1]):
                 expected = bench.policy.state()
