@@ -269,7 +269,7 @@ def test_two_that_open_a_new_database_at_once_both_find_the_tables(tmp_path: Pat
     server: Server = request.getfixturevalue("postgresql")
     for url in (file_address(tmp_path / "d3po.db"), server.database()):
         with ThreadPoolExecutor(4) as pool:
-            stores = list(pool.map(lambda url: Store(url, patience=60), [url] * 4))
+            stores = list(pool.map(lambda url: Store(url, patience=60.0), [url] * 4))
         assert [len(store.pictures.add_prompts(["a cat"])) for store in stores] == [1] * 4
         for store in stores:
             store.close()
