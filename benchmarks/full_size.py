@@ -36,7 +36,7 @@ SETTINGS = {
     "sampling.images_per_prompt": "2",
     "sampling.prompts_per_round": "1",
     "sampling.prompts_per_shard": "1",
-    "objective.clip": "none",
+    "objective.d3po.clip": "none",
     "evaluation.prompts": "1",
     "evaluation.images_per_prompt": "2",
     "tracking.tensorboard": "false",
@@ -56,7 +56,9 @@ def main() -> None:
     model = arguments.store / arguments.model
     child("build", arguments.model, str(model))
     settings = {"model": str(model), "sampling.width": str(arguments.size), "sampling.height": str(arguments.size)}
-    config = override(RunConfig(), SETTINGS | settings | dict(pair.split("=", 1) for pair in arguments.set), where="--set")
+    config = override(
+        override(RunConfig(), SETTINGS | settings, where="settings"), dict(pair.split("=", 1) for pair in arguments.set), where="--set"
+    )
     with tempfile.TemporaryDirectory(prefix="d3po-full-size-", dir=arguments.store) as directory:
         folder = create_run(Path(directory) / "run", config, prompts=["a cat"], held_out=["a dog"])
         foretold, measured = child("plan", str(folder.path)), child("run", str(folder.path), str(arguments.repeats))

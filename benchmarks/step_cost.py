@@ -30,8 +30,8 @@ SETTINGS = {
     "adapter.rank": "8",
     "adapter.alpha": "8.0",
     "adapter.targets": "attention+conv",
-    "objective.beta": "10",
-    "objective.clip": "none",
+    "objective.d3po.beta": "10",
+    "objective.d3po.clip": "none",
     "training.learning_rate": "1e-12",  # the weights stay where they are, so every repeat does the same work
     "training.weight_decay": "0.0",
     "training.max_grad_norm": "1e9",

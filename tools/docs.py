@@ -14,10 +14,12 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 from sqlalchemy import CheckConstraint, Column, Constraint, ForeignKeyConstraint, Index, Table, UniqueConstraint
 
-from d3po.config import RunConfig, Section
+from d3po.config import RunConfig
 from d3po.models.families import table as families_table
+from d3po.objectives.registry import table as objectives_table
 from d3po.recipes import table as recipes_table
 from d3po.scorers.catalogue import table as judges_table
+from d3po.section import Section
 from d3po.store.tables import Base
 
 CONFIGURATION = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -25,6 +27,7 @@ STORE = Path(__file__).parents[1] / "docs" / "store.md"
 FAMILIES = Path(__file__).parents[1] / "docs" / "families.md"
 SCORERS = Path(__file__).parents[1] / "docs" / "scorers.md"
 RECIPES = Path(__file__).parents[1] / "docs" / "recipes.md"
+METHODS = Path(__file__).parents[1] / "docs" / "methods" / "README.md"
 TABLE = re.compile(r"(<!-- table: begin, .*? -->\n).*?(<!-- table: end -->)", re.DOTALL)
 
 HEADING = """\
@@ -62,6 +65,9 @@ def configuration_page() -> str:
         section = field.annotation
         if _is_section(section):
             lines += ["", f"## `[{name}]`", "", (section.__doc__ or "").strip(), "", *_table(section)]
+            for inner, its in section.model_fields.items():
+                if _is_section(its.annotation) and its.annotation.model_fields:
+                    lines += ["", f"### `[{name}.{inner}]`", "", (its.annotation.__doc__ or "").strip(), "", *_table(its.annotation)]
     return "\n".join(lines) + "\n"
 
 
@@ -86,6 +92,11 @@ def judges_page(page: str) -> str:
     return _with_table(page, judges_table())
 
 
+def objectives_page(page: str) -> str:
+    """docs/methods/README.md likewise."""
+    return _with_table(page, objectives_table())
+
+
 def recipes_page(page: str) -> str:
     """docs/recipes.md likewise."""
     return _with_table(page, recipes_table())
@@ -96,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a page is not current")
     pages = {CONFIGURATION: configuration_page(), STORE: store_page()}
-    tables = ((FAMILIES, families_page), (SCORERS, judges_page), (RECIPES, recipes_page))
+    tables = ((FAMILIES, families_page), (SCORERS, judges_page), (RECIPES, recipes_page), (METHODS, objectives_page))
     pages |= {path: write(path.read_text(encoding="utf-8")) for path, write in tables}
     if not parser.parse_args(arguments).check:
         for path, page in pages.items():

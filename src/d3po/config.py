@@ -2,25 +2,40 @@
 
 import difflib
 import tomllib
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_serializer, model_validator
 
 from d3po.errors import ConfigError
+from d3po.objective_settings import (
+    SETTINGS,
+    D3POBranchSettings,
+    D3POSettings,
+    DDPOSettings,
+    DiffusionDPOSettings,
+    DPOKSettings,
+    FlowDPOSettings,
+    IPOSettings,
+    IPOStepSettings,
+    KTOSettings,
+    MaPOSettings,
+    ObjectiveName,
+    RewardWeightedSettings,
+    SFTSettings,
+)
 from d3po.options import (
     AdapterTargets,
     Arithmetic,
     Choosing,
-    Clip,
     Decoding,
     Dividing,
     GuidanceKind,
     JudgedPicture,
     LastStep,
     LogProbReduce,
-    ObjectiveName,
     OptimizerName,
     QuestionKind,
     ReferenceRefresh,
@@ -28,22 +43,17 @@ from d3po.options import (
     Spacing,
     StepWeighting,
     Stored,
-    Targets,
     TextEncoders,
     Weights,
 )
-from d3po.text import flaw, read_text
+from d3po.section import Section
+from d3po.text import read_text
 
-LARGEST = 1e9
-"""No number in run.toml makes sense above this, but the seed; float32 and loops over it would fail later."""
 LARGEST_SEED = 2**64 - 1
 """Other tools draw seeds up to this."""
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Own = Literal["own"]
-"""The number that the objective brings itself (`d3po objectives`)."""
-AtLeastZero = Annotated[float, Field(ge=0)]
 Images = Annotated[int, Field(ge=2, le=1000)]
 """Pictures of one prompt that are compared; their pairs grow with the square."""
 Pixels = Annotated[int, Field(ge=0, le=32768)]
@@ -56,23 +66,6 @@ Name = Annotated[str, Field(min_length=1)]
 
 MOST_APART = 1.5
 """By how much the areas of a run's picture sizes may differ."""
-
-
-class Section(BaseModel):
-    """A table of run.toml: unknown keys are refused, values are not coerced."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    @field_validator("*")
-    @classmethod
-    def _usable(cls, value: Any, info: Any) -> Any:
-        """What no setting can be, whatever it is of: text that no file could keep, a number that no arithmetic could."""
-        for each in value if isinstance(value, (tuple, list)) else [value]:
-            if isinstance(each, str) and (found := flaw(each)):
-                raise ValueError(f"it holds {found}; remove it")
-            if isinstance(each, (int, float)) and info.field_name not in ("seed", "seeds") and each > LARGEST:
-                raise ValueError(f"it must not be above {LARGEST:g}")
-        return value
 
 
 Kind = TypeVar("Kind", bound=Section)
@@ -205,27 +198,48 @@ class Adapter(Section):
 
 
 class Objective(Section):
-    """The loss on preferences. Of its numbers an objective reads some; `"own"` is its own value of one, as `d3po objectives` lists them."""
+    """The loss on preferences. What an objective alone reads is in a table of its own, of which a run has the one that its objective reads."""
 
     name: ObjectiveName = Field(default="d3po", description="the objective; `d3po objectives` lists them with what they need")
-    beta: AtLeastZero | Own = Field(
-        default="own", description="steepness in the log-ratio margin, or weight of the KL (dpok) or of the preference term (mapo)"
-    )
-    clip: Clip = Field(default="two_sided", description="none, two_sided (published) or one_sided; of d3po")
-    clip_range: Annotated[float, Field(ge=0, lt=1)] | Own = Field(
-        default="own", description="eps: ratios are clipped to [1-eps, 1+eps]; of d3po, ddpo and dpok"
-    )
-    alpha: AtLeastZero | Own = Field(default="own", description="weight of the reward; of dpok")
-    temperature: AtLeastZero | Own = Field(default="own", description="in standard deviations of the scores; of reward_weighted")
-    dislike_weight: AtLeastZero | Own = Field(default="own", description="weight of disliked pictures, that of liked ones being 1; of kto")
-    sharpness: AtLeastZero | Own = Field(default="own", description="T, how steeply the preference term reads the difference; of mapo")
-    targets: Targets = Field(default="signed", description="signed (published) or cross_entropy")
     log_prob: LogProbReduce = Field(default="mean", description="log-prob of a step: mean over latent dimensions (published) or their sum")
     step_weighting: StepWeighting = Field(default="uniform", description="uniform, or balanced: no step's gradient drowns the others")
     reference: ReferenceRefresh = Field(
         default="per_round", description="fixed: the pretrained model; per_round: the round's start; ema: a moving average"
     )
     reference_decay: float = Field(default=0.5, ge=0, lt=1, description="ema reference: how much of the old reference each round keeps")
+    d3po: D3POSettings = D3POSettings()
+    d3po_branch: D3POBranchSettings = D3POBranchSettings()
+    ipo_step: IPOStepSettings = IPOStepSettings()
+    ddpo: DDPOSettings = DDPOSettings()
+    dpok: DPOKSettings = DPOKSettings()
+    reward_weighted: RewardWeightedSettings = RewardWeightedSettings()
+    sft: SFTSettings = SFTSettings()
+    diffusion_dpo: DiffusionDPOSettings = DiffusionDPOSettings()
+    flow_dpo: FlowDPOSettings = FlowDPOSettings()
+    ipo: IPOSettings = IPOSettings()
+    kto: KTOSettings = KTOSettings()
+    mapo: MaPOSettings = MaPOSettings()
+
+    @property
+    def own(self) -> Section:
+        """The table of the objective that is named."""
+        return getattr(self, self.name)
+
+    def unread(self) -> Set[str]:
+        return SETTINGS.keys() - {self.name}
+
+    @model_validator(mode="after")
+    def _reads_what_is_given(self) -> "Objective":
+        if given := sorted(self.model_fields_set & self.unread()):
+            raise ValueError(
+                f"[objective.{given[0]}] is given, but objective.name is {self.name!r}, which does not read it; remove it, or "
+                f"set objective.name to {given[0]!r}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_read(self, write: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if key not in self.unread()}
 
 
 class Training(Section):
@@ -437,6 +451,8 @@ class RunConfig(Section):
 
 RENAMED = {"judge": "vlm_judge", "training.max_rows": "training.micro_batch_size"}
 """Settings and tables by their former names."""
+FORMERLY_SHARED = {"beta", "clip", "clip_range", "alpha", "temperature", "dislike_weight", "sharpness", "targets"}
+"""Settings that `[objective]` once held for all objectives, and that each now has in its own table."""
 
 
 def load_config(path: Path) -> RunConfig:
@@ -445,19 +461,7 @@ def load_config(path: Path) -> RunConfig:
     Raises:
         ConfigError: unreadable, not TOML, an unknown key (the nearest is suggested) or a value out of range.
     """
-    return parse_config(without_old_zeros(read_toml(path)), where=str(path))
-
-
-def without_old_zeros(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run, in which a 0 that once stood for the objective's own number is left out.
-
-    Settings were written so, and with every number, until 0 came to be obeyed. Since then no run has them all as numbers: no objective reads them all.
-    """
-    objective = values.get("objective")
-    names = [name for name, field in Objective.model_fields.items() if field.default == "own"]
-    if not isinstance(objective, dict) or not all(isinstance(objective.get(name), int | float) for name in names):
-        return values
-    return values | {"objective": {key: value for key, value in objective.items() if key not in names or value != 0}}
+    return parse_config(read_toml(path), where=str(path))
 
 
 def under_new_names(values: dict[str, Any]) -> dict[str, Any]:
@@ -469,7 +473,24 @@ def under_new_names(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(holder, dict) and last in holder:
             changed = {new.rpartition(".")[2] if key == last else key: value for key, value in holder.items()}
             renamed = renamed | {table: changed} if table else changed
-    return renamed
+    return _with_own_table(renamed)
+
+
+def _with_own_table(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with those that one objective alone reads in its own table.
+
+    They once were all in one table, as numbers or "own" for the objective's own number; before that, 0 stood for it where all were written.
+    """
+    objective = values.get("objective")
+    if not isinstance(objective, dict) or not (flat := objective.keys() & FORMERLY_SHARED):
+        return values
+    numbers = FORMERLY_SHARED - {"clip", "targets"}
+    all_numbers = all(isinstance(objective.get(key), int | float) for key in numbers)
+    unset = {key for key in flat if objective[key] == "own" or (all_numbers and key in numbers and objective[key] == 0)}
+    name = objective.get("name", Objective().name)
+    read = SETTINGS[name].model_fields.keys() & (flat - unset) if name in SETTINGS else set[str]()
+    kept = {key: value for key, value in objective.items() if key not in flat}
+    return values | {"objective": kept | {name: {key: objective[key] for key in sorted(read)}}}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -499,7 +520,7 @@ def parse(kind: type[Kind], values: dict[str, Any], *, where: str) -> Kind:
         return kind.model_validate(values)
     except ValidationError as error:
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # a key that is misspelt is missing too
-        raise ConfigError(f"{where}: {_explain(kind, first['loc'], first['type'], first['msg'], first['input'])}") from error
+        raise ConfigError(f"{where}: {_explain(kind, values, first['loc'], first['type'], first['msg'], first['input'])}") from error
 
 
 def override(config: RunConfig, assignments: dict[str, str], *, where: str) -> RunConfig:
@@ -508,6 +529,8 @@ def override(config: RunConfig, assignments: dict[str, str], *, where: str) -> R
     Values are written as in TOML; bare words are text, and so is all that a setting of text is given: a model's folder may be called 2024 or nan.
     """
     values = config.model_dump(mode="json")
+    if _toml_value(assignments.get("objective.name", config.objective.name)) != config.objective.name:
+        del values["objective"][config.objective.name]  # another objective does not read them
     for key, text in assignments.items():
         table = values
         *parents, last = key.split(".")
@@ -552,6 +575,8 @@ def dump_config(config: RunConfig) -> str:
 def _fill(table: Any, section: Section) -> None:
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
+        if name in section.unread():
+            continue
         if isinstance(value, Section):
             inner = tomlkit.table()
             inner.comment((type(value).__doc__ or "").strip())
@@ -562,18 +587,28 @@ def _fill(table: Any, section: Section) -> None:
             table[name] = entry.comment(field.description or "")
 
 
-def _explain(root: type[Section], location: tuple[int | str, ...], kind: str, message: str, given: Any) -> str:
+def _explain(root: type[Section], values: dict[str, Any], location: tuple[int | str, ...], kind: str, message: str, given: Any) -> str:
     named = [str(part) for part in location if kind == "extra_forbidden" or str(part).isalnum() or str(part).isidentifier()]
     key, message = ".".join(named), message.removeprefix("Value error, ")  # what is left out names the alternatives of a value
     if kind == "extra_forbidden":
         if key in RENAMED:
             return f"{key} is now called {RENAMED[key]}; write it so"
+        if location[:1] == ("objective",) and len(location) == 2 and location[1] in FORMERLY_SHARED:
+            return _in_own_table(str(location[1]), str(values["objective"].get("name", Objective().name)))
         known = _known_keys(root, location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
         return f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known here are {', '.join(known)}")
     if kind == "missing":
         return f"{key} is missing; set it"
     return f"{key} is {given!r}: {message}" if key else message
+
+
+def _in_own_table(key: str, name: str) -> str:
+    readers = [other for other, settings in SETTINGS.items() if key in settings.model_fields]
+    if name in readers:
+        return f"objective.{key} is now called objective.{name}.{key}, each objective having a table of its own; write it so"
+    of = ", ".join(f"objective.{other}.{key}" for other in readers)
+    return f"objective.{key} is now a setting of the objectives that read it ({of}), and {name!r} is none of them; remove it"
 
 
 def _known_keys(root: type[Section], location: tuple[int | str, ...]) -> list[str]:

@@ -65,11 +65,6 @@ QuestionKind = Literal["pair", "best_worst", "rank", "grid", "thumb", "score"]
 Choosing = Literal["random", "adaptive"]
 """Which pairs of a prompt people are asked: drawn at random, or those that tell most after the votes so far."""
 
-ObjectiveName = Literal[
-    "d3po", "d3po_branch", "ipo_step", "ddpo", "dpok", "reward_weighted", "sft", "diffusion_dpo", "flow_dpo", "ipo", "kto", "mapo"
-]
-"""The objectives; `d3po objectives` says what each needs."""
-
 LabelKind = Literal["pairs", "likes", "scores"]
 """What an objective is told: which of two pictures is preferred, whether one is liked, or how good one is."""
 

@@ -27,8 +27,8 @@ SETTINGS = {
     "sampling.images_per_prompt": "3",
     "feedback.reward": "brightness",
     "adapter.targets": "attention+conv",
-    "objective.beta": "5",
-    "objective.clip": "none",
+    "objective.d3po.beta": "5",
+    "objective.d3po.clip": "none",
     "training.learning_rate": "1e-2",
     "training.epochs": "2",
     "training.checkpoint_every": "2",
@@ -63,7 +63,7 @@ def make_run(tiny_model: Path, tmp_path: Path) -> Callable[..., RunFolder]:
     """Make a run folder on the tiny model; settings are dotted keys with TOML values."""
 
     def make(name: str = "run", settings: dict[str, str] | None = None) -> RunFolder:
-        config = override(RunConfig(model=str(tiny_model)), SETTINGS | (settings or {}), where="test")
+        config = override(override(RunConfig(model=str(tiny_model)), SETTINGS, where="test"), settings or {}, where="test")
         return create_run(tmp_path / name, config, prompts=PROMPTS, held_out=HELD_OUT)
 
     return make

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -127,31 +126,33 @@ def test_a_run_made_before_a_setting_existed_goes_on_with_its_default(make_run: 
     folder.mark_started(folder.config())
     marked = folder.path / "started.json"
     settings = json.loads(marked.read_text())
-    del settings["sampling"]["buckets"], settings["objective"]["beta"], settings["sha256"]
+    del settings["sampling"]["buckets"], settings["objective"]["d3po"]["beta"], settings["sha256"]
     marked.write_text(json.dumps(settings))
-    with pytest.raises(ConfigError, match=r"objective.beta is 5.0, but this run was made with 'own'"):
+    with pytest.raises(ConfigError, match=r"objective.d3po.beta is 5.0, but this run was made with 0.1"):
         folder.config()
-    settings["objective"]["beta"] = 5.0
+    settings["objective"]["d3po"]["beta"] = 5.0
     marked.write_text(json.dumps(settings))
     assert folder.config().sampling.buckets == []
 
 
-def test_a_run_that_wrote_zeros_for_the_objectives_own_numbers_goes_on_with_them(make_run: MakeRun) -> None:
-    """Every number was written in run.toml and started.json then, and a 0 was none."""
+def test_a_run_that_began_when_objectives_shared_their_settings_goes_on(make_run: MakeRun) -> None:
+    """Each has a table of its own now; run.toml asks to be written so."""
     folder = make_run()
     folder.mark_started(folder.config())
-    for path, own in ((folder.config_path, ' = "own"'), (folder.path / "started.json", ': "own"')):
-        written = re.sub(r',\s+"sha256": "\w+"', "", path.read_text())  # nor had a record its hash
-        assert own in written
-        path.write_text(written.replace(own, own.replace('"own"', "0.0")))
-    assert "sharpness = 0.0" in folder.config_path.read_text()
-    objective = folder.config().objective
-    assert (objective.beta, objective.clip_range, objective.sharpness) == (5.0, "own", "own")
+    marked = folder.path / "started.json"
+    settings = json.loads(marked.read_text())
+    del settings["sha256"]
+    settings["objective"] |= settings["objective"].pop("d3po") | dict.fromkeys(("clip_range", "alpha", "sharpness"), "own")
+    marked.write_text(json.dumps(settings))
+    assert folder.config().objective.d3po.beta == 5.0
+    text = folder.config_path.read_text()
+    folder.config_path.write_text(text.replace("[objective.d3po]", ""))
+    assert_one_clear_line(d3po("run", folder.path, "--dry-run"), "objective.beta is now called objective.d3po.beta")
 
 
 def test_an_objective_that_cannot_do_with_a_zero_says_so_before_a_run_is_made(tmp_path: Path) -> None:
-    failed = d3po("init", tmp_path / "run", "--objective", "reward_weighted", "--set", "objective.temperature=0")
-    assert_one_clear_line(failed, "objective.temperature is 0", "above 0")
+    failed = d3po("init", tmp_path / "run", "--objective", "reward_weighted", "--set", "objective.reward_weighted.temperature=0")
+    assert_one_clear_line(failed, "objective.reward_weighted.temperature is 0", "greater than 0")
     assert not (tmp_path / "run").exists()
 
 

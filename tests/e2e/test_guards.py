@@ -84,7 +84,7 @@ def test_a_rollback_that_is_killed_halfway_is_finished_by_the_next_command(make_
 
 def test_a_round_refused_for_its_course_does_not_stand(make_run: MakeRun) -> None:
     """Clipped at once, so that momentum alone goes on pushing losers and winners down."""
-    clipped = {"objective.clip": "two_sided", "objective.clip_range": "1e-9", "guards.max_kl": "1e9"}
+    clipped = {"objective.d3po.clip": "two_sided", "objective.d3po.clip_range": "1e-9", "guards.max_kl": "1e9"}
     run = make_run(settings=SICK | clipped | {"guards.action": "stop", "rounds": "1", "training.epochs": "2", "sampling.steps": "2"})
     done = d3po("run", run.path)
     assert done.returncode == 0, done.stderr

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from d3po.artifacts.checkpoints import list_checkpoints
 from d3po.artifacts.shards import Shard
 from d3po.errors import CorruptFileError, RunFolderError
+from d3po.objective_settings import ObjectiveName
 from d3po.objectives.registry import OBJECTIVES
-from d3po.options import ObjectiveName
 from d3po.run.feedback.labels import judgements_learnt_from
 from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder
@@ -86,17 +86,20 @@ def test_a_killed_run_on_pictures_alone_goes_on_as_if_nothing_had_happened(make_
     assert all(torch.equal(once[key], twice[key]) for key in once)
 
 
-@pytest.mark.parametrize(
-    ("name", "targets", "pairs"), [("d3po", "signed", 21), ("d3po", "cross_entropy", 24), ("diffusion_dpo", "signed", 24)]
-)
+@pytest.mark.parametrize(("name", "targets", "pairs"), [("d3po", "signed", 21), ("d3po", "cross_entropy", 24), ("diffusion_dpo", None, 24)])
 def test_ties_are_left_out_by_signed_d3po_alone(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, name: ObjectiveName, targets: str, pairs: int
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, name: ObjectiveName, targets: str | None, pairs: int
 ) -> None:
     """Four prompts of four pictures, the last two of which tie in three prompts."""
     scores = iter([0.0, 1.0, 2.0, 2.0] * 3 + [0.0, 1.0, 2.0, 3.0])
     monkeypatch.setitem(sys.modules, "some_tie", ModuleType("some_tie"))
     monkeypatch.setattr(sys.modules["some_tie"], "score", lambda image, prompt: next(scores), raising=False)
-    settings = {"sampling.images_per_prompt": "4", "sampling.steps": "2", "feedback.reward": "some_tie:score", "objective.targets": targets}
+    settings = {
+        "sampling.images_per_prompt": "4",
+        "sampling.steps": "2",
+        "feedback.reward": "some_tie:score",
+        **({f"objective.{name}.targets": targets} if targets else {}),
+    }
     run = make_run(settings=own_settings(name) | settings)
     bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
     sample_round(bench, 0)

@@ -24,6 +24,7 @@ from d3po.diffusion.schedule import NoiseSchedule, step_grid
 from d3po.diffusion.transition import DDIM
 from d3po.models.base import AbstractPolicy, Condition, Sampler, SamplerSettings
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler
+from d3po.objective_settings import D3POSettings
 from d3po.training.data import PromptGroup, ReferenceSteps
 from d3po.training.replay import Replay
 from d3po.training.trainer import Trainer
@@ -148,7 +149,9 @@ def replay(one_file: ModuleType, policy: OneFilePolicy) -> Replay:
 @pytest.fixture(params=[4, 20, 64], ids="at most {} rows a call".format)
 def config(one_file: ModuleType, request: pytest.FixtureRequest) -> RunConfig:
     return RunConfig(
-        objective=Objective(beta=one_file.BETA, clip="two_sided", clip_range=one_file.CLIP, targets="signed", log_prob="mean"),
+        objective=Objective(
+            log_prob="mean", d3po=D3POSettings(beta=one_file.BETA, clip="two_sided", clip_range=one_file.CLIP, targets="signed")
+        ),
         training=Training(
             learning_rate=one_file.LEARNING_RATE,
             weight_decay=one_file.WEIGHT_DECAY,

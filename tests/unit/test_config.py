@@ -1,6 +1,7 @@
 """run.toml: complete, explained, written back, and strict about what it does not know."""
 
 import copy
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d3po.config import Objective, RunConfig, Section, dump_config, load_config, override, parse_config, under_new_names, without_old_zeros
+from d3po.config import RunConfig, dump_config, load_config, override, parse_config, under_new_names
 from d3po.errors import ConfigError
+from d3po.objective_settings import SETTINGS as OBJECTIVE_SETTINGS
+from d3po.section import Section
 
 
 def fields(section: type[Section], prefix: str = "") -> dict[str, Any]:
@@ -75,8 +78,9 @@ def test_every_table_has_a_docstring_of_its_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_written_file_shows_every_setting_with_its_description(name: str) -> None:
-    key = name.rpartition(".")[2]
-    lines = [line for line in dump_config(RunConfig()).splitlines() if line.startswith(f"{key} = ")]
+    *_, table, key = ["", *name.split(".")]
+    config = override(RunConfig(), {"objective.name": table if table in OBJECTIVE_SETTINGS else "d3po"}, where="test")
+    lines = [line for line in dump_config(config).splitlines() if line.startswith(f"{key} = ")]
     assert any(line.endswith(f"# {SETTINGS[name].description}") for line in lines)
 
 
@@ -117,9 +121,9 @@ def test_unknown_setting_like_no_other_lists_those_there_are() -> None:
         ("seed = -1", "seed", "-1"),
         ('rounds = "five"', "rounds", "'five'"),
         ("rounds = 2.5", "rounds", "2.5"),
-        ("[objective]\nbeta = -1", "objective.beta", "-1"),
-        ("[objective]\nbeta = nan", "objective.beta", "nan"),
-        ('[objective]\nclip = "both"', "objective.clip", "'both'"),
+        ("[objective.d3po]\nbeta = -1", "objective.d3po.beta", "-1"),
+        ("[objective.d3po]\nbeta = nan", "objective.d3po.beta", "nan"),
+        ('[objective.d3po]\nclip = "both"', "objective.d3po.clip", "'both'"),
         ("[sampling]\nimages_per_prompt = 1", "sampling.images_per_prompt", "1"),
         ("[training]\ngradient_checkpointing = 1", "training.gradient_checkpointing", "1"),
         ("sampling = 3", "sampling", "3"),
@@ -165,7 +169,7 @@ def test_config_cannot_be_changed_in_place() -> None:
         ("training.adam_betas", "[0.5, 0.6]", (0.5, 0.6)),
         ("tracking.tensorboard", "false", False),
         ("feedback.reward", "closeness:#ff0000", "closeness:#ff0000"),
-        ("objective.clip", "none", "none"),
+        ("objective.d3po.clip", "none", "none"),
     ],
 )
 def test_override_replaces_one_setting_and_leaves_the_others(key: str, text: str, value: Any) -> None:
@@ -223,38 +227,32 @@ def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
         load_config(path)
 
 
-NUMBERS = ("beta", "clip_range", "alpha", "temperature", "dislike_weight", "sharpness")
-
-
-def old_file(**given: float) -> str:
-    return '[objective]\nname = "dpok"\n' + "".join(f"{key} = {given.get(key, 0.0)}\n" for key in NUMBERS)
-
-
-def test_a_zero_in_a_run_of_an_older_version_is_the_objectives_own(tmp_path: Path) -> None:
-    """They wrote every number of every objective, and 0 for what was left to it."""
-    (tmp_path / "run.toml").write_text(old_file(alpha=10.0))
-    read = load_config(tmp_path / "run.toml").objective
-    assert (read.alpha, *(getattr(read, key) for key in NUMBERS if key != "alpha")) == (10.0, *["own"] * 5)
-
-
-def test_a_zero_is_a_zero_in_what_is_written_now(tmp_path: Path) -> None:
-    config = override(RunConfig(), {"objective.name": "dpok", "objective.beta": "0"}, where="test")
+def test_only_the_table_of_the_runs_objective_is_written_and_compared(tmp_path: Path) -> None:
+    config = override(RunConfig(), {"objective.name": "dpok", "objective.dpok.beta": "0"}, where="test")
     (tmp_path / "run.toml").write_text(dump_config(config))
-    assert load_config(tmp_path / "run.toml").objective.beta == 0.0
-    assert without_old_zeros(config.model_dump(mode="json"))["objective"]["beta"] == 0.0
-    assert without_old_zeros({"objective": {"beta": 0.0}}) == {"objective": {"beta": 0.0}}
-    assert without_old_zeros({"objective": 3}) == {"objective": 3}
-    assert without_old_zeros({}) == {}
+    assert load_config(tmp_path / "run.toml").objective.dpok.beta == 0.0
+    assert re.findall(r"\[objective\.\w+\]", dump_config(config)) == ["[objective.dpok]"]
+    assert {key for key, value in config.model_dump()["objective"].items() if isinstance(value, dict)} == {"dpok"}
 
 
-def test_own_takes_a_number_back() -> None:
-    assert override(RunConfig(objective=Objective(beta=3.0)), {"objective.beta": "own"}, where="--set").objective.beta == "own"
+def test_another_objective_does_not_inherit_the_numbers_of_the_first() -> None:
+    tuned = override(RunConfig(), {"objective.d3po.beta": "3"}, where="test")
+    assert override(tuned, {"objective.name": "ipo_step"}, where="test").objective.ipo_step.beta == 10.0
+    assert override(tuned, {"objective.name": "d3po"}, where="test").objective.d3po.beta == 3.0
+
+
+def test_a_table_that_the_objective_does_not_read_is_refused() -> None:
+    said = r"objective is .*: \[objective\.kto\] is given, but objective\.name is 'd3po', which does not read it; remove it, or set objective\.name to 'kto'"
+    with pytest.raises(ConfigError, match=said):
+        parse("[objective.kto]\nbeta = 3.0")
+    with pytest.raises(ConfigError, match=said):
+        override(RunConfig(), {"objective.kto.beta": "3"}, where="test")
 
 
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "true", '"mine"', "[]"])
 def test_what_is_no_number_of_an_objective_is_named_by_its_key_alone(value: str) -> None:
-    with pytest.raises(ConfigError, match=r"^run\.toml: objective\.beta is [^:]+: "):
-        parse(f"[objective]\nbeta = {value}")
+    with pytest.raises(ConfigError, match=r"^run\.toml: objective\.d3po\.beta is [^:]+: "):
+        parse(f"[objective.d3po]\nbeta = {value}")
 
 
 @pytest.mark.parametrize(
@@ -262,6 +260,12 @@ def test_what_is_no_number_of_an_objective_is_named_by_its_key_alone(value: str)
     [
         ({"judge": {"url": "http://localhost"}}, "judge is now called vlm_judge; write it so"),
         ({"training": {"max_rows": 3}}, "training.max_rows is now called training.micro_batch_size; write it so"),
+        ({"objective": {"beta": 3.0}}, r"objective\.beta is now called objective\.d3po\.beta, .*; write it so"),
+        ({"objective": {"name": "kto", "beta": 3.0}}, r"objective\.beta is now called objective\.kto\.beta, .*; write it so"),
+        (
+            {"objective": {"name": "kto", "clip": "none"}},
+            r"objective\.clip .*objective\.d3po_branch\.clip\), and 'kto' is none of them; remove it",
+        ),
     ],
 )
 def test_a_former_name_is_refused_with_the_new_one(written: dict[str, Any], said: str) -> None:
@@ -275,3 +279,19 @@ def test_settings_that_a_run_began_with_are_read_under_the_names_of_today() -> N
     before["training"]["max_rows"] = before["training"].pop("micro_batch_size")
     before["judge"] = before.pop("vlm_judge")
     assert under_new_names(before) == under_new_names(now) == now
+
+
+@pytest.mark.parametrize("unset", ["own", 0.0])
+def test_an_objectives_settings_that_a_run_began_with_are_read_in_its_own_table(unset: Any) -> None:
+    """All objectives once shared them; what was left to the objective was "own", and before that 0, where all were written."""
+    others = dict.fromkeys(("clip_range", "temperature", "dislike_weight", "sharpness"), unset)
+    before = {
+        "objective": {"name": "dpok", "reference": "fixed", "clip": "none", "targets": "signed", "alpha": 10.0, "beta": unset, **others}
+    }
+    assert under_new_names(before) == {"objective": {"name": "dpok", "reference": "fixed", "dpok": {"alpha": 10.0}}}
+
+
+def test_a_zero_among_few_numbers_is_a_zero() -> None:
+    assert under_new_names({"objective": {"name": "dpok", "beta": 0.0}}) == {"objective": {"name": "dpok", "dpok": {"beta": 0.0}}}
+    assert under_new_names({"objective": 3}) == {"objective": 3}
+    assert under_new_names({}) == {}

@@ -13,14 +13,26 @@ from d3po.cli.app import app
 from d3po.config import RunConfig, Section
 from d3po.experiments.findings import Row
 from d3po.experiments.spec import EqualBudget, ObjectiveSpec, Spec
+from d3po.objective_settings import SETTINGS, ObjectiveName
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.metrics import pair_metrics
-from d3po.objectives.registry import OBJECTIVES
-from d3po.options import ObjectiveName
+from d3po.objectives.registry import OBJECTIVES, own_defaults
 from d3po.recipes import recipe_names
 from d3po.run.evaluate.phase import EvaluationResult
 from d3po.training.trainer import BANDS
-from tools.docs import CONFIGURATION, FAMILIES, RECIPES, SCORERS, configuration_page, families_page, judges_page, main, recipes_page
+from tools.docs import (
+    CONFIGURATION,
+    FAMILIES,
+    METHODS,
+    RECIPES,
+    SCORERS,
+    configuration_page,
+    families_page,
+    judges_page,
+    main,
+    objectives_page,
+    recipes_page,
+)
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -63,10 +75,16 @@ def test_the_table_of_recipes_is_current() -> None:
     assert RECIPES.read_text() == recipes_page(RECIPES.read_text()), "run `python -m tools.docs` and commit docs/recipes.md"
 
 
+def test_the_table_of_objectives_is_current() -> None:
+    assert METHODS.read_text() == objectives_page(METHODS.read_text()), "run `python -m tools.docs` and commit docs/methods/README.md"
+
+
 def test_the_configuration_page_names_every_setting() -> None:
     tables = {name: type(value) for name, value in RunConfig() if isinstance(value, Section)}
-    settings = {name for section in (RunConfig, *tables.values()) for name in section.model_fields} - tables.keys()
+    sections = {"": RunConfig, **tables, **{f"objective.{name}": own for name, own in SETTINGS.items()}}
+    settings = {name for section in sections.values() for name in section.model_fields} - tables.keys() - SETTINGS.keys()
     assert settings <= first_column("configuration.md")
+    assert all(f"### `[objective.{name}]`" in CONFIGURATION.read_text() for name, own in SETTINGS.items() if own.model_fields)
     assert all(f"## `[{table}]`" in CONFIGURATION.read_text() for table in tables)
 
 
@@ -113,9 +131,10 @@ def test_every_error_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_has_a_page_with_its_own_values(name: ObjectiveName) -> None:
-    page, entry = (DOCS / "methods" / f"{name}.md").read_text(), OBJECTIVES[name]
+    page = (DOCS / "methods" / f"{name}.md").read_text()
     rows = {words: cells[1] for row in page.splitlines() if (cells := row.strip("|").split("|")) and (words := cells[0]) and len(cells) > 2}
-    for key, value in entry.defaults.items():
+    numbers = {key: value for key, value in own_defaults(name).items() if isinstance(value, float)}
+    for key, value in numbers.items():
         (row,) = (rows[words] for words in rows if f"`{key}`" in words)
         assert f"{value:g}" in row or f"{value:.0e}".replace("e-0", "e-") in row
     assert all(part in page for part in ("**Idea.**", "**When.**", "**Healthy**", "**Sick**"))

@@ -53,7 +53,7 @@ def test_the_reward_experiments_add_up_to_the_published_pairs() -> None:
 def test_a_table_that_extends_another_keeps_what_it_does_not_name() -> None:
     config = load_recipe("hands")
     assert (config.recipe, config.sampling.images_per_prompt, config.sampling.last_step) == ("hands", 7, "clamped")
-    assert load_recipe("default").objective.clip == "none" != RunConfig().objective.clip
+    assert load_recipe("default").objective.d3po.clip == "none" != RunConfig().objective.d3po.clip
 
 
 def test_a_recipe_without_prompts_leaves_them_to_the_user() -> None:

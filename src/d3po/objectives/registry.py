@@ -1,10 +1,9 @@
-"""All objectives by name: what each needs, and its own settings with their sources."""
+"""All objectives by name: what each needs, and where it is from; their settings are in `d3po.objective_settings`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from inspect import signature
 
-from d3po.errors import ConfigError
+from d3po.objective_settings import SETTINGS, ObjectiveName
 from d3po.objectives.base import Needs, Objective
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.ddpo import DDPO
@@ -15,7 +14,6 @@ from d3po.objectives.kto import KTO
 from d3po.objectives.mapo import MaPO
 from d3po.objectives.reward_weighted import RewardWeighted
 from d3po.objectives.sft import SFT
-from d3po.options import ObjectiveName
 
 STEP_PAIRS = Needs(labels="pairs", evidence="trajectories", reference="chosen")
 PICTURE_PAIRS = Needs(labels="pairs", evidence="pictures", reference="chosen")
@@ -27,18 +25,17 @@ class ObjectiveEntry:
 
     factory: Callable[..., Objective]
     needs: Needs
-    defaults: Mapping[str, float]
-    """Its numbers, and its own value of each."""
-    or_zero: frozenset[str] = frozenset()
-    """Those of its numbers that may also be 0, which switches a part of the loss off; of others nothing would be left to learn from."""
     settings: Mapping[str, str]
     """Other settings of a run that belong to it, as `d3po init --objective` sets them."""
     summary: str
     source: str
 
-    def lines(self, name: str) -> list[str]:
+    def lines(self, name: ObjectiveName) -> list[str]:
         """The objective in words."""
-        own = [f"{key} = {value:g}" for key, value in self.defaults.items()] + [f"{key} = {value}" for key, value in self.settings.items()]
+        own = [
+            *(f"{key} = {_written(value)}" for key, value in own_defaults(name).items()),
+            *(f"{key} = {value}" for key, value in self.settings.items()),
+        ]
         return [
             f"{name}: {self.summary}",
             f"  reads     {self.needs.words()}",
@@ -51,7 +48,6 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     "d3po": ObjectiveEntry(
         factory=D3PO,
         needs=STEP_PAIRS,
-        defaults={"beta": 0.1, "clip_range": 0.1},
         settings={},
         summary="every denoising step of the winner becomes likelier, of the loser less likely",
         source="Yang et al. 2024, arXiv 2311.13231",
@@ -59,15 +55,13 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     "d3po_branch": ObjectiveEntry(
         factory=D3PO,
         needs=Needs(labels="pairs", evidence="trajectories", reference="chosen", same_state=True),
-        defaults={"beta": 10.0, "clip_range": 0.1},
-        settings={"sampling.branch": "true", "objective.log_prob": "mean", "objective.clip": "two_sided"},
+        settings={"sampling.branch": "true", "objective.log_prob": "mean"},
         summary="D3PO on the one step in which two pictures parted, so that both actions are of one state",
         source="form of Liang et al. 2024 (SPO), arXiv 2406.04314; judged by the finished picture, or by the step (sampling.judged)",
     ),
     "ipo_step": ObjectiveEntry(
         factory=IPO,
         needs=STEP_PAIRS,
-        defaults={"beta": 10.0},
         settings={"objective.log_prob": "mean"},
         summary="the margin of every denoising step is drawn to a finite place instead of pushed for ever",
         source="Azar et al. 2023, arXiv 2310.12036, applied to D3PO's steps",
@@ -75,7 +69,6 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     "ddpo": ObjectiveEntry(
         factory=DDPO,
         needs=Needs(labels="scores", evidence="trajectories", reference="sampler"),
-        defaults={"clip_range": 1e-4},
         settings={"objective.log_prob": "mean", "objective.step_weighting": "uniform"},
         summary="policy gradient on denoising steps, clipped as in PPO, advantages by prompt",
         source="Black et al. 2023, arXiv 2305.13301",
@@ -83,8 +76,6 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     "dpok": ObjectiveEntry(
         factory=DPOK,
         needs=Needs(labels="scores", evidence="trajectories", reference="sampler", exact_kl=True),
-        defaults={"alpha": 1.0, "beta": 1.0, "clip_range": 1e-4},
-        or_zero=frozenset({"beta"}),
         settings={"objective.log_prob": "mean", "objective.step_weighting": "uniform"},
         summary="policy gradient, held to the pretrained model by the exact KL of each step",
         source="Fan et al. 2023, arXiv 2305.16381",
@@ -92,7 +83,6 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     "reward_weighted": ObjectiveEntry(
         factory=RewardWeighted,
         needs=Needs(labels="scores", evidence="pictures", reference="none"),
-        defaults={"temperature": 0.5},
         settings={},
         summary="denoising error of the sampled pictures, weighted by exp(score / temperature)",
         source="Lee et al. 2023, arXiv 2302.12192",
@@ -100,7 +90,6 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     "sft": ObjectiveEntry(
         factory=SFT,
         needs=Needs(labels="likes", evidence="pictures", reference="none"),
-        defaults={},
         settings={},
         summary="denoising error of the liked pictures alone",
         source="the baseline of Yang et al. 2024, arXiv 2311.13231, table 1",
@@ -108,7 +97,6 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     "diffusion_dpo": ObjectiveEntry(
         factory=DiffusionDPO,
         needs=replace(PICTURE_PAIRS, model_kind="discrete"),
-        defaults={"beta": 5000.0},
         settings={"objective.reference": "fixed"},
         summary="winners are denoised better than by the reference, losers worse; for discrete-time models",
         source="Wallace et al. 2023, arXiv 2311.12908",
@@ -116,7 +104,6 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     "flow_dpo": ObjectiveEntry(
         factory=DiffusionDPO,
         needs=replace(PICTURE_PAIRS, model_kind="flow"),
-        defaults={"beta": 500.0},
         settings={"objective.reference": "fixed"},
         summary="Diffusion-DPO on the velocity, for flow models",
         source="Liu et al. 2025, arXiv 2501.13918",
@@ -124,7 +111,6 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     "ipo": ObjectiveEntry(
         factory=IPO,
         needs=PICTURE_PAIRS,
-        defaults={"beta": 1000.0},
         settings={"objective.reference": "fixed"},
         summary="Diffusion-DPO with a finite margin to aim at",
         source="Azar et al. 2023, arXiv 2310.12036",
@@ -132,8 +118,6 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     "kto": ObjectiveEntry(
         factory=KTO,
         needs=Needs(labels="likes", evidence="pictures", reference="chosen", batch_mean=True),
-        defaults={"beta": 1000.0, "dislike_weight": 1.0},
-        or_zero=frozenset({"dislike_weight"}),
         settings={"objective.reference": "fixed"},
         summary="liked pictures better than the reference point, disliked ones worse; no pairs needed",
         source="Li et al. 2024, arXiv 2404.04465",
@@ -141,8 +125,6 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     "mapo": ObjectiveEntry(
         factory=MaPO,
         needs=Needs(labels="pairs", evidence="pictures", reference="none"),
-        defaults={"beta": 0.1, "sharpness": 1000.0},
-        or_zero=frozenset({"beta"}),
         settings={},
         summary="winners denoised better than losers, without any reference",
         source="Hong et al. 2024, arXiv 2406.06424",
@@ -150,21 +132,24 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
 }
 
 
-def numbers_of(name: ObjectiveName, settings: Mapping[str, object]) -> dict[str, float]:
-    """The objective's numbers: as the settings give them, its own where they are "own" or absent.
+def table() -> Iterator[list[str]]:
+    """The rows of the table in docs/methods/README.md, the heading first."""
+    yield ["objective", "learns from", "looks at", "compares with"]
+    for name, entry in OBJECTIVES.items():
+        needs = entry.needs
+        looks_at = "that step" if needs.same_state else {"trajectories": "denoising steps", "pictures": "pictures"}[needs.evidence]
+        against = {"none": "nothing", "chosen": "a chosen reference", "sampler": "the policy that sampled"}[needs.reference]
+        yield [
+            f"[`{name}`]({name}.md)",
+            needs.labels + (" that part in one step" if needs.same_state else ""),
+            looks_at + (", of flow models" if needs.model_kind == "flow" else ""),
+            against + (", and the pretrained model" if needs.exact_kl else ""),
+        ]
 
-    Raises:
-        ConfigError: one is 0 that must not be.
-    """
-    entry, numbers = OBJECTIVES[name], dict[str, float]()
-    for key, own in entry.defaults.items():
-        given = settings.get(key, "own")
-        numbers[key] = float(given) if isinstance(given, int | float) else own
-        if numbers[key] == 0 and key not in entry.or_zero:
-            raise ConfigError(
-                f"objective.{key} is 0, and {name} needs a number above 0; set it to one, or to 'own', which is {own:g} for this objective"
-            )
-    return numbers
+
+def own_defaults(name: ObjectiveName) -> dict[str, float | str]:
+    """The settings that it alone reads (`[objective.NAME]` in run.toml), and their defaults."""
+    return SETTINGS[name]().model_dump()
 
 
 def for_model(name: ObjectiveName, *, flow: bool) -> ObjectiveName:
@@ -175,12 +160,14 @@ def for_model(name: ObjectiveName, *, flow: bool) -> ObjectiveName:
     return next(other for other, its in OBJECTIVES.items() if its.factory is entry.factory and its.needs.model_kind == kind)
 
 
-def build(name: ObjectiveName, settings: Mapping[str, object]) -> Objective:
-    """The objective of that name; of `settings` it takes those it knows.
+def build(name: ObjectiveName, **settings: object) -> Objective:
+    """The objective of that name, with these of its own settings and the defaults of the others.
 
     Raises:
-        ConfigError: as of `numbers_of`.
+        ValueError: it has no setting of that name, or one cannot have that value.
     """
-    factory = OBJECTIVES[name].factory
-    taken = {key: settings[key] for key in signature(factory).parameters if key in settings}
-    return factory(**(taken | numbers_of(name, settings)))
+    return OBJECTIVES[name].factory(**SETTINGS[name](**settings).model_dump())
+
+
+def _written(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from d3po.artifacts.files import read_bytes, write_atomically
 from d3po.artifacts.records import read_record, unseal, write_record
-from d3po.config import RunConfig, dump_config, load_config, override, under_new_names, without_old_zeros
+from d3po.config import Objective, RunConfig, dump_config, load_config, override, under_new_names
 from d3po.errors import ConfigError, CorruptFileError, RunFolderError, StorageError, told
 from d3po.run.places import contents, follow_moves, whole_paths
 from d3po.run.prompts import Say, read_prompts, require_new, said_shared, shared_prompts
@@ -108,7 +108,7 @@ class RunFolder:
 
     def _require_unchanged(self, config: RunConfig) -> None:
         if self.started.exists():
-            before, now = under_new_names(without_old_zeros(read_record(self.started, remedy=RESTORE))), self._decisive(config)
+            before, now = under_new_names(read_record(self.started, remedy=RESTORE)), self._decisive(config)
             known = before.pop(CONTENTS, {})
             require_same(follow_moves(before, now, known, self.path), now, self.path)
 
@@ -339,7 +339,8 @@ def require_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> Non
         ConfigError: they differ; the first difference is named.
     """
     new = _flat(now)
-    defaults = {key: value for key, value in _flat(RunConfig().model_dump(mode="json")).items() if key in new}
+    of_this_objective = RunConfig(objective=Objective(name=now["objective"]["name"]))
+    defaults = {key: value for key, value in _flat(of_this_objective.model_dump(mode="json")).items() if key in new}
     old = defaults | _flat(before)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
@@ -348,9 +349,8 @@ def require_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> Non
             )
 
 
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    return {
-        f"{table}.{key}" if isinstance(values, dict) else table: value
-        for table, values in settings.items()
-        for key, value in (values.items() if isinstance(values, dict) else [("", values)])
-    }
+def _flat(settings: dict[str, Any], table: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{table}{key}.") if isinstance(value, dict) else {f"{table}{key}": value}
+    return flat

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from d3po.config import RunConfig
 from d3po.diffusion.flow import FlowSDE
 from d3po.errors import ConfigError
-from d3po.objectives.registry import OBJECTIVES, for_model, numbers_of
+from d3po.objectives.registry import OBJECTIVES, for_model
 from d3po.training.replay import Replay
 
 
@@ -13,13 +13,12 @@ def check_needs(config: RunConfig) -> None:
     """Hold the objective's needs, and the judge's, against the settings and what is installed.
 
     Raises:
-        ConfigError: something is missing, or a number of the objective is 0 that must not be; the message says what would mend it.
+        ConfigError: something is missing; the message says what would mend it.
     """
     if config.feedback.source == "model" and find_spec("tenacity") is None:
         raise ConfigError("feedback.source is 'model', which needs tenacity, not installed here; `pip install 'd3po[vision]'`")
     name = config.objective.name
     needs = OBJECTIVES[name].needs
-    numbers_of(name, config.objective.model_dump())
     if needs.evidence == "trajectories" and config.feedback.source == "imported":
         others = ", ".join(other for other, entry in OBJECTIVES.items() if entry.needs.evidence == "pictures")
         raise ConfigError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from d3po.config import RunConfig, override
 from d3po.errors import ConfigError
 from d3po.models.families import EMBEDDED, Family, family_of, proposed_for
-from d3po.objectives.registry import OBJECTIVES, numbers_of
+from d3po.objectives.registry import OBJECTIVES, own_defaults
 from d3po.recipes import recipe_prompts
 from d3po.run.places import whole_paths
 from d3po.run.prompts import Say, choose_prompts
@@ -54,24 +54,14 @@ def start(recipe: RunConfig, assignments: dict[str, str], *, where: str = "--set
     said = override(recipe, assignments, where=where)
     config = whole_paths(said)
     if said.model == recipe.model:
-        return Start(config=with_numbers(config), family=None, proposed={})
+        return Start(config=config, family=None, proposed={})
     family = family_of(config.model)
     proposed = (
         {key: value for key, value in proposed_for(family, config.model).items() if key not in assignments}
         if recipe.recipe == "default"
         else {}
     )
-    return Start(config=with_numbers(override(config, proposed, where=family.name)), family=family, proposed=proposed)
-
-
-def with_numbers(config: RunConfig) -> RunConfig:
-    """The settings with the objective's own numbers put in, so that run.toml shows what is trained with.
-
-    Raises:
-        ConfigError: a number is 0 that must not be.
-    """
-    numbers = numbers_of(config.objective.name, config.objective.model_dump())
-    return config.model_copy(update={"objective": config.objective.model_copy(update=numbers)})
+    return Start(config=override(config, proposed, where=family.name), family=family, proposed=proposed)
 
 
 def own_settings(objective: str) -> dict[str, str]:
@@ -85,7 +75,7 @@ def own_settings(objective: str) -> dict[str, str]:
         raise ConfigError(
             f"there is no objective {objective!r}; {f'did you mean {near[0]!r}? ' if near else ''}objectives: {', '.join(OBJECTIVES)}"
         )
-    own = {f"objective.{key}": str(number) for key, number in OBJECTIVES[objective].defaults.items()}
+    own = {f"objective.{objective}.{key}": str(value) for key, value in own_defaults(objective).items() if isinstance(value, float)}
     return {"objective.name": objective, **own, **OBJECTIVES[objective].settings}
 
 

@@ -38,7 +38,7 @@ def check_settings(objective: Objective) -> list[Alarm]:
         Alarm(
             guard="flat_loss",
             message=f"with these settings of [objective] clipping keeps the loss between {within[0]:.3f} and {within[1]:.3f}: "
-            "its curve stays flat by construction. Look at margin and accuracy, or set objective.clip = 'none'",
+            "its curve stays flat by construction. Look at margin and accuracy, or set the objective's clip to 'none'",
             stops=False,
         )
     ]
@@ -68,7 +68,7 @@ def check_update(metrics: Metrics, guards: Guards) -> list[Alarm]:
                 _alarm(
                     "kl",
                     f"KL to the {other} is {worst:.3g} nats per dimension, above guards.max_kl = {guards.max_kl}: the policy has left the "
-                    "region its comparisons speak about. Lower training.learning_rate, or raise objective.beta",
+                    "region its comparisons speak about. Lower training.learning_rate, or raise the objective's beta",
                     guards,
                 )
             )
@@ -91,7 +91,7 @@ def _clip_saturated(last: Metrics, guards: Guards) -> list[Alarm]:
         _alarm(
             "clip_saturated",
             f"clipping cut off {last['clip_fraction']:.0%} of the gradients in the second half of the round, above guards.max_clipped = "
-            f"{guards.max_clipped:.0%}: the round has nothing left to teach. Train fewer epochs, lower training.learning_rate or widen objective.clip_range",
+            f"{guards.max_clipped:.0%}: the round has nothing left to teach. Train fewer epochs, lower training.learning_rate or raise its clip_range",
             guards,
         )
     ]
@@ -127,7 +127,7 @@ def check_evaluation(
             _alarm(
                 "over_optimised",
                 f"the trained judge prefers the new pictures in {win_rate:.0%} of cases, the held-out one in {held_out_win_rate:.0%}, below "
-                f"guards.min_held_out = {guards.min_held_out:.0%}: the policy is learning what fools its judge. Stop earlier, raise objective.beta, "
+                f"guards.min_held_out = {guards.min_held_out:.0%}: the policy is learning what fools its judge. Stop earlier, raise the objective's beta, "
                 "or combine both judges in feedback.reward",
                 guards,
             )
@@ -137,7 +137,7 @@ def check_evaluation(
             _alarm(
                 "diversity",
                 f"images of one prompt keep {diversity_kept:.0%} of the base model's diversity, below guards.min_diversity = "
-                f"{guards.min_diversity:.0%}: the policy is collapsing onto a few pictures. Train fewer rounds or raise objective.beta",
+                f"{guards.min_diversity:.0%}: the policy is collapsing onto a few pictures. Train fewer rounds or raise the objective's beta",
                 guards,
             )
         )

@@ -66,7 +66,7 @@ class Trainer:
         self.policy, self.replay, self.config = policy, replay, config
         objective, settings = config.objective, config.training
         self.needs = OBJECTIVES[objective.name].needs
-        self.objective = build(objective.name, objective.model_dump())
+        self.objective = build(objective.name, **objective.own.model_dump())
         self.likelihood = likelihood_of(policy, replay, self.needs, sampler)
         self._measures = self.needs.reference != "none"
         self.distributed = distributed or Distributed()  # before accelerate's own state, which would take its own idea of patience
@@ -160,7 +160,7 @@ class Trainer:
         norm = float(self.accelerator.clip_grad_norm_(self.policy.trainable().values(), self.config.training.max_grad_norm) or 0.0)
         if not math.isfinite(norm) and self.accelerator.scaler is None:
             raise NonFiniteError(
-                f"the gradient norm is {norm}; the update was not made. Lower training.learning_rate, or objective.beta where log_prob = 'sum'"
+                f"the gradient norm is {norm}; the update was not made. Lower training.learning_rate, or the objective's beta where log_prob = 'sum'"
             )
         metrics = sums.means() | {"gradient_norm": norm}
         metrics["learning_rate"] = self._set_learning_rate(
@@ -291,7 +291,7 @@ class Trainer:
             bad = int((~torch.isfinite(losses)).sum())
             raise NonFiniteError(
                 f"{bad} of {losses.numel()} losses are not finite (largest |log-ratio| {float(ratios.detach().abs().max()):.3g}); "
-                "the update was not made. Lower training.learning_rate or objective.beta"
+                "the update was not made. Lower training.learning_rate or the objective's beta"
             )
         self.accelerator.backward(loss)
         if drift is not None:

@@ -40,16 +40,16 @@ def test_the_grid_is_whole_and_a_seed_comes_after_the_other(tmp_path: Path) -> N
 
 
 def test_an_objective_brings_its_own_settings_and_an_entry_its_changes(tmp_path: Path) -> None:
-    entries = '[{label = "own", name = "kto"}, {label = "mine", name = "kto", settings = {objective.beta = 7.0}}, {label = "recipe"}]'
+    entries = '[{label = "own", name = "kto"}, {label = "mine", name = "kto", settings = {objective.kto.beta = 7.0}}, {label = "recipe"}]'
     head = f'objectives = {entries}\nrewards = ["warmth"]\nseeds = [3]\nbaseline = "own"\n'
     own, mine, recipe = (
         cell.config for cell in cells_of(spec(tmp_path, head, BUDGET + '[settings]\n"training.epochs" = 9\nsampling.steps = 6\n'))
     )
-    assert (own.objective.name, own.objective.beta, own.objective.reference) == ("kto", 1000.0, "fixed")
-    assert (mine.objective.beta, mine.training.epochs, mine.sampling.steps, mine.seed) == (7.0, 9, 6, 3)
-    tuned = load_recipe("default").objective.beta
+    assert (own.objective.name, own.objective.kto.beta, own.objective.reference) == ("kto", 1000.0, "fixed")
+    assert (mine.objective.kto.beta, mine.training.epochs, mine.sampling.steps, mine.seed) == (7.0, 9, 6, 3)
+    tuned = load_recipe("default").objective.d3po.beta
     assert tuned > 0
-    assert (recipe.objective.name, recipe.objective.beta) == ("d3po", tuned), "as the recipe tunes it"
+    assert (recipe.objective.name, recipe.objective.d3po.beta) == ("d3po", tuned), "as the recipe tunes it"
 
 
 def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:

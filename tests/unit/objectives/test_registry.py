@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 from d3po.cli.app import app
 from d3po.config import RunConfig, dump_config, override
 from d3po.errors import ConfigError
+from d3po.objective_settings import ObjectiveName
 from d3po.objectives.base import ImageObjective, ImageTerms, PairObjective
 from d3po.objectives.ddpo import DDPO
 from d3po.objectives.dpok import DPOK
 from d3po.objectives.kto import KTO
-from d3po.objectives.registry import OBJECTIVES, build, numbers_of
-from d3po.options import ObjectiveName
+from d3po.objectives.registry import OBJECTIVES, build, own_defaults
 from d3po.recipes import load_recipe
 from d3po.run.needs import check_needs
 from d3po.run.starting import own_settings, start
@@ -24,22 +24,22 @@ from d3po.run.starting import own_settings, start
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_is_built_from_a_run_that_names_it(name: ObjectiveName) -> None:
     config = override(RunConfig(), own_settings(name), where="test")
-    objective = build(name, config.objective.model_dump())
-    for key, value in OBJECTIVES[name].defaults.items():
+    objective = build(name, **config.objective.own.model_dump())
+    for key, value in own_defaults(name).items():
         assert getattr(objective, key) == value
     check_needs(config)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_its_labels_say_which_interface_it_has(name: ObjectiveName) -> None:
-    objective, needs = build(name, RunConfig().objective.model_dump()), OBJECTIVES[name].needs
+    objective, needs = build(name), OBJECTIVES[name].needs
     assert isinstance(objective, PairObjective if needs.labels == "pairs" else ImageObjective)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_better_images_become_likelier(name: ObjectiveName) -> None:
     """The first gradient of every objective raises the better image, and of those that know the worse one, lowers it."""
-    objective = build(name, RunConfig().objective.model_dump())
+    objective = build(name)
     ratio = torch.full((1, 2), -0.3 if OBJECTIVES[name].needs.reference == "none" else 0.0, requires_grad=True)
     if isinstance(objective, PairObjective):
         losses = objective(ratio[:, :1], ratio[:, 1:], torch.ones(1, 1))
@@ -53,30 +53,33 @@ def test_better_images_become_likelier(name: ObjectiveName) -> None:
     assert worse > better
 
 
-NUMBERS = [(name, key) for name, entry in OBJECTIVES.items() for key in entry.defaults]
+NUMBERS = [(name, key) for name in OBJECTIVES for key, value in own_defaults(name).items() if isinstance(value, float)]
+MAY_BE_ZERO = {("dpok", "beta"), ("kto", "dislike_weight"), ("mapo", "beta")}
+"""They switch a part of the loss off; without the others nothing would be left to learn from."""
 IMAGE = ImageTerms(log_ratio=torch.tensor([[0.3, -0.2]]), value=torch.tensor([1.0, -1.0]), kl=torch.tensor([[5.0, 7.0]]))
 
 
 @pytest.mark.parametrize(("name", "key"), NUMBERS)
 def test_zero_is_obeyed_or_refused_and_never_the_default(name: ObjectiveName, key: str) -> None:
-    config = override(RunConfig(), {**own_settings(name), f"objective.{key}": "0"}, where="test")
-    if key in OBJECTIVES[name].or_zero:
-        assert getattr(build(name, config.objective.model_dump()), key) == 0
+    zero = {**own_settings(name), f"objective.{name}.{key}": "0"}
+    if (name, key) in MAY_BE_ZERO:
+        config = override(RunConfig(), zero, where="test")
+        assert getattr(build(name, **config.objective.own.model_dump()), key) == 0
     else:
-        said = rf"objective\.{key} is 0, and {name} needs a number above 0; .* 'own', which is {OBJECTIVES[name].defaults[key]:g} "
-        for work in (lambda: build(name, config.objective.model_dump()), lambda: check_needs(config), lambda: start(config, {})):
-            with pytest.raises(ConfigError, match=said):
-                work()
+        with pytest.raises(ConfigError, match=rf"objective\.{name}\.{key} is 0: Input should be greater than 0"):
+            override(RunConfig(), zero, where="test")
+        with pytest.raises(ValueError, match=rf"{key}\n.*greater than 0"):
+            build(name, **{key: 0.0})
 
 
 def test_dpok_without_its_kl_is_the_policy_gradient_alone() -> None:
-    without = build("dpok", RunConfig().objective.model_dump() | {"beta": 0.0})
+    without = build("dpok", beta=0.0)
     assert isinstance(without, DPOK)
     assert without(IMAGE).tolist() == DDPO(clip_range=without.clip_range)(IMAGE).tolist()
 
 
 def test_kto_without_dislikes_learns_from_likes_alone() -> None:
-    without = build("kto", RunConfig().objective.model_dump() | {"beta": 1.0, "dislike_weight": 0.0})
+    without = build("kto", beta=1.0, dislike_weight=0.0)
     assert isinstance(without, KTO)
     losses = without(IMAGE)
     assert losses[0, 0] > 0
@@ -84,7 +87,7 @@ def test_kto_without_dislikes_learns_from_likes_alone() -> None:
 
 
 def test_mapo_without_its_preference_term_is_the_winners_error() -> None:
-    objective = build("mapo", RunConfig().objective.model_dump() | {"beta": 0.0})
+    objective = build("mapo", beta=0.0)
     assert isinstance(objective, PairObjective)
     assert objective(torch.tensor([-0.2]), torch.tensor([-0.5]), torch.tensor([1.0])).tolist() == pytest.approx([0.2])
 
@@ -92,9 +95,10 @@ def test_mapo_without_its_preference_term_is_the_winners_error() -> None:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_new_runs_file_shows_the_numbers_it_trains_with(name: ObjectiveName) -> None:
     begun = start(load_recipe("default"), own_settings(name)).config
-    written = tomllib.loads(dump_config(begun))["objective"]
-    assert {key: written[key] for key in OBJECTIVES[name].defaults} == OBJECTIVES[name].defaults
-    assert numbers_of(name, begun.objective.model_dump()) == OBJECTIVES[name].defaults
+    written = tomllib.loads(dump_config(begun))["objective"][name]
+    numbers = {key: value for key, value in own_defaults(name).items() if isinstance(value, float)}
+    assert {key: written[key] for key in numbers} == numbers
+    assert build(name, **begun.objective.own.model_dump()) == build(name, **written)
 
 
 def test_a_number_that_nobody_set_is_shown_too() -> None:
@@ -103,8 +107,8 @@ def test_a_number_that_nobody_set_is_shown_too() -> None:
 
 
 def test_a_setting_that_is_given_wins_over_the_objectives_own() -> None:
-    config = override(RunConfig(), {**own_settings("kto"), "objective.beta": "7"}, where="test")
-    assert build("kto", config.objective.model_dump()).beta == 7  # pyright: ignore[reportAttributeAccessIssue]
+    config = override(RunConfig(), {**own_settings("kto"), "objective.kto.beta": "7"}, where="test")
+    assert build("kto", **config.objective.own.model_dump()).beta == 7  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize(
@@ -129,10 +133,10 @@ def test_all_are_listed_with_their_needs_and_defaults() -> None:
     output = CliRunner().invoke(app, ["objectives"]).output
     blocks = re.split(r"\n(?=\w)", output.strip())
     assert [block.split(":")[0] for block in blocks] == list(OBJECTIVES)
-    for block, entry in zip(blocks, OBJECTIVES.values(), strict=True):
+    for block, (name, entry) in zip(blocks, OBJECTIVES.items(), strict=True):
         assert entry.needs.labels in block
         assert entry.source in block
-        assert all(f"{key} = {value:g}" in block for key, value in entry.defaults.items())
+        assert all(f"{key} = {value:g}" in block for key, value in own_defaults(name).items() if isinstance(value, float))
 
 
 def test_an_unknown_objective_suggests_the_nearest() -> None:

@@ -18,7 +18,8 @@ from d3po.diffusion.divergence import WIDTH
 from d3po.diffusion.rollout import rollout
 from d3po.models.base import SamplerSettings
 from d3po.models.custom import CustomPolicy
-from d3po.options import LogProbReduce, ObjectiveName
+from d3po.objective_settings import ObjectiveName
+from d3po.options import LogProbReduce
 from d3po.training.batch_sizer import BatchSizer
 from d3po.training.data import ImageLabels, PromptGroup
 from d3po.training.likelihood import DenoisingLikelihood, TrajectoryLikelihood
@@ -257,7 +258,8 @@ def test_an_updates_kl_is_the_mean_of_its_steps_kls(tmp_path: Path, objective: O
     prompts = [prompt for prompt in PROMPTS for _ in range(IMAGES)]
     expected = torch.stack([exact_kl(policy, how, shard.latents(step), step, prompts, theirs).mean() for step in steps.tolist()])
     assert expected.max() > 2 * expected.min()
-    settings = {"objective.name": objective, "objective.log_prob": reduce, "training.micro_batch_size": "3", "objective.clip": "none"}
+    settings = {"objective.name": objective, "objective.log_prob": reduce, "training.micro_batch_size": "3"}
+    settings |= {"objective.d3po.clip": "none"} if objective == "d3po" else {}
     trainer = Trainer(policy, how, override(RunConfig(), settings, where="test"))
     metrics = trainer.update(groups, policy.encode_prompts(PROMPTS), steps)
     for key in ["kl", "kl_to_pretrained"] if objective == "dpok" else ["kl"]:

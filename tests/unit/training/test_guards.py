@@ -3,8 +3,8 @@
 import pytest
 
 from d3po.config import Guards, RunConfig, override
+from d3po.objective_settings import ObjectiveName
 from d3po.objectives.registry import build
-from d3po.options import ObjectiveName
 from d3po.recipes import load_recipe
 from d3po.training.guards import check_base, check_evaluation, check_round, check_settings, check_update
 
@@ -62,7 +62,7 @@ def test_a_falling_winner_is_named_only_when_the_margin_hides_it() -> None:
 )
 def test_how_far_winners_fell_is_read_as_the_loss_reads_it(name: ObjectiveName, beta: float, unit: float, fires: bool) -> None:
     """Log-ratios of sums are hundreds of times those of means, and those of denoising errors smaller still; without a reference they are no log-ratios."""
-    objective = build(name, RunConfig().objective.model_dump() | {"beta": beta})
+    objective = build(name, **({"beta": beta} if beta else {}))
     falling = course([0.0, unit, 4 * unit, 5 * unit], [0.0, -unit, -35 * unit, -40 * unit])
     assert [alarm.guard for alarm in check_round(falling, GUARDS, reward_scale=objective.reward_scale)] == ["winner_falling"] * fires
 
@@ -100,14 +100,14 @@ def test_a_judge_that_is_being_fooled_is_seen_by_another(trained: float, held_ou
 
 def test_a_loss_that_cannot_move_is_foretold() -> None:
     def alarms(config: RunConfig) -> list[str]:
-        objective = build(config.objective.name, config.objective.model_dump())
+        objective = build(config.objective.name, **config.objective.own.model_dump())
         return [f"{alarm.guard}: {alarm.message}" for alarm in check_settings(objective)]
 
     (message,) = alarms(load_recipe("paper"))
     assert message.startswith("flat_loss: ")
     assert "0.683 and 0.703" in message
     assert alarms(load_recipe("default")) == []
-    assert alarms(override(load_recipe("paper"), {"objective.beta": "10"}, where="test")) == []
+    assert alarms(override(load_recipe("paper"), {"objective.d3po.beta": "10"}, where="test")) == []
 
 
 def test_a_base_model_of_different_pictures_raises_nothing() -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from d3po.config import RunConfig, override
+from d3po.objective_settings import ObjectiveName
 from d3po.objectives.base import ImageTerms
 from d3po.objectives.policy_gradient import clipped_gain
-from d3po.options import ObjectiveName
 from d3po.training.trainer import Trainer, step_weights
 from tests.precision import BOUND
 from tests.unit.training.linear import group, policy, replay
@@ -21,7 +21,8 @@ VALUES = [1.0, -1.5]
 def test_a_policy_gradient_has_the_true_ratio_and_weighs_the_whole_loss_of_a_step(
     tmp_path: Path, weighting: str, name: ObjectiveName, beta: float
 ) -> None:
-    settings = {"objective.name": name, "objective.step_weighting": weighting, "objective.beta": str(beta), "objective.clip_range": "0.2"}
+    settings = {"objective.name": name, "objective.step_weighting": weighting, f"objective.{name}.clip_range": "0.2"}
+    settings |= {"objective.dpok.beta": str(beta)} if name == "dpok" else {}
     made = policy(moved=0.2)
     how, mine, steps = replay(made), group(tmp_path, values=VALUES), torch.tensor([1, 2])
     trainer = Trainer(made, how, override(RunConfig(), settings, where="test"))

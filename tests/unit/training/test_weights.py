@@ -12,8 +12,8 @@ from d3po.config import RunConfig, override
 from d3po.diffusion.noise import seeded
 from d3po.models.base import Condition
 from d3po.models.custom import CustomPolicy
+from d3po.objective_settings import ObjectiveName
 from d3po.objectives.base import PairObjective
-from d3po.options import ObjectiveName
 from d3po.training.data import ImageLabels, PromptGroup, mean_weight
 from d3po.training.distributed import Distributed
 from d3po.training.likelihood import NoiseKey, StepTerms, TrajectoryLikelihood

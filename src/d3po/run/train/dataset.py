@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from d3po.artifacts.shards import Shard, open_shard
-from d3po.config import Objective
 from d3po.errors import RunFolderError
 from d3po.models.base import Condition
+from d3po.objective_settings import ObjectiveName
 from d3po.objectives.base import ImageObjective, PairObjective, centred
 from d3po.objectives.registry import OBJECTIVES, build
-from d3po.options import ObjectiveName
 from d3po.preferences.labels import ImageLabel
 from d3po.preferences.records import Comparison
 from d3po.run.feedback.labels import RoundLabels, labels_of_round, labels_one_by_one
@@ -186,12 +185,12 @@ def _labels_by_prompt(bench: Workbench, round: int, round_labels: RoundLabels, i
 
 def _remedy(bench: Workbench, labels: Sequence[ImageLabel]) -> str:
     """What to do where the objective can learn nothing from a round."""
-    said, settings = torch.tensor([label.value for label in labels]), Objective().model_dump()
+    said = torch.tensor([label.value for label in labels])
     imported = bench.config.feedback.source == "imported"
     open_to_it: list[ObjectiveName] = [
         name for name, entry in OBJECTIVES.items() if not (imported and entry.needs.evidence == "trajectories")
     ]
-    able = [name for name in open_to_it if isinstance(made := build(name, settings), ImageObjective) and made.can_learn_from(said)]
+    able = [name for name in open_to_it if isinstance(made := build(name), ImageObjective) and made.can_learn_from(said)]
     nothing = f"{bench.config.objective.name} can learn nothing from it"
     if not able:
         return f"{nothing} (was anything judged yet? are all of them ties?)"

@@ -1,0 +1,115 @@
+"""The settings of each objective: one table of run.toml each, `[objective.dpok]` and so on, with its own numbers as defaults."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from d3po.options import Clip, Targets
+from d3po.section import Section
+
+ObjectiveName = Literal[
+    "d3po", "d3po_branch", "ipo_step", "ddpo", "dpok", "reward_weighted", "sft", "diffusion_dpo", "flow_dpo", "ipo", "kto", "mapo"
+]
+"""The objectives; `d3po objectives` says what each needs."""
+
+Positive = Annotated[float, Field(gt=0)]
+"""A number without which nothing would be left to learn from."""
+AtLeastZero = Annotated[float, Field(ge=0)]
+"""A number that may be 0, which switches a part of the loss off."""
+ClipRange = Annotated[float, Field(gt=0, lt=1)]
+
+
+class D3POSettings(Section):
+    """D3PO on every denoising step."""
+
+    beta: Positive = Field(default=0.1, description="steepness in the log-ratio margin; larger keeps the policy closer to the reference")
+    clip: Clip = Field(default="two_sided", description="none, two_sided (published) or one_sided")
+    clip_range: ClipRange = Field(default=0.1, description="eps: ratios are clipped to [1-eps, 1+eps]")
+    targets: Targets = Field(default="signed", description="signed (published) or cross_entropy")
+
+
+class D3POBranchSettings(D3POSettings):
+    """D3PO on the one step in which two pictures parted."""
+
+    beta: Positive = Field(default=10.0, description="steepness in the log-ratio margin; larger keeps the policy closer to the reference")
+
+
+class IPOStepSettings(Section):
+    """IPO on every denoising step."""
+
+    beta: Positive = Field(default=10.0, description="the margin aimed at is 1 / (2 beta)")
+
+
+class DDPOSettings(Section):
+    """DDPO, a policy gradient."""
+
+    clip_range: ClipRange = Field(default=1e-4, description="eps: ratios are clipped to [1-eps, 1+eps]")
+
+
+class DPOKSettings(Section):
+    """DPOK, a policy gradient held to the pretrained model."""
+
+    alpha: Positive = Field(default=1.0, description="weight of the reward")
+    beta: AtLeastZero = Field(default=1.0, description="weight of the KL to the pretrained model; 0 leaves it out")
+    clip_range: ClipRange = Field(default=1e-4, description="eps: ratios are clipped to [1-eps, 1+eps]")
+
+
+class RewardWeightedSettings(Section):
+    """Reward-weighted regression."""
+
+    temperature: Positive = Field(default=0.5, description="in standard deviations of the scores; towards 0 only the best picture counts")
+
+
+class SFTSettings(Section):
+    """Supervised fine-tuning has no settings."""
+
+
+class DiffusionDPOSettings(Section):
+    """Diffusion-DPO, for discrete-time models."""
+
+    beta: Positive = Field(default=5000.0, description="steepness in the margin; larger keeps the policy closer to the reference")
+
+
+class FlowDPOSettings(Section):
+    """Diffusion-DPO on the velocity of flow models."""
+
+    beta: Positive = Field(default=500.0, description="steepness in the margin; larger keeps the policy closer to the reference")
+
+
+class IPOSettings(Section):
+    """IPO on pictures alone."""
+
+    beta: Positive = Field(default=1000.0, description="the margin aimed at is 1 / (2 beta)")
+
+
+class KTOSettings(Section):
+    """Diffusion-KTO, on single likes and dislikes."""
+
+    beta: Positive = Field(
+        default=1000.0, description="how soon a picture counts as learnt; larger keeps the policy closer to the reference"
+    )
+    dislike_weight: AtLeastZero = Field(default=1.0, description="weight of disliked pictures, that of liked ones being 1")
+
+
+class MaPOSettings(Section):
+    """MaPO, without a reference."""
+
+    beta: AtLeastZero = Field(default=0.1, description="weight of the preference term; 0 leaves the error of the winner alone")
+    sharpness: Positive = Field(default=1000.0, description="T, how steeply the preference term reads the difference")
+
+
+SETTINGS: Mapping[ObjectiveName, type[Section]] = {
+    "d3po": D3POSettings,
+    "d3po_branch": D3POBranchSettings,
+    "ipo_step": IPOStepSettings,
+    "ddpo": DDPOSettings,
+    "dpok": DPOKSettings,
+    "reward_weighted": RewardWeightedSettings,
+    "sft": SFTSettings,
+    "diffusion_dpo": DiffusionDPOSettings,
+    "flow_dpo": FlowDPOSettings,
+    "ipo": IPOSettings,
+    "kto": KTOSettings,
+    "mapo": MaPOSettings,
+}
