@@ -24,11 +24,12 @@ from d3po.run.cost.plan import plan_run
 from d3po.run.cost.probe import peak_bytes
 from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder, create_run
+from d3po.run.opened import open_run
 from d3po.run.progress import Narrator
 from d3po.run.sample.phase import sample_round
+from d3po.run.session import Session
 from d3po.run.train.dataset import References, load_round
 from d3po.run.train.phase import train_round
-from d3po.run.workbench import Workbench
 from d3po.training.data import PromptGroup, step_batch
 
 SETTINGS = {
@@ -94,47 +95,47 @@ def plan(path: str) -> Report:
 
 def run(path: str, repeats: str) -> Report:
     """Sample, compare and train one round; then time updates."""
-    bench = opened(path)
+    session = opened(path)
     phases = {
-        "load": lambda: bench.policy,
-        "sample": lambda: sample_round(bench, 0),
-        "compare": lambda: compare_round(bench, 0),
-        "train": lambda: train_round(bench, 0),
+        "load": lambda: session.policy,
+        "sample": lambda: sample_round(session, 0),
+        "compare": lambda: compare_round(session.run, 0),
+        "train": lambda: train_round(session, 0),
     }
     report: Report = {name: timed(phase) for name, phase in phases.items()}
     report["peak_gib"] = report["train"]["peak_gib"]
-    network = bench.policy.network
+    network = session.policy.network
     report["parameters"] = sum(weight.numel() for weight in network.parameters())
-    report["trained"] = sum(weight.numel() for weight in bench.policy.trainable().values())
-    report["metrics"] = bench.folder.read_metrics()[0]
-    groups, condition = load_round(bench, 0, References(start=None, moving=None))
-    step = torch.tensor([len(bench.replay.grid) // 2])
+    report["trained"] = sum(weight.numel() for weight in session.policy.trainable().values())
+    report["metrics"] = session.run.folder.read_metrics()[0]
+    groups, condition = load_round(session, 0, References(start=None, moving=None))
+    step = torch.tensor([len(session.replay.grid) // 2])
     ours, bare = interleaved_cpu(
-        lambda: bench.trainer.update(groups, condition, step), bare_pass(bench, groups, condition, step), int(repeats)
+        lambda: session.trainer.update(groups, condition, step), bare_pass(session, groups, condition, step), int(repeats)
     )
-    report["update"] = spread(ours) | {"rows": len(groups[0]) * guided(bench)}
+    report["update"] = spread(ours) | {"rows": len(groups[0]) * guided(session)}
     report["bare"] = spread(bare)
     report["overhead"] = spread([a / b - 1 for a, b in zip(ours, bare, strict=True)])
     return report
 
 
-def opened(path: str) -> Workbench:
+def opened(path: str) -> Session:
     folder = RunFolder(path=Path(path))
-    return Workbench(folder=folder, config=folder.config(), narrator=Narrator(Console(quiet=True)))
+    return Session(open_run(folder, Narrator(Console(quiet=True))))
 
 
-def guided(bench: Workbench) -> int:
-    return 1 if bench.config.sampling.guidance == 1 else bench.policy.guided_rows
+def guided(session: Session) -> int:
+    return 1 if session.run.config.sampling.guidance == 1 else session.policy.guided_rows
 
 
-def bare_pass(bench: Workbench, groups: Sequence[PromptGroup], condition: Any, step: torch.Tensor) -> Callable[[], None]:
+def bare_pass(session: Session, groups: Sequence[PromptGroup], condition: Any, step: torch.Tensor) -> Callable[[], None]:
     """The network called directly with the rows that an update gives it, and its backward pass; nothing else."""
-    policy: Any = bench.policy
+    policy: Any = session.policy
     batch, (group,) = step_batch(groups, step), groups
-    inputs = batch.x_t.flatten(0, 1).repeat(guided(bench), 1, 1, 1)
-    times = bench.replay.grid.timesteps[step].expand(len(inputs))
+    inputs = batch.x_t.flatten(0, 1).repeat(guided(session), 1, 1, 1)
+    times = session.replay.grid.timesteps[step].expand(len(inputs))
     rows = condition.rows(torch.full((len(group),), group.prompt))
-    given = rows.with_negatives(len(group)) if guided(bench) == 2 else rows.given
+    given = rows.with_negatives(len(group)) if guided(session) == 2 else rows.given
 
     def once() -> None:
         output = policy._called(inputs, times, given, torch.ones(len(inputs)))

@@ -12,9 +12,10 @@ from rich.console import Console
 
 from d3po.config import RunConfig, override
 from d3po.run.folder import create_run
+from d3po.run.opened import open_run
 from d3po.run.progress import Narrator
 from d3po.run.prompts import choose_prompts
-from d3po.run.workbench import Workbench
+from d3po.run.session import Session
 
 Measure = Callable[[int, str], "list[Figure]"]
 """(repeats, model) -> figures."""
@@ -69,14 +70,14 @@ def ratio_figure(
 
 
 @contextmanager
-def opened_run(settings: dict[str, str], model: str) -> Generator[Workbench, None, None]:
+def opened_run(settings: dict[str, str], model: str) -> Generator[Session, None, None]:
     """A run of its own in a temporary folder; settings are dotted keys with TOML values."""
     prompts, held_out = choose_prompts(None, None, skip_empty=False)
     config = override(RunConfig(model=model), {"evaluation.prompts": "1", **settings}, where="benchmarks")
     with tempfile.TemporaryDirectory(prefix="d3po-benchmark-") as directory:
         folder = create_run(Path(directory) / "run", config, prompts=prompts, held_out=held_out)
-        bench = Workbench(folder=folder, config=config, narrator=Narrator(Console(quiet=True)))
+        session = Session(open_run(folder, Narrator(Console(quiet=True)), config=config))
         try:
-            yield bench
+            yield session
         finally:
-            bench.close()
+            session.close()

@@ -17,7 +17,7 @@ from d3po.diffusion.schedule import NoiseSchedule
 from d3po.models.base import AbstractPolicy, Condition, Sampler, SamplerSettings
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler
 from d3po.run.sample.phase import sample_round
-from d3po.run.workbench import Workbench
+from d3po.run.session import Session
 
 STEPS = 5
 SETTINGS = {
@@ -45,8 +45,8 @@ def figures() -> dict[str, Measure]:
 
 def batch(repeats: int, model: str) -> list[Figure]:
     """K images of a prompt in one batched call a step, against one image at a time with the prompt encoded for each."""
-    with opened_run(SETTINGS, model) as bench:
-        return [_batch(bench, count, repeats) for count in TOGETHER]
+    with opened_run(SETTINGS, model) as session:
+        return [_batch(session, count, repeats) for count in TOGETHER]
 
 
 def memory(subject: str, repeats: int, model: str) -> list[Figure]:
@@ -62,9 +62,9 @@ def storage(repeats: int, model: str) -> list[Figure]:  # noqa: ARG001
     return [_storage(subject, model, target) for subject, target in (("large", 1.05), ("emoji", 2.0))]
 
 
-def draw(bench: Workbench, prompt: str, images: Sequence[int]) -> Tensor:
+def draw(session: Session, prompt: str, images: Sequence[int]) -> Tensor:
     """The final latents of some images of a prompt, in one batched call a step."""
-    policy, replay = bench.policy, bench.replay
+    policy, replay = session.policy, session.replay
     condition = policy.encode_prompts([prompt]).rows(torch.zeros(len(images), dtype=torch.long))
     latents = torch.stack([torch.randn(policy.latent_shape, generator=seeded("start", prompt, image)) for image in images])
     noise = NoiseStreams([("step", prompt, image) for image in images])
@@ -140,14 +140,14 @@ class Still(AbstractPolicy):
         raise NotImplementedError
 
 
-def _batch(bench: Workbench, count: int, repeats: int) -> Figure:
-    prompt = bench.folder.prompts()[0]
-    difference = (draw(bench, prompt, range(count)) - torch.cat([draw(bench, prompt, [i]) for i in range(count)])).abs().max()
+def _batch(session: Session, count: int, repeats: int) -> Figure:
+    prompt = session.run.folder.prompts()[0]
+    difference = (draw(session, prompt, range(count)) - torch.cat([draw(session, prompt, [i]) for i in range(count)])).abs().max()
     if not difference < 1e-2:
         raise RuntimeError(f"batched and single images differ by up to {difference:.2g}")
     together, alone = interleaved(
-        lambda: draw(bench, prompt, range(count)),
-        lambda: [draw(bench, prompt, [i]) for i in range(count)],
+        lambda: draw(session, prompt, range(count)),
+        lambda: [draw(session, prompt, [i]) for i in range(count)],
         repeats,
     )
     what = f"time to sample K={count} images of a prompt together / one by one, T={STEPS}"
@@ -155,22 +155,22 @@ def _batch(bench: Workbench, count: int, repeats: int) -> Figure:
 
 
 @contextmanager
-def sampled(subject: str, steps: int, model: str) -> Generator[Workbench, None, None]:
+def sampled(subject: str, steps: int, model: str) -> Generator[Session, None, None]:
     """A run whose first round is sampled."""
     settings = SETTINGS | {"sampling.steps": str(steps)}
     if subject == "large":
         settings |= {"sampling.prompts_per_round": "16", "sampling.prompts_per_shard": "16"}
-    with opened_run(settings, model) as bench:
+    with opened_run(settings, model) as session:
         if subject == "large":
-            bench.policy = Still()
-        sample_round(bench, 0)
-        yield bench
+            session.policy = Still()
+        sample_round(session, 0)
+        yield session
 
 
 def _storage(subject: str, model: str, target: float) -> Figure:
-    with sampled(subject, STEPS, model) as bench:
-        stored = bench.folder.shard(0, 0).stat().st_size
-        latents = len(bench.store.pictures.images(0)) * (STEPS + 1) * torch.Size(bench.policy.latent_shape).numel() * 4
+    with sampled(subject, STEPS, model) as session:
+        stored = session.run.folder.shard(0, 0).stat().st_size
+        latents = len(session.run.store.pictures.images(0)) * (STEPS + 1) * torch.Size(session.policy.latent_shape).numel() * 4
     what = f"bytes of a shard / bytes of its K(T+1) latents, T={STEPS}: {SUBJECTS[subject]}"
     return ratio_figure(
         f"rollout_cost.storage.{subject}", what, [stored], [latents], target=target, labels=("shard", "latents"), unit="bytes"

@@ -15,9 +15,10 @@ from benchmarks.measuring import Figure, Measure, interleaved, opened_run, ratio
 from d3po.models.base import AbstractPolicy, Condition
 from d3po.objectives.base import PairObjective
 from d3po.run.feedback.measured import compare_round
+from d3po.run.opened import open_run
 from d3po.run.sample.phase import sample_round
+from d3po.run.session import Session
 from d3po.run.train.dataset import References, load_round
-from d3po.run.workbench import Workbench
 from d3po.training.data import PromptGroup
 from d3po.training.trainer import Trainer
 
@@ -45,14 +46,14 @@ ONE_STEP = torch.tensor([4])
 class Subject:
     """A sampled and compared round, the policy a little away from its reference, and a second network that is that reference."""
 
-    bench: Workbench
+    session: Session
     groups: list[PromptGroup]
     condition: Condition
     reference: AbstractPolicy
 
     @property
     def trainer(self) -> Trainer:
-        return self.bench.trainer
+        return self.session.trainer
 
 
 def figures() -> dict[str, Measure]:
@@ -97,16 +98,16 @@ def overhead(repeats: int, model: str) -> list[Figure]:
 @contextmanager
 def prepared(model: str) -> Generator[Subject, None, None]:
     """Sample and compare a round of four prompts, seven images each."""
-    with opened_run(SETTINGS, model) as bench:
-        sample_round(bench, 0)
-        compare_round(bench, 0)
-        groups, condition = load_round(bench, 0, References(start=None, moving=None))
-        reference = Workbench(folder=bench.folder, config=bench.config, narrator=bench.narrator)
+    with opened_run(SETTINGS, model) as session:
+        sample_round(session, 0)
+        compare_round(session.run, 0)
+        groups, condition = load_round(session, 0, References(start=None, moving=None))
+        reference = Session(open_run(session.run.folder, session.run.narrator, config=session.run.config))
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            for parameter in bench.policy.trainable().values():
+            for parameter in session.policy.trainable().values():
                 parameter.add_(1e-3 * torch.randn(parameter.shape, generator=generator))
-        yield Subject(bench=bench, groups=groups, condition=condition, reference=reference.policy)
+        yield Subject(session=session, groups=groups, condition=condition, reference=reference.policy)
         reference.close()
 
 
@@ -130,7 +131,7 @@ def literal_update(subject: Subject, groups: Sequence[PromptGroup], steps: Tenso
     Two things are kinder to it than the script is: there is one optimizer step, not one a pair, and `trajectories` (by prompt,
     (T+1, K, C, H, W)) are in memory.
     """
-    bench, objective = subject.bench, subject.trainer.objective
+    session, objective = subject.session, subject.trainer.objective
     assert isinstance(objective, PairObjective)
     subject.trainer.optimizer.zero_grad()
     for group in groups:
@@ -141,16 +142,16 @@ def literal_update(subject: Subject, groups: Sequence[PromptGroup], steps: Tenso
                 for image in (a, b):
                     x_t, x_next = latents[step, image, None], latents[step + 1, image, None]
                     with torch.no_grad():
-                        before = bench.replay.log_probs(subject.reference, x_t, x_next, step, condition)
-                    ratios.append(bench.replay.log_probs(bench.policy, x_t, x_next, step, condition) - before)
+                        before = session.replay.log_probs(subject.reference, x_t, x_next, step, condition)
+                    ratios.append(session.replay.log_probs(session.policy, x_t, x_next, step, condition) - before)
                 objective(ratios[0], ratios[1], target.expand(1, 1)).mean().backward()
-    torch.nn.utils.clip_grad_norm_(bench.policy.trainable().values(), bench.config.training.max_grad_norm)
+    torch.nn.utils.clip_grad_norm_(session.policy.trainable().values(), session.run.config.training.max_grad_norm)
     subject.trainer.optimizer.step()
 
 
 def in_memory(subject: Subject, groups: Sequence[PromptGroup]) -> dict[int, Tensor]:
     """Whole trajectories by prompt, (T+1, K, C, H, W)."""
-    positions = range(len(subject.bench.replay.grid) + 1)
+    positions = range(len(subject.session.replay.grid) + 1)
     return {group.prompt: torch.stack(list(group.latents(positions).values())) for group in groups}
 
 
@@ -168,7 +169,7 @@ def check_same_gradient(subject: Subject, groups: Sequence[PromptGroup]) -> None
 
 
 def gradient(subject: Subject) -> Tensor:
-    return torch.cat([parameter.grad.flatten() for parameter in subject.bench.policy.trainable().values() if parameter.grad is not None])
+    return torch.cat([parameter.grad.flatten() for parameter in subject.session.policy.trainable().values() if parameter.grad is not None])
 
 
 class Watch:

@@ -12,10 +12,10 @@ from typing import Any
 
 from d3po.config import load_config
 from d3po.objectives.registry import build
-from d3po.run.evaluate.phase import label_of, read_evaluation
-from d3po.run.folder import RunFolder
-from d3po.run.progress import Narrator
-from d3po.run.workbench import Workbench
+from d3po.run.evaluate.phase import read_evaluation
+from d3po.run.folder import RunFolder, label_of
+from d3po.run.opened import open_run
+from d3po.run.session import Session
 from d3po.training.guards import KLS
 from d3po.training.trainer import BANDS
 
@@ -34,12 +34,12 @@ def main(label: str, *runs: str) -> None:
 
 def seen(folder: RunFolder) -> list[dict[str, Any]]:
     """By round: the updates' metrics that guards read, and the evaluation after them."""
-    bench = Workbench(folder=folder, config=load_config(folder.config_path), narrator=Narrator())
+    session = Session(open_run(folder, config=load_config(folder.config_path)))
     updates: dict[int, list[dict[str, float]]] = defaultdict(list)
     for line in folder.read_metrics():
         updates[line["round"]].append({key: round(line[key], DIGITS) for key in READ if key in line})
-    rounds = [{"updates": _thinned(lines), **_evaluation(bench, number + 1)} for number, lines in sorted(updates.items())]
-    bench.close()
+    rounds = [{"updates": _thinned(lines), **_evaluation(session, number + 1)} for number, lines in sorted(updates.items())]
+    session.close()
     return rounds
 
 
@@ -55,10 +55,10 @@ def _of(key: str, part: list[dict[str, float]]) -> float:
     return max(values) if key.startswith("kl") else round(sum(values) / len(values), DIGITS)
 
 
-def _evaluation(bench: Workbench, rounds: int) -> dict[str, Any]:
-    if not bench.folder.evaluation(label_of(rounds)).exists():
+def _evaluation(session: Session, rounds: int) -> dict[str, Any]:
+    if not session.run.folder.evaluation(label_of(rounds)).exists():
         return {"evaluation": None}
-    result = read_evaluation(bench, rounds)
+    result = read_evaluation(session.run, rounds)
     held_out = None if result.held_out_win_rate is None else round(result.held_out_win_rate.value, DIGITS)
     figures = {key: round(getattr(result, key), DIGITS) for key in ("diversity_kept", "checkerboard_ratio")}
     return {"evaluation": figures | {"win_rate": round(result.win_rate.value, DIGITS), "held_out_win_rate": held_out}}

@@ -31,20 +31,21 @@ from d3po.models.load import plain_pipeline
 from d3po.preferences.records import Answer, NewQuestion
 from d3po.recipes import load_recipe
 from d3po.run.evaluate.blind import ask_blind
-from d3po.run.evaluate.phase import EvaluationResult, evaluate, label_of
+from d3po.run.evaluate.phase import EvaluationResult, evaluate
 from d3po.run.evaluate.report import write_report
 from d3po.run.export.generating import generate
 from d3po.run.export.phase import export_result
 from d3po.run.feedback.page import rating_page
 from d3po.run.feedback.people import ask_people
-from d3po.run.folder import RunFolder, create_run
+from d3po.run.folder import RunFolder, create_run, label_of
 from d3po.run.loop import announce, collect_feedback, measure, plan_lines, prepare, read_stop, refuse, result_rounds, run_rounds
+from d3po.run.opened import OpenRun, open_run
 from d3po.run.progress import Narrator
 from d3po.run.prompts import distinct, every_fifth
 from d3po.run.sample.phase import is_sampled, sample_round
+from d3po.run.session import Session
 from d3po.run.starting import own_settings, prompts_for, start
 from d3po.run.train.phase import train_round
-from d3po.run.workbench import Workbench
 from d3po.scorers.catalogue import Reward
 from d3po.scorers.registry import checked_reward
 from d3po.text import prompt_of
@@ -73,8 +74,8 @@ class Run:
     Do not make one by hand: `Run.create` begins a run, `Run.open` goes on with one.
     """
 
-    def __init__(self, bench: Workbench, opened: ExitStack) -> None:
-        self._bench, self._opened = bench, opened
+    def __init__(self, session: Session, opened: ExitStack) -> None:
+        self._session, self._opened = session, opened
         self._finalizer = weakref.finalize(self, opened.close)
 
     @classmethod
@@ -125,7 +126,7 @@ class Run:
         create_run(folder, begun.config, prompts=trained, held_out=kept)
         run = cls.open(folder, quiet=quiet)
         if callable(reward):
-            run._bench.criteria = (checked_reward(name_of(reward), reward),)
+            run._session.run.criteria = (checked_reward(name_of(reward), reward),)
         return run
 
     @classmethod
@@ -140,8 +141,8 @@ class Run:
         config = folder.config()
         with ExitStack() as opened:
             opened.enter_context(folder.locked())
-            bench = Workbench(folder=folder, config=config, narrator=_narrator(quiet))
-            return cls(bench, opened.pop_all())
+            session = Session(open_run(folder, _narrator(quiet), config=config))
+            return cls(session, opened.pop_all())
         raise AssertionError("the block returns or raises")
 
     def __enter__(self) -> "Run":
@@ -155,23 +156,23 @@ class Run:
 
     def close(self) -> None:
         """Let the folder go; nothing more can be done with this object."""
-        self._bench.close()
+        self._session.close()
         self._finalizer()
 
     @property
     def path(self) -> Path:
         """The folder."""
-        return self._bench.folder.path
+        return self._session.run.folder.path
 
     @property
     def config(self) -> RunConfig:
         """All settings."""
-        return self._bench.config
+        return self._session.run.config
 
     @property
     def round(self) -> int:
         """The round that is worked on: as many as are trained to their end."""
-        return self._bench.trained_rounds()
+        return self._session.run.trained_rounds()
 
     def change(self, **settings: object) -> None:
         """Change settings that may change while a run goes on, such as `run.change(rounds=3)`; dotted names by `**{"guards.action": "warn"}`.
@@ -179,7 +180,7 @@ class Run:
         Raises:
             ConfigError: one is unknown or out of range, or decided what was already made.
         """
-        self._bench.folder.change({key: _as_written(value) for key, value in settings.items()})
+        self._session.run.folder.change({key: _as_written(value) for key, value in settings.items()})
         self._reopen()
 
     def sample(self, *, repair: bool = False) -> list[Picture]:
@@ -190,10 +191,10 @@ class Run:
             RunFolderError: a guard stopped the run.
             CorruptFileError: a picture or its trajectory is damaged.
         """
-        bench, round = self._bench, self._next_round()
-        assert bench.replay  # what the settings leave nothing to train of is said before it is sampled
-        bench.folder.mark_started(bench.config, bench.narrator.say)
-        sample_round(bench, round, repair=repair)
+        session, round = self._session, self._next_round()
+        assert session.replay  # what the settings leave nothing to train of is said before it is sampled
+        session.run.folder.mark_started(session.run.config, session.run.narrator.say)
+        sample_round(session, round, repair=repair)
         return self.pictures(round)
 
     def pictures(self, round: int | None = None) -> list[Picture]:
@@ -201,7 +202,7 @@ class Run:
         wanted = self.round if round is None else round
         return [
             Picture(id=image.id, path=self.path / image.path, prompt=image.prompt, round=wanted)
-            for image in self._bench.store.pictures.images(wanted)
+            for image in self._session.run.store.pictures.images(wanted)
         ]
 
     def compare(self, reward: str | Reward | None = None) -> int:
@@ -219,8 +220,8 @@ class Run:
         if reward is not None:
             self._judge_by(reward)
         self._require_sampled()
-        collect_feedback(self._bench, self.round)
-        return self._bench.store.votes.count(round=self.round, purpose="train")
+        collect_feedback(self._session, self.round)
+        return self._session.run.store.votes.count(round=self.round, purpose="train")
 
     def serve(self, *, port: int = 8000) -> int:
         """Serve the rating page, and wait until people have answered this round's questions; returns how many answers it has.
@@ -230,14 +231,14 @@ class Run:
             ConfigError: the port is taken.
         """
         self._require_sampled()
-        with rating_page(self.path, port, self._bench.narrator.say):
-            ask_people(self._bench, self.round)
-        return self._bench.store.votes.count(round=self.round, purpose="train")
+        with rating_page(self.path, port, self._session.run.narrator.say):
+            ask_people(self._session.run, self.round)
+        return self._session.run.store.votes.count(round=self.round, purpose="train")
 
     @property
     def votes(self) -> "Votes":
         """Answers from elsewhere."""
-        return Votes(self._bench)
+        return Votes(self._session.run)
 
     def train(self) -> None:
         """Train on this round's answers, to its end; where there are none, whoever `feedback.source` names is asked, and people are waited for.
@@ -246,16 +247,16 @@ class Run:
             RunFolderError: the round is not sampled, its answers teach nothing, or a guard stopped the run.
             TrainingStoppedError: a guard stopped it; the round does not stand.
         """
-        bench, round = self._bench, self._next_round()
-        prepare(bench)
-        if bench.config.feedback.source != "imported":
+        session, round = self._session, self._next_round()
+        prepare(session)
+        if session.run.config.feedback.source != "imported":
             self._require_sampled()
-            collect_feedback(bench, round)
-        bench.folder.mark_started(bench.config, bench.narrator.say)
+            collect_feedback(session, round)
+        session.run.folder.mark_started(session.run.config, session.run.narrator.say)
         try:
-            train_round(bench, round)
+            train_round(session, round)
         except TrainingStoppedError as stop:
-            refuse(bench, round, str(stop))
+            refuse(session, round, str(stop))
             raise
 
     def evaluate(self) -> EvaluationResult:
@@ -264,17 +265,17 @@ class Run:
         Raises:
             TrainingStoppedError: a guard finds that the round may not stand.
         """
-        bench = self._bench
-        bench.folder.mark_started(bench.config, bench.narrator.say)
-        base = evaluate(bench, 0)
-        announce(bench, base)
-        rounds = result_rounds(bench)
+        session = self._session
+        session.run.folder.mark_started(session.run.config, session.run.narrator.say)
+        base = evaluate(session, 0)
+        announce(session.run, base)
+        rounds = result_rounds(session.run)
         if not rounds:
             return base
         try:
-            return measure(bench, rounds)
+            return measure(session, rounds)
         except TrainingStoppedError as stop:
-            refuse(bench, rounds - 1, str(stop))
+            refuse(session, rounds - 1, str(stop))
             raise
 
     def ask_blind(self) -> int:
@@ -283,15 +284,15 @@ class Run:
         Raises:
             RunFolderError: nothing is trained yet.
         """
-        return ask_blind(self._bench, result_rounds(self._bench), overlap=self.config.feedback.overlap)
+        return ask_blind(self._session.run, result_rounds(self._session.run), overlap=self.config.feedback.overlap)
 
     def plan(self) -> list[str]:
         """What the rest of the run will take, in words: pairs, network rows, disk, memory, time. Measured on this machine, in seconds."""
-        return plan_lines(self._bench)
+        return plan_lines(self._session)
 
     def run(self, *, minutes: float = 0.0) -> None:
         """Sample, compare, train and evaluate, round after round, to the end; then write the report. As `d3po run`."""
-        run_rounds(self._bench, minutes=minutes)
+        run_rounds(self._session, minutes=minutes)
 
     def generate(
         self, prompts: Sequence[str], *, count: int = 1, seed: int = 0, base: bool = False, directory: str | Path | None = None
@@ -302,7 +303,7 @@ class Run:
             RunFolderError: nothing is trained yet.
         """
         to = Path(directory) if directory else self.path / ("generated-base" if base else "generated")
-        return generate(self._bench, prompts, to, count=count, seed=seed, base=base)
+        return generate(self._session, prompts, to, count=count, seed=seed, base=base)
 
     def report(self) -> Path:
         """Write report.html from what was measured.
@@ -310,10 +311,10 @@ class Run:
         Raises:
             RunFolderError: nothing was measured.
         """
-        if not self._bench.folder.evaluation(label_of(0)).exists():
+        if not self._session.run.folder.evaluation(label_of(0)).exists():
             raise RunFolderError(f"{self.path} has not been evaluated yet; measure it with `d3po eval {self.path}`")
-        stop = read_stop(self._bench)
-        return write_report(self._bench, result_rounds(self._bench), stop.reason if stop else None)
+        stop = read_stop(self._session.run)
+        return write_report(self._session.run, result_rounds(self._session.run), stop.reason if stop else None)
 
     def export(self, directory: str | Path | None = None) -> list[Path]:
         """Write the result as a LoRA, a merged model and a card; default: into `export` in the run folder.
@@ -322,7 +323,7 @@ class Run:
             RunFolderError: nothing is trained yet.
         """
         try:
-            return export_result(self._bench, Path(directory) if directory else self.path / "export")
+            return export_result(self._session, Path(directory) if directory else self.path / "export")
         finally:
             self._reopen()  # the policy that was exported has its LoRA merged into its weights
 
@@ -340,37 +341,37 @@ class Run:
     def _judge_by(self, reward: str | Reward) -> None:
         name = reward if isinstance(reward, str) else name_of(reward)
         if name != self.config.feedback.reward:
-            self._bench.folder.choose_reward(name)
+            self._session.run.folder.choose_reward(name)
             self._reopen()
         if callable(reward):
-            self._bench.criteria = (checked_reward(name, reward),)
+            self._session.run.criteria = (checked_reward(name, reward),)
 
     def _next_round(self) -> int:
-        if stop := read_stop(self._bench):
+        if stop := read_stop(self._session.run):
             raise RunFolderError(f"a guard stopped this run: {stop.reason}")
         return self.round
 
     def _require_sampled(self) -> None:
-        if not is_sampled(self._bench, self.round):
+        if not is_sampled(self._session.run, self.round):
             raise RunFolderError(f"round {self.round} is not sampled to its end; make its pictures with `d3po sample {self.path}`")
 
     def _reopen(self) -> None:
         """Begin anew with what is in the folder; a function that was given as reward stays."""
-        old = self._bench
-        old.close()
-        self._bench = Workbench(folder=old.folder, config=old.folder.config(), narrator=old.narrator)
-        if self._bench.config.feedback.reward == old.config.feedback.reward and "criteria" in old.__dict__:
-            self._bench.criteria = old.criteria
+        self._session.close()
+        old = self._session.run
+        self._session = Session(open_run(old.folder, old.narrator))
+        if self._session.run.config.feedback.reward == old.config.feedback.reward and "criteria" in old.__dict__:
+            self._session.run.criteria = old.criteria
 
 
 class Votes:
     """Answers that come from elsewhere than the rating page: of your own tool, a file, a colleague's list."""
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
+    def __init__(self, run: OpenRun) -> None:
+        self._run = run
 
     def __len__(self) -> int:
-        return self._bench.store.votes.count()
+        return self._run.store.votes.count()
 
     def add(self, preferred: Picture, over: Picture | Iterable[Picture], *, annotator: str = "library", tie: bool = False) -> None:
         """Record that one picture is preferred over another, or over several, of the same prompt and round; or, with `tie`, that they are equal.
@@ -383,11 +384,11 @@ class Votes:
         if any(other.prompt != preferred.prompt or other.round != preferred.round for other in others):
             raise VoteError("pictures of different prompts or rounds cannot be compared; give two of one prompt and round")
         answer = Answer(outcome="tie") if tie else Answer(outcome="win", winner=preferred.id)
-        who = self._bench.store.people.annotator(annotator, "human")
+        who = self._run.store.people.annotator(annotator, "human")
         judged = [
             (NewQuestion(kind="pair", purpose="train", images=(preferred.id, other.id), round=preferred.round), answer) for other in others
         ]
-        self._bench.store.votes.record_judgements(who.id, judged)
+        self._run.store.votes.record_judgements(who.id, judged)
 
 
 def name_of(reward: Callable[..., object]) -> str:

@@ -14,13 +14,13 @@ from d3po.errors import ConfigError
 from d3po.models.custom import CustomPolicy
 from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder, create_run
-from d3po.run.progress import Narrator
+from d3po.run.opened import open_run
 from d3po.run.sample.buckets import bucket_of, cut_into_shards, nearest_bucket
 from d3po.run.sample.phase import is_sampled, sample_round
+from d3po.run.session import Session
 from d3po.run.train.dataset import load_round
 from d3po.run.train.phase import train_round
 from d3po.run.train.reference import References
-from d3po.run.workbench import Workbench
 from d3po.training.data import chunk_groups
 from tests.e2e.conftest import HELD_OUT, PROMPTS, SETTINGS, d3po
 from tests.precision import BOUND, IN_FLOAT64, assert_same
@@ -39,63 +39,63 @@ def configured(settings: dict[str, str], model: str = "emoji") -> RunConfig:
     return override(RunConfig(model=model), SETTINGS | SHORT | settings, where="test")
 
 
-def sampled(family: str, directory: Path, settings: dict[str, str]) -> Workbench:
+def sampled(family: str, directory: Path, settings: dict[str, str]) -> Session:
     """The first round of a family's tiny pipeline, sampled and compared."""
     config = configured(
         settings | IN_FLOAT64 | {"adapter.targets": "attention"}, str(save_tiny(family, directory / "model", **PARTS.get(family, {})))
     )
     folder = create_run(directory / "run", config, prompts=PROMPTS, held_out=HELD_OUT)
-    bench = Workbench(folder=folder, config=config, narrator=Narrator())
+    session = Session(open_run(folder, config=config))
     folder.mark_started(config)
-    sample_round(bench, 0)
-    compare_round(bench, 0)
-    return bench
+    sample_round(session, 0)
+    compare_round(session.run, 0)
+    return session
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_prompt_has_one_size_and_is_replayed_as_it_was_sampled(family: str, tmp_path: Path) -> None:
-    bench = sampled(family, tmp_path, FAMILIES[family])
-    assert is_sampled(bench, 0)
+    session = sampled(family, tmp_path, FAMILIES[family])
+    assert is_sampled(session.run, 0)
     sizes = {}
-    for image in bench.store.pictures.images(0):
-        with Image.open(bench.folder.path / image.path) as picture:
+    for image in session.run.store.pictures.images(0):
+        with Image.open(session.run.folder.path / image.path) as picture:
             sizes.setdefault(image.prompt, set()).add(picture.size)
-    assert sizes == {prompt: {bucket_of(bench.config, prompt)} for prompt in PROMPTS}
+    assert sizes == {prompt: {bucket_of(session.run.config, prompt)} for prompt in PROMPTS}
     assert len({size for (size,) in sizes.values()}) > 1
 
-    groups, condition = load_round(bench, 0, References(start=None, moving=None))
-    steps = bench.trainer.likelihood.choices((0, 1000))
-    assert {group.latent_shape for group in groups} == set(bench.replay.samplers)
+    groups, condition = load_round(session, 0, References(start=None, moving=None))
+    steps = session.trainer.likelihood.choices((0, 1000))
+    assert {group.latent_shape for group in groups} == set(session.replay.samplers)
     for chunk in chunk_groups(groups, micro_batch_size=64):
-        ratios = bench.trainer.likelihood.read(chunk, condition, steps, (0, 0, 0)).log_ratio
+        ratios = session.trainer.likelihood.read(chunk, condition, steps, (0, 0, 0)).log_ratio
         assert_same(ratios, torch.zeros_like(ratios))
-    train_round(bench, 0)
-    (line,) = bench.folder.read_metrics()
+    train_round(session, 0)
+    (line,) = session.run.folder.read_metrics()
     assert line["kl"] == pytest.approx(0, abs=BOUND)
-    bench.close()
+    session.close()
 
 
 def test_a_flow_model_is_replayed_at_the_noise_levels_of_the_pictures_size(tmp_path: Path) -> None:
-    bench = sampled("flux", tmp_path, OF_TWO_AREAS)
-    small, large = (bench.replay.at(bench.policy.latent_shape_of(*size)) for size in bench.config.sampling.buckets)
-    assert torch.equal(small.grid.timesteps, bench.replay.grid.timesteps)
+    session = sampled("flux", tmp_path, OF_TWO_AREAS)
+    small, large = (session.replay.at(session.policy.latent_shape_of(*size)) for size in session.run.config.sampling.buckets)
+    assert torch.equal(small.grid.timesteps, session.replay.grid.timesteps)
     assert not torch.allclose(small.grid.timesteps, large.grid.timesteps, atol=10)
-    assert bench.replay.at((1, 2, 3)) is bench.replay
-    bench.close()
+    assert session.replay.at((1, 2, 3)) is session.replay
+    session.close()
 
 
 def test_the_size_condition_of_sdxl_is_that_of_the_picture(tmp_path: Path) -> None:
-    bench = sampled("sdxl", tmp_path, OF_ONE_AREA)
+    session = sampled("sdxl", tmp_path, OF_ONE_AREA)
     seen: list[list[float]] = []
-    bench.policy.network.register_forward_pre_hook(
+    session.policy.network.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs["added_cond_kwargs"]["time_ids"][0].tolist()), with_kwargs=True
     )
-    condition = bench.policy.encode_prompts(["a cat"])
-    for width, height in bench.config.sampling.buckets:
-        x = torch.zeros(1, *bench.policy.latent_shape_of(width, height))
-        bench.policy.predict(x, torch.tensor([1]), condition, 1.0)
+    condition = session.policy.encode_prompts(["a cat"])
+    for width, height in session.run.config.sampling.buckets:
+        x = torch.zeros(1, *session.policy.latent_shape_of(width, height))
+        session.policy.predict(x, torch.tensor([1]), condition, 1.0)
     assert seen == [[8, 8, 0, 0, 8, 8], [4, 16, 0, 0, 4, 16], [16, 4, 0, 0, 16, 4]]
-    bench.close()
+    session.close()
 
 
 def test_shards_hold_one_size_each_and_are_the_same_whatever_else_is_in_the_round() -> None:

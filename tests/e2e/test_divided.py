@@ -23,8 +23,8 @@ from d3po.models.pipeline import PipelinePolicy
 from d3po.models.zero3 import zero3_settings
 from d3po.options import Dividing, Weights
 from d3po.run.folder import RunFolder
-from d3po.run.progress import Narrator
-from d3po.run.workbench import Workbench
+from d3po.run.opened import open_run
+from d3po.run.session import Session
 from tests.e2e.conftest import d3po, environment
 from tests.e2e.test_processes import SETTINGS, alone, weights
 from tests.precision import IN_FLOAT64, assert_all_same, assert_rounded_alike, assert_same
@@ -137,9 +137,7 @@ def test_two_processes_with_half_a_network_each_train_what_one_does(make_run: Ca
     expected = alone(one)
     if divide != "zero3":
         return assert_all_same(weights(two), expected)
-    start = {
-        f"policy.{name}": value for name, value in Workbench(folder=one, config=one.config(), narrator=Narrator()).policy.state().items()
-    }
+    start = {f"policy.{name}": value for name, value in Session(open_run(one)).policy.state().items()}
     apart, way = (math.hypot(*((a[name] - expected[name]).norm() for name in expected)) for a in (weights(two), start))
     assert apart < 0.02 * way
 

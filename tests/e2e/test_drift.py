@@ -7,38 +7,39 @@ from typing import Any
 import pytest
 import torch
 
+from d3po.artifacts.checkpoints import under
 from d3po.diffusion.divergence import kl_of_steps
 from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder
-from d3po.run.progress import Narrator
+from d3po.run.opened import open_run
 from d3po.run.sample.phase import sample_round
+from d3po.run.session import Session
 from d3po.run.starting import own_settings
 from d3po.run.train.phase import train_round
 from d3po.run.train.reference import reference_kind
 from d3po.run.train.states import moving_average_in
-from d3po.run.workbench import Workbench
 from d3po.training.data import step_batch
 from d3po.training.likelihood import DenoisingLikelihood, StepTerms, TrajectoryLikelihood, prompt_rows
 from d3po.training.reference import swapped_weights
-from d3po.training.trainer import under
 from tests.precision import BOUND, IN_FLOAT64, assert_same
 
 SETTINGS = IN_FLOAT64 | {"rounds": "3", "sampling.steps": "4", "sampling.prompts_per_round": "2", "training.epochs": "2"}
 
 
-def trained(bench: Workbench, round: int) -> None:
-    for phase in (sample_round, compare_round, train_round):
-        phase(bench, round)
+def trained(session: Session, round: int) -> None:
+    sample_round(session, round)
+    compare_round(session.run, round)
+    train_round(session, round)
 
 
-def reference_by_checkpoints(bench: Workbench, round: int) -> AbstractContextManager[None]:
+def reference_by_checkpoints(session: Session, round: int) -> AbstractContextManager[None]:
     """Within it the policy is the round's reference, read off the checkpoint before it."""
-    if round == 0 or reference_kind(bench) == "fixed":
-        return bench.policy.without_adapter()
-    before = bench.finals()[round - 1].load()[0]
-    weights = under("policy.", before) if reference_kind(bench) == "per_round" else moving_average_in(before)
+    if round == 0 or reference_kind(session.run) == "fixed":
+        return session.policy.without_adapter()
+    before = session.run.finals()[round - 1].load()[0]
+    weights = under("policy.", before) if reference_kind(session.run) == "per_round" else moving_average_in(before)
     assert weights
-    return swapped_weights(bench.policy, weights)
+    return swapped_weights(session.policy, weights)
 
 
 @pytest.mark.parametrize(
@@ -57,15 +58,15 @@ def test_the_kl_is_that_of_the_two_gaussians(
 ) -> None:
     """`follows`: each round's sampler is its reference, so that its first update has moved nowhere."""
     folder = make_run(settings=SETTINGS | {"sampling.guidance": "7.5"} | settings)
-    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+    session = Session(open_run(folder))
     read, apart = TrajectoryLikelihood.read, list[tuple[int, float]]()
 
     def checked(reader: TrajectoryLikelihood, groups: Any, condition: Any, steps: Any, noise_key: Any, **more: Any) -> StepTerms:
         x_t, rows = step_batch(groups, steps).x_t, condition.rows(prompt_rows(groups))
         with torch.no_grad():
-            mine = bench.replay.step(bench.policy, x_t, steps, rows)
-            with reference_by_checkpoints(bench, noise_key[1]):
-                theirs = bench.replay.step(bench.policy, x_t, steps, rows)
+            mine = session.replay.step(session.policy, x_t, steps, rows)
+            with reference_by_checkpoints(session, noise_key[1]):
+                theirs = session.replay.step(session.policy, x_t, steps, rows)
         evidence = read(reader, groups, condition, steps, noise_key, **more)
         assert evidence.drift is not None
         kl = kl_of_steps(mine, theirs).view_as(evidence.drift)
@@ -75,8 +76,8 @@ def test_the_kl_is_that_of_the_two_gaussians(
 
     monkeypatch.setattr(TrajectoryLikelihood, "read", checked)
     for round in range(3):
-        trained(bench, round)
-    bench.close()
+        trained(session, round)
+    session.close()
     assert all(max(kl for number, kl in apart if number == round) > 1e-3 for round in range(3))
     lines = folder.read_metrics()
     assert [line["kl"] > 1e-6 for line in lines if line["update"] == 0] == [False, not follows, not follows]
@@ -88,20 +89,20 @@ def test_pictures_are_measured_against_the_reference_of_their_round(
     make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_run(settings=SETTINGS | {"rounds": "2"} | own_settings("diffusion_dpo") | {"objective.reference": "ema"})
-    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+    session = Session(open_run(folder))
     read = DenoisingLikelihood.read
 
     def checked(reader: DenoisingLikelihood, groups: Any, condition: Any, steps: Any, noise_key: Any, **more: Any) -> StepTerms:
         if noise_key[1]:
             with reader._reference():
-                theirs = bench.policy.state()
-            with reference_by_checkpoints(bench, noise_key[1]):
-                expected = bench.policy.state()
+                theirs = session.policy.state()
+            with reference_by_checkpoints(session, noise_key[1]):
+                expected = session.policy.state()
             assert all(torch.equal(theirs[name], value) for name, value in expected.items())
         return read(reader, groups, condition, steps, noise_key, **more)
 
     monkeypatch.setattr(DenoisingLikelihood, "read", checked)
     for round in range(2):
-        trained(bench, round)
+        trained(session, round)
     assert all("kl" in line for line in folder.read_metrics())
-    bench.close()
+    session.close()

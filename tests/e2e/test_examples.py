@@ -13,8 +13,8 @@ from d3po.experiments.cells import cells_of, make_folder
 from d3po.experiments.spec import load_spec
 from d3po.run.folder import RunFolder
 from d3po.run.loop import run_rounds
-from d3po.run.progress import Narrator
-from d3po.run.workbench import Workbench
+from d3po.run.opened import open_run
+from d3po.run.session import Session
 from examples.comparisons.flagged import flagged
 from tools import guard_runs
 
@@ -42,7 +42,7 @@ def test_a_published_comparison_trains_its_last_run(path: Path, tiny_model: Path
     cell = cells_of(load_spec(path))[-1]
     cell = replace(cell, config=override(cell.config, SMALL | {"model": str(tiny_model)}, where="test"))
     folder = make_folder(cell, tmp_path, rounds=1)
-    run_rounds(Workbench(folder=folder, config=folder.config(), narrator=Narrator()))
+    run_rounds(Session(open_run(folder)))
     assert folder.read_metrics()[-1]["gradient_norm"] > 0
 
 
@@ -58,7 +58,7 @@ def test_the_stand_in_for_a_detector_flags_blood_red(colour: str, answer: float)
 
 def test_what_guards_saw_of_a_run_is_one_line(make_run: Callable[..., RunFolder], capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(settings=SMALL | {"rounds": "1", "sampling.steps": "3"})
-    run_rounds(Workbench(folder=run, config=run.config(), narrator=Narrator()))
+    run_rounds(Session(open_run(run)))
     capsys.readouterr()
     guard_runs.main("healthy", str(run.path))
     line = json.loads(capsys.readouterr().out)

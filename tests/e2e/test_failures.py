@@ -19,8 +19,8 @@ from d3po.artifacts.checkpoints import list_checkpoints
 from d3po.artifacts.files import sha256
 from d3po.errors import ConfigError, CorruptFileError, ModelError, NonFiniteError
 from d3po.run.folder import RunFolder
-from d3po.run.progress import Narrator
-from d3po.run.workbench import Workbench
+from d3po.run.opened import open_run
+from d3po.run.session import Session
 from tests.e2e.conftest import command, d3po, d3po_process, environment
 
 MakeRun = Callable[..., RunFolder]
@@ -316,14 +316,14 @@ def test_a_model_that_draws_no_numbers_is_named_by_its_part(
 
 def test_what_a_trained_policy_gives_stops_the_round_if_it_is_not_finite(make_run: MakeRun) -> None:
     folder = make_run()
-    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+    session = Session(open_run(folder))
     values = torch.tensor([[1.0], [float("nan")]])
     with pytest.raises(ModelError, match="in 1 of 2 rows"):
-        bench.finite(values, "the denoiser")
-    bench.moved(1)
+        session.finite(values, "the denoiser")
+    session.moved(1)
     with pytest.raises(NonFiniteError, match=r"in 1 of 2 rows: training has gone too far. Lower training\.learning_rate"):
-        bench.finite(values, "the denoiser")
-    assert bench.finite(values[:1], "the denoiser") is not None
+        session.finite(values, "the denoiser")
+    assert session.finite(values[:1], "the denoiser") is not None
 
 
 def test_a_base_model_of_black_pictures_is_a_guards_matter(make_run: MakeRun, tmp_path: Path) -> None:

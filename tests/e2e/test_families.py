@@ -19,9 +19,9 @@ from d3po.recipes import load_recipe
 from d3po.run.export.phase import export_result
 from d3po.run.folder import RunFolder, create_run
 from d3po.run.loop import run_rounds
-from d3po.run.progress import Narrator
+from d3po.run.opened import open_run
+from d3po.run.session import Session
 from d3po.run.starting import numbered_starts, start
-from d3po.run.workbench import Workbench
 from d3po.training.data import PromptGroup
 from d3po.training.likelihood import DenoisingLikelihood
 from tests.e2e import plain
@@ -82,14 +82,14 @@ def of_family(family: str, directory: Path) -> dict[str, str]:
     return {"sampling.inpaint_image": str(directory / "image.png"), "sampling.inpaint_mask": str(directory / "mask.png")}
 
 
-def opened(folder: RunFolder) -> Workbench:
-    return Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+def opened(folder: RunFolder) -> Session:
+    return Session(open_run(folder))
 
 
 def at_the_end(trained: Trained) -> AbstractPolicy:
-    bench = opened(trained.folder)
-    bench.load_round_weights(2)
-    return bench.policy
+    session = opened(trained.folder)
+    session.load_round_weights(2)
+    return session.policy
 
 
 @torch.no_grad()
@@ -113,7 +113,7 @@ def test_its_model_is_recognised(trained: Trained) -> None:
 
 
 def test_a_run_goes_on_where_an_earlier_process_left_it(trained: Trained) -> None:
-    assert opened(trained.folder).trained_rounds() == 2
+    assert opened(trained.folder).run.trained_rounds() == 2
     metrics = trained.folder.read_metrics()
     assert [m["round"] for m in metrics] == [0, 0, 1, 1]
     assert metrics[0]["loss"] == pytest.approx(math.log(2), abs=BOUND)
@@ -148,8 +148,8 @@ def test_every_family_but_custom_has_a_tiny_pipeline() -> None:
 
 
 def test_pictures_alone_can_be_trained_on(trained: Trained, tmp_path: Path) -> None:
-    bench = opened(trained.folder)
-    policy = bench.policy
+    session = opened(trained.folder)
+    policy = session.policy
     size = policy.picture_size()
     assert size == tuple(policy.decode(torch.zeros(1, *policy.latent_shape)).shape[2:])
     latents = policy.encode(torch.rand(2, 3, *size))
@@ -162,8 +162,8 @@ def test_pictures_alone_can_be_trained_on(trained: Trained, tmp_path: Path) -> N
         prompt=0, identity="a", shard=Shard(path=tmp_path / "pictures"), rows=torch.arange(2), pairs=torch.zeros(0, 2, dtype=torch.long),
         targets=nothing, weights=nothing, reference=None,
     )  # fmt: skip
-    reader = DenoisingLikelihood(policy, bench.replay, OBJECTIVES["flow_dpo"].needs)
+    reader = DenoisingLikelihood(policy, session.replay, OBJECTIVES["flow_dpo"].needs)
     evidence = reader.read([group], policy.encode_prompts(["a cat"]), torch.tensor([250, 750]), (0, 0, 0))
     (evidence.log_ratio[:, 0] - evidence.log_ratio[:, 1]).sum().backward()
     assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in policy.trainable().values())
-    bench.close()
+    session.close()

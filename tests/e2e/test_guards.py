@@ -8,9 +8,9 @@ import torch
 from d3po.artifacts.checkpoints import list_checkpoints
 from d3po.cli import INTERRUPTED
 from d3po.run.folder import RunFolder
-from d3po.run.progress import Narrator
+from d3po.run.opened import final_checkpoints, open_run
+from d3po.run.session import Session
 from d3po.run.train.rollback import roll_back
-from d3po.run.workbench import Workbench, final_checkpoints
 from tests.e2e.conftest import d3po
 
 MakeRun = Callable[..., RunFolder]
@@ -111,10 +111,10 @@ def test_what_is_undone_takes_the_moving_reference_back_with_it(make_run: MakeRu
     settings = SICK | {"guards.action": "warn", "guards.max_kl": "1e9", "objective.reference": "ema", "training.learning_rate": "1e-2"}
     run = make_run(settings=settings)
     assert d3po("run", run.path).returncode == 0
-    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
-    roll_back(bench, 1, "a test")
-    first, undone = (final.load()[0] for final in bench.finals())
-    bench.close()
+    session = Session(open_run(run))
+    roll_back(session, 1, "a test")
+    first, undone = (final.load()[0] for final in session.run.finals())
+    session.close()
     kept = {name for name in first if name.startswith("reference.")}
     assert kept
     assert all(torch.equal(first[name], undone[name]) for name in first)

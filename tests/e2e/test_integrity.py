@@ -15,9 +15,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from d3po.artifacts.checkpoints import list_checkpoints
 from d3po.config import RunConfig, override
-from d3po.run.evaluate.phase import label_of
-from d3po.run.folder import RunFolder, create_run
-from d3po.run.workbench import final_checkpoints
+from d3po.run.folder import RunFolder, create_run, label_of
+from d3po.run.opened import final_checkpoints
 from tests.e2e.conftest import HELD_OUT, PROMPTS, SETTINGS, d3po
 from tests.e2e.test_failures import assert_one_clear_line, flip_byte
 

@@ -205,8 +205,8 @@ def test_the_notebook_shows_pictures_before_and_after(tmp_path: Path, monkeypatc
 
 def test_lists_and_files_of_prompts(tmp_path: Path) -> None:
     with Run.create(tmp_path / "a", prompts=PROMPTS, held_out=["an owl", "a bee"], settings=SMALL, quiet=True) as run:
-        assert (len(run._bench.folder.prompts()), run._bench.folder.held_out()) == (10, ["an owl", "a bee"])
+        assert (len(run._session.run.folder.prompts()), run._session.run.folder.held_out()) == (10, ["an owl", "a bee"])
     with pytest.raises(ConfigError, match="are both lists, or both files"):
         Run.create(tmp_path / "b", prompts=PROMPTS, held_out=tmp_path / "file", settings=SMALL, quiet=True)
     with Run.create(tmp_path / "c", settings=SMALL, recipe="demo", quiet=True) as run:
-        assert len(run._bench.folder.prompts()) > 100
+        assert len(run._session.run.folder.prompts()) > 100

@@ -23,13 +23,13 @@ from d3po.objectives.registry import OBJECTIVES
 from d3po.run.feedback.labels import judgements_learnt_from
 from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder
-from d3po.run.progress import Narrator
+from d3po.run.opened import open_run
 from d3po.run.sample.branching import branch_of
 from d3po.run.sample.phase import sample_round, to_uint8
+from d3po.run.session import Session
 from d3po.run.starting import own_settings
 from d3po.run.train.dataset import load_round
 from d3po.run.train.reference import References
-from d3po.run.workbench import Workbench
 from tests.e2e.conftest import PROMPTS, d3po
 from tests.precision import BOUND, IN_FLOAT64, assert_all_same
 from tests.tiny import save_tiny
@@ -101,50 +101,50 @@ def test_ties_are_left_out_by_signed_d3po_alone(
         **({f"objective.{name}.targets": targets} if targets else {}),
     }
     run = make_run(settings=own_settings(name) | settings)
-    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
-    sample_round(bench, 0)
-    compare_round(bench, 0)
-    groups, _ = load_round(bench, 0, References(start=None, moving=None))
+    session = Session(open_run(run))
+    sample_round(session, 0)
+    compare_round(session.run, 0)
+    groups, _ = load_round(session, 0, References(start=None, moving=None))
     assert sum(len(group.targets) for group in groups) == pairs
-    bench.close()
+    session.close()
 
 
 def test_images_that_branch_share_their_way_and_then_part(make_run: MakeRun) -> None:
     run = make_run(settings=SMALL | own_settings("d3po_branch"))
     assert d3po("sample", run.path).returncode == 0
-    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
-    (record,) = bench.store.pictures.shards(0)
+    session = Session(open_run(run))
+    (record,) = session.run.store.pictures.shards(0)
     shard = Shard(path=run.path / record.path)
     for start, prompt in ((0, 0), (3, 1)):
-        images = bench.store.pictures.images(0)[start : start + 3]
-        branch = branch_of(bench, 0, images[0].prompt)
+        images = session.run.store.pictures.images(0)[start : start + 3]
+        branch = branch_of(session, 0, images[0].prompt)
         assert branch is not None, prompt
         together = [bool((shard.latents(t)[start : start + 3] == shard.latents(t)[start]).all()) for t in range(6)]
         assert together == [t <= branch for t in range(6)]
-    bench.close()
+    session.close()
 
 
 def test_what_is_judged_can_be_what_the_network_expects_after_the_step_in_which_images_part(make_run: MakeRun) -> None:
     settings = {"sampling.judged": "expected", "sampling.prompts_per_round": "6", "sampling.steps": "3"}
     run = make_run(settings=SMALL | own_settings("d3po_branch") | settings)
-    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
-    sample_round(bench, 0)
-    replay, finished = bench.replay, []
-    for record in bench.store.pictures.shards(0):
+    session = Session(open_run(run))
+    sample_round(session, 0)
+    replay, finished = session.replay, []
+    for record in session.run.store.pictures.shards(0):
         shard = Shard(path=run.path / record.path)
-        for row, image in enumerate([image for image in bench.store.pictures.images(0) if image.shard_id == record.id]):
-            branch = branch_of(bench, 0, image.prompt)
+        for row, image in enumerate([image for image in session.run.store.pictures.images(0) if image.shard_id == record.id]):
+            branch = branch_of(session, 0, image.prompt)
             assert branch is not None
             latent = shard.latents(branch + 1)[row : row + 1]
             finished.append(branch + 1 == len(replay.grid))
             if not finished[-1]:
                 timesteps = replay.grid.timesteps[branch + 1 : branch + 2]
-                predicted = replay.predict(bench.policy, latent, timesteps, bench.policy.encode_prompts([image.prompt]))
+                predicted = replay.predict(session.policy, latent, timesteps, session.policy.encode_prompts([image.prompt]))
                 latent = replay.transition.expected(predicted, latent, timesteps)
             pixels = np.asarray(Image.open(run.path / image.path), dtype=int)
-            assert np.abs(to_uint8(bench.policy.decode(latent))[0] - pixels).max() <= 1
+            assert np.abs(to_uint8(session.policy.decode(latent))[0] - pixels).max() <= 1
     assert set(finished) == {True, False}  # past the last step there is nothing left to expect
-    bench.close()
+    session.close()
 
 
 def test_pictures_that_somebody_already_has_are_trained_on(make_run: MakeRun, tmp_path: Path) -> None:
@@ -170,15 +170,15 @@ def test_pictures_that_somebody_already_has_are_trained_on(make_run: MakeRun, tm
     assert load_file(latents)["latents"].shape[:2] == (1, 6)
     whole = latents.read_bytes()
     latents.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
-    load_round(bench, 0, References(start=None, moving=None))
+    session = Session(open_run(run))
+    load_round(session, 0, References(start=None, moving=None))
     assert latents.read_bytes() == whole, "damaged latents are encoded anew"
     latents.unlink()
-    picture = run.path / bench.store.pictures.imported()[0].path
+    picture = run.path / session.run.store.pictures.imported()[0].path
     picture.write_bytes(pictures[-1].read_bytes())
     with pytest.raises(CorruptFileError, match=f"{picture} is not what was written: .*import it again"):
-        load_round(bench, 0, References(start=None, moving=None))
-    bench.close()
+        load_round(session, 0, References(start=None, moving=None))
+    session.close()
     (line,) = run.read_metrics()
     assert line["loss"] == pytest.approx(math.log(2), abs=BOUND)
     assert not (run.path / "rollouts").exists()
@@ -208,10 +208,10 @@ def test_likes_of_one_picture_a_prompt_teach_what_reads_them(
         rows.append(f"{number}.png,{PROMPTS[number]},{str(like).lower()}")
     (tmp_path / "likes.csv").write_text("\n".join(rows))
     assert d3po("votes", "import", run.path, tmp_path / "likes.csv", "--format", "likes_csv").returncode == 0
-    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
+    session = Session(open_run(run))
     with pytest.raises(RunFolderError, match=re.escape(said)) if said else nullcontext():
-        assert len(load_round(bench, 0, References(start=None, moving=None))[0]) == 2
-    bench.close()
+        assert len(load_round(session, 0, References(start=None, moving=None))[0]) == 2
+    session.close()
 
 
 def test_imported_votes_on_prompts_that_are_held_out_since_are_not_trained_on(
@@ -225,12 +225,12 @@ def test_imported_votes_on_prompts_that_are_held_out_since_are_not_trained_on(
     assert d3po("votes", "import", run.path, tmp_path / "pairs.jsonl", "--format", "jsonl_pairs").returncode == 0
     (run.path / "held_out.txt").write_text("A  Whale\nthe sea\n")
     capsys.readouterr()
-    bench = Workbench(folder=run, config=run.config(), narrator=Narrator())
-    groups, _ = load_round(bench, 0, References(start=None, moving=None))
+    session = Session(open_run(run))
+    groups, _ = load_round(session, 0, References(start=None, moving=None))
     assert [group.identity for group in groups] == ["a seal", "a crab"]
     assert "1 imported votes are of held-out prompts" in capsys.readouterr().out
-    assert judgements_learnt_from(bench, 0) == 2
-    bench.close()
+    assert judgements_learnt_from(session.run, 0) == 2
+    session.close()
     (run.path / "held_out.txt").write_text("A  Whale\nA SEAL\na crab\n")
     refused = d3po("run", run.path)
     assert "no picture was imported but of held-out prompts" in refused.stderr

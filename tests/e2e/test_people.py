@@ -18,9 +18,9 @@ from d3po.run.feedback.labels import labels_of_round
 from d3po.run.feedback.people import ask_people, questions_of
 from d3po.run.folder import RunFolder
 from d3po.run.loop import run_rounds
-from d3po.run.progress import Narrator
+from d3po.run.opened import open_run
 from d3po.run.sample.phase import sample_round
-from d3po.run.workbench import Workbench
+from d3po.run.session import Session
 from d3po.store import Store
 
 MakeRun = Callable[..., RunFolder]
@@ -33,14 +33,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
 
 
-def opened(folder: RunFolder) -> Workbench:
-    return Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+def opened(folder: RunFolder) -> Session:
+    return Session(open_run(folder))
 
 
-def sampled(make_run: MakeRun, settings: dict[str, str] | None = None) -> Workbench:
-    bench = opened(make_run(settings=HUMAN | (settings or {})))
-    sample_round(bench, 0)
-    return bench
+def sampled(make_run: MakeRun, settings: dict[str, str] | None = None) -> Session:
+    session = opened(make_run(settings=HUMAN | (settings or {})))
+    sample_round(session, 0)
+    return session
 
 
 def prefer_larger_id(item: Assigned) -> Answer:
@@ -63,73 +63,82 @@ def vote(store: Store, count: int, answer: Callable[[Assigned], Answer] = prefer
     return done
 
 
-def waiting(bench: Workbench) -> threading.Thread:
-    thread = threading.Thread(target=ask_people, args=(bench, 0), daemon=True)
+def waiting(session: Session) -> threading.Thread:
+    thread = threading.Thread(target=ask_people, args=(session.run, 0), daemon=True)
     thread.start()
-    while bench.journal.phase_began("rating", 0) is None:
-        time.sleep(0.01)
+    await_rating(session, 0, thread)
     return thread
+
+
+def await_rating(session: Session, round: int, thread: threading.Thread) -> None:
+    while session.run.journal.phase_began("rating", round) is None:
+        assert thread.is_alive(), "it ended without asking"
+        time.sleep(0.01)
 
 
 def test_a_run_waits_for_every_answer_and_trains_on_them(make_run: MakeRun) -> None:
     folder = make_run(settings=HUMAN | {"feedback.ask": '"best_worst"', "feedback.overlap": "2"})
-    bench = opened(folder)
-    runner = threading.Thread(target=run_rounds, args=(bench,), daemon=True)
+    session = opened(folder)
+    runner = threading.Thread(target=run_rounds, args=(session,), daemon=True)
     runner.start()
-    while bench.journal.phase_began("rating", 0) is None:
-        time.sleep(0.01)
-    assert [vote(bench.store, 100, name=name) for name in ("ada", "bo")] == [4, 4]
+    await_rating(session, 0, runner)
+    assert [vote(session.run.store, 100, name=name) for name in ("ada", "bo")] == [4, 4]
     runner.join(60)
-    assert bench.trained_rounds() == 1
-    assert [len(v.images) for v in bench.store.batches.votes(0) or []] == [3] * 8
-    assert {e.body["phase"] for e in bench.store.journal.read(kind="phase")} >= {"sampling", "rating", "training", "evaluating", "done"}
+    assert session.run.trained_rounds() == 1
+    assert [len(v.images) for v in session.run.store.batches.votes(0) or []] == [3] * 8
+    assert {e.body["phase"] for e in session.run.store.journal.read(kind="phase")} >= {
+        "sampling",
+        "rating",
+        "training",
+        "evaluating",
+        "done",
+    }
     page = folder.report.read_text()
     assert "Agreement of people" in page
     assert "<td>0</td><td>1.00 [1.00, 1.00]</td>" in page
 
 
 def test_every_prompt_is_asked_about_once_before_any_is_asked_about_twice(make_run: MakeRun) -> None:
-    bench = sampled(make_run)
-    prompts = {image.id: image.prompt_id for image in bench.store.pictures.images(0)}
-    questions = sorted(questions_of(bench, 0), key=lambda q: q.priority)
+    session = sampled(make_run)
+    prompts = {image.id: image.prompt_id for image in session.run.store.pictures.images(0)}
+    questions = sorted(questions_of(session.run, 0), key=lambda q: q.priority)
     assert len(questions) == 4 * 3
     assert all(len({prompts[q.images[0]] for q in questions[i : i + 4]}) == 4 for i in (0, 4, 8))
 
 
 def test_a_quota_ends_the_wait(make_run: MakeRun) -> None:
-    bench = sampled(make_run, {"feedback.quota": "3"})
-    thread = waiting(bench)
-    vote(bench.store, 3)
+    session = sampled(make_run, {"feedback.quota": "3"})
+    thread = waiting(session)
+    vote(session.run.store, 3)
     thread.join(20)
     assert not thread.is_alive()
-    assert len(bench.store.batches.votes(0) or []) == 3
-    assert vote(bench.store, 5) == 0, "a closed round asks nothing more"
+    assert len(session.run.store.batches.votes(0) or []) == 3
+    assert vote(session.run.store, 5) == 0, "a closed round asks nothing more"
 
 
 def test_a_later_round_of_which_all_answers_are_ties_is_passed_over(make_run: MakeRun) -> None:
-    bench = sampled(make_run)
-    bench.moved(1)  # as if the first round had been trained
-    sample_round(bench, 1)
+    session = sampled(make_run)
+    session.moved(1)  # as if the first round had been trained
+    sample_round(session, 1)
     for round, answer in enumerate((prefer_larger_id, lambda _: Answer(outcome="tie"))):
-        thread = threading.Thread(target=ask_people, args=(bench, round), daemon=True)
+        thread = threading.Thread(target=ask_people, args=(session.run, round), daemon=True)
         thread.start()
-        while bench.journal.phase_began("rating", round) is None:
-            time.sleep(0.01)
-        assert vote(bench.store, 100, answer) == 4 * 3
+        await_rating(session, round, thread)
+        assert vote(session.run.store, 100, answer) == 4 * 3
         thread.join(20)
         assert not thread.is_alive()
-    assert {vote.answer.outcome for vote in bench.store.batches.votes(1) or []} == {"tie"}
+    assert {vote.answer.outcome for vote in session.run.store.batches.votes(1) or []} == {"tie"}
 
 
 def test_pairs_are_chosen_while_people_vote(make_run: MakeRun) -> None:
-    bench = sampled(make_run, {"feedback.choose": '"adaptive"', "feedback.pairs_per_prompt": "2", "sampling.images_per_prompt": "4"})
-    thread = waiting(bench)
+    session = sampled(make_run, {"feedback.choose": '"adaptive"', "feedback.pairs_per_prompt": "2", "sampling.images_per_prompt": "4"})
+    thread = waiting(session)
     until = time.monotonic() + 20
     while thread.is_alive() and time.monotonic() < until:
-        vote(bench.store, 1)
+        vote(session.run.store, 1)
     thread.join(20)
-    assert len(bench.store.batches.votes(0) or []) == 4 * 2
-    asked = bench.store.questions.asked(0)
+    assert len(session.run.store.batches.votes(0) or []) == 4 * 2
+    asked = session.run.store.questions.asked(0)
     assert len(asked) == 4 * 2
     assert all(question.at_random is not None for question in asked)
 
@@ -142,122 +151,122 @@ def test_how_people_are_asked_may_change_once_a_run_has_begun(make_run: MakeRun)
 
 
 def test_train_now_ends_the_wait_once_something_is_preferred(make_run: MakeRun) -> None:
-    bench = sampled(make_run)
-    thread = waiting(bench)
-    bench.store.journal.control("train_now", bench.store.people.owner().id, 0)
-    vote(bench.store, 1, lambda _: Answer(outcome="tie"))
+    session = sampled(make_run)
+    thread = waiting(session)
+    session.run.store.journal.control("train_now", session.run.store.people.owner().id, 0)
+    vote(session.run.store, 1, lambda _: Answer(outcome="tie"))
     thread.join(0.3)
     assert thread.is_alive(), "ties alone teach nothing"
-    vote(bench.store, 1)
+    vote(session.run.store, 1)
     thread.join(20)
-    assert len(bench.store.batches.votes(0) or []) == 2
+    assert len(session.run.store.batches.votes(0) or []) == 2
 
 
 def test_thumbs_up_alone_end_the_wait_of_what_learns_from_liked_pictures(make_run: MakeRun) -> None:
-    bench = sampled(make_run, {"objective.name": '"sft"', "feedback.ask": '"thumb"', "feedback.quota": "2"})
-    thread = waiting(bench)
-    vote(bench.store, 2, lambda _: Answer(outcome="up"))
+    session = sampled(make_run, {"objective.name": '"sft"', "feedback.ask": '"thumb"', "feedback.quota": "2"})
+    thread = waiting(session)
+    vote(session.run.store, 2, lambda _: Answer(outcome="up"))
     thread.join(20)
     assert not thread.is_alive()
 
 
 def test_a_deadline_ends_the_wait(make_run: MakeRun) -> None:
-    bench = sampled(make_run, {"feedback.deadline_minutes": "0.002"})
-    thread = waiting(bench)
-    vote(bench.store, 1)
+    session = sampled(make_run, {"feedback.deadline_minutes": "0.002"})
+    thread = waiting(session)
+    vote(session.run.store, 1)
     thread.join(20)
     assert not thread.is_alive()
 
 
 def test_stop_ends_a_run_and_the_same_command_goes_on(make_run: MakeRun) -> None:
-    bench = sampled(make_run)
-    bench.store.journal.control("stop", bench.store.people.owner().id)
+    session = sampled(make_run)
+    session.run.store.journal.control("stop", session.run.store.people.owner().id)
     with pytest.raises(RunEndedError, match="goes on from here"):
-        ask_people(bench, 0)
-    bench.store.journal.control("resume", bench.store.people.owner().id)
-    thread = waiting(bench)
-    vote(bench.store, 100)
+        ask_people(session.run, 0)
+    session.run.store.journal.control("resume", session.run.store.people.owner().id)
+    thread = waiting(session)
+    vote(session.run.store, 100)
     thread.join(20)
-    assert len(bench.store.batches.votes(0) or []) == 12
+    assert len(session.run.store.batches.votes(0) or []) == 12
 
 
 def test_a_pause_holds_the_run(make_run: MakeRun) -> None:
-    bench = sampled(make_run, {"feedback.quota": "1"})
-    thread = waiting(bench)
-    owner = bench.store.people.owner().id
-    bench.store.journal.control("pause", owner)
+    session = sampled(make_run, {"feedback.quota": "1"})
+    thread = waiting(session)
+    owner = session.run.store.people.owner().id
+    session.run.store.journal.control("pause", owner)
     time.sleep(0.1)
-    vote(bench.store, 1)
+    vote(session.run.store, 1)
     thread.join(0.3)
     assert thread.is_alive()
-    bench.store.journal.control("resume", owner)
+    session.run.store.journal.control("resume", owner)
     thread.join(20)
     assert not thread.is_alive()
 
 
 def test_votes_after_the_claim_change_nothing_that_training_sees(make_run: MakeRun) -> None:
-    bench = sampled(make_run, {"feedback.quota": "2"})
-    who = bench.store.people.annotator("ada", "human").id
-    thread = waiting(bench)
-    late, *others = bench.store.questions.lease(who, 3)
+    session = sampled(make_run, {"feedback.quota": "2"})
+    who = session.run.store.people.annotator("ada", "human").id
+    thread = waiting(session)
+    late, *others = session.run.store.questions.lease(who, 3)
     for item in others:
-        bench.store.votes.cast(Cast(id=str(uuid.uuid4()), assignment=item.assignment, annotator=who, answer=prefer_larger_id(item)))
+        session.run.store.votes.cast(Cast(id=str(uuid.uuid4()), assignment=item.assignment, annotator=who, answer=prefer_larger_id(item)))
     thread.join(20)
-    claimed = bench.store.batches.votes(0)
-    bench.store.votes.cast(Cast(id=str(uuid.uuid4()), assignment=late.assignment, annotator=who, answer=prefer_larger_id(late)))
-    ask_people(bench, 0)
-    assert bench.store.batches.votes(0) == claimed
-    assert bench.store.votes.count(round=0) == 3, "the late vote is kept all the same"
+    claimed = session.run.store.batches.votes(0)
+    session.run.store.votes.cast(Cast(id=str(uuid.uuid4()), assignment=late.assignment, annotator=who, answer=prefer_larger_id(late)))
+    ask_people(session.run, 0)
+    assert session.run.store.batches.votes(0) == claimed
+    assert session.run.store.votes.count(round=0) == 3, "the late vote is kept all the same"
 
 
 def test_what_one_answered_can_be_asked_of_others_as_gold(make_run: MakeRun) -> None:
-    bench = sampled(make_run, {"feedback.overlap": "2"})
-    bench.store.questions.ask(questions_of(bench, 0))
-    vote(bench.store, 5)
-    assert make_gold(bench.store, "ada", 3) == 3
-    other = bench.store.people.annotator("bo", "human").id
-    asked = bench.store.questions.lease(other, 8, gold_rate=0.5)
+    session = sampled(make_run, {"feedback.overlap": "2"})
+    session.run.store.questions.ask(questions_of(session.run, 0))
+    vote(session.run.store, 5)
+    assert make_gold(session.run.store, "ada", 3) == 3
+    other = session.run.store.people.annotator("bo", "human").id
+    asked = session.run.store.questions.lease(other, 8, gold_rate=0.5)
     assert sum(item.purpose == "gold" for item in asked) == 3
-    expected = bench.store.questions.expected()
+    expected = session.run.store.questions.expected()
     assert all(expected[item.question] == prefer_larger_id(item) for item in asked if item.purpose == "gold")
     with pytest.raises(RunFolderError, match="has no votes"):
-        make_gold(bench.store, "bo", 3)
+        make_gold(session.run.store, "bo", 3)
 
 
 def test_annotators_who_contradict_everybody_count_less(make_run: MakeRun) -> None:
-    bench = sampled(make_run, {"feedback.overlap": "4"})
-    bench.store.questions.ask(questions_of(bench, 0))
+    session = sampled(make_run, {"feedback.overlap": "4"})
+    session.run.store.questions.ask(questions_of(session.run, 0))
     for name in ("ada", "bo", "cleo"):
-        vote(bench.store, 100, name=name)
-    vote(bench.store, 100, lambda item: Answer(outcome="win", winner=min(item.shown)), name="contrary")
-    targets = {c.target for c in labels_of_round(bench, 0).comparisons}
+        vote(session.run.store, 100, name=name)
+    vote(session.run.store, 100, lambda item: Answer(outcome="win", winner=min(item.shown)), name="contrary")
+    targets = {c.target for c in labels_of_round(session.run, 0).comparisons}
     assert targets == {0.0}, "image_a is the smaller id, and the one who always prefers it is not believed"
 
 
 def test_a_blind_test_counts_for_the_tuned_picture_whichever_side_it_was_on(make_run: MakeRun) -> None:
     folder = make_run(settings={"rounds": "1"})
-    bench = opened(folder)
-    run_rounds(bench)
-    assert blind_result(bench, 1) is None
-    assert ask_blind(bench, 1, overlap=1) == 2 * 2
-    policies = {p.id: p.policy for name in ("held-out/base", "held-out/round-000") for p in bench.store.pictures.series(name)}
+    session = opened(folder)
+    run_rounds(session)
+    assert blind_result(session.run, 1) is None
+    assert ask_blind(session.run, 1, overlap=1) == 2 * 2
+    policies = {p.id: p.policy for name in ("held-out/base", "held-out/round-000") for p in session.run.store.pictures.series(name)}
     tuned = lambda item: next(i for i in item.shown if policies[i] != "base")  # noqa: E731
-    vote(bench.store, 3, lambda item: Answer(outcome="win", winner=tuned(item)))
-    vote(bench.store, 1, lambda _: Answer(outcome="tie"))
-    result = blind_result(bench, 1)
+    vote(session.run.store, 3, lambda item: Answer(outcome="win", winner=tuned(item)))
+    vote(session.run.store, 1, lambda _: Answer(outcome="tie"))
+    result = blind_result(session.run, 1)
     assert result is not None
     assert result[1] == 4
     assert result[0].value == pytest.approx(3.5 / 4)
-    page = write_report(bench, 1, None).read_text()
+    page = write_report(session.run, 1, None).read_text()
     assert "blind win rate by people, 4 votes" in page
     assert "Agreement of people" not in page, "a measured judge has nobody to agree with"
 
 
 def test_a_report_hides_the_databases_password(make_run: MakeRun) -> None:
     folder = make_run(settings={"rounds": "1"})
-    bench = opened(folder)
-    run_rounds(bench)
+    session = opened(folder)
+    run_rounds(session)
     folder.config_path.write_text(folder.config_path.read_text().replace('database = ""', 'database = "postgresql://ada:s3cret@host/name"'))
-    page = write_report(bench, 1, None).read_text()
+    page = write_report(session.run, 1, None).read_text()
     assert "s3cret" not in page
     assert "postgresql://ada:***@host/name" in page

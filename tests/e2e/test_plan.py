@@ -15,9 +15,9 @@ from d3po.run.cost.spent import spent_by_round
 from d3po.run.evaluate.phase import evaluate
 from d3po.run.folder import RunFolder
 from d3po.run.loop import run_round
-from d3po.run.progress import Narrator
+from d3po.run.opened import open_run
+from d3po.run.session import Session
 from d3po.run.starting import own_settings
-from d3po.run.workbench import Workbench
 
 SETTINGS = {
     "rounds": "2",
@@ -49,23 +49,23 @@ class Rows:
         self.largest[what] = max(self.largest[what], rows)
 
 
-def planned_and_run(bench: Workbench) -> tuple[Plan, Rows, Rows]:
+def planned_and_run(session: Session) -> tuple[Plan, Rows, Rows]:
     """The plan, what making it cost, and what the run cost."""
     with pytest.MonkeyPatch.context() as patch:
-        planning = Rows(bench.policy, patch)
-        plan = plan_run(bench)
+        planning = Rows(session.policy, patch)
+        plan = plan_run(session)
     with pytest.MonkeyPatch.context() as patch:
-        running = Rows(bench.policy, patch)
-        evaluate(bench, 0)
-        for round in range(bench.config.rounds):
-            run_round(bench, round)
+        running = Rows(session.policy, patch)
+        evaluate(session, 0)
+        for round in range(session.run.config.rounds):
+            run_round(session, round)
     return plan, planning, running
 
 
 def test_a_run_computes_the_rows_that_its_plan_counts(make_run: Callable[..., RunFolder]) -> None:
     folder = make_run(settings=SETTINGS)
-    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
-    plan, planning, running = planned_and_run(bench)
+    session = Session(open_run(folder))
+    plan, planning, running = planned_and_run(session)
     assert plan.training_rows == running.total["trained"]
     assert plan.sampling_rows + plan.reference_rows + plan.evaluation_rows == running.total["sampled"]
     assert plan.images_per_round * plan.rounds + 3 * 2 == running.total["decoded"]
@@ -88,14 +88,16 @@ def test_the_rows_of_a_round_are_those_that_its_objective_computes(make_run: Cal
     """Counted beforehand, and by the journal as they go through the network."""
     unevaluated = {"rounds": "3", "evaluation.every_round": "false", "sampling.prompts_per_round": "2", "training.timestep_fraction": "0.5"}
     folder = make_run(settings=SETTINGS | unevaluated | settings)
-    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
-    shape = shape_of(bench.config, bench.policy, bench.replay)
+    session = Session(open_run(folder))
+    shape = shape_of(session.run.config, session.policy, session.replay)
     for round in (0, 1):
-        run_round(bench, round)
-    bench.journal.phase("done", None)
-    spent = spent_by_round(bench.store.journal.read())
-    bench.close()
-    assert [spent[round].network_rows for round in (0, 1)] == [work_of_round(bench.config, shape, round).rows.total for round in (0, 1)]
+        run_round(session, round)
+    session.run.journal.phase("done", None)
+    spent = spent_by_round(session.run.store.journal.read())
+    session.close()
+    assert [spent[round].network_rows for round in (0, 1)] == [
+        work_of_round(session.run.config, shape, round).rows.total for round in (0, 1)
+    ]
     assert all(each.seconds > 0 for each in spent.values())
 
 

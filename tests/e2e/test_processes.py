@@ -16,12 +16,12 @@ from d3po.artifacts.shards import Shard
 from d3po.errors import RunEndedError
 from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder
-from d3po.run.progress import Narrator
+from d3po.run.opened import OpenRun, final_checkpoints, open_run
 from d3po.run.sample.phase import sample_round
+from d3po.run.session import Session
 from d3po.run.train.dataset import load_round, share_references
 from d3po.run.train.phase import train_round
 from d3po.run.train.reference import References
-from d3po.run.workbench import Workbench, final_checkpoints
 from tests.e2e.conftest import command, d3po, environment
 from tests.precision import IN_FLOAT64, assert_all_same, assert_same
 
@@ -44,15 +44,15 @@ TOGETHER = "round-001-update-000004"
 
 def alone(folder: RunFolder) -> dict[str, Tensor]:
     """The weights that one process ends with, from wherever the run stands."""
-    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
-    folder.mark_started(bench.config)
+    session = Session(open_run(folder))
+    folder.mark_started(session.run.config)
     try:
-        for round in range(bench.trained_rounds(), bench.config.rounds):
-            sample_round(bench, round)
-            compare_round(bench, round)
-            train_round(bench, round)
+        for round in range(session.run.trained_rounds(), session.run.config.rounds):
+            sample_round(session, round)
+            compare_round(session.run, round)
+            train_round(session, round)
     finally:
-        bench.close()
+        session.close()
     return weights(folder)
 
 
@@ -60,7 +60,7 @@ def begun_alone(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that one process leaves in the middle of its first round, past the first checkpoint."""
     updates = iter(range(UPDATES))
 
-    def check_control(_: Workbench) -> None:
+    def check_control(_: OpenRun) -> None:
         if next(updates) == UPDATES // 2:
             raise RunEndedError("enough")
 
@@ -139,17 +139,17 @@ def test_of_a_launchers_processes_the_first_alone_prints_the_plan(
 def test_reference_log_probs_are_computed_by_shares(make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch) -> None:
     """Both processes' shares, one after the other in this process."""
     folder = make_run(settings=SETTINGS | {"training.guided": "false"})
-    bench = Workbench(folder=folder, config=folder.config(), narrator=Narrator())
-    sample_round(bench, 0)
-    compare_round(bench, 0)
-    monkeypatch.setattr(bench.distributed, "size", 2)
-    monkeypatch.setattr(bench.distributed, "gather", lambda item: [item])
+    session = Session(open_run(folder))
+    sample_round(session, 0)
+    compare_round(session.run, 0)
+    monkeypatch.setattr(session.run.distributed, "size", 2)
+    monkeypatch.setattr(session.run.distributed, "gather", lambda item: [item])
     nothing = References(start=None, moving=None)
     for rank, made in ((0, [0, 2]), (1, [0, 1, 2, 3])):
-        monkeypatch.setattr(bench.distributed, "rank", rank)
-        share_references(bench, 0, nothing)
+        monkeypatch.setattr(session.run.distributed, "rank", rank)
+        share_references(session, 0, nothing)
         assert sorted(int(path.name[6:9]) for path in folder.path.rglob("shard-*.reference-*")) == made
     monkeypatch.setattr("d3po.run.train.reference.reference_steps", lambda *_, **__: pytest.fail("all of them are kept"))
-    groups, _ = load_round(bench, 0, nothing)
+    groups, _ = load_round(session, 0, nothing)
     assert all(group.reference is not None and torch.isfinite(group.reference.log_probs).any() for group in groups)
-    bench.close()
+    session.close()

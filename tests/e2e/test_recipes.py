@@ -11,9 +11,9 @@ from d3po.recipes import about_recipe, recipe_names
 from d3po.run.feedback.people import questions_of
 from d3po.run.folder import RunFolder
 from d3po.run.loop import run_rounds
-from d3po.run.progress import Narrator
+from d3po.run.opened import open_run
 from d3po.run.sample.phase import sample_round
-from d3po.run.workbench import Workbench
+from d3po.run.session import Session
 from d3po.store import Store
 from tests.e2e.conftest import d3po
 from tests.tiny.judges import save_aesthetic
@@ -60,17 +60,17 @@ def test_a_whole_round(name: str, tmp_path: Path, tiny_model: Path, aesthetic: P
     assert made.returncode == 0, made.stderr
     folder = RunFolder(path=tmp_path / "run")
     config = folder.config()
-    bench = Workbench(folder=folder, config=config, narrator=Narrator())
+    session = Session(open_run(folder, config=config))
     if config.feedback.source == "human":
         folder.mark_started(config)
-        sample_round(bench, 0)
-        questions = questions_of(bench, 0)
-        bench.store.questions.ask(questions)
-        answered = [rate(bench.store, f"rater {i}") for i in range(config.feedback.overlap)]
+        sample_round(session, 0)
+        questions = questions_of(session.run, 0)
+        session.run.store.questions.ask(questions)
+        answered = [rate(session.run.store, f"rater {i}") for i in range(config.feedback.overlap)]
         assert answered == [len(questions)] * config.feedback.overlap
-    run_rounds(bench)
+    run_rounds(session)
     (metrics,) = {update["round"] for update in folder.read_metrics()}
-    assert (metrics, bench.trained_rounds()) == (0, 1)
+    assert (metrics, session.run.trained_rounds()) == (0, 1)
     assert all(0.683 <= update["loss"] <= 0.703 for update in folder.read_metrics())
     assert folder.report.exists()
-    bench.close()
+    session.close()

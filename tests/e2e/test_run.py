@@ -20,12 +20,12 @@ from d3po.run.cost.plan import plan_run
 from d3po.run.export.phase import export_result
 from d3po.run.folder import RunFolder
 from d3po.run.loop import run_rounds
-from d3po.run.progress import Narrator
+from d3po.run.opened import final_checkpoints, open_run
 from d3po.run.sample.phase import sample_round
+from d3po.run.session import Session
 from d3po.run.train.dataset import load_round
 from d3po.run.train.phase import train_round
 from d3po.run.train.reference import References
-from d3po.run.workbench import Workbench, final_checkpoints
 from d3po.store.tables import ImageRow
 from tests.e2e.conftest import d3po
 from tests.precision import BOUND, IN_FLOAT64, assert_all_same, assert_same
@@ -33,18 +33,18 @@ from tests.precision import BOUND, IN_FLOAT64, assert_all_same, assert_same
 MakeRun = Callable[..., RunFolder]
 
 
-def opened(folder: RunFolder) -> Workbench:
-    return Workbench(folder=folder, config=folder.config(), narrator=Narrator())
+def opened(folder: RunFolder) -> Session:
+    return Session(open_run(folder))
 
 
-def finished(folder: RunFolder) -> Workbench:
-    bench = opened(folder)
-    run_rounds(bench)
-    return bench
+def finished(folder: RunFolder) -> Session:
+    session = opened(folder)
+    run_rounds(session)
+    return session
 
 
 def final_weights(folder: RunFolder) -> dict[str, Tensor]:
-    tensors, _ = opened(folder).finals()[-1].load()
+    tensors, _ = opened(folder).run.finals()[-1].load()
     return tensors
 
 
@@ -55,7 +55,7 @@ def policy_weights(folder: RunFolder) -> dict[str, Tensor]:
 @pytest.mark.drawn
 def test_a_run_leaves_everything_a_reader_needs(make_run: MakeRun) -> None:
     folder = make_run()
-    bench = finished(folder)
+    session = finished(folder)
     page = folder.report.read_text()
     assert page.count("data:image/png") == 2 * 2 * 2
     assert page.count("<svg") == page.count("</svg>") == 2
@@ -64,12 +64,12 @@ def test_a_run_leaves_everything_a_reader_needs(make_run: MakeRun) -> None:
     assert base == ("0.500", ""), "the base model's win rate is known"
     assert all(interval for _, interval in later)
     assert len(later) == 2
-    known = next(entry for entry in bench.store.journal.read(kind="evaluation") if entry.body["rounds"] == 0)
+    known = next(entry for entry in session.run.store.journal.read(kind="evaluation") if entry.body["rounds"] == 0)
     assert known.body["win_rate"] == {"value": 0.5, "low": None, "high": None}
     metrics = folder.read_metrics()
     assert [(m["round"], m["update"]) for m in metrics] == [(r, u) for r in (0, 1) for u in range(8)]
-    assert bench.store.votes.count() == 2 * 4 * 3
-    assert bench.trained_rounds() == 2
+    assert session.run.store.votes.count() == 2 * 4 * 3
+    assert session.run.trained_rounds() == 2
     assert not list(folder.path.rglob("*.pkl"))
     assert not list(folder.path.rglob("*.pt"))
 
@@ -105,8 +105,8 @@ def test_how_work_is_cut_does_not_change_the_result(make_run: MakeRun, settings:
 def test_adapter_off_reference_is_the_pretrained_model(make_run: MakeRun) -> None:
     """The fixed reference's log-probs, computed with the adapter off, are those of an untrained policy."""
     folder = make_run(settings=IN_FLOAT64 | {"objective.reference": '"fixed"'})
-    bench = finished(folder)
-    groups, condition = load_round(bench, 1, References(start=None, moving=None))
+    session = finished(folder)
+    groups, condition = load_round(session, 1, References(start=None, moving=None))
     fresh = opened(folder)
     from d3po.training.reference import reference_steps
 
@@ -123,17 +123,17 @@ def test_adapter_off_reference_is_the_pretrained_model(make_run: MakeRun) -> Non
 @pytest.mark.parametrize("reference", ["fixed", "ema"])
 def test_other_references_run_and_resume(make_run: MakeRun, reference: str) -> None:
     folder = make_run(settings={"objective.reference": f'"{reference}"'})
-    bench = finished(folder)
-    assert bench.trained_rounds() == 2
+    session = finished(folder)
+    assert session.run.trained_rounds() == 2
     assert list(folder.path.glob("rollouts/round-001/*.reference-*.safetensors"))
     assert folder.read_metrics()[-1]["kl"] != 0
 
 
 def test_full_fine_tuning_trains_every_weight(make_run: MakeRun) -> None:
     folder = make_run(settings={"adapter.method": '"full"', "training.learning_rate": "1e-4", "rounds": "1"})
-    bench = finished(folder)
+    session = finished(folder)
     weights = final_weights(folder)
-    assert {n.removeprefix("policy.") for n in weights if n.startswith("policy.")} == set(dict(bench.policy.network.named_parameters()))
+    assert {n.removeprefix("policy.") for n in weights if n.startswith("policy.")} == set(dict(session.policy.network.named_parameters()))
 
 
 def test_averaged_weights_are_kept_and_exported(make_run: MakeRun, tmp_path: Path) -> None:
@@ -147,9 +147,9 @@ def test_averaged_weights_are_kept_and_exported(make_run: MakeRun, tmp_path: Pat
 
 def test_images_of_a_prompt_share_their_start_and_nothing_else(make_run: MakeRun) -> None:
     folder = make_run()
-    bench = opened(folder)
-    sample_round(bench, 0)
-    shard = load_shard(bench)
+    session = opened(folder)
+    sample_round(session, 0)
+    shard = load_shard(session)
     start, end = shard["latents"][0].unflatten(0, (2, 3)), shard["latents"][-1].unflatten(0, (2, 3))
     assert torch.equal(start[:, 0], start[:, 1])
     assert torch.equal(start[:, 0], start[:, 2])
@@ -182,12 +182,12 @@ def test_an_exported_lora_gives_the_same_pictures_in_plain_diffusers(
     save_file({name + part: value.clone() for name in (query, text) for part, value in factors.items()}, tmp_path / "their.safetensors")
     start = {"adapter.start_from": str(tmp_path / "their.safetensors")}
     folder = make_run(settings=IN_FLOAT64 | {"adapter.rank": "2", "adapter.alpha": "6.0"} | start)
-    bench = finished(folder)
+    session = finished(folder)
     assert "1 layers of text encoders are left out" in capsys.readouterr().out
     latents = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    condition = bench.policy.encode_prompts(["a cat"])
+    condition = session.policy.encode_prompts(["a cat"])
     with torch.no_grad():
-        ours = bench.policy.predict(latents, torch.tensor([501]), condition, 1.0)
+        ours = session.policy.predict(latents, torch.tensor([501]), condition, 1.0)
         written = export_result(opened(folder), tmp_path / "out")
         reloaded = StableDiffusionPipeline.from_pretrained(tiny_model, local_files_only=True, dtype=torch.float64)
         text = reloaded.encode_prompt(["a cat"], "cpu", 1, False)[0]
@@ -206,8 +206,8 @@ def test_an_exported_lora_gives_the_same_pictures_in_plain_diffusers(
 def test_the_plan_counts_what_the_run_then_does(make_run: MakeRun) -> None:
     folder = make_run()
     plan = plan_run(opened(folder))
-    bench = finished(folder)
-    assert plan.rounds * plan.pairs_per_round == bench.store.votes.count()
+    session = finished(folder)
+    assert plan.rounds * plan.pairs_per_round == session.run.store.votes.count()
     assert plan.rounds * plan.updates_per_round == len(folder.read_metrics())
     stored = sum(path.stat().st_size for path in (folder.path / "rollouts").rglob("*.safetensors"))
     assert plan.stored_bytes == pytest.approx(stored, rel=0.1)
@@ -215,14 +215,14 @@ def test_the_plan_counts_what_the_run_then_does(make_run: MakeRun) -> None:
 
 def test_a_guard_stops_at_the_last_good_round(make_run: MakeRun) -> None:
     folder = make_run(settings={"guards.max_kl": "1e-9", "guards.action": '"stop"'})
-    bench = finished(folder)
+    session = finished(folder)
     stop = json.loads((folder.path / "stopped.json").read_text())
     assert stop["kept_rounds"] == 0
     assert "guards.max_kl" in stop["reason"]
     page = folder.report.read_text()
     assert "A guard stopped this run" in page
     assert "<b>0.50</b><span>win rate over the base model</span>" in page, "the result is the base model"
-    assert bench.trained_rounds() == 0
+    assert session.run.trained_rounds() == 0
     with pytest.raises(RunFolderError, match="no trained round"):
         export_result(opened(folder), folder.path / "out")
 
@@ -252,7 +252,7 @@ def test_a_stopped_run_goes_on_once_its_guards_are_changed(make_run: MakeRun) ->
     folder = make_run(settings={"guards.max_kl": "1e-9", "guards.action": '"stop"', "rounds": "1"})
     finished(folder)
     folder.config_path.write_text(folder.config_path.read_text().replace('action = "stop"', 'action = "warn"'))
-    assert finished(folder).trained_rounds() == 1
+    assert finished(folder).run.trained_rounds() == 1
 
 
 def test_sampling_and_training_share_one_precision(make_run: MakeRun) -> None:
@@ -276,8 +276,8 @@ def test_training_a_finished_round_again_does_nothing(make_run: MakeRun) -> None
     assert folder.metrics.read_bytes() == before
 
 
-def load_shard(bench: Workbench) -> dict[str, Tensor]:
-    return load_file(bench.folder.shard(0, 0))
+def load_shard(session: Session) -> dict[str, Tensor]:
+    return load_file(session.run.folder.shard(0, 0))
 
 
 def test_half_precision_shards_replay_exactly_what_was_sampled(make_run: MakeRun) -> None:
@@ -289,11 +289,11 @@ def test_half_precision_shards_replay_exactly_what_was_sampled(make_run: MakeRun
 
 def test_damaged_reference_log_probs_are_computed_anew(make_run: MakeRun) -> None:
     folder = make_run(settings={"objective.reference": '"fixed"'})
-    bench = finished(folder)
+    session = finished(folder)
     (cache, *_) = sorted(folder.path.glob("rollouts/round-001/*.reference-*.safetensors"))
     whole = cache.read_bytes()
     cache.write_bytes(whole[:-1] + bytes([whole[-1] ^ 0xFF]))
-    load_round(bench, 1, References(start=None, moving=None))
+    load_round(session, 1, References(start=None, moving=None))
     assert cache.read_bytes() == whole
 
 
@@ -317,8 +317,8 @@ def test_metrics_go_to_one_run_elsewhere(make_run: MakeRun, monkeypatch: pytest.
     begun, logged, ended = list[dict[str, object]](), list[int](), list[bool]()
     there = SimpleNamespace(log=lambda values, step: logged.append(step), finish=lambda: ended.append(True))
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **said: begun.append(said) or there))
-    bench = finished(make_run(settings={"tracking.wandb": "true", "training.epochs": "1"}))
-    bench.close()
+    session = finished(make_run(settings={"tracking.wandb": "true", "training.epochs": "1"}))
+    session.close()
     assert logged == list(range(8))
     assert len(begun) == len(ended) == 1
     assert begun[0]["name"] == "run"
@@ -349,8 +349,8 @@ def test_what_a_setting_spoils_is_said_before_any_work(make_run: MakeRun, settin
 @pytest.mark.parametrize("seed", [2**63, 2**64 - 1])
 def test_seeds_of_other_tools_are_taken(make_run: MakeRun, seed: int) -> None:
     settings = {"seed": str(seed), "rounds": "1", "sampling.prompts_per_round": "2", "training.epochs": "1", "evaluation.prompts": "1"}
-    bench = finished(make_run(settings=settings))
-    assert bench.trained_rounds() == 1
-    with bench.store.database.reading() as connection:
+    session = finished(make_run(settings=settings))
+    assert session.run.trained_rounds() == 1
+    with session.run.store.database.reading() as connection:
         assert set(connection.scalars(select(ImageRow.seed))) == {seed}
-    bench.close()
+    session.close()

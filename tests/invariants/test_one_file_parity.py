@@ -23,10 +23,10 @@ from d3po.diffusion.rollout import rollout
 from d3po.diffusion.schedule import NoiseSchedule, step_grid
 from d3po.diffusion.transition import DDIM
 from d3po.models.base import AbstractPolicy, Condition, Sampler, SamplerSettings
+from d3po.models.replay import Replay
 from d3po.models.schedulers import SchedulerFacts, discrete_sampler
 from d3po.objective_settings import D3POSettings
 from d3po.training.data import PromptGroup, ReferenceSteps
-from d3po.training.replay import Replay
 from d3po.training.trainer import Trainer
 from tests.precision import BOUND, assert_all_same, assert_same, in_float64
 

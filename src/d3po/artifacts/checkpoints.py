@@ -67,3 +67,8 @@ def save_checkpoint(
     for old in unfinished if final else unfinished[:-KEEP_PER_ROUND]:
         old.path.unlink(missing_ok=True)
     return path
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -18,7 +18,7 @@ from d3po.cli.votes import votes
 
 if TYPE_CHECKING:
     from d3po.library import Run
-    from d3po.run.workbench import Workbench
+    from d3po.run.session import Session
 
 app = typer.Typer(
     name="d3po",
@@ -103,18 +103,18 @@ def run(
     changes = dict(_assignment(text) for text in set_ or [])
     if feedback is not None:
         changes["feedback.source"] = feedback
-    with _opened(run, changes, more=more, together=True) as bench:
+    with _opened(run, changes, more=more, together=True) as session:
         if dry_run:
             from d3po.run.loop import plan_lines
 
-            for line in plan_lines(bench):
+            for line in plan_lines(session):
                 typer.echo(line)
             return None
         from d3po.run.feedback.page import rating_page
         from d3po.run.loop import run_rounds
 
-        with rating_page(run, port, bench.narrator.say) if serve and bench.distributed.leads else nullcontext():
-            run_rounds(bench, minutes=minutes)
+        with rating_page(run, port, session.run.narrator.say) if serve and session.run.distributed.leads else nullcontext():
+            run_rounds(session, minutes=minutes)
 
 
 @app.command(epilog="Example: `d3po sample runs/demo`")
@@ -263,7 +263,7 @@ def _run(path: Path) -> "Run":
 @contextmanager
 def _opened(
     path: Path, changes: dict[str, str] | None = None, *, more: int = 0, together: bool = False
-) -> "Generator[Workbench, None, None]":
+) -> "Generator[Session, None, None]":
     """A run folder at work; with `together`, in every process that a launcher started, the first of which holds its lock."""
     from d3po.errors import ConfigError
     from d3po.run.folder import RunFolder
@@ -277,18 +277,19 @@ def _opened(
         from rich.console import Console
 
         from d3po.config import override
+        from d3po.run.opened import final_checkpoints, open_run
         from d3po.run.progress import Narrator
-        from d3po.run.workbench import Workbench, final_checkpoints
+        from d3po.run.session import Session
 
         if more:
             changes = {"rounds": str(len(final_checkpoints(folder)) + more)} | (changes or {})
         if changes:
             config = folder.change(changes) if rank == 0 else override(config, changes, where="--set")
-        bench = Workbench(folder=folder, config=config, narrator=Narrator(Console(quiet=rank > 0)))
+        session = Session(open_run(folder, Narrator(Console(quiet=rank > 0)), config=config))
         try:
-            yield bench
+            yield session
         finally:
-            bench.close()
+            session.close()
 
 
 def _launched(processes: int) -> None:

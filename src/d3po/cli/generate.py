@@ -10,7 +10,8 @@ import typer
 from d3po.cli.arguments import RunArgument
 
 if TYPE_CHECKING:
-    from d3po.run.workbench import Workbench
+    from d3po.run.opened import OpenRun
+    from d3po.run.session import Session
 
 PromptOption = Annotated[
     list[str] | None, typer.Option("--prompt", metavar="TEXT", help="What to draw. Repeatable. Default: held-out prompts.")
@@ -20,7 +21,7 @@ CountOption = Annotated[int, typer.Option("--count", min=1, help="Pictures of ea
 SeedOption = Annotated[
     int, typer.Option("--seed", help="Seed of their noise; the same one gives base and tuned pictures that can be compared.")
 ]
-Opener = Callable[[Path], "AbstractContextManager[Workbench]"]
+Opener = Callable[[Path], "AbstractContextManager[Session]"]
 SHOWN = 8
 """Held-out prompts that are drawn where none is given."""
 
@@ -39,10 +40,12 @@ def register(app: typer.Typer, opened: Opener) -> None:
         base: Annotated[bool, typer.Option("--base", help="Draw with the base model instead of the result.")] = False,
     ) -> None:
         """Draw pictures with the run's result."""
-        with opened(run) as bench:
+        with opened(run) as session:
             from d3po.run.export.generating import generate
 
-            for path in generate(bench, _wanted(bench, prompt, prompts), to or run / "generated", count=count, seed=seed, base=base):
+            for path in generate(
+                session, _wanted(session.run, prompt, prompts), to or run / "generated", count=count, seed=seed, base=base
+            ):
                 typer.echo(str(path))
 
     @app.command("compare-images", epilog="Example: `d3po compare-images runs/demo --to before-after.png`")
@@ -55,16 +58,18 @@ def register(app: typer.Typer, opened: Opener) -> None:
         seed: SeedOption = 0,
     ) -> None:
         """Draw a grid: the base model's pictures beside the result's, from the same noise."""
-        with opened(run) as bench:
+        with opened(run) as session:
             from d3po.run.export.generating import compare_images
 
-            typer.echo(str(compare_images(bench, _wanted(bench, prompt, prompts), to or run / "compared.png", count=count, seed=seed)))
+            typer.echo(
+                str(compare_images(session, _wanted(session.run, prompt, prompts), to or run / "compared.png", count=count, seed=seed))
+            )
 
 
-def _wanted(bench: "Workbench", prompt: list[str] | None, prompts: Path | None) -> list[str]:
+def _wanted(run: "OpenRun", prompt: list[str] | None, prompts: Path | None) -> list[str]:
     from d3po.errors import PromptError
     from d3po.run.prompts import read_prompts
     from d3po.text import prompt_of
 
     given = [*(prompt_of(each, "--prompt", PromptError) for each in prompt or []), *(read_prompts(prompts) if prompts else [])]
-    return given or bench.folder.held_out()[:SHOWN]
+    return given or run.folder.held_out()[:SHOWN]

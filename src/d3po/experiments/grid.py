@@ -9,15 +9,15 @@ from d3po.artifacts.files import write_atomically
 from d3po.experiments.budget import rounds_that_fit, work_of
 from d3po.experiments.cells import Cell, by_label, cells_of, make_folder
 from d3po.experiments.jobs import Job, run_jobs
-from d3po.experiments.results import HeldOutReward, last_round, opened, rows_of
+from d3po.experiments.results import HeldOutReward, last_round, rows_of
 from d3po.experiments.scales import scales_of
 from d3po.experiments.spec import Spec, load_spec
 from d3po.experiments.writing import KEPT_SPEC, Done, write_page, write_tables
-from d3po.run.evaluate.phase import label_of, read_evaluation
-from d3po.run.folder import RunFolder, locked
+from d3po.run.evaluate.phase import read_evaluation
+from d3po.run.folder import RunFolder, label_of, locked
 from d3po.run.loop import is_time_up, read_stop, summary
+from d3po.run.opened import OpenRun, open_run
 from d3po.run.progress import Bar, Narrator
-from d3po.run.workbench import Workbench
 
 
 def plan_lines(file: Path, narrator: Narrator) -> list[str]:
@@ -116,19 +116,19 @@ class _Grid:
         folder, rounds = cell.folder(self.path), self.rounds[cell.label]
         if not folder.report.exists():
             return False
-        with closing(opened(folder, self.narrator)) as bench:
-            if read_stop(bench):
+        with closing(open_run(folder, self.narrator)) as run:
+            if read_stop(run):
                 return True
-            enough = is_time_up(bench, self.spec.budget.minutes or 0.0) if rounds is None else bench.trained_rounds() >= rounds
-            return enough and folder.evaluation(label_of(last_round(bench, rounds))).exists()
+            enough = is_time_up(run, self.spec.budget.minutes or 0.0) if rounds is None else run.trained_rounds() >= rounds
+            return enough and folder.evaluation(label_of(last_round(run, rounds))).exists()
 
     def _take(self, cell: Cell) -> None:
         """Read what a cell that is done has shown."""
-        with closing(opened(cell.folder(self.path), self.narrator)) as bench:
+        with closing(open_run(cell.folder(self.path), self.narrator)) as run:
             if self.rounds[cell.label] is None:
-                bench.folder.change({"rounds": str(max(1, bench.trained_rounds()))})  # as many as there was time for
-            rows = rows_of(cell, bench, self.held_out, rounds=self.rounds[cell.label])
-            self.done[cell.name] = Done(cell=cell, rows=rows, folder=bench.folder)
+                run.folder.change({"rounds": str(max(1, run.trained_rounds()))})  # as many as there was time for
+            rows = rows_of(cell, run, self.held_out, rounds=self.rounds[cell.label])
+            self.done[cell.name] = Done(cell=cell, rows=rows, folder=run.folder)
 
     def _in_order(self) -> list[Done]:
         return [self.done[cell.name] for cell in self.cells if cell.name in self.done]
@@ -143,10 +143,10 @@ class _Grid:
 
     def _tell(self, job: Job) -> None:
         """Say the figures of evaluations that are new."""
-        bench: Workbench | None = None
+        run: OpenRun | None = None
         for path in sorted((job.run / "evaluations").glob("round-*.json")):
             if path not in self.told:
                 self.told.add(path)
-                bench = bench or opened(RunFolder(path=job.run), self.narrator)
+                run = run or open_run(RunFolder(path=job.run), self.narrator)
                 rounds = int(path.stem.removeprefix("round-")) + 1
-                self.narrator.say(f"{job.name}: {path.stem}: {summary(read_evaluation(bench, rounds))}")
+                self.narrator.say(f"{job.name}: {path.stem}: {summary(read_evaluation(run, rounds))}")

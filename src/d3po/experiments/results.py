@@ -10,42 +10,37 @@ from d3po.artifacts.records import read_record, write_record
 from d3po.experiments.cells import Cell
 from d3po.experiments.findings import Row
 from d3po.run.cost.spent import Spent, spent_by_round
-from d3po.run.evaluate.phase import label_of, read_evaluation, read_held_out, read_scores
-from d3po.run.folder import RunFolder
+from d3po.run.evaluate.phase import read_evaluation, read_held_out, read_scores
+from d3po.run.folder import label_of
 from d3po.run.loop import read_stop, result_rounds
+from d3po.run.opened import OpenRun
 from d3po.run.progress import Narrator
 from d3po.run.train.rollback import is_undone
-from d3po.run.workbench import Workbench
 from d3po.scorers.registry import load_criteria
 
 Scores = NDArray[np.float64]
 """(P prompts, n images) of one held-out set of pictures."""
 
 
-def opened(folder: RunFolder, narrator: Narrator) -> Workbench:
-    """A cell's run, to be read; its model is not loaded."""
-    return Workbench(folder=folder, config=folder.config(), narrator=narrator)
-
-
-def last_round(bench: Workbench, rounds: int | None) -> int:
+def last_round(run: OpenRun, rounds: int | None) -> int:
     """After how many rounds the run's result stands, of at most so many."""
-    reached = result_rounds(bench)
+    reached = result_rounds(run)
     return reached if rounds is None else min(reached, rounds)
 
 
-def rows_of(cell: Cell, bench: Workbench, held_out: Mapping[str, "HeldOutReward"], *, rounds: int | None) -> list[Row]:
+def rows_of(cell: Cell, run: OpenRun, held_out: Mapping[str, "HeldOutReward"], *, rounds: int | None) -> list[Row]:
     """A row for the base model and each evaluated round that stands, of at most so many rounds."""
-    kept = [r for r in range(last_round(bench, rounds) + 1) if r == 0 or not is_undone(bench, r - 1)]
-    evaluated = [r for r in kept if bench.folder.evaluation(label_of(r)).exists()]
-    trained = {r: _trained_scores(bench, r) for r in evaluated}
-    others = {name: {r: reward.scores(bench, label_of(r)) for r in evaluated} for name, reward in held_out.items()}
-    spent, stop = spent_by_round(bench.store.journal.read()), read_stop(bench)
-    alarms = {(entry.round or 0, entry.body["guard"]) for entry in bench.store.journal.read(kind="alarm")}
+    kept = [r for r in range(last_round(run, rounds) + 1) if r == 0 or not is_undone(run, r - 1)]
+    evaluated = [r for r in kept if run.folder.evaluation(label_of(r)).exists()]
+    trained = {r: _trained_scores(run, r) for r in evaluated}
+    others = {name: {r: reward.scores(run, label_of(r)) for r in evaluated} for name, reward in held_out.items()}
+    spent, stop = spent_by_round(run.store.journal.read()), read_stop(run)
+    alarms = {(entry.round or 0, entry.body["guard"]) for entry in run.store.journal.read(kind="alarm")}
     rows: list[Row] = []
     for r in evaluated:
-        evaluation = read_evaluation(bench, r)
+        evaluation = read_evaluation(run, r)
         is_result = r == evaluated[-1]
-        refused = is_result and (rounds is None or r < rounds) and (stop is not None or is_undone(bench, r))
+        refused = is_result and (rounds is None or r < rounds) and (stop is not None or is_undone(run, r))
         cost = sum((spent.get(round, Spent()) for round in range(r)), start=Spent())
         rows.append(
             Row(
@@ -57,7 +52,7 @@ def rows_of(cell: Cell, bench: Workbench, held_out: Mapping[str, "HeldOutReward"
                 is_stopped=stop is not None,
                 guards=" ".join(sorted({guard for round, guard in alarms if round < r + refused})),
                 labels=evaluation.comparisons,
-                images=r * bench.config.sampling.prompts_per_round * bench.config.sampling.images_per_prompt,
+                images=r * run.config.sampling.prompts_per_round * run.config.sampling.images_per_prompt,
                 network_rows=cost.network_rows,
                 seconds=cost.seconds,
                 win_rate=evaluation.win_rate.value,
@@ -91,30 +86,30 @@ class HeldOutReward:
         self._name, self._directory = name, directory
         self._criteria = load_criteria(name, narrator.say)
 
-    def scores(self, bench: Workbench, label: str) -> Scores:
+    def scores(self, run: OpenRun, label: str) -> Scores:
         """Of the pictures that the evaluation of that label has made."""
-        path = self._directory / f"{bench.folder.path.name}.json"
+        path = self._directory / f"{run.folder.path.name}.json"
         kept = read_record(path, remedy="delete it: what it holds is measured again") if path.exists() else {}
         mine = kept.setdefault(self._name, {})
         if label not in mine:
-            mine[label] = self._measured(bench, label)
+            mine[label] = self._measured(run, label)
             write_record(path, kept)
         return np.array(mine[label])
 
-    def _measured(self, bench: Workbench, label: str) -> list[list[float]]:
-        prompts = bench.folder.held_out()[: bench.config.evaluation.prompts]
-        pictures = read_held_out(bench, label, range(len(prompts)))
+    def _measured(self, run: OpenRun, label: str) -> list[list[float]]:
+        prompts = run.folder.held_out()[: run.config.evaluation.prompts]
+        pictures = read_held_out(run, label, range(len(prompts)))
         return [
             [sum(reward(picture, prompt) for reward in self._criteria) for picture in row]
             for prompt, row in zip(prompts, pictures, strict=True)
         ]
 
 
-def first_pictures(bench: Workbench, rounds: int, prompts: int) -> list[NDArray[np.uint8]]:
+def first_pictures(run: OpenRun, rounds: int, prompts: int) -> list[NDArray[np.uint8]]:
     """The first picture of each of the first held-out prompts, by the policy after so many rounds."""
-    return [np.asarray(row[0]) for row in read_held_out(bench, label_of(rounds), range(prompts))]
+    return [np.asarray(row[0]) for row in read_held_out(run, label_of(rounds), range(prompts))]
 
 
-def _trained_scores(bench: Workbench, rounds: int) -> Scores:
+def _trained_scores(run: OpenRun, rounds: int) -> Scores:
     """The scores that evaluation kept; of several criteria their sum, as `mean_score` reads them."""
-    return np.atleast_3d(read_scores(bench, label_of(rounds))["scores"]).sum(axis=-1)
+    return np.atleast_3d(read_scores(run, label_of(rounds))["scores"]).sum(axis=-1)

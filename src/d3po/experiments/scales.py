@@ -13,8 +13,9 @@ from d3po.run.cost.plan import probe_run
 from d3po.run.cost.probe import Probe
 from d3po.run.folder import create_run
 from d3po.run.needs import check_model
+from d3po.run.opened import open_run
 from d3po.run.progress import Narrator
-from d3po.run.workbench import Workbench, make_replay, policy_settings
+from d3po.run.session import Session, make_replay, policy_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +49,17 @@ def scales_of(cells: Sequence[Cell], narrator: Narrator, *, measure: bool) -> di
         alike = [cell for cell in left if policy_settings(cell.config) == policy_settings(left[0].config)]
         with TemporaryDirectory() as scratch:
             folder = create_run(Path(scratch), left[0].config, prompts=left[0].prompts, held_out=left[0].held_out)
-            bench = Workbench(folder=folder, config=left[0].config, narrator=narrator)
-            with closing(bench):
-                scales |= _scales(alike, bench, measure=measure)
+            session = Session(open_run(folder, narrator, config=left[0].config))
+            with closing(session):
+                scales |= _scales(alike, session, measure=measure)
     return scales
 
 
-def _scales(cells: Sequence[Cell], bench: Workbench, *, measure: bool) -> dict[str, Scale]:
+def _scales(cells: Sequence[Cell], session: Session, *, measure: bool) -> dict[str, Scale]:
     shapes: dict[str, Shape] = {}
     for cell in cells:
-        replay = make_replay(bench.policy, cell.config)
+        replay = make_replay(session.policy, cell.config)
         check_model(cell.config, replay)
-        shapes[cell.label] = shape_of(cell.config, bench.policy, replay)
-    cost = probe_run(bench, shapes[cells[0].label]) if measure else None
+        shapes[cell.label] = shape_of(cell.config, session.policy, replay)
+    cost = probe_run(session, shapes[cells[0].label]) if measure else None
     return {label: Scale(shape=shape, cost=cost) for label, shape in shapes.items()}

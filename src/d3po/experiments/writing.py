@@ -18,11 +18,12 @@ from d3po.experiments.cells import Cell
 from d3po.experiments.figures import learning_figure, picture_figure, trade_figure
 from d3po.experiments.findings import Row, summaries, to_csv
 from d3po.experiments.page import LEARNING, PICTURES, TRADE, Chapter, Drawn, Page, render
-from d3po.experiments.results import first_pictures, opened
+from d3po.experiments.results import first_pictures
 from d3po.experiments.spec import Spec, slug
 from d3po.experiments.tables import Table, cost_table, difference_table, result_table
 from d3po.run.evaluate.report import versions
 from d3po.run.folder import RunFolder
+from d3po.run.opened import open_run
 from d3po.run.progress import Narrator
 from d3po.text import read_text
 
@@ -124,5 +125,5 @@ def _pictures(done: Sequence[Done]) -> Figure:
 
 
 def _first_pictures(done: Done, rounds: int, prompts: int) -> list[NDArray[np.uint8]]:
-    with closing(opened(done.folder, Narrator(Console(quiet=True)))) as bench:
-        return first_pictures(bench, rounds, prompts)
+    with closing(open_run(done.folder, Narrator(Console(quiet=True)))) as run:
+        return first_pictures(run, rounds, prompts)

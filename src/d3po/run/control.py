@@ -3,23 +3,23 @@
 import time
 
 from d3po.errors import RunEndedError
-from d3po.run.workbench import Workbench
+from d3po.run.opened import OpenRun
 from d3po.store import ControlState
 
 POLL_SECONDS = 1.0
 
 
-def check_control(bench: Workbench) -> ControlState:
+def check_control(run: OpenRun) -> ControlState:
     """Wait while the run is paused, and return what is wanted.
 
     Raises:
         RunEndedError: the run is to stop here; everything done so far is saved.
     """
-    state = bench.store.journal.current_control()
+    state = run.store.journal.current_control()
     while state.paused and not state.stop:
         time.sleep(POLL_SECONDS)
-        state = bench.store.journal.current_control()
+        state = run.store.journal.current_control()
     if state.stop:
-        bench.journal.phase("stopped", None, "stopped from the dashboard")
-        raise RunEndedError(f"stopped from the dashboard; `d3po run {bench.folder.path}` goes on from here")
+        run.journal.phase("stopped", None, "stopped from the dashboard")
+        raise RunEndedError(f"stopped from the dashboard; `d3po run {run.folder.path}` goes on from here")
     return state

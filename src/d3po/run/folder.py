@@ -26,6 +26,9 @@ CHANGEABLE: dict[str, bool | set[str]] = {
 }
 """Settings that may change between two commands on one folder; all others decide what was already made."""
 
+BASE = "base"
+"""Label of the policy before any training."""
+
 CONTENTS = "contents"
 """Where `started.json` keeps the hashes of what the settings name."""
 RESTORE = "restore it from a copy, or start a new run folder"
@@ -305,6 +308,11 @@ def locked(path: Path) -> Generator[None, None, None]:
         yield
     finally:
         lock.release()
+
+
+def label_of(rounds: int) -> str:
+    """Name of the policy after that many rounds, in files and in the store."""
+    return BASE if rounds == 0 else f"round-{rounds - 1:03}"
 
 
 def create_run(path: Path, config: RunConfig, *, prompts: list[str], held_out: list[str]) -> RunFolder:

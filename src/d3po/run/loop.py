@@ -12,14 +12,16 @@ from d3po.errors import TrainingStoppedError
 from d3po.run.control import check_control
 from d3po.run.cost.plan import plan_run
 from d3po.run.cost.spent import spent_in_all
-from d3po.run.evaluate.phase import EvaluationResult, evaluate, label_of
+from d3po.run.evaluate.phase import EvaluationResult, evaluate
 from d3po.run.evaluate.report import write_report
 from d3po.run.feedback.measured import compare_round
 from d3po.run.feedback.people import ask_people
+from d3po.run.folder import label_of
+from d3po.run.opened import OpenRun
 from d3po.run.sample.phase import sample_round
+from d3po.run.session import Session
 from d3po.run.train.phase import train_round
 from d3po.run.train.rollback import is_undone, roll_back, stand_undone
-from d3po.run.workbench import Workbench
 from d3po.training.guards import check_base, check_evaluation, check_settings
 
 STOP_REMEDY = "restore it from a copy, or delete it: the run goes on where a guard stopped it, and is measured again"
@@ -34,165 +36,166 @@ class Stop:
     reason: str
 
 
-def run_rounds(bench: Workbench, *, minutes: float = 0.0) -> None:
+def run_rounds(session: Session, *, minutes: float = 0.0) -> None:
     """Bring the run to its end from wherever it is, and write the report.
 
     Of several processes all sample and train; the first one does everything else, while the others wait.
     With `minutes` the run ends after the round in which so much time has gone into sampling, judging and training, whatever `rounds` says.
     """
-    distributed = bench.distributed
+    distributed = session.run.distributed
     if distributed.lends:
-        return bench.lend()
-    distributed.lead(partial(_begin, bench))
-    for round in count() if minutes else range(bench.config.rounds):
-        if distributed.lead(partial(_is_over, bench, minutes)):
+        return session.lend()
+    distributed.lead(partial(_begin, session))
+    for round in count() if minutes else range(session.run.config.rounds):
+        if distributed.lead(partial(_is_over, session.run, minutes)):
             break
         try:
-            run_round(bench, round)
+            run_round(session, round)
         except TrainingStoppedError as stop:
-            distributed.lead(partial(refuse, bench, round, str(stop)))
+            distributed.lead(partial(refuse, session, round, str(stop)))
             if not distributed.leads:
-                bench.moved(None)  # the first process may have gone back; the others do when they next stand at a round
-    distributed.lead(partial(_finish, bench))
+                session.moved(None)  # the first process may have gone back; the others do when they next stand at a round
+    distributed.lead(partial(_finish, session))
 
 
-def _begin(bench: Workbench) -> None:
-    prepare(bench)
-    bench.folder.mark_started(bench.config, bench.narrator.say)
-    bench.store.journal.control("resume", bench.store.people.owner().id)
-    for alarm in check_settings(bench.trainer.objective) if bench.trained_rounds() == 0 else ():
-        bench.raise_alarm(alarm, 0)
-    bench.journal.phase("evaluating", None, "the base model")
-    base = evaluate(bench, 0)
-    announce(bench, base)
-    for alarm in check_base(bench.config.guards, diversity=base.diversity):
-        bench.raise_alarm(alarm, 0)
+def _begin(session: Session) -> None:
+    prepare(session)
+    session.run.folder.mark_started(session.run.config, session.run.narrator.say)
+    session.run.store.journal.control("resume", session.run.store.people.owner().id)
+    for alarm in check_settings(session.run.objective) if session.run.trained_rounds() == 0 else ():
+        session.run.raise_alarm(alarm, 0)
+    session.run.journal.phase("evaluating", None, "the base model")
+    base = evaluate(session, 0)
+    announce(session.run, base)
+    for alarm in check_base(session.run.config.guards, diversity=base.diversity):
+        session.run.raise_alarm(alarm, 0)
 
 
-def prepare(bench: Workbench) -> None:
+def prepare(session: Session) -> None:
     """Have everything at hand that the run needs, so that what cannot be had, or what a setting spoils, is said before any work is done.
 
     Raises:
         UserError: a part of the model, a judge, the optimizer, the database or a place for metrics cannot be had; or settings leave nothing to train.
     """
-    if bench.config.feedback.source == "model":
+    run = session.run
+    if run.config.feedback.source == "model":
         from d3po.run.feedback.vision_model import check_judge  # needs packages of an extra
 
-        check_judge(bench)
-    for part in ("store", "criteria", "held_out_judge", "trainer", "wandb"):
-        getattr(bench, part)
+        check_judge(run)
+    for holder, part in ((run, "store"), (run, "criteria"), (run, "held_out_judge"), (session, "trainer"), (run, "wandb")):
+        getattr(holder, part)
 
 
-def _finish(bench: Workbench) -> None:
-    stop = read_stop(bench)
-    bench.journal.phase("stopped" if stop else "done", None, stop.reason if stop else "")
+def _finish(session: Session) -> None:
+    stop = read_stop(session.run)
+    session.run.journal.phase("stopped" if stop else "done", None, stop.reason if stop else "")
     if stop:
-        bench.narrator.say(f"stopped by a guard; the result is the policy after {stop.kept_rounds} rounds: {stop.reason}")
-    bench.folder.remember(bench.store)
-    rounds = result_rounds(bench)
-    bench.narrator.say(f"result after {rounds} rounds, held-out prompts: {summary(evaluate(bench, rounds))}")
-    bench.narrator.say(f"report: {write_report(bench, rounds, stop.reason if stop else None)}")
+        session.run.narrator.say(f"stopped by a guard; the result is the policy after {stop.kept_rounds} rounds: {stop.reason}")
+    session.run.folder.remember(session.run.store)
+    rounds = result_rounds(session.run)
+    session.run.narrator.say(f"result after {rounds} rounds, held-out prompts: {summary(evaluate(session, rounds))}")
+    session.run.narrator.say(f"report: {write_report(session.run, rounds, stop.reason if stop else None)}")
 
 
-def _is_over(bench: Workbench, minutes: float) -> bool:
-    return read_stop(bench) is not None or (minutes > 0 and is_time_up(bench, minutes))
+def _is_over(run: OpenRun, minutes: float) -> bool:
+    return read_stop(run) is not None or (minutes > 0 and is_time_up(run, minutes))
 
 
-def is_time_up(bench: Workbench, minutes: float) -> bool:
+def is_time_up(run: OpenRun, minutes: float) -> bool:
     """Whether the rounds so far have taken that long."""
-    return spent_in_all(bench.store.journal.read()).seconds >= 60 * minutes
+    return spent_in_all(run.store.journal.read()).seconds >= 60 * minutes
 
 
-def run_round(bench: Workbench, round: int) -> None:
+def run_round(session: Session, round: int) -> None:
     """One whole round.
 
     Raises:
         TrainingStoppedError: a guard fired that stops.
         RunEndedError: somebody ended the run from the dashboard.
     """
-    distributed = bench.distributed
-    if distributed.lead(partial(stand_undone, bench, round)):
+    distributed = session.run.distributed
+    if distributed.lead(partial(stand_undone, session, round)):
         return
-    if bench.config.feedback.source != "imported":
-        distributed.lead(partial(_enter, bench, "sampling", round))
-        sample_round(bench, round)
-        distributed.lead(partial(collect_feedback, bench, round))
-    distributed.lead(partial(_enter, bench, "training", round))
-    train_round(bench, round)
-    if bench.config.evaluation.every_round or round == bench.config.rounds - 1:
-        distributed.lead(partial(_measure_round, bench, round))
+    if session.run.config.feedback.source != "imported":
+        distributed.lead(partial(_enter, session.run, "sampling", round))
+        sample_round(session, round)
+        distributed.lead(partial(collect_feedback, session, round))
+    distributed.lead(partial(_enter, session.run, "training", round))
+    train_round(session, round)
+    if session.run.config.evaluation.every_round or round == session.run.config.rounds - 1:
+        distributed.lead(partial(_measure_round, session, round))
 
 
-def _enter(bench: Workbench, phase: Literal["sampling", "training"], round: int) -> None:
-    check_control(bench)
-    bench.journal.phase(phase, round)
+def _enter(run: OpenRun, phase: Literal["sampling", "training"], round: int) -> None:
+    check_control(run)
+    run.journal.phase(phase, round)
 
 
-def _measure_round(bench: Workbench, round: int) -> None:
-    bench.journal.phase("evaluating", round)
-    measure(bench, round + 1)
+def _measure_round(session: Session, round: int) -> None:
+    session.run.journal.phase("evaluating", round)
+    measure(session, round + 1)
 
 
-def plan_lines(bench: Workbench) -> list[str]:
+def plan_lines(session: Session) -> list[str]:
     """What the rest of the run will take, in words."""
-    lines = plan_run(bench).lines()
-    if bench.config.feedback.source == "model":
+    lines = plan_run(session).lines()
+    if session.run.config.feedback.source == "model":
         from d3po.run.feedback.vision_model import judging_estimate  # needs packages of an extra
 
-        lines.append(f"judging              {judging_estimate(bench)}")
+        lines.append(f"judging              {judging_estimate(session.run)}")
     return lines
 
 
-def collect_feedback(bench: Workbench, round: int) -> None:
+def collect_feedback(session: Session, round: int) -> None:
     """Have the round's pictures compared, by people, a vision-language model or the measured judge, whichever the settings say."""
-    source = bench.config.feedback.source
+    source = session.run.config.feedback.source
     if source == "human":
-        ask_people(bench, round)
+        ask_people(session.run, round)
     elif source == "model":
         from d3po.run.feedback.vision_model import judge_by_model  # needs packages of an extra
 
-        judge_by_model(bench, round)
+        judge_by_model(session, round)
     else:
-        compare_round(bench, round)
+        compare_round(session.run, round)
 
 
-def measure(bench: Workbench, rounds: int) -> EvaluationResult:
+def measure(session: Session, rounds: int) -> EvaluationResult:
     """Evaluate the policy after `rounds` rounds, say the figures, and let the guards look at them.
 
     Raises:
         TrainingStoppedError: a guard fired that stops.
     """
-    result = evaluate(bench, rounds)
-    announce(bench, result)
+    result = evaluate(session, rounds)
+    announce(session.run, result)
     alarms = check_evaluation(
-        bench.config.guards,
+        session.run.config.guards,
         diversity_kept=result.diversity_kept,
         checkerboard_ratio=result.checkerboard_ratio,
         win_rate=result.win_rate.value,
         held_out_win_rate=result.held_out_win_rate.value if result.held_out_win_rate else None,
     )
     for alarm in alarms:
-        bench.raise_alarm(alarm, rounds - 1)
+        session.run.raise_alarm(alarm, rounds - 1)
     return result
 
 
-def result_rounds(bench: Workbench) -> int:
+def result_rounds(run: OpenRun) -> int:
     """How many rounds are behind the run's result: all that were trained, or those before a guard stopped it or the last was undone."""
-    stop = read_stop(bench)
-    rounds = stop.kept_rounds if stop else bench.trained_rounds()
-    while rounds and is_undone(bench, rounds - 1):
+    stop = read_stop(run)
+    rounds = stop.kept_rounds if stop else run.trained_rounds()
+    while rounds and is_undone(run, rounds - 1):
         rounds -= 1
     return rounds
 
 
-def announce(bench: Workbench, result: EvaluationResult) -> None:
+def announce(run: OpenRun, result: EvaluationResult) -> None:
     """One line of figures, and the same for the dashboard."""
-    bench.journal.write("evaluation", result.rounds - 1 if result.rounds else None, **asdict(result, dict_factory=_without_nan))
+    run.journal.write("evaluation", result.rounds - 1 if result.rounds else None, **asdict(result, dict_factory=_without_nan))
     if result.rounds == 0:
         subject = "" if result.subject_accuracy is None else f", subject accuracy {result.subject_accuracy:.1%}"
-        bench.narrator.say(f"base model: score {result.mean_score:.4f}, diversity {result.diversity:.3f}{subject}")
+        run.narrator.say(f"base model: score {result.mean_score:.4f}, diversity {result.diversity:.3f}{subject}")
         return
-    bench.narrator.say(f"{label_of(result.rounds)}: {summary(result)}")
+    run.narrator.say(f"{label_of(result.rounds)}: {summary(result)}")
 
 
 def _without_nan(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -215,27 +218,27 @@ def summary(result: EvaluationResult) -> str:
     return ", ".join(parts) + f", {result.comparisons} comparisons"
 
 
-def refuse(bench: Workbench, round: int, reason: str) -> None:
+def refuse(session: Session, round: int, reason: str) -> None:
     """What guards.action says of a round that may not stand: the run ends before it, or goes back to before it."""
-    if bench.config.guards.action == "rollback":
-        roll_back(bench, round, reason)
+    if session.run.config.guards.action == "rollback":
+        roll_back(session, round, reason)
     else:
-        stop_at(bench, kept_rounds=round, reason=reason)
+        stop_at(session.run, kept_rounds=round, reason=reason)
 
 
-def stop_at(bench: Workbench, *, kept_rounds: int, reason: str) -> None:
+def stop_at(run: OpenRun, *, kept_rounds: int, reason: str) -> None:
     """Record that the run ends here."""
-    write_record(bench.folder.path / "stopped.json", {"kept_rounds": kept_rounds, "reason": reason, "guards": _guards(bench)})
+    write_record(run.folder.path / "stopped.json", {"kept_rounds": kept_rounds, "reason": reason, "guards": _guards(run)})
 
 
-def read_stop(bench: Workbench) -> Stop | None:
+def read_stop(run: OpenRun) -> Stop | None:
     """The record of a guard that ended the run; with other settings in [guards] than then, the run may go on."""
-    path = bench.folder.path / "stopped.json"
+    path = run.folder.path / "stopped.json"
     if not path.exists():
         return None
     record = read_record(path, remedy=STOP_REMEDY, needs=("kept_rounds", "reason", "guards"))
-    return Stop(kept_rounds=record["kept_rounds"], reason=record["reason"]) if record["guards"] == _guards(bench) else None
+    return Stop(kept_rounds=record["kept_rounds"], reason=record["reason"]) if record["guards"] == _guards(run) else None
 
 
-def _guards(bench: Workbench) -> dict[str, Any]:
-    return bench.config.guards.model_dump(mode="json")
+def _guards(run: OpenRun) -> dict[str, Any]:
+    return run.config.guards.model_dump(mode="json")

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from d3po.config import RunConfig
 from d3po.diffusion.flow import FlowSDE
 from d3po.errors import ConfigError
+from d3po.models.replay import Replay
 from d3po.objectives.registry import OBJECTIVES, for_model
-from d3po.training.replay import Replay
 
 
 def check_needs(config: RunConfig) -> None:

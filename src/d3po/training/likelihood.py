@@ -16,9 +16,9 @@ from d3po.diffusion.schedule import StepGrid
 from d3po.diffusion.transition import GaussianStep
 from d3po.errors import ConfigError
 from d3po.models.base import AbstractPolicy, Condition
+from d3po.models.replay import Replay
 from d3po.objectives.base import Needs
 from d3po.training.data import PromptGroup, step_batch
-from d3po.training.replay import Replay
 
 NoiseKey = tuple[int, int, int]
 """(run seed, round, update): what noise is drawn for, beside the prompt."""

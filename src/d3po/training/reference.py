@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from d3po.artifacts.shards import Shard
+from d3po.batch_sizer import BatchSizer
 from d3po.diffusion.divergence import sketch, sketch_width
 from d3po.models.base import AbstractPolicy, Condition
-from d3po.training.batch_sizer import BatchSizer
+from d3po.models.replay import Replay
 from d3po.training.data import ReferenceSteps
-from d3po.training.replay import Replay
 
 
 @torch.no_grad()

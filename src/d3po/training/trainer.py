@@ -10,20 +10,21 @@ from accelerate import Accelerator
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from d3po.artifacts.checkpoints import under
+from d3po.batch_sizer import BatchSizer
 from d3po.config import RunConfig
 from d3po.diffusion.noise import seeded
 from d3po.errors import ConfigError, NonFiniteError
 from d3po.models.base import AbstractPolicy, Condition
+from d3po.models.replay import Replay
 from d3po.objectives.base import ImageTerms, PairObjective
 from d3po.objectives.metrics import image_metrics, pair_metrics
 from d3po.objectives.registry import OBJECTIVES, build
-from d3po.training.batch_sizer import BatchSizer
 from d3po.training.data import ImageLabels, PromptGroup, chunk_groups, mean_weight
 from d3po.training.distributed import Distributed
 from d3po.training.kl_controller import KLController
 from d3po.training.likelihood import NoiseKey, Reference, StepTerms, likelihood_of
 from d3po.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
-from d3po.training.replay import Replay
 
 BANDS = ("early", "middle", "late")
 """Thirds of the denoising steps, from noise to picture."""
@@ -387,8 +388,3 @@ def _labels(groups: Sequence[PromptGroup]) -> ImageLabels:
         signs=torch.cat([labels.signs for labels in every]),
         weights=torch.cat([labels.weights for labels in every]),
     )
-
-
-def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with the prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

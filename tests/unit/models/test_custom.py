@@ -15,9 +15,9 @@ from d3po.models.custom import CustomPolicy, load_custom
 from d3po.recipes import load_recipe
 from d3po.run.folder import create_run
 from d3po.run.loop import run_rounds
-from d3po.run.progress import Narrator
+from d3po.run.opened import open_run
+from d3po.run.session import Session
 from d3po.run.starting import numbered_starts, own_settings, start
-from d3po.run.workbench import Workbench
 from tests.precision import assert_same
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -109,18 +109,18 @@ def test_the_examples_train_and_their_exports_are_the_trained_network(
     config = override(begun.config, SMALL, where="test")
     prompts, held_out = numbered_starts(config)
     folder = create_run(tmp_path / "run", config, prompts=prompts, held_out=held_out)
-    run_rounds(Workbench(folder=folder, config=config, narrator=Narrator()))
-    bench = Workbench(folder=folder, config=config, narrator=Narrator())
-    bench.load_round_weights(1)
-    bench.policy.network.double()
-    x, t = torch.randn(3, *bench.policy.latent_shape, dtype=torch.float64), torch.tensor([90, 50, 10])
-    condition = bench.policy.encode_prompts(["a", "b", "c"])
+    run_rounds(Session(open_run(folder, config=config)))
+    session = Session(open_run(folder, config=config))
+    session.load_round_weights(1)
+    session.policy.network.double()
+    x, t = torch.randn(3, *session.policy.latent_shape, dtype=torch.float64), torch.tensor([90, 50, 10])
+    condition = session.policy.encode_prompts(["a", "b", "c"])
     with torch.no_grad():
-        trained = bench.policy.predict(x, t, condition, 1.0)
-        with bench.policy.without_adapter():
-            base = bench.policy.predict(x, t, condition, 1.0)
-        lora, merged = bench.policy.export(tmp_path / "out")
-        assert_same(bench.policy.predict(x, t, condition, 1.0), trained)
+        trained = session.policy.predict(x, t, condition, 1.0)
+        with session.policy.without_adapter():
+            base = session.policy.predict(x, t, condition, 1.0)
+        lora, merged = session.policy.export(tmp_path / "out")
+        assert_same(session.policy.predict(x, t, condition, 1.0), trained)
     assert (trained - base).abs().max() > 1e-4
     assert (lora / "adapter_config.json").exists()
     assert merged.exists()

@@ -58,7 +58,7 @@ def test_samples_show_the_subject_of_their_prompt() -> None:
     from d3po.diffusion.noise import NoiseStreams, seeded
     from d3po.diffusion.rollout import rollout
     from d3po.recipes import load_recipe
-    from d3po.run.workbench import make_replay
+    from d3po.run.session import make_replay
 
     policy = load_policy("emoji", lora={"rank": 2, "alpha": 2.0, "targets": "attention"}, seed=0)
     classifier = load_classifier()

@@ -13,12 +13,12 @@ from torch import Tensor
 from d3po.artifacts.shards import Shard, writing_shard
 from d3po.models.base import AbstractPolicy, Embeddings, PolicySettings, SamplerSettings
 from d3po.models.load import load_policy
+from d3po.models.replay import Replay
 from d3po.objectives.registry import OBJECTIVES
 from d3po.recipes import load_recipe
 from d3po.run.starting import start
 from d3po.training.data import PromptGroup
 from d3po.training.likelihood import DenoisingLikelihood
-from d3po.training.replay import Replay
 from tests.precision import assert_same
 from tests.tiny import TINY, parts, pipelines, save_tiny
 

@@ -18,8 +18,9 @@ from d3po.config import RunConfig, dump_config, parse_config
 from d3po.errors import ConfigError, UserError
 from d3po.run.folder import create_run
 from d3po.run.loop import prepare
+from d3po.run.opened import open_run
 from d3po.run.progress import Narrator
-from d3po.run.workbench import Workbench
+from d3po.run.session import Session
 from tests.unit.test_config import SETTINGS
 
 ODD: list[Any] = [
@@ -94,8 +95,8 @@ def refusal(path: Path, name: str, value: Any) -> str | None:
         config = parse_config(with_setting(name, value), where="run.toml")
         folder = create_run(path, config, prompts=["a", "b", "c"], held_out=["d"])
         assert folder.config() == config
-        with closing(Workbench(folder=folder, config=config, narrator=Narrator(Console(file=io.StringIO())))) as bench:
-            prepare(bench)
+        with closing(Session(open_run(folder, Narrator(Console(file=io.StringIO())), config=config))) as session:
+            prepare(session)
     except UserError as error:
         return str(error)
     return None

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from d3po.artifacts.shards import Shard, writing_shard
 from d3po.models.base import SamplerSettings
 from d3po.models.custom import CustomPolicy
+from d3po.models.replay import Replay
 from d3po.objectives.base import Needs
 from d3po.options import LastStep
 from d3po.training.data import ImageLabels, PromptGroup, ReferenceSteps
-from d3po.training.replay import Replay
 
 STEPS = 4
 

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from d3po.artifacts.shards import Shard, writing_shard
+from d3po.batch_sizer import BatchSizer
 from d3po.config import RunConfig, override
 from d3po.diffusion.divergence import WIDTH
 from d3po.diffusion.rollout import rollout
 from d3po.models.base import SamplerSettings
 from d3po.models.custom import CustomPolicy
+from d3po.models.replay import Replay
 from d3po.objective_settings import ObjectiveName
 from d3po.options import LogProbReduce
-from d3po.training.batch_sizer import BatchSizer
 from d3po.training.data import ImageLabels, PromptGroup
 from d3po.training.likelihood import DenoisingLikelihood, TrajectoryLikelihood
 from d3po.training.reference import reference_steps, swapped_weights
-from d3po.training.replay import Replay
 from d3po.training.trainer import Trainer
 from tests.precision import BOUND, assert_same, in_float64
 from tests.unit.training.linear import needs

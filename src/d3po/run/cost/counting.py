@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from d3po.config import RunConfig
 from d3po.models.base import AbstractPolicy
+from d3po.models.replay import Replay
 from d3po.objectives.base import Needs
 from d3po.objectives.registry import OBJECTIVES
 from d3po.training.likelihood import likelihood_of
-from d3po.training.replay import Replay
 from d3po.training.trainer import looks_back
 
 

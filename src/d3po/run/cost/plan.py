@@ -10,7 +10,7 @@ from d3po.diffusion.divergence import sketch_width
 from d3po.run.cost.counting import Shape, evaluated_images, sampled_rows, shape_of, work_of_round
 from d3po.run.cost.probe import Probe, largest_shape, probe
 from d3po.run.prompts import prompts_of_round
-from d3po.run.workbench import Workbench
+from d3po.run.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +44,19 @@ class Plan:
         ]
 
 
-def plan_run(bench: Workbench) -> Plan:
+def plan_run(session: Session) -> Plan:
     """Count the work of the whole run and measure one sampling, one decoding and one training step."""
-    config, policy = bench.config, bench.policy
+    config, policy = session.run.config, session.policy
     sampling = config.sampling
-    prompts_of_round(bench.folder.prompts(), sampling.prompts_per_round, seed=config.seed, round=0)
-    shape = shape_of(config, policy, bench.replay)
+    prompts_of_round(session.run.folder.prompts(), sampling.prompts_per_round, seed=config.seed, round=0)
+    shape = shape_of(config, policy, session.replay)
     works = [work_of_round(config, shape, round) for round in range(config.rounds)]
     images, evaluated = sum(work.images for work in works), evaluated_images(config)
     without_gradient = sum(work.rows.sampling + work.rows.reference for work in works) + sampled_rows(config, shape, evaluated)
     training_rows = sum(work.rows.training for work in works)
-    cost = probe_run(bench, shape)
+    cost = probe_run(session, shape)
     precision: torch.dtype = getattr(torch, sampling.stored)
-    dimensions = math.prod(largest_shape(bench))
+    dimensions = math.prod(largest_shape(session))
     latent_bytes = dimensions * precision.itemsize
     return Plan(
         rounds=config.rounds,
@@ -75,11 +75,11 @@ def plan_run(bench: Workbench) -> Plan:
     )
 
 
-def probe_run(bench: Workbench, shape: Shape) -> Probe:
+def probe_run(session: Session, shape: Shape) -> Probe:
     """Measure calls of the sizes that the run will make."""
-    config = bench.config
+    config = session.run.config
     steps = 1 if config.sampling.branch else shape.trained
-    return probe(bench, prompts=_prompts_in_a_call(config), sampled=_sampled_in_a_call(config), trained=_trained_in_a_call(config, steps))
+    return probe(session, prompts=_prompts_in_a_call(config), sampled=_sampled_in_a_call(config), trained=_trained_in_a_call(config, steps))
 
 
 def _prompts_in_a_call(config: RunConfig) -> int:

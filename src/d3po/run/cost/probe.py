@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from d3po.run.workbench import Workbench
-from d3po.training.replay import Replay
+from d3po.models.replay import Replay
+from d3po.run.session import Session
 
 MOMENTS = 2
 """Numbers that AdamW keeps of each trained weight."""
@@ -31,15 +31,15 @@ class Probe:
     """The most memory that was held at once: of the process on a CPU, of torch's allocator on a GPU."""
 
 
-def probe(bench: Workbench, *, prompts: int, sampled: int, trained: int) -> Probe:
+def probe(session: Session, *, prompts: int, sampled: int, trained: int) -> Probe:
     """Encode `prompts` prompts, denoise and decode `sampled` images in one call each, and train on `trained` images in one call.
 
     Weights of the size of the optimizer's state, and of averaged weights where the run keeps them, are held meanwhile: later rounds sample with them.
     """
-    policy = bench.policy
-    copies = MOMENTS + (1 if bench.config.training.policy_ema else 0)
+    policy = session.policy
+    copies = MOMENTS + (1 if session.run.config.training.policy_ema else 0)
     held = [torch.ones_like(weight) for weight in policy.trainable().values() for _ in range(copies)]
-    latent_shape = largest_shape(bench)
+    latent_shape = largest_shape(session)
     condition = policy.encode_prompts([f"prompt {number}" for number in range(prompts)])
 
     def guided(replay: Replay) -> int:
@@ -51,23 +51,23 @@ def probe(bench: Workbench, *, prompts: int, sampled: int, trained: int) -> Prob
         return replay.predict(policy, x, timesteps, condition.rows(torch.arange(images) % prompts))
 
     with torch.no_grad():
-        sampling = _seconds(lambda: predicted(sampled, bench.replay))
+        sampling = _seconds(lambda: predicted(sampled, session.replay))
         latents = torch.zeros(sampled, *latent_shape, device=policy.device)
         decoding = _seconds(lambda: policy.decode(latents))
-    training = _seconds(lambda: predicted(trained, bench.trainer.replay).sum().backward())
+    training = _seconds(lambda: predicted(trained, session.trainer.replay).sum().backward())
     policy.network.zero_grad()
     del held
     return Probe(
-        sampling_seconds=sampling / (sampled * guided(bench.replay)),
-        training_seconds=training / (trained * guided(bench.trainer.replay)),
+        sampling_seconds=sampling / (sampled * guided(session.replay)),
+        training_seconds=training / (trained * guided(session.trainer.replay)),
         decoding_seconds=decoding / sampled,
         peak_bytes=peak_bytes(),
     )
 
 
-def largest_shape(bench: Workbench) -> tuple[int, ...]:
+def largest_shape(session: Session) -> tuple[int, ...]:
     """The shape of the largest latents that the run samples."""
-    return max([bench.policy.latent_shape, *bench.replay.samplers], key=math.prod)
+    return max([session.policy.latent_shape, *session.replay.samplers], key=math.prod)
 
 
 def peak_bytes() -> int:

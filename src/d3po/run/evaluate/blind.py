@@ -7,22 +7,23 @@ import numpy as np
 from d3po.errors import RunFolderError
 from d3po.evaluation.win_rate import Interval, mean_interval
 from d3po.preferences.records import Answer, NewQuestion
-from d3po.run.evaluate.phase import label_of, series_of
-from d3po.run.workbench import BASE, Workbench
+from d3po.run.evaluate.phase import series_of
+from d3po.run.folder import BASE, label_of
+from d3po.run.opened import OpenRun
 
 CREDIT = {"tie": 0.5, "both_bad": 0.5}
 """What an answer without a winner gives to the tuned picture; a skip or a flag says nothing."""
 
 
-def ask_blind(bench: Workbench, rounds: int, *, overlap: int) -> int:
+def ask_blind(run: OpenRun, rounds: int, *, overlap: int) -> int:
     """Put the test's questions: every tuned picture against a base picture of its prompt that was drawn from other noise.
 
     Raises:
         RunFolderError: the policy after `rounds` rounds has no evaluation, or it is the base model.
     """
-    if rounds == 0 or not bench.folder.evaluation(label_of(rounds)).exists():
-        raise RunFolderError(f"{bench.folder.path} has no evaluated tuned model to test; make one with `d3po run {bench.folder.path}`")
-    base, tuned = (_by_prompt(bench, label) for label in (BASE, label_of(rounds)))
+    if rounds == 0 or not run.folder.evaluation(label_of(rounds)).exists():
+        raise RunFolderError(f"{run.folder.path} has no evaluated tuned model to test; make one with `d3po run {run.folder.path}`")
+    base, tuned = (_by_prompt(run, label) for label in (BASE, label_of(rounds)))
     questions = [
         NewQuestion(
             kind="pair",
@@ -35,15 +36,15 @@ def ask_blind(bench: Workbench, rounds: int, *, overlap: int) -> int:
         for prompt, images in tuned.items()
         for i, image in enumerate(images)
     ]
-    return len(bench.store.questions.ask(questions))
+    return len(run.store.questions.ask(questions))
 
 
-def blind_result(bench: Workbench, rounds: int) -> tuple[Interval, int] | None:
+def blind_result(run: OpenRun, rounds: int) -> tuple[Interval, int] | None:
     """People's win rate of the policy after `rounds` rounds over the base model and the number of votes; None without votes."""
-    tuned = {image for images in _by_prompt(bench, label_of(rounds)).values() for image in images}
+    tuned = {image for images in _by_prompt(run, label_of(rounds)).values() for image in images}
     by_prompt: dict[int, list[float]] = defaultdict(list)
     questions: set[int] = set()
-    for vote in bench.store.votes.current(purpose="blind"):
+    for vote in run.store.votes.current(purpose="blind"):
         credit = _credit(vote.answer, tuned)
         if credit is not None and tuned & set(vote.images):
             by_prompt[vote.prompt].append(credit)
@@ -58,8 +59,8 @@ def _credit(answer: Answer, tuned: set[int]) -> float | None:
     return float(answer.winner in tuned) if answer.outcome == "win" else CREDIT.get(answer.outcome)
 
 
-def _by_prompt(bench: Workbench, label: str) -> dict[int, list[int]]:
+def _by_prompt(run: OpenRun, label: str) -> dict[int, list[int]]:
     images: dict[int, list[int]] = defaultdict(list)
-    for picture in bench.store.pictures.series(series_of(label)):
+    for picture in run.store.pictures.series(series_of(label)):
         images[picture.prompt_id].append(picture.id)
     return images

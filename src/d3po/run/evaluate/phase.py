@@ -19,9 +19,12 @@ from d3po.errors import CorruptFileError
 from d3po.evaluation.measures import checkerboard_energy, diversity, share
 from d3po.evaluation.win_rate import NO_CHANGE, Interval, win_rate
 from d3po.models.load import EMBEDDED
+from d3po.pictures import encode
 from d3po.run.feedback.labels import judgements_learnt_from
-from d3po.run.sample.phase import png_bytes, sample_pictures
-from d3po.run.workbench import BASE, Workbench
+from d3po.run.folder import BASE, label_of
+from d3po.run.opened import OpenRun
+from d3po.run.sample.phase import sample_pictures
+from d3po.run.session import Session
 from d3po.scorers.learned.subjects import load_classifier
 from d3po.store import NewPicture
 from d3po.training.reference import swapped_weights
@@ -51,45 +54,40 @@ class EvaluationResult:
     """The same win rate by the judge that was never trained on, if the run has one."""
 
 
-def label_of(rounds: int) -> str:
-    """The name under which a policy's evaluation is kept."""
-    return BASE if rounds == 0 else f"round-{rounds - 1:03}"
-
-
-def evaluate(bench: Workbench, rounds: int) -> EvaluationResult:
+def evaluate(session: Session, rounds: int) -> EvaluationResult:
     """Sample held-out pictures of the policy after `rounds` rounds and measure them; done once, then read back.
 
     Raises:
         CorruptFileError: what was measured before is damaged.
     """
-    path = bench.folder.evaluation(label_of(rounds))
+    path = session.run.folder.evaluation(label_of(rounds))
     if path.exists():
-        return read_evaluation(bench, rounds)
-    settings, criteria = bench.config.evaluation, bench.criteria
-    prompts = bench.folder.held_out()[: settings.prompts]
-    pictures = _kept_pictures(bench, label_of(rounds))
+        return read_evaluation(session.run, rounds)
+    settings, criteria = session.run.config.evaluation, session.run.criteria
+    prompts = session.run.folder.held_out()[: settings.prompts]
+    pictures = _kept_pictures(session.run, label_of(rounds))
     if pictures is None:
-        bench.load_round_weights(rounds)
-        with averaged(bench, rounds):
+        session.load_round_weights(rounds)
+        with averaged(session, rounds):
             title = "base: evaluating" if rounds == 0 else f"round {rounds - 1}: evaluating"
-            pictures = sample_pictures(bench, prompts, settings.images_per_prompt, stream=STREAM, title=title)
-        _keep_pictures(bench, label_of(rounds), prompts, pictures)
+            pictures = sample_pictures(session, prompts, settings.images_per_prompt, stream=STREAM, title=title)
+        _keep_pictures(session.run, label_of(rounds), prompts, pictures)
     scores = [
         [[reward(Image.fromarray(pixels), prompt) for reward in criteria] for pixels in row]
         for prompt, row in zip(prompts, pictures, strict=True)
     ]
-    accuracy = subject_accuracy(pictures, prompts) if bench.config.model == EMBEDDED else None
+    accuracy = subject_accuracy(pictures, prompts) if session.run.config.model == EMBEDDED else None
     record = {
         "rounds": rounds,
-        "comparisons": sum(judgements_learnt_from(bench, round) for round in range(rounds)),
+        "comparisons": sum(judgements_learnt_from(session.run, round) for round in range(rounds)),
         "prompts": prompts,
         "scores": scores,
-        "held_out_scores": _held_out_scores(bench, prompts, pictures),
+        "held_out_scores": _held_out_scores(session.run, prompts, pictures),
         "subject_accuracy": accuracy,
     }
     write_record(path, record)
-    bench.folder.remember(bench.store)
-    return read_evaluation(bench, rounds)
+    session.run.folder.remember(session.run.store)
+    return read_evaluation(session.run, rounds)
 
 
 def series_of(label: str) -> str:
@@ -97,34 +95,32 @@ def series_of(label: str) -> str:
     return f"held-out/{label}"
 
 
-def _kept_pictures(bench: Workbench, label: str) -> NDArray[np.uint8] | None:
+def _kept_pictures(run: OpenRun, label: str) -> NDArray[np.uint8] | None:
     """The pictures, if they were all made and recorded before and are whole; else None."""
-    settings = bench.config.evaluation
-    if len(bench.store.pictures.series(series_of(label))) < settings.prompts * settings.images_per_prompt:
+    settings = run.config.evaluation
+    if len(run.store.pictures.series(series_of(label))) < settings.prompts * settings.images_per_prompt:
         return None
     try:
-        return held_out_pictures(bench, label)
+        return held_out_pictures(run, label)
     except CorruptFileError:
         return None
 
 
-def _keep_pictures(bench: Workbench, label: str, prompts: list[str], pictures: NDArray[np.uint8]) -> None:
+def _keep_pictures(run: OpenRun, label: str, prompts: list[str], pictures: NDArray[np.uint8]) -> None:
     """Write the pictures, and record them so that people can be shown them.
 
     Raises:
         CorruptFileError: one was recorded before and has come out differently; nothing is written.
     """
-    directory = bench.folder.images(series_of(label))
-    recorded = {picture.path: picture.sha256 for picture in bench.store.pictures.series(series_of(label))}
+    directory = run.folder.images(series_of(label))
+    recorded = {picture.path: picture.sha256 for picture in run.store.pictures.series(series_of(label))}
     new: list[NewPicture] = []
     contents: dict[Path, bytes] = {}
-    for p, prompt in enumerate(bench.store.pictures.add_prompts(prompts)):
+    for p, prompt in enumerate(run.store.pictures.add_prompts(prompts)):
         for i, pixels in enumerate(pictures[p]):
             path = directory / f"{p:03}-{i}.png"
-            contents[path] = png_bytes(pixels)
-            picture = NewPicture(
-                prompt=prompt, number=i, path=bench.folder.relative(path), sha256=hashlib.sha256(contents[path]).hexdigest()
-            )
+            contents[path] = encode(Image.fromarray(pixels))
+            picture = NewPicture(prompt=prompt, number=i, path=run.folder.relative(path), sha256=hashlib.sha256(contents[path]).hexdigest())
             if recorded.get(picture.path, picture.sha256) != picture.sha256:
                 raise CorruptFileError(
                     f"{path} was made again but differs from the recorded one (other torch version or machine?); restore it from a copy, or "
@@ -133,15 +129,15 @@ def _keep_pictures(bench: Workbench, label: str, prompts: list[str], pictures: N
             new.append(picture)
     for path, content in contents.items():
         write_atomically(path, content)
-    bench.store.pictures.add_pictures(
-        series=series_of(label), origin="evaluation", model=bench.config.model, policy=label, seed=bench.config.seed, pictures=new
+    run.store.pictures.add_pictures(
+        series=series_of(label), origin="evaluation", model=run.config.model, policy=label, seed=run.config.seed, pictures=new
     )
 
 
-def read_evaluation(bench: Workbench, rounds: int) -> EvaluationResult:
+def read_evaluation(run: OpenRun, rounds: int) -> EvaluationResult:
     """An evaluation that was made earlier, its statistics computed anew from the kept scores and pictures."""
-    record, base = read_scores(bench, label_of(rounds)), read_scores(bench, BASE)
-    pictures, base_pictures = (held_out_pictures(bench, label) / 255 for label in (label_of(rounds), BASE))
+    record, base = read_scores(run, label_of(rounds)), read_scores(run, BASE)
+    pictures, base_pictures = (held_out_pictures(run, label) / 255 for label in (label_of(rounds), BASE))
     tuned_scores, base_scores = np.atleast_3d(record["scores"]), np.atleast_3d(base["scores"])
     accuracy, base_accuracy = record["subject_accuracy"], base["subject_accuracy"]
     spread = diversity(base_pictures)
@@ -159,8 +155,8 @@ def read_evaluation(bench: Workbench, rounds: int) -> EvaluationResult:
     )
 
 
-def _held_out_scores(bench: Workbench, prompts: list[str], pictures: NDArray[np.uint8]) -> list[list[float]] | None:
-    reward = bench.held_out_judge
+def _held_out_scores(run: OpenRun, prompts: list[str], pictures: NDArray[np.uint8]) -> list[list[float]] | None:
+    reward = run.held_out_judge
     if reward is None:
         return None
     return [[reward(Image.fromarray(pixels), prompt) for pixels in row] for prompt, row in zip(prompts, pictures, strict=True)]
@@ -177,39 +173,39 @@ def _over_base(rounds: int, scores: NDArray[np.float64], base: NDArray[np.float6
     return win_rate(scores, base) if rounds else Interval(value=NO_CHANGE)
 
 
-def read_scores(bench: Workbench, label: str) -> dict[str, Any]:
+def read_scores(run: OpenRun, label: str) -> dict[str, Any]:
     """The kept record of an evaluation.
 
     Raises:
         CorruptFileError: it is gone or damaged.
     """
-    return read_record(
-        bench.folder.evaluation(label), remedy=_measure_again(bench, label), needs=("comparisons", "scores", "subject_accuracy")
-    )
+    return read_record(run.folder.evaluation(label), remedy=_measure_again(run, label), needs=("comparisons", "scores", "subject_accuracy"))
 
 
-def held_out_pictures(bench: Workbench, label: str) -> NDArray[np.uint8]:
+def held_out_pictures(run: OpenRun, label: str) -> NDArray[np.uint8]:
     """The kept evaluation pictures, (P, n, height, width, 3).
 
     Raises:
         CorruptFileError: one is gone, damaged, or not the one that the database has the hash of.
     """
-    prompts = range(bench.config.evaluation.prompts)
-    return np.array([[np.asarray(picture) for picture in row] for row in read_held_out(bench, label, prompts)])
+    prompts = range(run.config.evaluation.prompts)
+    return np.array([[np.asarray(picture) for picture in row] for row in read_held_out(run, label, prompts)])
 
 
-def read_held_out(bench: Workbench, label: str, prompts: Iterable[int]) -> Iterator[list[Image.Image]]:
+def read_held_out(run: OpenRun, label: str, prompts: Iterable[int]) -> Iterator[list[Image.Image]]:
     """The kept evaluation pictures of the prompts of these numbers; as `held_out_pictures`."""
-    recorded = {picture.path: picture.sha256 for picture in bench.store.pictures.series(series_of(label))}
-    directory, remedy = bench.folder.images(series_of(label)), _measure_again(bench, label)
+    recorded = {picture.path: picture.sha256 for picture in run.store.pictures.series(series_of(label))}
+    directory, remedy = run.folder.images(series_of(label)), _measure_again(run, label)
     for p in prompts:
-        paths = [directory / f"{p:03}-{i}.png" for i in range(bench.config.evaluation.images_per_prompt)]
-        yield [read_picture(path, remedy=remedy, checksum=recorded.get(bench.folder.relative(path))) for path in paths]
+        paths = [directory / f"{p:03}-{i}.png" for i in range(run.config.evaluation.images_per_prompt)]
+        yield [read_picture(path, remedy=remedy, checksum=recorded.get(run.folder.relative(path))) for path in paths]
 
 
-def _measure_again(bench: Workbench, label: str) -> str:
-    made = bench.folder.evaluation(label)
-    return f"restore it from a copy, or delete {made.relative_to(bench.folder.path)} and run `d3po run {bench.folder.path}`, which makes both anew"
+def _measure_again(run: OpenRun, label: str) -> str:
+    made = run.folder.evaluation(label)
+    return (
+        f"restore it from a copy, or delete {made.relative_to(run.folder.path)} and run `d3po run {run.folder.path}`, which makes both anew"
+    )
 
 
 def subject_accuracy(pictures: NDArray[np.uint8], prompts: list[str]) -> float | None:
@@ -221,10 +217,10 @@ def subject_accuracy(pictures: NDArray[np.uint8], prompts: list[str]) -> float |
 
 
 @contextmanager
-def averaged(bench: Workbench, rounds: int) -> Generator[None, None, None]:
+def averaged(session: Session, rounds: int) -> Generator[None, None, None]:
     """Within this context the policy after `rounds` rounds has its averaged weights, where the run keeps them."""
-    if rounds > 0 and bench.trainer.average is not None:
-        with swapped_weights(bench.policy, bench.trainer.average):
+    if rounds > 0 and session.trainer.average is not None:
+        with swapped_weights(session.policy, session.trainer.average):
             yield
     else:
         yield

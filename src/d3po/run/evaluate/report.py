@@ -11,41 +11,42 @@ from d3po.evaluation.report import PictureRow, Point, Report, render
 from d3po.evaluation.win_rate import Interval
 from d3po.preferences.records import Vote
 from d3po.run.evaluate.blind import blind_result
-from d3po.run.evaluate.phase import EvaluationResult, held_out_pictures, label_of, read_evaluation
-from d3po.run.workbench import BASE, Workbench
+from d3po.run.evaluate.phase import EvaluationResult, held_out_pictures, read_evaluation
+from d3po.run.folder import BASE, label_of
+from d3po.run.opened import OpenRun
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy")
 SHOWN_PROMPTS, SHOWN_IMAGES = 12, 4
 
 
-def write_report(bench: Workbench, rounds: int, stopped: str | None) -> Path:
+def write_report(run: OpenRun, rounds: int, stopped: str | None) -> Path:
     """Write report.html for the policy after `rounds` rounds, and the before/after grid as a PNG beside it."""
-    evaluated = [read_evaluation(bench, r) for r in range(rounds + 1) if bench.folder.evaluation(label_of(r)).exists()]
+    evaluated = [read_evaluation(run, r) for r in range(rounds + 1) if run.folder.evaluation(label_of(r)).exists()]
     result = evaluated[-1]
-    before, after = held_out_pictures(bench, BASE), held_out_pictures(bench, label_of(result.rounds))
+    before, after = held_out_pictures(run, BASE), held_out_pictures(run, label_of(result.rounds))
     rows = [
         PictureRow(prompt=prompt, before=before[p][:SHOWN_IMAGES], after=after[p][:SHOWN_IMAGES])
-        for p, prompt in enumerate(bench.folder.held_out()[:SHOWN_PROMPTS])
+        for p, prompt in enumerate(run.folder.held_out()[:SHOWN_PROMPTS])
         if p < len(before)
     ]
     report = Report(
-        title=bench.folder.path.name,
-        judge=bench.config.feedback.reward,
+        title=run.folder.path.name,
+        judge=run.config.feedback.reward,
         points=[_point(evaluation) for evaluation in evaluated],
-        updates=bench.folder.read_metrics(),
+        updates=run.folder.read_metrics(),
         rows=rows,
         stopped=stopped,
-        alarms=sorted({(entry.round or 0, entry.body["guard"], entry.body["message"]) for entry in bench.store.journal.read(kind="alarm")}),
-        blind=blind_result(bench, result.rounds),
-        agreement=_agreement_by_round(bench, result.rounds),
-        config=bench.folder.public_settings(),
+        alarms=sorted({(entry.round or 0, entry.body["guard"], entry.body["message"]) for entry in run.store.journal.read(kind="alarm")}),
+        blind=blind_result(run, result.rounds),
+        agreement=_agreement_by_round(run, result.rounds),
+        config=run.folder.public_settings(),
         versions=versions(),
-        seed=bench.config.seed,
+        seed=run.config.seed,
     )
     page, grid = render(report)
-    write_atomically(bench.folder.report, page)
-    write_atomically(bench.folder.path / "before-after.png", grid)
-    return bench.folder.report
+    write_atomically(run.folder.report, page)
+    write_atomically(run.folder.path / "before-after.png", grid)
+    return run.folder.report
 
 
 def versions() -> dict[str, str]:
@@ -58,11 +59,11 @@ def versions() -> dict[str, str]:
     }
 
 
-def _agreement_by_round(bench: Workbench, rounds: int) -> dict[int, Interval | None]:
+def _agreement_by_round(run: OpenRun, rounds: int) -> dict[int, Interval | None]:
     """How far people agreed on each trained round's pictures, where several were asked about each question."""
-    if bench.config.feedback.source != "human" or bench.config.feedback.overlap == 1:
+    if run.config.feedback.source != "human" or run.config.feedback.overlap == 1:
         return {}
-    return {round: _alpha(bench.store.batches.votes(round) or []) for round in range(rounds)}
+    return {round: _alpha(run.store.batches.votes(round) or []) for round in range(rounds)}
 
 
 def _alpha(votes: list[Vote]) -> Interval | None:

@@ -14,28 +14,28 @@ from d3po.escaping import markdown_block, markdown_code, markdown_text
 from d3po.models.families import CUSTOM, EMBEDDED
 from d3po.preferences.conversion import comparisons_of
 from d3po.preferences.records import AnnotatorKind, Vote
-from d3po.run.evaluate.phase import label_of, read_evaluation
+from d3po.run.evaluate.phase import read_evaluation
 from d3po.run.feedback.labels import judgements_learnt_from, votes_learnt_from
-from d3po.run.folder import without_parents
+from d3po.run.folder import label_of, without_parents
 from d3po.run.loop import summary
-from d3po.run.workbench import Workbench
+from d3po.run.opened import OpenRun
 
 SHOWN_PROMPTS = 20
 ANNOTATORS = {"human": ("person", "people"), "model": ("model", "models"), "rule": ("measured reward", "measured rewards")}
 """Kinds of annotators, one of them and several."""
 
 
-def write_card(bench: Workbench, directory: Path, rounds: int, written: list[Path]) -> Path:
+def write_card(run: OpenRun, directory: Path, rounds: int, written: list[Path]) -> Path:
     """Write README.md beside what was exported."""
-    config = bench.config
-    prompts = bench.folder.prompts()
+    config = run.config
+    prompts = run.folder.prompts()
     lines = [
         *front_matter(config.model),
         "",
-        f"# {markdown_text(bench.folder.path.resolve().name)}",
+        f"# {markdown_text(run.folder.path.resolve().name)}",
         "",
         f"{_model(config.model)}, fine-tuned from comparisons of its pictures by d3po {__version__}: "
-        f"{rounds} rounds, judged by {_judge(bench)}. The licence of the base model holds for it too.{_start(bench)}",
+        f"{rounds} rounds, judged by {_judge(run)}. The licence of the base model holds for it too.{_start(run)}",
         "",
         "## What is here",
         "",
@@ -43,11 +43,11 @@ def write_card(bench: Workbench, directory: Path, rounds: int, written: list[Pat
         "",
         "## Labels",
         "",
-        _labels(bench, rounds),
+        _labels(run, rounds),
         "",
         "## Measured",
         "",
-        _measured(bench, rounds),
+        _measured(run, rounds),
         "",
         "## Prompts",
         "",
@@ -57,7 +57,7 @@ def write_card(bench: Workbench, directory: Path, rounds: int, written: list[Pat
         "",
         "## Settings",
         "",
-        markdown_block(bench.folder.public_settings(), "toml"),
+        markdown_block(run.folder.public_settings(), "toml"),
     ]
     path = directory / "README.md"
     write_atomically(path, "\n".join(lines) + "\n")
@@ -91,8 +91,8 @@ def _model(model: str) -> str:
     return f"A model that is on no hub, {markdown_code(Path(model).name)}"
 
 
-def _start(bench: Workbench) -> str:
-    lora = bench.config.adapter.start_from
+def _start(run: OpenRun) -> str:
+    lora = run.config.adapter.start_from
     return (
         f" The run started from the LoRA {markdown_code(Path(lora).name)}, whose licence holds too; what is here contains it."
         if lora
@@ -100,11 +100,11 @@ def _start(bench: Workbench) -> str:
     )
 
 
-def _labels(bench: Workbench, rounds: int) -> str:
-    votes = votes_learnt_from(bench, rounds)
+def _labels(run: OpenRun, rounds: int) -> str:
+    votes = votes_learnt_from(run, rounds)
     if not votes:
-        return f"{sum(judgements_learnt_from(bench, round) for round in range(rounds))} pictures, each with its measured reward."
-    return in_words(votes, {annotator.id: annotator.kind for annotator in bench.store.people.annotators()})
+        return f"{sum(judgements_learnt_from(run, round) for round in range(rounds))} pictures, each with its measured reward."
+    return in_words(votes, {annotator.id: annotator.kind for annotator in run.store.people.annotators()})
 
 
 def in_words(votes: list[Vote], kinds: Mapping[int, AnnotatorKind]) -> str:
@@ -118,20 +118,20 @@ def in_words(votes: list[Vote], kinds: Mapping[int, AnnotatorKind]) -> str:
     )
 
 
-def _judge(bench: Workbench) -> str:
-    feedback = bench.config.feedback
+def _judge(run: OpenRun) -> str:
+    feedback = run.config.feedback
     judges = {
         "human": "people",
-        "model": f"the vision-language model {markdown_code(bench.config.vlm_judge.model)}",
+        "model": f"the vision-language model {markdown_code(run.config.vlm_judge.model)}",
         "imported": "imported votes",
     }
     return judges.get(feedback.source, f"the measured reward {markdown_code(without_parents(feedback.reward))}")
 
 
-def _measured(bench: Workbench, rounds: int) -> str:
-    if not bench.folder.evaluation(label_of(rounds)).exists():
+def _measured(run: OpenRun, rounds: int) -> str:
+    if not run.folder.evaluation(label_of(rounds)).exists():
         return "It was not evaluated."
-    return f"Against the base model, on prompts it was never trained on and independent noise: {summary(read_evaluation(bench, rounds))}."
+    return f"Against the base model, on prompts it was never trained on and independent noise: {summary(read_evaluation(run, rounds))}."
 
 
 def _what(path: Path) -> str:

@@ -8,25 +8,27 @@ from pathlib import Path
 from d3po.errors import RunFolderError, told
 from d3po.run.export.card import write_card
 from d3po.run.loop import result_rounds
-from d3po.run.workbench import Workbench
+from d3po.run.session import Session
 
 
-def export_result(bench: Workbench, directory: Path) -> list[Path]:
+def export_result(session: Session, directory: Path) -> list[Path]:
     """Write the result's LoRA, the merged model and a card that says what they are; averaged weights where the run keeps them.
 
     Raises:
         RunFolderError: nothing has been trained yet.
         StorageError: the disk is full or not writable; what was exported before is whole.
     """
-    rounds = result_rounds(bench)
+    rounds = result_rounds(session.run)
     if rounds == 0:
-        raise RunFolderError(f"{bench.folder.path} has no trained round to export; train one with `d3po run {bench.folder.path}`")
-    bench.load_round_weights(rounds)
-    if bench.trainer.average is not None:
-        bench.policy.load_state(bench.trainer.average)
+        raise RunFolderError(
+            f"{session.run.folder.path} has no trained round to export; train one with `d3po run {session.run.folder.path}`"
+        )
+    session.load_round_weights(rounds)
+    if session.trainer.average is not None:
+        session.policy.load_state(session.trainer.average)
     with _staged(directory) as staging:
-        written = [directory / path.relative_to(staging) for path in bench.policy.export(staging)]
-    return [*written, write_card(bench, directory, rounds, written)]
+        written = [directory / path.relative_to(staging) for path in session.policy.export(staging)]
+    return [*written, write_card(session.run, directory, rounds, written)]
 
 
 @contextmanager

@@ -7,32 +7,32 @@ from collections.abc import Sequence
 from d3po.annotation.selection import all_pairs, random_pairs
 from d3po.annotation.simulated import SimulatedAnnotator
 from d3po.preferences.records import ImageRecord
-from d3po.run.workbench import Workbench
+from d3po.run.opened import OpenRun
 from d3po.scorers.registry import annotator_kind, score_file
 from d3po.store.people import LONGEST_HANDLE
 
 
-def compare_round(bench: Workbench, round: int) -> None:
+def compare_round(run: OpenRun, round: int) -> None:
     """Let the simulated annotator judge the round's pairs and record its answers, all in one transaction."""
-    if bench.store.votes.count(round=round):
+    if run.store.votes.count(round=round):
         return
-    settings = bench.config.feedback
-    judge = SimulatedAnnotator(temperature=settings.temperature, tie_band=settings.tie_band, seed=bench.config.seed)
-    annotator = bench.store.people.annotator(_handle(settings.reward), annotator_kind(settings.reward))
-    images = bench.store.pictures.images(round)
-    with bench.narrator.bar(f"round {round}: comparing", total=len(images)) as bar:
+    settings = run.config.feedback
+    judge = SimulatedAnnotator(temperature=settings.temperature, tie_band=settings.tie_band, seed=run.config.seed)
+    annotator = run.store.people.annotator(_handle(settings.reward), annotator_kind(settings.reward))
+    images = run.store.pictures.images(round)
+    with run.narrator.bar(f"round {round}: comparing", total=len(images)) as bar:
         scores: dict[int, tuple[float, ...]] = {}
         for image in images:
-            scores[image.id] = measured(bench, image)
+            scores[image.id] = measured(run, image)
             bar.advance()
-    bench.store.votes.record_judgements(annotator.id, judge.judge_all(pairs_of_round(bench, images), scores, round=round))
+    run.store.votes.record_judgements(annotator.id, judge.judge_all(pairs_of_round(run, images), scores, round=round))
 
 
-def measured(bench: Workbench, image: ImageRecord) -> tuple[float, ...]:
+def measured(run: OpenRun, image: ImageRecord) -> tuple[float, ...]:
     """What the run's reward gives a sampled image, by criterion."""
-    if image.id not in bench.scores:
-        bench.scores[image.id] = score_file(bench.criteria, bench.folder.path / image.path, image.prompt, checksum=image.sha256)
-    return bench.scores[image.id]
+    if image.id not in run.scores:
+        run.scores[image.id] = score_file(run.criteria, run.folder.path / image.path, image.prompt, checksum=image.sha256)
+    return run.scores[image.id]
 
 
 def ids_by_prompt(images: Sequence[ImageRecord]) -> dict[int, list[int]]:
@@ -43,16 +43,16 @@ def ids_by_prompt(images: Sequence[ImageRecord]) -> dict[int, list[int]]:
     return by_prompt
 
 
-def pairs_of_round(bench: Workbench, images: list[ImageRecord]) -> list[tuple[int, int]]:
+def pairs_of_round(run: OpenRun, images: list[ImageRecord]) -> list[tuple[int, int]]:
     """The pairs of image ids that are asked about."""
     by_prompt = ids_by_prompt(images)
-    count = bench.config.feedback.pairs_per_prompt
+    count = run.config.feedback.pairs_per_prompt
     if count == 0:
         return [pair for ids in by_prompt.values() for pair in all_pairs(ids)]
     return [
         pair
         for prompt, ids in by_prompt.items()
-        for pair in random_pairs(ids, count, seed=f"{bench.config.seed}/pairs/{images[0].round}/{prompt}")
+        for pair in random_pairs(ids, count, seed=f"{run.config.seed}/pairs/{images[0].round}/{prompt}")
     ]
 
 

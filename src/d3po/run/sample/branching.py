@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 
 from d3po.diffusion.noise import NoiseStreams, seeded
-from d3po.run.workbench import Workbench
+from d3po.run.session import Session
 
 
-def branch_of(bench: Workbench, round: int, prompt: str) -> int | None:
+def branch_of(session: Session, round: int, prompt: str) -> int | None:
     """The position in the grid where the prompt's images part, or None if the run does not branch: a function of seed, round and prompt."""
-    if not bench.config.sampling.branch:
+    if not session.run.config.sampling.branch:
         return None
-    steps = bench.trainer.likelihood.choices(bench.config.training.timestep_range)
-    drawn = torch.randint(len(steps), (1,), generator=seeded(bench.config.seed, "branch", round, prompt))
+    steps = session.trainer.likelihood.choices(session.run.config.training.timestep_range)
+    drawn = torch.randint(len(steps), (1,), generator=seeded(session.run.config.seed, "branch", round, prompt))
     return int(steps[drawn])
 
 
-def judged_at(bench: Workbench, round: int, prompt: str) -> int:
+def judged_at(session: Session, round: int, prompt: str) -> int:
     """The position in the grid before whose step the picture that is judged is the one the network expects; past the grid it is the finished one."""
-    branch = branch_of(bench, round, prompt) if bench.config.sampling.judged == "expected" else None
-    return len(bench.replay.grid) if branch is None else branch + 1
+    branch = branch_of(session, round, prompt) if session.run.config.sampling.judged == "expected" else None
+    return len(session.replay.grid) if branch is None else branch + 1
 
 
 class BranchingStreams:

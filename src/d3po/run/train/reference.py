@@ -14,7 +14,8 @@ from d3po.artifacts.shards import Shard
 from d3po.errors import RunFolderError
 from d3po.models.base import Condition
 from d3po.options import ReferenceRefresh
-from d3po.run.workbench import Workbench
+from d3po.run.opened import OpenRun
+from d3po.run.session import Session
 from d3po.training.data import ReferenceSteps
 from d3po.training.reference import reference_steps, swapped_weights
 
@@ -32,12 +33,12 @@ class References:
 
 
 def steps_of_shards(
-    bench: Workbench, round: int, rows: Mapping[Shard, Sequence[int]], condition: Condition, references: References
+    session: Session, round: int, rows: Mapping[Shard, Sequence[int]], condition: Condition, references: References
 ) -> dict[Shard, ReferenceSteps]:
     """Of each shard, the steps of the reference; none for objectives that read pictures instead of trajectories.
 
     Args:
-        bench: the opened run.
+        session: the opened run's.
         round: whose shards they are.
         rows: by shard, the rows of its images in `condition`.
         condition: of the round's prompts.
@@ -46,46 +47,46 @@ def steps_of_shards(
     Raises:
         RunFolderError: a shard holds nothing by which the KL could be measured.
     """
-    if bench.trainer.needs.evidence == "pictures":
+    if session.run.needs.evidence == "pictures":
         return {}
-    return {shard: _of_shard(bench, round, shard, condition.rows(torch.tensor(mine)), references) for shard, mine in rows.items()}
+    return {shard: _of_shard(session, round, shard, condition.rows(torch.tensor(mine)), references) for shard, mine in rows.items()}
 
 
-def _of_shard(bench: Workbench, round: int, shard: Shard, condition: Condition, references: References) -> ReferenceSteps:
+def _of_shard(session: Session, round: int, shard: Shard, condition: Condition, references: References) -> ReferenceSteps:
     """The sampler's own where it was the reference, else computed once and kept."""
     sketches = shard.sketches()
-    if sketches is None and bench.config.adapter.method == "full":
+    if sketches is None and session.run.config.adapter.method == "full":
         raise RunFolderError(
             f"rollout shard {shard.path} was sampled by an earlier version, which kept nothing to measure the KL by; start a new run folder"
         )
-    if (reference_kind(bench) == "per_round" or round == 0) and bench.config.training.guided and sketches is not None:
+    if (reference_kind(session.run) == "per_round" or round == 0) and session.run.config.training.guided and sketches is not None:
         return ReferenceSteps(log_probs=shard.log_probs(), sketches=sketches)
     cached = _cached(shard)
     if cached is not None:
         return cached
     steps = reference_steps(
-        bench.policy,
-        bench.trainer.replay,
+        session.policy,
+        session.trainer.replay,
         shard,
         condition,
-        micro_batch_size=bench.config.training.micro_batch_size,
-        sizer=bench.reference_sizer,
-        within=reference_context(bench, references),
+        micro_batch_size=session.run.config.training.micro_batch_size,
+        sizer=session.reference_sizer,
+        within=reference_context(session, references),
     )
     content = save({"log_probs": steps.log_probs, "sketches": steps.sketches})
     write_atomically(shard.path.with_suffix(f".reference-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"), content)
     return steps
 
 
-def reference_kind(bench: Workbench) -> ReferenceRefresh:
+def reference_kind(run: OpenRun) -> ReferenceRefresh:
     """Which policy the objective compares with; those that compare with the sampler take the round's start, whatever is chosen."""
-    return "per_round" if bench.trainer.needs.reference == "sampler" else bench.config.objective.reference
+    return "per_round" if run.needs.reference == "sampler" else run.config.objective.reference
 
 
-def reference_context(bench: Workbench, references: References) -> AbstractContextManager[None]:
+def reference_context(session: Session, references: References) -> AbstractContextManager[None]:
     """Within it the policy is the round's reference."""
-    weights = {"fixed": None, "per_round": references.start, "ema": references.moving}[reference_kind(bench)]
-    return bench.policy.without_adapter() if weights is None else swapped_weights(bench.policy, weights)
+    weights = {"fixed": None, "per_round": references.start, "ema": references.moving}[reference_kind(session.run)]
+    return session.policy.without_adapter() if weights is None else swapped_weights(session.policy, weights)
 
 
 def _cached(shard: Shard) -> ReferenceSteps | None:

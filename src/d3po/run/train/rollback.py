@@ -6,8 +6,9 @@ from d3po.artifacts.checkpoints import list_checkpoints
 from d3po.artifacts.files import read_bytes
 from d3po.artifacts.records import unseal, write_record
 from d3po.run.folder import RESTORE
+from d3po.run.opened import OpenRun
+from d3po.run.session import Session
 from d3po.run.train.states import moving_average_in, save_state
-from d3po.run.workbench import Workbench
 
 CAUTION = 0.5
 """What each rollback leaves of the learning rate."""
@@ -23,13 +24,13 @@ class Rollback:
     """Of the final checkpoint that holds the state the round began with; 0 in records from before this was kept: whichever there is."""
 
 
-def rollbacks(bench: Workbench) -> list[Rollback]:
+def rollbacks(run: OpenRun) -> list[Rollback]:
     """Those of the run, in order.
 
     Raises:
         CorruptFileError: the file that keeps them is damaged.
     """
-    path = bench.folder.path / "rollbacks.json"
+    path = run.folder.path / "rollbacks.json"
     if not path.exists():
         return []
     content = read_bytes(path, remedy=RESTORE)
@@ -38,43 +39,43 @@ def rollbacks(bench: Workbench) -> list[Rollback]:
     return [Rollback(**each) for each in unseal(content, str(path), remedy=RESTORE, needs=("rollbacks",))["rollbacks"]]
 
 
-def is_undone(bench: Workbench, round: int) -> bool:
+def is_undone(run: OpenRun, round: int) -> bool:
     """Whether the round's training does not stand."""
-    return _undone(bench, round) is not None
+    return _undone(run, round) is not None
 
 
-def _undone(bench: Workbench, round: int) -> Rollback | None:
-    return next((each for each in rollbacks(bench) if each.round == round), None)
+def _undone(run: OpenRun, round: int) -> Rollback | None:
+    return next((each for each in rollbacks(run) if each.round == round), None)
 
 
-def lr_scale_of(bench: Workbench, round: int) -> float:
+def lr_scale_of(run: OpenRun, round: int) -> float:
     """The share of the learning rate that the round is trained with."""
-    return CAUTION ** sum(each.round < round for each in rollbacks(bench))
+    return CAUTION ** sum(each.round < round for each in rollbacks(run))
 
 
-def roll_back(bench: Workbench, round: int, reason: str) -> None:
+def roll_back(session: Session, round: int, reason: str) -> None:
     """Undo the round's training: its newest final checkpoint is the policy that it began with."""
-    mine = [checkpoint.update for checkpoint in list_checkpoints(bench.folder.checkpoints) if checkpoint.round == round]
+    mine = [checkpoint.update for checkpoint in list_checkpoints(session.run.folder.checkpoints) if checkpoint.round == round]
     undone = Rollback(round=round, reason=reason, update=max(mine, default=0) + 1)
-    write_record(bench.folder.path / "rollbacks.json", {"rollbacks": [asdict(each) for each in [*rollbacks(bench), undone]]})
-    stand_undone(bench, round)
-    bench.narrator.say(f"round {round} is undone; the next begins from the policy before it, at half the learning rate: {reason}")
+    write_record(session.run.folder.path / "rollbacks.json", {"rollbacks": [asdict(each) for each in [*rollbacks(session.run), undone]]})
+    stand_undone(session, round)
+    session.run.narrator.say(f"round {round} is undone; the next begins from the policy before it, at half the learning rate: {reason}")
 
 
-def stand_undone(bench: Workbench, round: int) -> bool:
+def stand_undone(session: Session, round: int) -> bool:
     """See that a round that was undone ends with the state that it began with; returns whether it was undone."""
-    undone = _undone(bench, round)
+    undone = _undone(session.run, round)
     if undone is None:
         return False
     finals = [
         checkpoint.update
-        for checkpoint in list_checkpoints(bench.folder.checkpoints)
+        for checkpoint in list_checkpoints(session.run.folder.checkpoints)
         if (checkpoint.round, checkpoint.final) == (round, True)
     ]
     if not (undone.update in finals or (finals and not undone.update)):
-        bench.moved(None)
-        bench.load_round_weights(round)
-        moving = moving_average_in(bench.finals()[round - 1].load()[0]) if round else None
-        save_state(bench, round, undone.update or 1, final=True, moving=moving)
-        bench.moved(round + 1)
+        session.moved(None)
+        session.load_round_weights(round)
+        moving = moving_average_in(session.run.finals()[round - 1].load()[0]) if round else None
+        save_state(session, round, undone.update or 1, final=True, moving=moving)
+        session.moved(round + 1)
     return True

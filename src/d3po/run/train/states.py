@@ -4,19 +4,18 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from d3po.artifacts.checkpoints import save_checkpoint
-from d3po.run.workbench import Workbench
-from d3po.training.trainer import under
+from d3po.artifacts.checkpoints import save_checkpoint, under
+from d3po.run.session import Session
 
 REFERENCE = "reference."
 """Prefix of the moving-average reference's weights in a checkpoint."""
 
 
-def save_state(bench: Workbench, round: int, update: int, *, final: bool, moving: Mapping[str, Tensor] | None) -> None:
+def save_state(session: Session, round: int, update: int, *, final: bool, moving: Mapping[str, Tensor] | None) -> None:
     """Keep the trainer's state after so many updates of the round, and the moving average where the run keeps one."""
-    tensors = bench.trainer.state() | {REFERENCE + name: value for name, value in (moving or {}).items()}
-    metadata: dict[str, object] = {"round": round, "update": update, "seed": bench.config.seed, "model": bench.config.model}
-    save_checkpoint(bench.folder.checkpoints, round=round, update=update, final=final, tensors=tensors, metadata=metadata)
+    tensors = session.trainer.state() | {REFERENCE + name: value for name, value in (moving or {}).items()}
+    metadata: dict[str, object] = {"round": round, "update": update, "seed": session.run.config.seed, "model": session.run.config.model}
+    save_checkpoint(session.run.folder.checkpoints, round=round, update=update, final=final, tensors=tensors, metadata=metadata)
 
 
 def moving_average_in(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,127 +1,68 @@
-"""An opened run: the folder, its store, and the policy as it stands at any round."""
+"""A session: the model of an opened run, its sampler and its trainer, at any round."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from itertools import count, takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from d3po.artifacts.checkpoints import CheckpointFile, list_checkpoints
 from d3po.artifacts.embeddings import EmbeddingCache
+from d3po.batch_sizer import BatchSizer
 from d3po.config import RunConfig
-from d3po.errors import ModelError, NonFiniteError, TrainingStoppedError
+from d3po.errors import ModelError, NonFiniteError
 from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettings, SamplerSettings
 from d3po.models.load import load_policy
-from d3po.objectives.registry import OBJECTIVES
-from d3po.run.folder import RunFolder
-from d3po.run.journal import RunJournal
-from d3po.run.needs import check_model, check_needs
-from d3po.run.progress import Narrator
-from d3po.scorers.catalogue import Reward
-from d3po.scorers.registry import load_criteria, load_reward
-from d3po.store import Store
-from d3po.text import fold
-from d3po.training.batch_sizer import BatchSizer
-from d3po.training.distributed import Distributed
-from d3po.training.guards import Alarm
+from d3po.models.replay import Replay
+from d3po.run.needs import check_model
+from d3po.run.opened import OpenRun
 from d3po.training.likelihood import likelihood_of
-from d3po.training.replay import Replay
-from d3po.training.tracking import start_wandb
 from d3po.training.trainer import AUTOCAST, Trainer
 
-BASE = "base"
-"""Label of the policy before any training."""
 
+@dataclass
+class Session:
+    """What a phase needs that samples or trains: `Session(open_run(folder))`; the policy is loaded when first used."""
 
-@dataclass(kw_only=True)
-class Workbench:
-    """Everything a phase needs; the policy is loaded when first used."""
-
-    folder: RunFolder
-    config: RunConfig
-    narrator: Narrator
-    scores: dict[int, tuple[float, ...]] = field(default_factory=dict[int, tuple[float, ...]], init=False)
-    """What this process has measured of sampled images, by image id; a learnt judge is not asked twice."""
-    _standing: int | None = field(default=None, init=False)
+    run: OpenRun
+    _round_loaded: int | None = field(default=None, init=False)
     """After how many rounds the policy stands; None: as loaded, or in the middle of a round."""
     _touched: bool = field(default=False, init=False)
     _read: set[str] = field(default_factory=set[str], init=False)
     """Prompts that were looked at for their length."""
 
-    def __post_init__(self) -> None:
-        check_needs(self.config)
-
-    @cached_property
-    def store(self) -> Store:
-        """The run's database."""
-        return self.folder.store(self.config.database)
-
-    @cached_property
-    def held_out_prompts(self) -> frozenset[int]:
-        """Ids in the store of the prompts that count as held-out ones: they fold alike."""
-        held_out = set(map(fold, self.folder.held_out()))
-        return frozenset(id for id, prompt in self.store.pictures.prompts().items() if fold(prompt) in held_out)
-
-    @cached_property
-    def journal(self) -> RunJournal:
-        """What the run tells its dashboard."""
-        return RunJournal(lambda: self.store.journal)
-
-    @cached_property
-    def criteria(self) -> tuple[Reward, ...]:
-        """What pictures are measured by, as `feedback.reward` names it; loaded once, for judging and evaluating."""
-        return load_criteria(self.config.feedback.reward, self.narrator.say)
-
-    @cached_property
-    def held_out_judge(self) -> Reward | None:
-        """The judge that is only measured by, if the run has one; loaded once."""
-        name = self.config.evaluation.held_out_reward
-        return load_reward(name, self.narrator.say) if name else None
-
-    @cached_property
-    def wandb(self) -> Any:
-        """The run at Weights & Biases, where `tracking.wandb` is on, else None."""
-        return start_wandb(self.folder.path, self.config) if self.config.tracking.wandb else None
-
-    @cached_property
-    def distributed(self) -> Distributed:
-        """The processes of this run."""
-        return Distributed(divided=self.config.hardware.divide != "no")
-
     @cached_property
     def policy(self) -> AbstractPolicy:
         """The run's model with its adapter."""
-        adapter = self.config.adapter
+        adapter = self.run.config.adapter
         lora = None if adapter.method == "full" else {"rank": adapter.rank, "alpha": adapter.alpha, "targets": adapter.targets}
-        settings = policy_settings(self.config)
-        policy = load_policy(self.config.model, lora=lora, seed=self.config.seed, settings=settings)
-        for note in policy.notes if self.distributed.leads else ():
-            self.narrator.say(note)
-        self._say_what_is_cut(policy, [*self.folder.prompts(), *self.folder.held_out(), settings.negative_prompt])
-        if self.config.hardware.text_encoders != "keep":
+        settings = policy_settings(self.run.config)
+        policy = load_policy(self.run.config.model, lora=lora, seed=self.run.config.seed, settings=settings)
+        for note in policy.notes if self.run.distributed.leads else ():
+            self.run.narrator.say(note)
+        self._say_what_is_cut(policy, [*self.run.folder.prompts(), *self.run.folder.held_out(), settings.negative_prompt])
+        if self.run.config.hardware.text_encoders != "keep":
             same = replace(settings, decoding="whole", text_encoders="keep", divide="no", deepspeed="")
-            made_by = {"model": self.config.model, **asdict(same)}
-            policy.prompt_cache = EmbeddingCache(directory=self.folder.embeddings, made_by=made_by)
-        policy.autocast = AUTOCAST[self.config.training.mixed_precision]
-        if self.config.training.gradient_checkpointing:
+            made_by = {"model": self.run.config.model, **asdict(same)}
+            policy.prompt_cache = EmbeddingCache(directory=self.run.folder.embeddings, made_by=made_by)
+        policy.autocast = AUTOCAST[self.run.config.training.mixed_precision]
+        if self.run.config.training.gradient_checkpointing:
             policy.enable_gradient_checkpointing()
-        divided = self.config.hardware.divide != "no" and self.distributed.processes > 1
+        divided = self.run.config.hardware.divide != "no" and self.run.distributed.processes > 1
         if divided:
-            policy.divide(self.distributed.device)
+            policy.divide(self.run.distributed.device)
         if torch.cuda.is_available():
-            policy.to(str(self.distributed.device))  # not run here: there was no GPU
-        if self.config.hardware.channels_last:
+            policy.to(str(self.run.distributed.device))  # not run here: there was no GPU
+        if self.run.config.hardware.channels_last:
             network: Any = policy.network
             network.to(memory_format=torch.channels_last)
             for weight in policy.trainable().values():  # these are saved, and so stay as they are
                 weight.data = weight.data.contiguous()
-        if self.config.hardware.compile:
+        if self.run.config.hardware.compile:
             policy.network.compile()
-        if self.distributed.leads:
-            self.journal.watch(policy.network, times=self.distributed.processes if divided else 1)
+        if self.run.distributed.leads:
+            self.run.journal.watch(policy.network, times=self.run.distributed.processes if divided else 1)
         return policy
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
@@ -147,8 +88,8 @@ class Workbench:
         bad = int((~values.isfinite()).reshape(len(values), -1).any(dim=1).sum())
         if not bad:
             return values
-        said = f"{part} of {self.config.model} gives values that are infinite or no numbers, in {bad} of {len(values)} rows"
-        if self._standing == 0 or not self._touched:
+        said = f"{part} of {self.run.config.model} gives values that are infinite or no numbers, in {bad} of {len(values)} rows"
+        if self._round_loaded == 0 or not self._touched:
             raise ModelError(
                 f"{said}; no picture is made of them. Are its weights whole? Half precision overflows in some models: try weights = 'bfloat16', "
                 "or 'float32'"
@@ -158,22 +99,24 @@ class Workbench:
     def _say_what_is_cut(self, policy: AbstractPolicy, prompts: Sequence[str]) -> None:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._read]
         self._read.update(new)
-        for line in policy.cut_prompts(new) if self.distributed.leads else ():
-            self.narrator.say(line)
+        for line in policy.cut_prompts(new) if self.run.distributed.leads else ():
+            self.run.narrator.say(line)
 
     @cached_property
     def replay(self) -> Replay:
         """How the run samples, and so how it replays; held against what the run wants of it."""
-        replay = make_replay(self.policy, self.config)
-        check_model(self.config, replay)
-        likelihood_of(self.policy, replay, OBJECTIVES[self.config.objective.name].needs).choices(self.config.training.timestep_range)
+        replay = make_replay(self.policy, self.run.config)
+        check_model(self.run.config, replay)
+        likelihood_of(self.policy, replay, self.run.needs).choices(self.run.config.training.timestep_range)
         return replay
 
     @cached_property
     def trainer(self) -> Trainer:
         """The run's trainer, optimizer state not yet loaded."""
-        replay = self.replay if self.config.training.guided else self.replay.unguided(self.policy)
-        return Trainer(self.policy, replay, self.config, sampler=self.replay, distributed=self.distributed, say=self.narrator.say)
+        replay = self.replay if self.run.config.training.guided else self.replay.unguided(self.policy)
+        return Trainer(
+            self.policy, replay, self.run.config, sampler=self.replay, distributed=self.run.distributed, say=self.run.narrator.say
+        )
 
     @cached_property
     def sampling_sizer(self) -> BatchSizer:
@@ -196,62 +139,34 @@ class Workbench:
         return self._sizer("reference log-probs")
 
     def _sizer(self, what: str) -> BatchSizer:
-        return BatchSizer(what, self.narrator.say, halve=self.config.hardware.may_halve)
-
-    def raise_alarm(self, alarm: Alarm, round: int) -> None:
-        """Say that a guard fired.
-
-        Raises:
-            TrainingStoppedError: it is one that stops.
-        """
-        self.journal.alarm(alarm, round)
-        if alarm.stops:
-            raise TrainingStoppedError(alarm.message)
-        self.narrator.say(f"warning: {alarm.message}")
+        return BatchSizer(what, self.run.narrator.say, halve=self.run.config.hardware.may_halve)
 
     def close(self) -> None:
         """Give the database's connections back, and let processes go that lend their part of the network."""
-        if "policy" in self.__dict__ and self.policy.divided is not None and self.distributed.leads:
+        if "policy" in self.__dict__ and self.policy.divided is not None and self.run.distributed.leads:
             self.policy.divided.release()
-        if self.__dict__.get("wandb") is not None:
-            self.wandb.finish()
-        if "store" in self.__dict__:
-            self.store.close()
+        self.run.close()
 
     def lend(self) -> None:
         """Compute this process's share of the first one's calls of a divided network, until it lets this one go."""
         assert self.policy.divided is not None
         self.policy.divided.lend()
 
-    def finals(self) -> list[CheckpointFile]:
-        """The final checkpoint of every trained round, in order."""
-        return final_checkpoints(self.folder)
-
-    def trained_rounds(self) -> int:
-        """How many rounds have been trained to their end."""
-        return len(self.finals())
-
     def load_round_weights(self, rounds: int) -> None:
         """Give the trainer and its policy the state after `rounds` rounds of training."""
-        if self._standing == rounds:
+        if self._round_loaded == rounds:
             return
         if rounds > 0:
-            tensors, _ = self.finals()[rounds - 1].load()
+            tensors, _ = self.run.finals()[rounds - 1].load()
             self.trainer.load_state(tensors)
         elif self._touched:
             self.trainer.reset()
-        self._standing = rounds
+        self._round_loaded = rounds
         self._touched = self._touched or rounds > 0
 
     def moved(self, rounds: int | None) -> None:
         """Say that training has changed the state: to the end of `rounds` rounds, or (None) to somewhere in between."""
-        self._standing, self._touched = rounds, True
-
-
-def final_checkpoints(folder: RunFolder) -> list[CheckpointFile]:
-    """The final checkpoint of every trained round, in order."""
-    by_round = {checkpoint.round: checkpoint for checkpoint in list_checkpoints(folder.checkpoints) if checkpoint.final}
-    return [by_round[round] for round in takewhile(by_round.__contains__, count())]
+        self._round_loaded, self._touched = rounds, True
 
 
 def make_replay(policy: AbstractPolicy, config: RunConfig) -> Replay:

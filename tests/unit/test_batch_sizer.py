@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from d3po.batch_sizer import BatchSizer
 from d3po.errors import ConfigError
-from d3po.training.batch_sizer import BatchSizer
 
 
 @pytest.fixture(autouse=True)
 def nothing_to_collect(monkeypatch: pytest.MonkeyPatch) -> None:
     """Collecting garbage takes a second among the tests' many objects."""
-    monkeypatch.setattr("d3po.training.batch_sizer.clear_device_cache", lambda **_: None)
+    monkeypatch.setattr("d3po.batch_sizer.clear_device_cache", lambda **_: None)
 
 
 class Memory:

@@ -1,0 +1,131 @@
+"""An opened run: the folder, its settings, its store, and where it tells what happens."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count, takewhile
+from typing import Any
+
+from d3po.artifacts.checkpoints import CheckpointFile, list_checkpoints
+from d3po.config import RunConfig
+from d3po.errors import TrainingStoppedError
+from d3po.objectives.base import Needs, Objective
+from d3po.objectives.registry import OBJECTIVES, build
+from d3po.run.folder import RunFolder
+from d3po.run.journal import RunJournal
+from d3po.run.needs import check_needs
+from d3po.run.progress import Narrator
+from d3po.scorers.catalogue import Reward
+from d3po.scorers.registry import load_criteria, load_reward
+from d3po.store import Store
+from d3po.text import fold
+from d3po.training.distributed import Distributed
+from d3po.training.guards import Alarm
+from d3po.training.tracking import start_wandb
+
+
+def open_run(folder: RunFolder, narrator: Narrator | None = None, *, config: RunConfig | None = None) -> "OpenRun":
+    """Open a run folder; whoever writes into it holds its lock (`RunFolder.locked`).
+
+    Args:
+        folder: of the run.
+        narrator: where it says what happens. Default: the console.
+        config: its settings, where the caller has them. Default: run.toml's.
+
+    Raises:
+        RunFolderError: there is no run.
+        ConfigError: run.toml is not valid, differs in a setting that decided what was already made, or lacks what the objective needs.
+    """
+    return OpenRun(folder=folder, config=config or folder.config(), narrator=narrator or Narrator())
+
+
+@dataclass(kw_only=True)
+class OpenRun:
+    """What a phase needs that asks no model; its parts are opened when first used. `open_run` makes one."""
+
+    folder: RunFolder
+    config: RunConfig
+    narrator: Narrator
+    scores: dict[int, tuple[float, ...]] = field(default_factory=dict[int, tuple[float, ...]], init=False)
+    """What this process has measured of sampled images, by image id; a learned scorer is not asked twice."""
+
+    def __post_init__(self) -> None:
+        check_needs(self.config)
+
+    @cached_property
+    def needs(self) -> Needs:
+        """What the run's objective has to be given."""
+        return OBJECTIVES[self.config.objective.name].needs
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The run's objective, with its settings."""
+        return build(self.config.objective.name, **self.config.objective.own.model_dump())
+
+    @cached_property
+    def store(self) -> Store:
+        """The run's database."""
+        return self.folder.store(self.config.database)
+
+    @cached_property
+    def held_out_prompts(self) -> frozenset[int]:
+        """Ids in the store of the prompts that count as held-out ones: they fold alike."""
+        held_out = set(map(fold, self.folder.held_out()))
+        return frozenset(id for id, prompt in self.store.pictures.prompts().items() if fold(prompt) in held_out)
+
+    @cached_property
+    def journal(self) -> RunJournal:
+        """What the run tells its dashboard."""
+        return RunJournal(lambda: self.store.journal)
+
+    @cached_property
+    def criteria(self) -> tuple[Reward, ...]:
+        """What pictures are measured by, as `feedback.reward` names it; loaded once, for judging and evaluating."""
+        return load_criteria(self.config.feedback.reward, self.narrator.say)
+
+    @cached_property
+    def held_out_judge(self) -> Reward | None:
+        """The judge that is only measured by, if the run has one; loaded once."""
+        name = self.config.evaluation.held_out_reward
+        return load_reward(name, self.narrator.say) if name else None
+
+    @cached_property
+    def wandb(self) -> Any:
+        """The run at Weights & Biases, where `tracking.wandb` is on, else None."""
+        return start_wandb(self.folder.path, self.config) if self.config.tracking.wandb else None
+
+    @cached_property
+    def distributed(self) -> Distributed:
+        """The processes of this run."""
+        return Distributed(divided=self.config.hardware.divide != "no")
+
+    def raise_alarm(self, alarm: Alarm, round: int) -> None:
+        """Say that a guard fired.
+
+        Raises:
+            TrainingStoppedError: it is one that stops.
+        """
+        self.journal.alarm(alarm, round)
+        if alarm.stops:
+            raise TrainingStoppedError(alarm.message)
+        self.narrator.say(f"warning: {alarm.message}")
+
+    def finals(self) -> list[CheckpointFile]:
+        """The final checkpoint of every trained round, in order."""
+        return final_checkpoints(self.folder)
+
+    def trained_rounds(self) -> int:
+        """How many rounds have been trained to their end."""
+        return len(self.finals())
+
+    def close(self) -> None:
+        """Give the database's connections back, and end what is written elsewhere."""
+        if self.__dict__.get("wandb") is not None:
+            self.wandb.finish()
+        if "store" in self.__dict__:
+            self.store.close()
+
+
+def final_checkpoints(folder: RunFolder) -> list[CheckpointFile]:
+    """The final checkpoint of every trained round, in order."""
+    by_round = {checkpoint.round: checkpoint for checkpoint in list_checkpoints(folder.checkpoints) if checkpoint.final}
+    return [by_round[round] for round in takewhile(by_round.__contains__, count())]
