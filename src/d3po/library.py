@@ -220,7 +220,7 @@ class Run:
         if reward is not None:
             self._judge_by(reward)
         self._require_sampled()
-        collect_feedback(self._session, self.round)
+        collect_feedback(self._session.run, self.round)
         return self._session.run.store.votes.count(round=self.round, purpose="train")
 
     def serve(self, *, port: int = 8000) -> int:
@@ -251,7 +251,7 @@ class Run:
         prepare(session)
         if session.run.config.feedback.source != "imported":
             self._require_sampled()
-            collect_feedback(session, round)
+            collect_feedback(session.run, round)
         session.run.folder.mark_started(session.run.config, session.run.narrator.say)
         try:
             train_round(session, round)

@@ -17,7 +17,7 @@ Positive = Annotated[float, Field(gt=0)]
 """A number without which nothing would be left to learn from."""
 AtLeastZero = Annotated[float, Field(ge=0)]
 """A number that may be 0, which switches a part of the loss off."""
-ClipRange = Annotated[float, Field(gt=0, lt=1)]
+ClipRange = Annotated[float, Field(gt=0, lt=1, description="eps: ratios are clipped to [1-eps, 1+eps]")]
 
 
 class D3POSettings(Section):
@@ -25,7 +25,7 @@ class D3POSettings(Section):
 
     beta: Positive = Field(default=0.1, description="steepness in the log-ratio margin; larger keeps the policy closer to the reference")
     clip: Clip = Field(default="two_sided", description="none, two_sided (published) or one_sided")
-    clip_range: ClipRange = Field(default=0.1, description="eps: ratios are clipped to [1-eps, 1+eps]")
+    clip_range: ClipRange = 0.1
     targets: Targets = Field(default="signed", description="signed (published) or cross_entropy")
 
 
@@ -44,7 +44,7 @@ class IPOStepSettings(Section):
 class DDPOSettings(Section):
     """DDPO, a policy gradient."""
 
-    clip_range: ClipRange = Field(default=1e-4, description="eps: ratios are clipped to [1-eps, 1+eps]")
+    clip_range: ClipRange = 1e-4
 
 
 class DPOKSettings(Section):
@@ -52,7 +52,7 @@ class DPOKSettings(Section):
 
     alpha: Positive = Field(default=1.0, description="weight of the reward")
     beta: AtLeastZero = Field(default=1.0, description="weight of the KL to the pretrained model; 0 leaves it out")
-    clip_range: ClipRange = Field(default=1e-4, description="eps: ratios are clipped to [1-eps, 1+eps]")
+    clip_range: ClipRange = 1e-4
 
 
 class RewardWeightedSettings(Section):

@@ -32,8 +32,8 @@ def sampled(folder: RunFolder) -> Session:
 def test_a_model_judges_a_round_as_an_annotator_of_its_own_kind(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(brighter) as stub:
         session = sampled(make_run(settings=MODEL | {"vlm_judge.url": f'"{stub.url}"'}))
-        collect_feedback(session, 0)
-        judge_by_model(session, 0)
+        collect_feedback(session.run, 0)
+        judge_by_model(session.run, 0)
     votes = list(session.run.store.votes.current())
     (annotator,) = [each for each in session.run.store.people.annotators() if each.id == votes[0].annotator]
     assert (annotator.kind, annotator.handle.split("#")[0]) == ("model", "model:a model")
@@ -58,7 +58,7 @@ def test_a_judge_that_contradicts_itself_is_refused_and_nothing_is_recorded(make
     with serving(always_first) as stub:
         session = sampled(make_run(settings=MODEL | {"vlm_judge.url": f'"{stub.url}"'}))
         with pytest.raises(RewardError, match=r"same in both orders of only 0% of its pairs, and vlm_judge\.min_consistency is 60%"):
-            judge_by_model(session, 0)
+            judge_by_model(session.run, 0)
     assert session.run.store.votes.count(round=0) == 0
 
 

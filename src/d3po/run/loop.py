@@ -119,7 +119,7 @@ def run_round(session: Session, round: int) -> None:
     if session.run.config.feedback.source != "imported":
         distributed.lead(partial(_enter, session.run, "sampling", round))
         sample_round(session, round)
-        distributed.lead(partial(collect_feedback, session, round))
+        distributed.lead(partial(collect_feedback, session.run, round))
     distributed.lead(partial(_enter, session.run, "training", round))
     train_round(session, round)
     if session.run.config.evaluation.every_round or round == session.run.config.rounds - 1:
@@ -146,17 +146,17 @@ def plan_lines(session: Session) -> list[str]:
     return lines
 
 
-def collect_feedback(session: Session, round: int) -> None:
+def collect_feedback(run: OpenRun, round: int) -> None:
     """Have the round's pictures compared, by people, a vision-language model or the measured judge, whichever the settings say."""
-    source = session.run.config.feedback.source
+    source = run.config.feedback.source
     if source == "human":
-        ask_people(session.run, round)
+        ask_people(run, round)
     elif source == "model":
         from d3po.run.feedback.vision_model import judge_by_model  # needs packages of an extra
 
-        judge_by_model(session, round)
+        judge_by_model(run, round)
     else:
-        compare_round(session.run, round)
+        compare_round(run, round)
 
 
 def measure(session: Session, rounds: int) -> EvaluationResult:

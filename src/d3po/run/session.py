@@ -35,34 +35,35 @@ class Session:
     @cached_property
     def policy(self) -> AbstractPolicy:
         """The run's model with its adapter."""
-        adapter = self.run.config.adapter
+        run, config = self.run, self.run.config
+        adapter = config.adapter
         lora = None if adapter.method == "full" else {"rank": adapter.rank, "alpha": adapter.alpha, "targets": adapter.targets}
-        settings = policy_settings(self.run.config)
-        policy = load_policy(self.run.config.model, lora=lora, seed=self.run.config.seed, settings=settings)
-        for note in policy.notes if self.run.distributed.leads else ():
-            self.run.narrator.say(note)
-        self._say_what_is_cut(policy, [*self.run.folder.prompts(), *self.run.folder.held_out(), settings.negative_prompt])
-        if self.run.config.hardware.text_encoders != "keep":
+        settings = policy_settings(config)
+        policy = load_policy(config.model, lora=lora, seed=config.seed, settings=settings)
+        for note in policy.notes if run.distributed.leads else ():
+            run.narrator.say(note)
+        self._say_what_is_cut(policy, [*run.folder.prompts(), *run.folder.held_out(), settings.negative_prompt])
+        if config.hardware.text_encoders != "keep":
             same = replace(settings, decoding="whole", text_encoders="keep", divide="no", deepspeed="")
-            made_by = {"model": self.run.config.model, **asdict(same)}
-            policy.prompt_cache = EmbeddingCache(directory=self.run.folder.embeddings, made_by=made_by)
-        policy.autocast = AUTOCAST[self.run.config.training.mixed_precision]
-        if self.run.config.training.gradient_checkpointing:
+            made_by = {"model": config.model, **asdict(same)}
+            policy.prompt_cache = EmbeddingCache(directory=run.folder.embeddings, made_by=made_by)
+        policy.autocast = AUTOCAST[config.training.mixed_precision]
+        if config.training.gradient_checkpointing:
             policy.enable_gradient_checkpointing()
-        divided = self.run.config.hardware.divide != "no" and self.run.distributed.processes > 1
+        divided = config.hardware.divide != "no" and run.distributed.processes > 1
         if divided:
-            policy.divide(self.run.distributed.device)
+            policy.divide(run.distributed.device)
         if torch.cuda.is_available():
-            policy.to(str(self.run.distributed.device))  # not run here: there was no GPU
-        if self.run.config.hardware.channels_last:
+            policy.to(str(run.distributed.device))  # not run here: there was no GPU
+        if config.hardware.channels_last:
             network: Any = policy.network
             network.to(memory_format=torch.channels_last)
             for weight in policy.trainable().values():  # these are saved, and so stay as they are
                 weight.data = weight.data.contiguous()
-        if self.run.config.hardware.compile:
+        if config.hardware.compile:
             policy.network.compile()
-        if self.run.distributed.leads:
-            self.run.journal.watch(policy.network, times=self.run.distributed.processes if divided else 1)
+        if run.distributed.leads:
+            run.journal.watch(policy.network, times=run.distributed.processes if divided else 1)
         return policy
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:

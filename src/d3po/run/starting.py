@@ -75,6 +75,7 @@ def own_settings(objective: str) -> dict[str, str]:
         raise ConfigError(
             f"there is no objective {objective!r}; {f'did you mean {near[0]!r}? ' if near else ''}objectives: {', '.join(OBJECTIVES)}"
         )
+    # its numbers alone: a choice such as d3po's clip stays as the recipe has it
     own = {f"objective.{objective}.{key}": str(value) for key, value in own_defaults(objective).items() if isinstance(value, float)}
     return {"objective.name": objective, **own, **OBJECTIVES[objective].settings}
 

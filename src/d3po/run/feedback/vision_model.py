@@ -11,7 +11,6 @@ from d3po.preferences.records import ImageRecord, NewQuestion
 from d3po.run.cost.counting import pairs_of_a_prompt
 from d3po.run.feedback.measured import pairs_of_round
 from d3po.run.opened import OpenRun
-from d3po.run.session import Session
 from d3po.vlm.cache import VerdictCache
 from d3po.vlm.client import ChatClient, Patience
 from d3po.vlm.judge import BothOrders, Conduct, PicturePair, VisionJudge, conduct
@@ -21,32 +20,30 @@ SHOWN_NAME = 40
 """Characters of the model's name that its handle shows."""
 
 
-def judge_by_model(session: Session, round: int) -> None:
+def judge_by_model(run: OpenRun, round: int) -> None:
     """Ask the model about the round's pairs and record its answers, all in one transaction. Answers are kept as they come, so a killed run asks no pair again.
 
     Raises:
         RewardError: the endpoint fails, the money is spent, or the model contradicts itself too often to be believed.
     """
-    if session.run.store.votes.count(round=round):
+    if run.store.votes.count(round=round):
         return
-    images = {image.id: image for image in session.run.store.pictures.images(round)}
-    pairs = [_pictures(session, images[a], images[b]) for a, b in pairs_of_round(session.run, list(images.values()))]
-    session.run.narrator.say(
-        f"round {round}: asking {session.run.config.vlm_judge.model} about {_estimate(session.run, len(pairs), pairs[0].prompt)}"
-    )
-    session.run.journal.phase("judging", round, session.run.config.vlm_judge.model)
-    budget = _purse(session.run)
+    images = {image.id: image for image in run.store.pictures.images(round)}
+    pairs = [_pictures(run, images[a], images[b]) for a, b in pairs_of_round(run, list(images.values()))]
+    run.narrator.say(f"round {round}: asking {run.config.vlm_judge.model} about {_estimate(run, len(pairs), pairs[0].prompt)}")
+    run.journal.phase("judging", round, run.config.vlm_judge.model)
+    budget = _budget(run)
     before = budget.cost
-    verdicts = _ask(session.run, budget, pairs, round)
+    verdicts = _ask(run, budget, pairs, round)
     behaved = conduct(verdicts)
-    _publish(session.run, round, behaved, cost=budget.cost - before)
-    _require_consistency(session.run, behaved)
-    annotator = session.run.store.people.annotator(_handle(session.run), "model")
+    _publish(run, round, behaved, cost=budget.cost - before)
+    _require_consistency(run, behaved)
+    annotator = run.store.people.annotator(_handle(run), "model")
     judgements = [
         (NewQuestion(kind="pair", purpose="train", images=(pair.image_a, pair.image_b), round=round), verdict.answer(pair))
         for pair, verdict in zip(pairs, verdicts, strict=True)
     ]
-    session.run.store.votes.record_judgements(annotator.id, judgements)
+    run.store.votes.record_judgements(annotator.id, judgements)
 
 
 def check_judge(run: OpenRun) -> None:
@@ -55,7 +52,7 @@ def check_judge(run: OpenRun) -> None:
     Raises:
         ConfigError: it is none that can be asked.
     """
-    _client(run, _purse(run)).close()
+    _client(run, _budget(run)).close()
 
 
 def judging_estimate(run: OpenRun) -> Estimate:
@@ -74,7 +71,7 @@ def _price(run: OpenRun) -> Price:
     return Price(read=run.config.vlm_judge.input_price, written=run.config.vlm_judge.output_price)
 
 
-def _purse(run: OpenRun) -> Budget:
+def _budget(run: OpenRun) -> Budget:
     return Budget(_price(run), cap=run.config.vlm_judge.max_cost, ledger=run.folder.verdicts / "spent.txt")
 
 
@@ -102,8 +99,8 @@ def _client(run: OpenRun, budget: Budget) -> ChatClient:
     return ChatClient(settings.url, key=os.environ.get(settings.key_variable), patience=patience, budget=budget)
 
 
-def _pictures(session: Session, a: ImageRecord, b: ImageRecord) -> PicturePair:
-    root = session.run.folder.path
+def _pictures(run: OpenRun, a: ImageRecord, b: ImageRecord) -> PicturePair:
+    root = run.folder.path
     return PicturePair(
         prompt=a.prompt,
         image_a=a.id,
