@@ -1,4 +1,4 @@
-"""One Gaussian reverse step x_t -> x_{t-1}: its mean, its standard deviation, its log-prob.
+"""The Gaussian reverse step x_t -> x_{t-1}: its mean, its standard deviation, its log-prob.
 
 Sampling and replay both call `Transition.step`, so the density that is trained is the density that was sampled. The ancestral Euler step is
 in `ancestral.py`, the step of flow models in `flow.py`.
@@ -25,17 +25,17 @@ class GaussianStep:
     std: Float[Tensor, " B"]
 
     def draw(self, noise: Float[Tensor, " B *latent"]) -> Float[Tensor, " B *latent"]:
-        """mean + std * noise."""
+        """Draw x_{t-1} = mean + std * noise, with standard normal noise."""
         return self.mean + over_latent(self.std, self.mean) * noise
 
     def log_prob(self, x_next: Float[Tensor, " B *latent"], *, reduce: LogProbReduce) -> Float[Tensor, " B"]:
-        """Log density of `x_next` in nats, with no gradient into `x_next`.
+        """Log density of `x_next` in nats. No gradient flows into `x_next`.
 
         `reduce="sum"` is the joint density; `"mean"` divides it by the number of latent dimensions, as the published
         D3PO and DDPO code does.
 
         Raises:
-            DegenerateStepError: a std is 0, where no density exists.
+            DegenerateStepError: the std of a step is 0, where no density exists.
         """
         degenerate = int((self.std <= 0).sum())
         if degenerate:
@@ -50,15 +50,15 @@ class GaussianStep:
 
 
 class Transition(ABC):
-    """How a sampler goes from x_t to x_{t-1}, whatever the model: one family of Gaussians, and what a replay must know of it.
+    """The interface of reverse steps: the Gaussian that a sampler draws x_{t-1} from, and what training needs to know of it.
 
-    Timesteps are numbers of the model's own kind: whole ones of a discrete-time model, 1000 sigma of a flow.
+    Timesteps are in the model's unit: whole numbers for a discrete-time model, 1000 sigma for a flow model.
     """
 
     @property
     @abstractmethod
     def train_timesteps(self) -> int:
-        """How many timesteps the model was trained on; they lie below this number."""
+        """How many timesteps the model was trained on; every timestep is below this number."""
 
     @abstractmethod
     def step(
@@ -74,28 +74,28 @@ class Transition(ABC):
     def expected(
         self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> Float[Tensor, " B *latent"]:
-        """The clean latent x_0 that the network's (guided) prediction at x_t stands for."""
+        """The clean latent x_0 that the network's (guided) prediction at x_t implies."""
 
     @abstractmethod
     def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """The spread of x_{t-1} given x_t: 0 where the step is deterministic."""
+        """The standard deviation of x_{t-1} given x_t; 0 where the step is deterministic."""
 
     @abstractmethod
     def slope(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """d mean / d prediction, every bound on the predicted x_0 left aside."""
+        """The derivative d mean / d prediction, ignoring any bound on the predicted x_0."""
 
     @abstractmethod
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-        """A clean latent at the timestep's noise level, and the network output that would be exact there: (x_t, target)."""
+        """Add noise to a clean latent up to the timestep's level. Returns (x_t, target), where target is the exact network output at x_t."""
 
     def stochastic(self, grid: StepGrid) -> Bool[Tensor, " T"]:
-        """Which steps of the grid have a density, and so can be trained."""
+        """Which steps of the grid have a density and can therefore be trained."""
         return self.std(grid.timesteps, grid.previous) > 0
 
     def sensitivity(self, grid: StepGrid) -> Float[Tensor, " T"]:
-        """|d mean / d prediction| / std of every stochastic step, 0 elsewhere.
+        """|d mean / d prediction| / std of every stochastic step, and 0 of every other step.
 
         Its square is the Fisher information that the step's log-prob carries about the network's output: with SD 1.5's
         schedule and 20 steps, the step at t=51 alone holds 73 % of it. `step_weighting="balanced"` divides by it.
@@ -107,7 +107,7 @@ class Transition(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class DDIM(Transition):
-    """The DDIM step of any eta (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16); eta=1 is ancestral DDPM sampling."""
+    """The DDIM step with any eta (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16); eta=1 is ancestral DDPM sampling."""
 
     schedule: NoiseSchedule
     prediction_type: PredictionType
@@ -117,6 +117,7 @@ class DDIM(Transition):
     threshold_ratio: float | None = None
     """Dynamic thresholding of the predicted x_0 at this quantile (Saharia et al. 2022, arXiv 2205.11487); excludes clip_range."""
     threshold_max: float = 1.0
+    """Largest bound of dynamic thresholding."""
 
     def __post_init__(self) -> None:
         if self.eta < 0:
@@ -149,13 +150,13 @@ class DDIM(Transition):
     def expected(
         self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> Float[Tensor, " B *latent"]:
-        """x_0, within the sampler's bounds if it has any."""
+        """The predicted x_0, clipped or thresholded if the sampler does so."""
         return self._split(prediction, x_t, timesteps)[0]
 
     def _split(
         self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-        """The clean latent, within the sampler's bounds, and the noise."""
+        """The predicted clean latent, clipped or thresholded if the sampler does so, and the predicted noise: (x0, epsilon)."""
         x0, epsilon = split_prediction(prediction, x_t, over_latent(self.schedule.alpha_bar(timesteps), x_t), self.prediction_type)
         if self.threshold_ratio is not None:
             x0 = dynamic_threshold(x0, self.threshold_ratio, self.threshold_max)
@@ -187,9 +188,9 @@ def split_prediction(
     alpha_bar: Float[Tensor, "*broadcast"],
     prediction_type: PredictionType,
 ) -> tuple[Float[Tensor, "*any"], Float[Tensor, "*any"]]:
-    """The clean latent and the noise that a network output stands for: (x0, epsilon).
+    """The clean latent and the noise that a network output implies: (x0, epsilon).
 
-    v is sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x0 (Salimans and Ho 2022, arXiv 2202.00512, appendix D).
+    The network output v is sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x0 (Salimans and Ho 2022, arXiv 2202.00512, appendix D).
     """
     signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
     if prediction_type == "epsilon":
@@ -205,7 +206,10 @@ def noised(
     alpha_bar: Float[Tensor, " B"],
     prediction_type: PredictionType,
 ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-    """x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise, and what the network should say of it; the inverse of `split_prediction`."""
+    """Add noise to a clean latent: x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise.
+
+    Returns (x_t, target), where target is the exact network output at x_t. `split_prediction` is the inverse.
+    """
     signal, spread = over_latent(alpha_bar.sqrt(), x0), over_latent((1 - alpha_bar).sqrt(), x0)
     targets = {"epsilon": noise, "sample": x0, "v_prediction": signal * noise - spread * x0}
     return signal * x0 + spread * noise, targets[prediction_type]
@@ -219,10 +223,10 @@ def dynamic_threshold(x0: Float[Tensor, " B *latent"], ratio: float, maximum: fl
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision widened to float32; float32 and float64 as they are."""
+    """Widen half precision to float32; leave float32 and float64 as they are."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def over_latent(values: Float[Tensor, " B"], latents: Float[Tensor, " B *latent"]) -> Float[Tensor, " B *ones"]:
-    """One number an image, in a shape that multiplies its latent."""
+    """Reshape one number for each image to (B, 1, ..., 1), in the latents' dtype and device, so that it broadcasts over the latents."""
     return values.to(latents).view(-1, *[1] * (latents.ndim - 1))
