@@ -67,7 +67,7 @@ class Trainer:
         self.policy, self.replay, self.config = policy, replay, config
         objective, settings = config.objective, config.training
         self.needs = OBJECTIVES[objective.name].needs
-        self.objective = build(objective.name, **objective.own.model_dump())
+        self.objective = build(objective.name, **objective.settings.model_dump())
         self.likelihood = likelihood_of(policy, replay, self.needs, sampler)
         self._measures = self.needs.reference != "none"
         self.distributed = distributed or Distributed()  # before accelerate's own state, which would take its own idea of patience
