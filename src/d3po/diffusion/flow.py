@@ -10,14 +10,14 @@ from d3po.diffusion.schedule import StepGrid, chained_grid
 from d3po.diffusion.transition import GaussianStep, Transition, over_latent
 
 TIMESTEPS = 1000
-"""Timesteps are 1000 sigma, as the published flow models count."""
+"""Timesteps are 1000 sigma, as in the published flow models."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowSDE(Transition):
-    """One Euler-Maruyama step of the SDE with the flow's own marginals (Liu et al. 2025, Flow-GRPO, arXiv 2505.05470, eq. 9).
+    """One Euler-Maruyama step of the SDE that has the same marginals as the flow (Liu et al. 2025, Flow-GRPO, arXiv 2505.05470, eq. 9).
 
-    It adds noise of rate s = a sqrt(sigma / (1 - sigma)) and corrects the drift by the score, which a flow's velocity v contains:
+    It adds noise of rate s = a sqrt(sigma / (1 - sigma)) and corrects the drift by the score, which is a function of the flow's velocity v:
 
         mean = x (1 + s^2 / (2 sigma) dt) + v (1 + s^2 (1 - sigma) / (2 sigma)) dt,   std = s sqrt(-dt),   dt = sigma_prev - sigma < 0
 
@@ -25,11 +25,11 @@ class FlowSDE(Transition):
     """
 
     noise_level: float
-    """a: 0 is deterministic, 0.7 as published."""
+    """a: 0 is deterministic, 0.7 is the published value."""
     ceiling: float
-    """The rate has a pole at sigma = 1: there it is taken at 1 - ceiling, ceiling being the sigma after the first step, as published."""
+    """The rate has a pole at sigma = 1, where 1 - ceiling stands for 1 - sigma. As published, it is the sigma after the first step."""
     noisy_end: bool = False
-    """Whether the step that ends at sigma = 0 is noisy too, as published. It leaves its noise in the picture; without, it is the ODE's."""
+    """Whether the step that ends at sigma = 0 adds noise too, as published; that noise stays in the picture. Otherwise this step is the ODE's."""
 
     def __post_init__(self) -> None:
         if self.noise_level < 0:
@@ -48,7 +48,7 @@ class FlowSDE(Transition):
         timesteps: Num[Tensor, " B"],
         previous: Num[Tensor, " B"],
     ) -> GaussianStep:
-        """The distribution of x at the next sigma; the prediction is the velocity."""
+        """The distribution of x at the next sigma, where the prediction is the velocity."""
         sigma, end = timesteps / TIMESTEPS, previous / TIMESTEPS
         pull = over_latent(1 + self._rate(sigma, end) ** 2 / (2 * sigma) * (end - sigma), x_t)
         return GaussianStep(
@@ -58,13 +58,13 @@ class FlowSDE(Transition):
     def expected(
         self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> Float[Tensor, " B *latent"]:
-        """x_0 = x - sigma v."""
+        """The clean latent x_0 = x - sigma v."""
         return x_t - over_latent(timesteps / TIMESTEPS, x_t) * prediction
 
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-        """x = (1 - sigma) x0 + sigma noise, and its velocity noise - x0."""
+        """Add noise: x = (1 - sigma) x0 + sigma noise. Returns (x, velocity), the velocity being noise - x0."""
         sigma = over_latent(timesteps / TIMESTEPS, x0)
         return (1 - sigma) * x0 + sigma * noise, noise - x0
 
@@ -82,10 +82,10 @@ class FlowSDE(Transition):
 
 
 def flow_grid(sigmas: Float[Tensor, " levels"]) -> StepGrid:
-    """The steps between consecutive noise levels, from the largest down to the last, which is 0 of a whole rollout.
+    """The steps between consecutive noise levels, which must fall; the last level is 0 for a whole rollout.
 
     Raises:
-        ValueError: they do not fall, or leave [0, 1].
+        ValueError: the levels do not fall, or are outside [0, 1].
     """
     if not ((sigmas.diff() < 0).all() and sigmas[-1] >= 0 and sigmas[0] <= 1):
         raise ValueError(f"a flow's noise levels must fall within [0, 1], but they are {[round(s, 4) for s in sigmas.tolist()]}")
