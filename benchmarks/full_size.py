@@ -125,17 +125,17 @@ def opened(path: str) -> Session:
 
 
 def guided(session: Session) -> int:
-    return 1 if session.run.config.sampling.guidance == 1 else session.policy.guided_rows
+    return 1 if session.run.config.sampling.guidance == 1 else session.policy.guided_forwards
 
 
 def bare_pass(session: Session, groups: Sequence[PromptGroup], condition: Any, step: torch.Tensor) -> Callable[[], None]:
-    """The network called directly with the rows that an update gives it, and its backward pass; nothing else."""
+    """Call the network directly on the inputs that an update gives it, and its backward pass; nothing else."""
     policy: Any = session.policy
     batch, (group,) = step_batch(groups, step), groups
     inputs = batch.x_t.flatten(0, 1).repeat(guided(session), 1, 1, 1)
     times = session.replay.grid.timesteps[step].expand(len(inputs))
-    rows = condition.rows(torch.full((len(group),), group.prompt))
-    given = rows.with_negatives(len(group)) if guided(session) == 2 else rows.given
+    per_image = condition.select(torch.full((len(group),), group.prompt))
+    given = per_image.with_negatives(len(group)) if guided(session) == 2 else per_image.given
 
     def once() -> None:
         output = policy._called(inputs, times, given, torch.ones(len(inputs)))

@@ -65,7 +65,7 @@ def storage(repeats: int, model: str) -> list[Figure]:  # noqa: ARG001
 def draw(session: Session, prompt: str, images: Sequence[int]) -> Tensor:
     """The final latents of some images of a prompt, in one batched call a step."""
     policy, replay = session.policy, session.replay
-    condition = policy.encode_prompts([prompt]).rows(torch.zeros(len(images), dtype=torch.long))
+    condition = policy.encode_prompts([prompt]).select(torch.zeros(len(images), dtype=torch.long))
     latents = torch.stack([torch.randn(policy.latent_shape, generator=seeded("start", prompt, image)) for image in images])
     noise = NoiseStreams([("step", prompt, image) for image in images])
     steps = rollout(
@@ -112,7 +112,7 @@ class Still(AbstractPolicy):
     def encode_prompts(self, prompts: Sequence[str]) -> "Still":  # noqa: ARG002
         return self
 
-    def rows(self, indices: Tensor) -> "Still":  # noqa: ARG002
+    def select(self, indices: Tensor) -> "Still":  # noqa: ARG002
         return self
 
     def sampler(self, settings: SamplerSettings) -> Sampler:

@@ -89,8 +89,8 @@ def overhead(repeats: int, model: str) -> list[Figure]:
     """What an update spends outside the network's forward and backward passes."""
     with prepared(model) as subject:
         cases = {
-            "default": ([first_images(group, 4) for group in subject.groups], "4 prompts, K=4, 8 timesteps (2 calls of 64 rows)"),
-            "pair": ([first_images(subject.groups[0], 2)], "1 prompt, K=2, 8 timesteps (1 call of 16 rows)"),
+            "default": ([first_images(group, 4) for group in subject.groups], "4 prompts, K=4, 8 timesteps (2 calls of 64 forward passes)"),
+            "pair": ([first_images(subject.groups[0], 2)], "1 prompt, K=2, 8 timesteps (1 call of 16 forward passes)"),
         }
         return [_overhead(subject, groups, repeats, f"step_cost.overhead.{name}", what) for name, (groups, what) in cases.items()]
 
@@ -116,7 +116,7 @@ def first_images(group: PromptGroup, count: int) -> PromptGroup:
     kept = (group.pairs < count).all(dim=1)
     return dataclasses.replace(
         group,
-        rows=group.rows[:count],
+        indices=group.indices[:count],
         pairs=group.pairs[kept],
         targets=group.targets[kept],
         weights=group.weights[kept],
@@ -135,7 +135,7 @@ def literal_update(subject: Subject, groups: Sequence[PromptGroup], steps: Tenso
     assert isinstance(objective, PairObjective)
     subject.trainer.optimizer.zero_grad()
     for group in groups:
-        latents, condition = trajectories[group.prompt], subject.condition.rows(torch.tensor([group.prompt]))
+        latents, condition = trajectories[group.prompt], subject.condition.select(torch.tensor([group.prompt]))
         for (a, b), target in zip(group.pairs.tolist(), group.targets, strict=True):
             for step in steps.split(1):
                 ratios: list[Tensor] = []

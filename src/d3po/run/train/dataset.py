@@ -61,12 +61,12 @@ def load_round(session: Session, round: int, references: References) -> tuple[li
             prompt=order[prompt],
             identity=prompts[prompt],
             shard=told[prompt].images[0].shard,
-            rows=(rows := torch.tensor([image.row for image in told[prompt].images])),
+            indices=(indices := torch.tensor([image.row for image in told[prompt].images])),
             pairs=told[prompt].pairs,
             targets=told[prompt].targets,
             weights=told[prompt].weights,
             labels=told[prompt].labels,
-            reference=reference[told[prompt].images[0].shard].of(rows) if reference else None,
+            reference=reference[told[prompt].images[0].shard].of(indices) if reference else None,
             branch=branch_of(session, round, prompts[prompt]),
         )
         for prompt in prompts
