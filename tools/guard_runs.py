@@ -28,7 +28,7 @@ def main(label: str, *runs: str) -> None:
     for run in runs:
         folder = RunFolder(path=Path(run))
         settings = folder.config().objective
-        scale = build(settings.name, **settings.own.model_dump()).reward_scale
+        scale = build(settings.name, **settings.settings.model_dump()).reward_scale
         print(json.dumps({"label": label, "run": Path(run).name, "reward_scale": scale, "rounds": seen(folder)}))
 
 
