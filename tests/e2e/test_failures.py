@@ -178,7 +178,7 @@ def test_changed_prompts_are_refused_on_a_started_run(make_run: MakeRun) -> None
 
 
 def test_a_round_that_is_not_sampled_to_its_end_is_not_trained(make_run: MakeRun) -> None:
-    assert_one_clear_line(d3po("train", make_run().path), "not sampled to its end")
+    assert_one_clear_line(d3po("train", make_run().path), "not completely sampled")
 
 
 def test_an_unknown_setting_suggests_the_nearest(make_run: MakeRun) -> None:
