@@ -143,7 +143,7 @@ def test_a_run_has_one_reward(run: Run) -> None:
     run.compare("brightness")
     assert run.config.feedback.reward == "brightness"
     run.train()
-    with pytest.raises(ConfigError, match="is judged by 'brightness' already, so 'warmth' cannot take its place"):
+    with pytest.raises(ConfigError, match="already uses the reward 'brightness', so 'warmth' cannot replace it"):
         run.compare("warmth")
     with pytest.raises(ConfigError, match=r"has no name that run\.toml could keep"):
         run.compare(lambda image, prompt: 0.0)

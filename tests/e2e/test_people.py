@@ -181,7 +181,7 @@ def test_a_deadline_ends_the_wait(make_run: MakeRun) -> None:
 def test_stop_ends_a_run_and_the_same_command_goes_on(make_run: MakeRun) -> None:
     session = sampled(make_run)
     session.run.store.journal.control("stop", session.run.store.people.owner().id)
-    with pytest.raises(RunEndedError, match="goes on from here"):
+    with pytest.raises(RunEndedError, match="continues from here"):
         ask_people(session.run, 0)
     session.run.store.journal.control("resume", session.run.store.people.owner().id)
     thread = waiting(session)

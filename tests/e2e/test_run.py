@@ -333,7 +333,7 @@ def test_metrics_go_to_one_run_elsewhere(make_run: MakeRun, monkeypatch: pytest.
     [
         (
             {"sampling.steps": "1", "sampling.sampler": "euler_ancestral"},
-            "sampling.steps is 1, of which none is random, so a prompt's images",
+            "sampling.steps is 1, and none of these steps is random, so a prompt's images",
         ),
         ({"sampling.steps": "1001"}, "sampling.steps is 1001, more than the 1000 timesteps"),
         ({"training.timestep_range": "[2, 99]"}, "which holds none of the 5 sampled timesteps"),
