@@ -132,7 +132,7 @@ def test_of_a_launchers_processes_the_first_alone_prints_the_plan(
         for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}.items():
             monkeypatch.setenv(name, value)
         said.append(d3po("run", folder.path, "--dry-run").stdout)
-    assert "network rows" in said[0]
+    assert "forward passes" in said[0]
     assert said[1] == ""
 
 
