@@ -114,13 +114,13 @@ def test_votes_on_held_out_prompts_stay_out(run: Path, copy: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("import", "RUN", "nowhere.jsonl"), "nowhere.jsonl is not there"),
+        (("import", "RUN", "nowhere.jsonl"), "nowhere.jsonl does not exist"),
         (("import", "RUN", "RUN/run.toml"), "run.toml, line 1: not JSON"),
         (("import", "RUN", "RUN/run.toml", "--format", "pickapick"), "did you mean pickapic"),
         (("import", "RUN", "RUN/run.toml", "--kind", "robot"), "--kind robot: it is one of human, model, rule"),
         (("import", "RUN", "RUN/run.toml", "--name", "../x"), "the name '../x' has something other than letters"),
         (("export", "RUN", "--to", "RUN/out", "--purpose", "fun"), "--purpose fun: it is one of train, gold, blind, repeat, all"),
-        (("merge", "RUN", "RUN"), "is the run itself"),
+        (("merge", "RUN", "RUN"), "is this same run"),
         (("merge", "RUN", "nowhere"), "nowhere"),
         (("stats", "nowhere"), "nowhere"),
     ],

@@ -217,9 +217,9 @@ def test_a_page_that_dies_beside_a_run_is_noticed(run: Path) -> None:
         (server,) = (child for child in psutil.Process().children() if str(run) in child.cmdline())
         server.kill()
         until = time.monotonic() + 20
-        while "ended by itself" not in said[-1] and time.monotonic() < until:
+        while "ended unexpectedly" not in said[-1] and time.monotonic() < until:
             time.sleep(0.05)
-    assert said[-1] == f"the rating page has ended by itself (exit code -9); serve it again with `d3po rate {run}`"
+    assert said[-1] == f"the server of the rating page ended unexpectedly (exit code -9); start it again with `d3po rate {run}`"
 
 
 @pytest.mark.parametrize("port", ["99999", "65536"])

@@ -86,10 +86,10 @@ def export(
     """Write the run's votes to a file. What the format cannot hold is counted and said."""
     from d3po.errors import ConfigError
     from d3po.exchange.formats.base import say_left_out
-    from d3po.run.feedback.exchange import OWN, export_votes
+    from d3po.run.feedback.exchange import FULL_FORMAT, export_votes
     from d3po.run.progress import Narrator
 
-    wanted = purpose or ("all" if format == OWN else "train")
+    wanted = purpose or ("all" if format == FULL_FORMAT else "train")
     if wanted not in PURPOSES:
         raise ConfigError(f"--purpose {wanted}: it is one of {', '.join(PURPOSES)}")
     with _opened(run) as (folder, store):

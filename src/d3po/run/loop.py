@@ -21,7 +21,7 @@ from d3po.run.opened import OpenRun
 from d3po.run.sample.phase import sample_round
 from d3po.run.session import Session
 from d3po.run.train.phase import train_round
-from d3po.run.train.rollback import is_undone, roll_back, stand_undone
+from d3po.run.train.rollback import ensure_undone, is_undone, roll_back
 from d3po.training.guards import check_base, check_evaluation, check_settings
 
 STOP_REMEDY = "restore it from a copy, or delete it: the run then continues where a guard stopped it, and is evaluated again"
@@ -118,7 +118,7 @@ def run_round(session: Session, round: int) -> None:
         RunEndedError: a person ended the run from the dashboard.
     """
     distributed = session.run.distributed
-    if distributed.lead(partial(stand_undone, session, round)):
+    if distributed.lead(partial(ensure_undone, session, round)):
         return
     if session.run.config.feedback.source != "imported":
         distributed.lead(partial(_enter, session.run, "sampling", round))
