@@ -55,7 +55,7 @@ def test_an_objective_brings_its_own_settings_and_an_entry_its_changes(tmp_path:
 def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
     assert "did you mean 'rewards'" in refused(tmp_path, HEAD.replace("rewards", "reward"))
     assert "seeds is missing" in refused(tmp_path, HEAD.replace("seeds = [0, 7]\n", ""))
-    assert "none of the labels (d3po, kto)" in refused(tmp_path, HEAD.replace('baseline = "d3po"', 'baseline = "dpo"'))
+    assert "not one of the labels (d3po, kto)" in refused(tmp_path, HEAD.replace('baseline = "d3po"', 'baseline = "dpo"'))
     assert "objectives names 'd3po' more than once" in refused(tmp_path, HEAD.replace("kto", "d3po"))
     assert "seeds names 7 more than once" in refused(tmp_path, HEAD.replace("[0, 7]", "[7, 7]"))
     assert "objectives.0.label is 'a b'" in refused(tmp_path, HEAD.replace('"d3po", "kto"', '{label = "a b"}'))
@@ -74,8 +74,8 @@ def test_exactly_one_budget_is_set(tmp_path: Path) -> None:
 
 
 def test_settings_that_the_comparison_has_keys_for_are_refused(tmp_path: Path) -> None:
-    assert "'rounds', which a comparison says by `[budget]`" in refused(tmp_path, rest=BUDGET + "[settings]\nrounds = 3\n")
-    assert "each cell keeps its own database" in refused(tmp_path, rest=BUDGET + '[settings]\ndatabase = "x"\n')
+    assert "'rounds', which a comparison sets by `[budget]`" in refused(tmp_path, rest=BUDGET + "[settings]\nrounds = 3\n")
+    assert "each cell has a separate database" in refused(tmp_path, rest=BUDGET + '[settings]\ndatabase = "x"\n')
     assert "unknown setting 'training.epoch'" in refused(tmp_path, rest=BUDGET + "[settings]\ntraining.epoch = 3\n")
 
 
