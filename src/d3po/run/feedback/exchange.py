@@ -80,7 +80,7 @@ def import_votes(folder: RunFolder, store: Store, source: Source, narrator: Narr
     """
     kind, name = find_format(source.format), source.name or import_name(source.path)
     if import_name(Path(f"{name}.x")) != name:
-        raise FormatError(f"the name {name!r} has something other than letters, digits, '.', '_' and '-', or more than 40 of them")
+        raise FormatError(f"the name {name!r} may have only letters, digits, '.', '_' and '-', and at most 40 of them")
     if not source.path.exists():
         raise FormatError(f"{source.path} does not exist")
     if source.question is not None and not kind.has_questions:
