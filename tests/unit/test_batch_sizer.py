@@ -62,9 +62,9 @@ def test_parts_are_no_larger_than_asked_for() -> None:
     assert memory.tried == [4, 4, 2]
 
 
-@pytest.mark.parametrize(("most", "halve", "words"), [(0, True, "a batch of 1 does"), (3, False, "a batch of 10 does")])
+@pytest.mark.parametrize(("most", "halve", "words"), [(0, True, "a batch of 1 does not fit"), (3, False, "a batch of 10 does not fit")])
 def test_where_nothing_is_left_to_halve_the_remedies_are_named(most: int, halve: bool, words: str) -> None:
-    with pytest.raises(ConfigError, match=rf"decoding: {words} do not fit into memory; try training\.gradient_checkpointing"):
+    with pytest.raises(ConfigError, match=rf"decoding: {words} into memory; try training\.gradient_checkpointing"):
         BatchSizer("decoding", lambda _: None, halve=halve).split(Memory(most), 10)
 
 
