@@ -18,7 +18,7 @@ from d3po.config import RunConfig
 from d3po.models.families import table as families_table
 from d3po.objectives.registry import table as objectives_table
 from d3po.recipes import table as recipes_table
-from d3po.scorers.catalogue import table as judges_table
+from d3po.scorers.catalogue import table as scorers_table
 from d3po.section import Section
 from d3po.store.tables import Base
 
@@ -87,18 +87,18 @@ def families_page(page: str) -> str:
     return _with_table(page, families_table())
 
 
-def judges_page(page: str) -> str:
-    """docs/scorers.md likewise."""
-    return _with_table(page, judges_table())
+def scorers_page(page: str) -> str:
+    """docs/scorers.md with the table between its marks written anew."""
+    return _with_table(page, scorers_table())
 
 
 def objectives_page(page: str) -> str:
-    """docs/methods/README.md likewise."""
+    """docs/methods/README.md with the table between its marks written anew."""
     return _with_table(page, objectives_table())
 
 
 def recipes_page(page: str) -> str:
-    """docs/recipes.md likewise."""
+    """docs/recipes.md with the table between its marks written anew."""
     return _with_table(page, recipes_table())
 
 
@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a page is not current")
     pages = {CONFIGURATION: configuration_page(), STORE: store_page()}
-    tables = ((FAMILIES, families_page), (SCORERS, judges_page), (RECIPES, recipes_page), (METHODS, objectives_page))
+    tables = ((FAMILIES, families_page), (SCORERS, scorers_page), (RECIPES, recipes_page), (METHODS, objectives_page))
     pages |= {path: write(path.read_text(encoding="utf-8")) for path, write in tables}
     if not parser.parse_args(arguments).check:
         for path, page in pages.items():

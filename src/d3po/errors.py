@@ -161,7 +161,7 @@ class NonFiniteError(TrainingStoppedError):
 
 
 @contextmanager
-def told(what: str) -> Generator[None, None, None]:
+def storage_errors(what: str) -> Generator[None, None, None]:
     """Turn errors of the operating system within the block into a StorageError.
 
     Args:

@@ -395,10 +395,10 @@ class Votes:
             raise VoteError("pictures of different prompts or rounds cannot be compared; give two of one prompt and round")
         answer = Answer(outcome="tie") if tie else Answer(outcome="win", winner=preferred.id)
         who = self._run.store.people.annotator(annotator, "human")
-        judged = [
+        answers = [
             (NewQuestion(kind="pair", purpose="train", images=(preferred.id, other.id), round=preferred.round), answer) for other in others
         ]
-        self._run.store.votes.record_judgements(who.id, judged)
+        self._run.store.votes.record_judgements(who.id, answers)
 
 
 def name_of(reward: Callable[..., object]) -> str:

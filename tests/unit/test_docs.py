@@ -28,10 +28,10 @@ from tools.docs import (
     SCORERS,
     configuration_page,
     families_page,
-    judges_page,
     main,
     objectives_page,
     recipes_page,
+    scorers_page,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def test_the_table_of_families_is_current() -> None:
 
 
 def test_the_table_of_judges_is_current() -> None:
-    assert SCORERS.read_text() == judges_page(SCORERS.read_text()), "run `python -m tools.docs` and commit docs/scorers.md"
+    assert SCORERS.read_text() == scorers_page(SCORERS.read_text()), "run `python -m tools.docs` and commit docs/scorers.md"
 
 
 def test_the_table_of_recipes_is_current() -> None:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from d3po.artifacts.files import read_bytes, write_atomically
 from d3po.artifacts.records import read_record, unseal, write_record
 from d3po.config import Objective, RunConfig, dump_config, load_config, override, under_new_names
-from d3po.errors import ConfigError, CorruptFileError, RunFolderError, StorageError, told
+from d3po.errors import ConfigError, CorruptFileError, RunFolderError, StorageError, storage_errors
 from d3po.run.places import contents, follow_moves, whole_paths
 from d3po.run.prompts import Say, read_prompts, require_new, said_shared, shared_prompts
 from d3po.store import Store, Watermark
@@ -302,7 +302,7 @@ def locked(path: Path) -> Generator[None, None, None]:
     """
     lock = FileLock(path / ".lock")
     try:
-        with told(f"cannot work in {path}"):
+        with storage_errors(f"cannot work in {path}"):
             lock.acquire(timeout=0)
     except Timeout as error:
         raise RunFolderError(f"{path} is in use by another d3po process; wait for it or stop it first") from error

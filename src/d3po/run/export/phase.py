@@ -5,7 +5,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from d3po.errors import RunFolderError, told
+from d3po.errors import RunFolderError, storage_errors
 from d3po.run.export.card import write_card
 from d3po.run.loop import result_rounds
 from d3po.run.session import Session
@@ -37,7 +37,7 @@ def _staged(directory: Path) -> Generator[Path, None, None]:
     staging = directory / ".writing"
     try:
         shutil.rmtree(staging, ignore_errors=True)
-        with told(f"cannot write {directory}"):
+        with storage_errors(f"cannot write {directory}"):
             yield staging
             for made in staging.iterdir():
                 before = directory / made.name

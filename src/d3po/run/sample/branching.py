@@ -18,7 +18,7 @@ def branch_of(session: Session, round: int, prompt: str) -> int | None:
     return int(steps[drawn])
 
 
-def judged_at(session: Session, round: int, prompt: str) -> int:
+def compared_at(session: Session, round: int, prompt: str) -> int:
     """The position in the timestep grid whose expected picture is compared. One beyond the grid stands for the finished picture."""
     branch = branch_of(session, round, prompt) if session.run.config.sampling.judged == "expected" else None
     return len(session.replay.grid) if branch is None else branch + 1

@@ -20,7 +20,7 @@ from d3po.pictures import encode
 from d3po.run.folder import label_of
 from d3po.run.opened import OpenRun
 from d3po.run.prompts import prompts_of_round
-from d3po.run.sample.branching import BranchingStreams, branch_of, judged_at
+from d3po.run.sample.branching import BranchingStreams, branch_of, compared_at
 from d3po.run.sample.buckets import bucket_of, cut_into_shards
 from d3po.run.session import Session
 from d3po.store import NewPicture
@@ -141,19 +141,19 @@ def _sample_shard(session: Session, round: int, number: int, prompts: Sequence[s
             for who in identities
         ]
     )
-    judged_before = torch.tensor([judged_at(session, round, prompt) for _, prompt, _ in identities])
+    compared_at_step = torch.tensor([compared_at(session, round, prompt) for _, prompt, _ in identities])
     path = session.run.folder.shard(round, number)
     with writing_shard(
         path, num_steps=len(session.replay.grid), batch=len(identities), latent_shape=latent_shape, dtype=config.sampling.stored
     ) as shard:
         shard.append(starts)
-        judged = starts.to(session.policy.device)
+        compared = starts.to(session.policy.device)
         for position, step in enumerate(_denoise(session, prompts, per_prompt, starts, _noise(session, round, identities))):
             shard.append(step.latents, step.log_probs, step.sketches)
-            judged = _judged(judged, step, position, judged_before)
+            compared = _compared(compared, step, position, compared_at_step)
             on_step()
         checksum = shard.finish()
-    for name, pixels in zip(_picture_names(session.run, round, number, len(identities)), _decoded(session, judged), strict=True):
+    for name, pixels in zip(_picture_names(session.run, round, number, len(identities)), _decoded(session, compared), strict=True):
         write_atomically(session.run.folder.path / name, encode(Image.fromarray(pixels)))
     return checksum
 
@@ -188,10 +188,10 @@ def _denoise(
     return rollout(predict, replay.transition, replay.grid, start, noise.draw, reduce=replay.reduce, stored=stored)
 
 
-def _judged(judged: Tensor, step: RolloutStep, position: int, judged_before: Tensor) -> Tensor:
-    """Update the latents that are compared after a step: the expected ones at the position `judged_before`, the latest ones before it."""
-    before = judged_before.to(judged.device).view(-1, *[1] * (judged.ndim - 1))
-    return torch.where(before < position, judged, torch.where(before == position, step.expected, step.latents))
+def _compared(compared: Tensor, step: RolloutStep, position: int, compared_at_step: Tensor) -> Tensor:
+    """Update the latents that are compared after a step: the expected ones at the position `compared_at_step`, the latest ones before it."""
+    before = compared_at_step.to(compared.device).view(-1, *[1] * (compared.ndim - 1))
+    return torch.where(before < position, compared, torch.where(before == position, step.expected, step.latents))
 
 
 def _decoded(session: Session, latents: Tensor) -> NDArray[np.uint8]:

@@ -83,18 +83,18 @@ function once(name, data, draw) {
   draw();
 }
 
-function showNow({ phase, control: told, now }) {
+function showNow({ phase, control: requested, now }) {
   const round = phase?.round ?? null;
   const doing = phase?.phase ? `${phase.phase[0].toUpperCase()}${phase.phase.slice(1)}` : "Not started";
   byId("now-title").textContent = round === null ? doing : `${doing}, round ${round}`;
   const since = phase?.since ? `since ${ago(now - phase.since)}` : "";
-  const commands = [told.stop && "told to stop", told.paused && "paused", told.train_now_round !== null && told.train_now_round === round && "told to train now"];
+  const commands = [requested.stop && "told to stop", requested.paused && "paused", requested.train_now_round !== null && requested.train_now_round === round && "told to train now"];
   byId("now-words").textContent = [phase?.message, since, ...commands].filter(Boolean).join(" · ");
-  byId("page").querySelector(".now").classList.toggle("held", told.paused || told.stop);
-  setButton("pause", !told.paused, told.stop);
-  setButton("resume", told.paused, false);
-  setButton("train_now", true, told.stop || round === null || told.train_now_round === round);
-  setButton("stop", true, told.stop);
+  byId("page").querySelector(".now").classList.toggle("held", requested.paused || requested.stop);
+  setButton("pause", !requested.paused, requested.stop);
+  setButton("resume", requested.paused, false);
+  setButton("train_now", true, requested.stop || round === null || requested.train_now_round === round);
+  setButton("stop", true, requested.stop);
 }
 
 function setButton(name, visible, off) {
@@ -143,10 +143,10 @@ function showAlarms(alarms) {
   byId("alarms").replaceChildren(h("h2", {}, "Alarms"), h("ul", {}, ...rows));
 }
 
-function curves({ curves: all, rounds: told, votes_per_minute: minutes }) {
+function curves({ curves: all, rounds: counts, votes_per_minute: minutes }) {
   const order = Object.keys(CURVES);
   const rank = ({ name }) => (order.indexOf(name) + order.length + 1) % (order.length + 1);
-  const drawings = [...all, agreementByRound(told)].filter(({ points }) => points.length).sort((a, b) => rank(a) - rank(b)).map(({ name, points }) => {
+  const drawings = [...all, agreementByRound(counts)].filter(({ points }) => points.length).sort((a, b) => rank(a) - rank(b)).map(({ name, points }) => {
     const how = CURVES[name] ?? { title: named(name) };
     return curve(how.title, points.map(point), how);
   });
@@ -154,8 +154,8 @@ function curves({ curves: all, rounds: told, votes_per_minute: minutes }) {
 }
 
 /** A point for every round in which two or more people compared the same pair. The table of rounds says why others have none. */
-function agreementByRound(told) {
-  const measured = told.filter(({ agreement }) => agreement !== null && agreement.alpha !== null);
+function agreementByRound(counts) {
+  const measured = counts.filter(({ agreement }) => agreement !== null && agreement.alpha !== null);
   return { name: "agreement", points: measured.map(({ round, agreement: { alpha, low, high } }) => ({ rounds: round + 1, round, value: alpha, low, high })) };
 }
 
