@@ -221,7 +221,7 @@ class Objective(Section):
     mapo: MaPOSettings = MaPOSettings()
 
     @property
-    def own(self) -> Section:
+    def settings(self) -> Section:
         """The table of the objective that is named."""
         return getattr(self, self.name)
 
@@ -473,10 +473,10 @@ def under_new_names(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(holder, dict) and last in holder:
             changed = {new.rpartition(".")[2] if key == last else key: value for key, value in holder.items()}
             renamed = renamed | {table: changed} if table else changed
-    return _with_own_table(renamed)
+    return _with_objective_table(renamed)
 
 
-def _with_own_table(values: dict[str, Any]) -> dict[str, Any]:
+def _with_objective_table(values: dict[str, Any]) -> dict[str, Any]:
     """The settings, with those that one objective alone reads in its own table.
 
     They once were all in one table, as numbers or "own" for the objective's own number; before that, 0 stood for it where all were written.
@@ -594,7 +594,7 @@ def _explain(root: type[Section], values: dict[str, Any], location: tuple[int | 
         if key in RENAMED:
             return f"{key} is now called {RENAMED[key]}; write it so"
         if location[:1] == ("objective",) and len(location) == 2 and location[1] in FORMERLY_SHARED:
-            return _in_own_table(str(location[1]), str(values["objective"].get("name", Objective().name)))
+            return _moved_setting(str(location[1]), str(values["objective"].get("name", Objective().name)))
         known = _known_keys(root, location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
         return f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known here are {', '.join(known)}")
@@ -603,7 +603,7 @@ def _explain(root: type[Section], values: dict[str, Any], location: tuple[int | 
     return f"{key} is {given!r}: {message}" if key else message
 
 
-def _in_own_table(key: str, name: str) -> str:
+def _moved_setting(key: str, name: str) -> str:
     readers = [other for other, settings in SETTINGS.items() if key in settings.model_fields]
     if name in readers:
         return f"objective.{key} is now called objective.{name}.{key}, each objective having a table of its own; write it so"

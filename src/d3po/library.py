@@ -44,7 +44,7 @@ from d3po.run.progress import Narrator
 from d3po.run.prompts import distinct, every_fifth
 from d3po.run.sample.phase import is_sampled, sample_round
 from d3po.run.session import Session
-from d3po.run.starting import own_settings, prompts_for, start
+from d3po.run.starting import prompts_for, settings_for_objective, start
 from d3po.run.train.phase import train_round
 from d3po.scorers.catalogue import Reward
 from d3po.scorers.registry import checked_reward
@@ -112,7 +112,9 @@ class Run:
             PromptError: a prompt file cannot be used.
         """
         folder, narrator = Path(path), _narrator(quiet)
-        said = (own_settings(objective) if objective else {}) | {key: _as_written(value) for key, value in (settings or {}).items()}
+        said = (settings_for_objective(objective) if objective else {}) | {
+            key: _as_written(value) for key, value in (settings or {}).items()
+        }
         if model:
             said["model"] = model
         if reward:

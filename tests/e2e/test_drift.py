@@ -14,7 +14,7 @@ from d3po.run.folder import RunFolder
 from d3po.run.opened import open_run
 from d3po.run.sample.phase import sample_round
 from d3po.run.session import Session
-from d3po.run.starting import own_settings
+from d3po.run.starting import settings_for_objective
 from d3po.run.train.phase import train_round
 from d3po.run.train.reference import reference_kind
 from d3po.run.train.states import moving_average_in
@@ -48,8 +48,8 @@ def reference_by_checkpoints(session: Session, round: int) -> AbstractContextMan
         ({"objective.reference": "fixed"}, False),
         ({"objective.reference": "per_round"}, True),
         ({"objective.reference": "ema", "objective.log_prob": "sum"}, False),
-        (own_settings("d3po_branch") | {"objective.reference": "ema"}, False),
-        (own_settings("dpok"), True),
+        (settings_for_objective("d3po_branch") | {"objective.reference": "ema"}, False),
+        (settings_for_objective("dpok"), True),
     ],
     ids=["fixed", "per_round", "ema", "d3po_branch", "dpok"],
 )
@@ -88,7 +88,7 @@ def test_the_kl_is_that_of_the_two_gaussians(
 def test_pictures_are_measured_against_the_reference_of_their_round(
     make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = make_run(settings=SETTINGS | {"rounds": "2"} | own_settings("diffusion_dpo") | {"objective.reference": "ema"})
+    folder = make_run(settings=SETTINGS | {"rounds": "2"} | settings_for_objective("diffusion_dpo") | {"objective.reference": "ema"})
     session = Session(open_run(folder))
     read = DenoisingLikelihood.read
 

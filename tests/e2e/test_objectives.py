@@ -27,7 +27,7 @@ from d3po.run.opened import open_run
 from d3po.run.sample.branching import branch_of
 from d3po.run.sample.phase import sample_round, to_uint8
 from d3po.run.session import Session
-from d3po.run.starting import own_settings
+from d3po.run.starting import settings_for_objective
 from d3po.run.train.dataset import load_round
 from d3po.run.train.reference import References
 from tests.e2e.conftest import PROMPTS, d3po
@@ -55,7 +55,7 @@ def flow_model(directory: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_run_trains_by_it(make_run: MakeRun, name: ObjectiveName, tmp_path: Path) -> None:
-    run = make_run(settings=SMALL | own_settings(name) | (flow_model(tmp_path / "flow") if name == "flow_dpo" else {}))
+    run = make_run(settings=SMALL | settings_for_objective(name) | (flow_model(tmp_path / "flow") if name == "flow_dpo" else {}))
     done = d3po("run", run.path)
     assert done.returncode == 0, done.stderr
     (line,) = run.read_metrics()
@@ -66,7 +66,10 @@ def test_a_run_trains_by_it(make_run: MakeRun, name: ObjectiveName, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["kto", "d3po_branch"])
 def test_how_rows_are_cut_into_calls_does_not_change_the_result(make_run: MakeRun, name: ObjectiveName) -> None:
-    runs = [make_run(str(rows), SMALL | IN_FLOAT64 | own_settings(name) | {"training.micro_batch_size": str(rows)}) for rows in (3, 64)]
+    runs = [
+        make_run(str(rows), SMALL | IN_FLOAT64 | settings_for_objective(name) | {"training.micro_batch_size": str(rows)})
+        for rows in (3, 64)
+    ]
     for run in runs:
         assert d3po("run", run.path).returncode == 0
     cut, whole = ({key: value for key, value in trained(run).items() if key.startswith("policy.")} for run in runs)
@@ -74,7 +77,7 @@ def test_how_rows_are_cut_into_calls_does_not_change_the_result(make_run: MakeRu
 
 
 def test_a_killed_run_on_pictures_alone_goes_on_as_if_nothing_had_happened(make_run: MakeRun) -> None:
-    settings = SMALL | own_settings("diffusion_dpo") | {"rounds": "2", "objective.reference": "per_round", "training.epochs": "2"}
+    settings = SMALL | settings_for_objective("diffusion_dpo") | {"rounds": "2", "objective.reference": "per_round", "training.epochs": "2"}
     whole, killed = (make_run(name, settings | {"training.checkpoint_every": "1"}) for name in ("whole", "killed"))
     for run in (whole, killed):
         assert d3po("run", run.path).returncode == 0
@@ -100,7 +103,7 @@ def test_ties_are_left_out_by_signed_d3po_alone(
         "feedback.reward": "some_tie:score",
         **({f"objective.{name}.targets": targets} if targets else {}),
     }
-    run = make_run(settings=own_settings(name) | settings)
+    run = make_run(settings=settings_for_objective(name) | settings)
     session = Session(open_run(run))
     sample_round(session, 0)
     compare_round(session.run, 0)
@@ -110,7 +113,7 @@ def test_ties_are_left_out_by_signed_d3po_alone(
 
 
 def test_images_that_branch_share_their_way_and_then_part(make_run: MakeRun) -> None:
-    run = make_run(settings=SMALL | own_settings("d3po_branch"))
+    run = make_run(settings=SMALL | settings_for_objective("d3po_branch"))
     assert d3po("sample", run.path).returncode == 0
     session = Session(open_run(run))
     (record,) = session.run.store.pictures.shards(0)
@@ -126,7 +129,7 @@ def test_images_that_branch_share_their_way_and_then_part(make_run: MakeRun) -> 
 
 def test_what_is_judged_can_be_what_the_network_expects_after_the_step_in_which_images_part(make_run: MakeRun) -> None:
     settings = {"sampling.judged": "expected", "sampling.prompts_per_round": "6", "sampling.steps": "3"}
-    run = make_run(settings=SMALL | own_settings("d3po_branch") | settings)
+    run = make_run(settings=SMALL | settings_for_objective("d3po_branch") | settings)
     session = Session(open_run(run))
     sample_round(session, 0)
     replay, finished = session.replay, []
@@ -158,7 +161,7 @@ def test_pictures_that_somebody_already_has_are_trained_on(make_run: MakeRun, tm
             for a, b in zip(pictures[:3], pictures[3:], strict=True)
         )
     )
-    run = make_run("taker", SMALL | IN_FLOAT64 | own_settings("diffusion_dpo") | {"feedback.source": "imported"})
+    run = make_run("taker", SMALL | IN_FLOAT64 | settings_for_objective("diffusion_dpo") | {"feedback.source": "imported"})
     empty = d3po("run", run.path)
     assert empty.returncode == 2
     assert "no picture was imported" in empty.stderr
@@ -200,7 +203,7 @@ def test_pictures_that_somebody_already_has_are_trained_on(make_run: MakeRun, tm
 def test_likes_of_one_picture_a_prompt_teach_what_reads_them(
     make_run: MakeRun, tmp_path: Path, name: ObjectiveName, likes: tuple[bool, bool], said: str
 ) -> None:
-    run = make_run(settings=own_settings(name) | {"feedback.source": "imported"})
+    run = make_run(settings=settings_for_objective(name) | {"feedback.source": "imported"})
     rows = ["image,prompt,like"]
     for number, like in enumerate(likes):
         Image.new("RGB", (8, 8), (100 * number, 0, 200)).save(tmp_path / f"{number}.png")
@@ -216,7 +219,7 @@ def test_likes_of_one_picture_a_prompt_teach_what_reads_them(
 def test_imported_votes_on_prompts_that_are_held_out_since_are_not_trained_on(
     make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = make_run(settings=own_settings("diffusion_dpo") | {"feedback.source": "imported"})
+    run = make_run(settings=settings_for_objective("diffusion_dpo") | {"feedback.source": "imported"})
     for number in range(2):
         Image.new("RGB", (8, 8), (100 * number, 0, 200)).save(tmp_path / f"{number}.png")
     pairs = [{"prompt": prompt, "chosen": "0.png", "rejected": "1.png"} for prompt in ("a whale", "a seal", "a crab")]
@@ -236,7 +239,7 @@ def test_imported_votes_on_prompts_that_are_held_out_since_are_not_trained_on(
 
 
 def test_an_objective_for_flow_models_is_refused_for_others(make_run: MakeRun) -> None:
-    refused = d3po("run", make_run(settings=SMALL | own_settings("flow_dpo")).path)
+    refused = d3po("run", make_run(settings=SMALL | settings_for_objective("flow_dpo")).path)
     assert refused.returncode == 2
     assert "set it to 'diffusion_dpo'" in refused.stderr
 

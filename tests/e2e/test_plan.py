@@ -1,4 +1,4 @@
-"""`--dry-run`: the plan counts the network rows that a run then computes, and measures calls of the sizes that it then makes."""
+"""`--dry-run`: the plan counts the forward passes that a run then computes, and measures calls of the sizes that it then makes."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from d3po.run.folder import RunFolder
 from d3po.run.loop import run_round
 from d3po.run.opened import open_run
 from d3po.run.session import Session
-from d3po.run.starting import own_settings
+from d3po.run.starting import settings_for_objective
 
 SETTINGS = {
     "rounds": "2",
@@ -31,8 +31,8 @@ SETTINGS = {
 }
 
 
-class Rows:
-    """Counts the rows that a policy's network sees, with and without a gradient, and the pictures that are decoded."""
+class CountedForwards:
+    """Counts the forward passes of a policy's network, one an image, with and without a gradient, and the pictures that are decoded."""
 
     def __init__(self, policy: AbstractPolicy, patch: pytest.MonkeyPatch) -> None:
         self.total: Counter[str] = Counter()
@@ -44,30 +44,30 @@ class Rows:
     def _forward(self, module: object, arguments: tuple[Any, ...]) -> None:
         self._count("trained" if torch.is_grad_enabled() else "sampled", len(arguments[0]))
 
-    def _count(self, what: str, rows: int) -> None:
-        self.total[what] += rows
-        self.largest[what] = max(self.largest[what], rows)
+    def _count(self, what: str, count: int) -> None:
+        self.total[what] += count
+        self.largest[what] = max(self.largest[what], count)
 
 
-def planned_and_run(session: Session) -> tuple[Plan, Rows, Rows]:
+def planned_and_run(session: Session) -> tuple[Plan, CountedForwards, CountedForwards]:
     """The plan, what making it cost, and what the run cost."""
     with pytest.MonkeyPatch.context() as patch:
-        planning = Rows(session.policy, patch)
+        planning = CountedForwards(session.policy, patch)
         plan = plan_run(session)
     with pytest.MonkeyPatch.context() as patch:
-        running = Rows(session.policy, patch)
+        running = CountedForwards(session.policy, patch)
         evaluate(session, 0)
         for round in range(session.run.config.rounds):
             run_round(session, round)
     return plan, planning, running
 
 
-def test_a_run_computes_the_rows_that_its_plan_counts(make_run: Callable[..., RunFolder]) -> None:
+def test_a_run_computes_the_forwards_that_its_plan_counts(make_run: Callable[..., RunFolder]) -> None:
     folder = make_run(settings=SETTINGS)
     session = Session(open_run(folder))
     plan, planning, running = planned_and_run(session)
-    assert plan.training_rows == running.total["trained"]
-    assert plan.sampling_rows + plan.reference_rows + plan.evaluation_rows == running.total["sampled"]
+    assert plan.training_forwards == running.total["trained"]
+    assert plan.sampling_forwards + plan.reference_forwards + plan.evaluation_forwards == running.total["sampled"]
     assert plan.images_per_round * plan.rounds + 3 * 2 == running.total["decoded"]
     assert plan.updates_per_round * plan.rounds == len(folder.read_metrics())
     assert planning.largest == running.largest
@@ -77,10 +77,10 @@ def test_a_run_computes_the_rows_that_its_plan_counts(make_run: Callable[..., Ru
     "settings",
     [
         {"objective.reference": "fixed", "training.guided": "false"},
-        own_settings("dpok"),
-        own_settings("kto"),
-        own_settings("mapo") | {"training.prompts_per_update": "3"},
-        own_settings("d3po_branch") | {"objective.reference": "per_round"},
+        settings_for_objective("dpok"),
+        settings_for_objective("kto"),
+        settings_for_objective("mapo") | {"training.prompts_per_update": "3"},
+        settings_for_objective("d3po_branch") | {"objective.reference": "per_round"},
     ],
     ids=["unguided", "dpok", "kto", "mapo", "d3po_branch"],
 )
@@ -95,8 +95,8 @@ def test_the_rows_of_a_round_are_those_that_its_objective_computes(make_run: Cal
     session.run.journal.phase("done", None)
     spent = spent_by_round(session.run.store.journal.read())
     session.close()
-    assert [spent[round].network_rows for round in (0, 1)] == [
-        work_of_round(session.run.config, shape, round).rows.total for round in (0, 1)
+    assert [spent[round].forwards for round in (0, 1)] == [
+        work_of_round(session.run.config, shape, round).forwards.total for round in (0, 1)
     ]
     assert all(each.seconds > 0 for each in spent.values())
 

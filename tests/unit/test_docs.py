@@ -16,7 +16,7 @@ from d3po.experiments.spec import EqualBudget, ObjectiveSpec, Spec
 from d3po.objective_settings import SETTINGS, ObjectiveName
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.metrics import pair_metrics
-from d3po.objectives.registry import OBJECTIVES, own_defaults
+from d3po.objectives.registry import OBJECTIVES, default_settings
 from d3po.recipes import recipe_names
 from d3po.run.evaluate.phase import EvaluationResult
 from d3po.training.trainer import BANDS
@@ -133,7 +133,7 @@ def test_every_error_is_documented(name: str) -> None:
 def test_every_objective_has_a_page_with_its_own_values(name: ObjectiveName) -> None:
     page = (DOCS / "methods" / f"{name}.md").read_text()
     rows = {words: cells[1] for row in page.splitlines() if (cells := row.strip("|").split("|")) and (words := cells[0]) and len(cells) > 2}
-    numbers = {key: value for key, value in own_defaults(name).items() if isinstance(value, float)}
+    numbers = {key: value for key, value in default_settings(name).items() if isinstance(value, float)}
     for key, value in numbers.items():
         (row,) = (rows[words] for words in rows if f"`{key}`" in words)
         assert f"{value:g}" in row or f"{value:.0e}".replace("e-0", "e-") in row

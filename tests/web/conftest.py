@@ -93,7 +93,7 @@ def public(serve: Serve) -> TestClient:
     return serve(public_url=ELSEWHERE)
 
 
-def desk_of(client: TestClient) -> AppState:
+def app_state_of(client: TestClient) -> AppState:
     return client.app.state.app_state
 
 

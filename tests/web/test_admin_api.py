@@ -130,8 +130,8 @@ def test_agreement_shows_by_round_and_older_rounds_are_not_read_again(
     assert by_round() == [(1.0, 2), (None, 0)]
     judge(1, everybody[1], -1, 1)
     read: list[object] = []
-    standing = house.store.votes.current
-    monkeypatch.setattr(house.store.votes, "current", lambda **which: (read.append(which.get("round")), standing(**which))[1])
+    current_votes = house.store.votes.current
+    monkeypatch.setattr(house.store.votes, "current", lambda **which: (read.append(which.get("round")), current_votes(**which))[1])
     (first, second) = by_round()
     assert first == (1.0, 2)
     assert second is not None

@@ -34,7 +34,7 @@ def questions(client: TestClient, n: int = 1) -> list[dict[str, object]]:
     return client.get("/v1/queue", params={"n": n}).json()["items"]
 
 
-def standing(house: House) -> list[Vote]:
+def current_votes(house: House) -> list[Vote]:
     return list(house.store.votes.current())
 
 
@@ -46,7 +46,7 @@ def test_every_kind_of_answer_is_stored_by_picture(house: House, owner: TestClie
     assert item["instruction"]
     reply = owner.post("/v1/votes", json=ballot(item, **answer))
     assert reply.status_code == 201, reply.text
-    (vote,) = standing(house)
+    (vote,) = current_votes(house)
     assert vote.answer.outcome == answer["outcome"]
     order = house.shown(item)
     assert list(vote.shown) == order
@@ -63,7 +63,7 @@ def test_positions_follow_the_order_that_was_shown(house: House, owner: TestClie
         owner.post("/v1/votes", json=ballot(item, outcome="win", position=0))
         orders.add(house.shown(item) == sorted(house.shown(item)))
     assert orders == {True, False}, "the server draws the order"
-    assert all(vote.answer.winner == vote.shown[0] for vote in standing(house))
+    assert all(vote.answer.winner == vote.shown[0] for vote in current_votes(house))
 
 
 def test_a_question_shows_its_prompt_and_pictures_as_they_are(house: House, owner: TestClient) -> None:
@@ -96,7 +96,7 @@ def test_the_same_vote_twice_is_one_vote_and_another_under_its_id_is_refused(hou
     conflict = owner.post("/v1/votes", json=sent | {"position": 1})
     assert conflict.status_code == 409
     assert "new UUID" in conflict.json()["detail"]
-    assert len(standing(house)) == 1
+    assert len(current_votes(house)) == 1
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_an_answer_that_does_not_fit_is_refused_in_one_line(house: House, owner:
     detail = reply.json()["detail"]
     assert isinstance(detail, str)
     assert "\n" not in detail
-    assert standing(house) == []
+    assert current_votes(house) == []
 
 
 def test_sql_in_a_reason_is_a_reason(house: House, owner: TestClient) -> None:
@@ -141,7 +141,7 @@ def test_sql_in_a_reason_is_a_reason(house: House, owner: TestClient) -> None:
     (item,) = questions(owner)
     words = "'); DELETE FROM vote; -- % _ \" \\ 🙂"
     assert owner.post("/v1/votes", json=ballot(item, outcome="flag", reason=words)).status_code == 201
-    assert [vote.answer.reason for vote in standing(house)] == [words]
+    assert [vote.answer.reason for vote in current_votes(house)] == [words]
 
 
 def test_undo_asks_the_same_question_again_in_the_same_order(house: House, owner: TestClient) -> None:
@@ -154,11 +154,11 @@ def test_undo_asks_the_same_question_again_in_the_same_order(house: House, owner
     assert reply.status_code == 200
     assert reply.json()["item"]["assignment"] == item["assignment"]
     assert house.shown(reply.json()["item"]) == house.shown(item)
-    assert standing(house) == []
+    assert current_votes(house) == []
     assert owner.post(f"/v1/votes/{sent['id']}/retract", json=withdrawal).status_code == 200
     assert questions(owner)[0]["assignment"] == item["assignment"]
     assert owner.post("/v1/votes", json=ballot(item, outcome="win", position=1)).status_code == 201
-    assert [vote.answer.winner for vote in standing(house)] == [house.shown(item)[1]]
+    assert [vote.answer.winner for vote in current_votes(house)] == [house.shown(item)[1]]
 
 
 def test_nobody_takes_back_or_answers_for_another(house: House, public: TestClient) -> None:
@@ -170,7 +170,7 @@ def test_nobody_takes_back_or_answers_for_another(house: House, public: TestClie
     assert ada.post("/v1/votes", json=sent).status_code == 201
     assert eve.post(f"/v1/votes/{sent['id']}/retract", json={"id": str(uuid4())}).status_code == 404
     assert eve.post("/v1/votes", json=sent).status_code == 404
-    assert len(standing(house)) == 1
+    assert len(current_votes(house)) == 1
 
 
 def test_me_counts_what_is_done_and_left(house: House, owner: TestClient) -> None:

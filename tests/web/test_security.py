@@ -16,7 +16,7 @@ from d3po.store import NewPicture
 from d3po.web import security
 from d3po.web.security import HEADERS, RateLimit
 from d3po.web.settings import WebSettings
-from tests.web.conftest import ELSEWHERE, House, Serve, desk_of, join, newcomer
+from tests.web.conftest import ELSEWHERE, House, Serve, app_state_of, join, newcomer
 from tests.web.world import PROMPTS, ask, png
 
 ADMIN_REQUESTS = [
@@ -107,7 +107,7 @@ def test_an_expired_session_ends(house: House, public: TestClient, monkeypatch: 
     assert ada.get("/v1/me").status_code == 200
     now = house.store.database.now()
     monkeypatch.setattr(house.store.database, "now", lambda: now + 31 * 86_400_000)
-    desk_of(public).sessions.forget()
+    app_state_of(public).sessions.forget()
     assert ada.get("/v1/me").status_code == 401
 
 
@@ -354,7 +354,7 @@ def test_a_fault_of_ours_is_logged_and_answered_with_the_headers(
     def fail(*_: object) -> None:
         raise RuntimeError("the moon is in the way")
 
-    target = (desk_of(owner).assignments, "progress") if where == "in the app" else (security, "read_cookie")
+    target = (app_state_of(owner).assignments, "progress") if where == "in the app" else (security, "read_cookie")
     monkeypatch.setattr(*target, fail)
     reply = owner.get("/v1/me")
     assert (reply.status_code, reply.json()) == (500, {"detail": "something went wrong here; the server's log says what"})
@@ -395,7 +395,7 @@ def test_one_annotator_cannot_take_everybody_s_place(house: House, serve: Serve,
             inner.extend(who.get("/v1/me").status_code for who in (client, ada))
         return 0, 0
 
-    monkeypatch.setattr(desk_of(client).assignments, "progress", meanwhile)
+    monkeypatch.setattr(app_state_of(client).assignments, "progress", meanwhile)
     assert client.get("/v1/me").status_code == 200
     assert inner == [0, 503, 200]
 
@@ -405,13 +405,13 @@ def test_whoever_comes_while_too_many_are_asking_is_told_so_with_the_headers(
 ) -> None:
     client = serve(requests_at_once=1)
     inner: list[Any] = []
-    standing = desk_of(client).assignments
+    assignments = app_state_of(client).assignments
 
     def meanwhile(annotator: int) -> tuple[int, int]:
         inner.append(newcomer(client).get("/v1/me"))
         return 0, 0
 
-    monkeypatch.setattr(standing, "progress", meanwhile)
+    monkeypatch.setattr(assignments, "progress", meanwhile)
     assert client.get("/v1/me").status_code == 200
     assert (inner[0].status_code, inner[0].headers["retry-after"]) == (503, "2")
     assert {name: inner[0].headers.get(name) for name in HEADERS} == HEADERS

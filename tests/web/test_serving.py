@@ -261,13 +261,13 @@ def test_a_server_killed_under_load_loses_no_acknowledged_vote(house: House, run
     store = Store.in_folder(run)
     with store.database.reading() as connection:
         stored = dict(connection.exec_driver_sql("SELECT id, assignment_id FROM vote").all())
-        standing = connection.exec_driver_sql(
+        current_votes = connection.exec_driver_sql(
             "SELECT question_id, annotator_id, count(*) FROM vote v WHERE action = 'cast'"
             " AND NOT EXISTS (SELECT 1 FROM vote w WHERE w.supersedes = v.id) GROUP BY 1, 2 HAVING count(*) > 1"
         ).all()
     store.close()
     assert {vote: stored.get(vote) for vote in acknowledged} == acknowledged
-    assert standing == []
+    assert current_votes == []
 
 
 def vote_until_it_dies(url: str, headers: dict[str, str], acknowledged: dict[str, str]) -> None:

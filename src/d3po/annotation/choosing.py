@@ -1,4 +1,4 @@
-"""Which pairs of a round to ask people next, by what they have said so far: D-optimal pairs, and random ones among them (`annotation.adaptive`)."""
+"""Which pairs of a round to ask people next, given the votes so far: D-optimal pairs, and a share of random ones (`annotation.adaptive`)."""
 
 import random
 from collections import Counter, defaultdict
@@ -11,13 +11,13 @@ from d3po.preferences.conversion import comparisons_of
 from d3po.preferences.records import Asked, NewQuestion, Vote
 
 AHEAD = 2
-"""Questions of each prompt that wait for answers: more would be chosen knowing less, fewer would make people wait for the choosing."""
+"""How many questions of each prompt wait for answers at a time. With more, pairs are chosen on fewer votes; with fewer, people wait for the choice."""
 RANDOM_SHARE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenPairs:
-    """A round whose pairs are chosen as the votes come in."""
+    """A round whose pairs are chosen while the votes come in."""
 
     round: int
     groups: Mapping[int, Sequence[int]]
@@ -25,7 +25,7 @@ class ChosenPairs:
     pairs_per_prompt: int
     overlap: int
     seed: int
-    """The run's; the same votes lead to the same questions."""
+    """The run's seed; the same votes lead to the same questions."""
 
     @property
     def questions(self) -> int:
@@ -33,11 +33,11 @@ class ChosenPairs:
         return sum(min(self.pairs_per_prompt, comb(len(images), 2)) for images in self.groups.values())
 
     def next(self, asked: Collection[Asked], votes: Collection[Vote]) -> list[NewQuestion]:
-        """What to ask now, so that `AHEAD` questions of each prompt wait for answers; nothing of prompts that have had theirs.
+        """Choose the questions to add now, so that `AHEAD` questions of each prompt wait for answers. Prompts with all their pairs asked get none.
 
         Args:
             asked: the round's questions so far.
-            votes: the current votes on them.
+            votes: the current votes on these questions.
         """
         answers = Counter(vote.question for vote in votes)
         put: dict[int, list[Asked]] = defaultdict(list)

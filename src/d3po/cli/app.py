@@ -67,9 +67,9 @@ def init(
     """Make a run folder: run.toml with every setting, and the prompts."""
     from d3po.recipes import load_recipe
     from d3po.run.folder import create_run
-    from d3po.run.starting import own_settings, prompts_for, start
+    from d3po.run.starting import prompts_for, settings_for_objective, start
 
-    assignments = (own_settings(objective) if objective else {}) | dict(_assignment(text) for text in set_ or [])
+    assignments = (settings_for_objective(objective) if objective else {}) | dict(_assignment(text) for text in set_ or [])
     if model is not None:
         assignments["model"] = model
     begun = start(load_recipe(recipe), assignments)

@@ -78,7 +78,7 @@ def invite(
     """
     from d3po.errors import ConfigError
     from d3po.store.people import OWNER
-    from d3po.web.api_admin import invite_owner, invite_somebody
+    from d3po.web.api_admin import invite_owner, invite_person
     from d3po.web.messages import HANDLE
     from d3po.web.settings import WebSettings
 
@@ -89,7 +89,7 @@ def invite(
         if handle == OWNER:
             made = invite_owner(opened, "command line", days)
         else:
-            made = invite_somebody(opened, "command line", handle, "admin" if admin else "annotator", days)
+            made = invite_person(opened, "command line", handle, "admin" if admin else "annotator", days)
     typer.echo(settings.invitation_link(made.token))
 
 

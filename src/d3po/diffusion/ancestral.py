@@ -1,4 +1,4 @@
-"""Ancestral Euler steps: down the probability flow, then a little noise up again."""
+"""Ancestral Euler steps: an Euler step along the probability flow to a lower noise level, then new noise up to the target level."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from d3po.diffusion.transition import ReverseStep, Transition, noised, over_late
 
 @dataclass(frozen=True, kw_only=True)
 class EulerAncestral(Transition):
-    """The ancestral Euler step (Karras et al. 2022, arXiv 2206.00364, with the noise of Ho et al. 2020), as `k-diffusion` and diffusers take it.
+    """The ancestral Euler step (Karras et al. 2022, arXiv 2206.00364, with the noise of Ho et al. 2020), as in `k-diffusion` and diffusers.
 
-    They keep y = x0 + sigma eps, whose size grows with sigma. Here latents are x = y / sqrt(1 + sigma^2), of size 1 at every step, so
-    that they go into the network and into storage as they are. A log-ratio of two policies is the same in both units. At whole timesteps
-    the step is that of DDIM with the same eta; between them sigma runs in straight lines.
+    Those libraries keep y = x0 + sigma eps, whose size grows with sigma. Here latents are x = y / sqrt(1 + sigma^2), whose size is 1 at every
+    step, so that they need no scaling before the network or storage. A log-ratio of two policies is the same in both units. At whole timesteps
+    the step equals that of DDIM with the same eta; between whole timesteps sigma is interpolated linearly.
     """
 
     schedule: NoiseSchedule
@@ -65,7 +65,7 @@ class EulerAncestral(Transition):
         return self.step(torch.ones_like(sigma), torch.zeros_like(sigma), timesteps, previous).mean
 
     def _alpha_bar(self, timesteps: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """Between whole timesteps too, where sigma runs in straight lines."""
+        """alpha_bar that belongs to the schedule's sigma, which is interpolated linearly between whole timesteps."""
         return 1 / (1 + self.schedule.sigma(timesteps) ** 2)
 
     def _up(self, sigma: Float[Tensor, " B"], end: Float[Tensor, " B"]) -> Float[Tensor, " B"]:

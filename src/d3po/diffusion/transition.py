@@ -1,4 +1,4 @@
-"""One Gaussian reverse step x_t -> x_{t-1}: its mean, its standard deviation, its log-prob.
+"""The Gaussian reverse step x_t -> x_{t-1}: its mean, its standard deviation, its log-prob.
 
 Sampling and replay both call `Transition.step`, so the density that is trained is the density that was sampled. The ancestral Euler step is
 in `ancestral.py`, the step of flow models in `flow.py`.
@@ -26,17 +26,17 @@ class GaussianStep:
     std: Float[Tensor, " B"]
 
     def draw(self, noise: Float[Tensor, " B *latent"]) -> Float[Tensor, " B *latent"]:
-        """mean + std * noise."""
+        """Draw x_{t-1} = mean + std * noise, with standard normal noise."""
         return self.mean + over_latent(self.std, self.mean) * noise
 
     def log_prob(self, x_next: Float[Tensor, " B *latent"], *, reduce: LogProbReduce) -> Float[Tensor, " B"]:
-        """Log density of `x_next` in nats, with no gradient into `x_next`.
+        """Log density of `x_next` in nats. No gradient flows into `x_next`.
 
         `reduce="sum"` is the joint density; `"mean"` divides it by the number of latent dimensions, as the published
         D3PO and DDPO code does.
 
         Raises:
-            DegenerateStepError: a std is 0, where no density exists.
+            DegenerateStepError: the std of a step is 0, where no density exists.
         """
         degenerate = int((self.std <= 0).sum())
         if degenerate:
@@ -59,15 +59,15 @@ class ReverseStep(GaussianStep):
 
 
 class Transition(ABC):
-    """How a sampler goes from x_t to x_{t-1}, whatever the model: one family of Gaussians, and what a replay must know of it.
+    """The interface of reverse steps: the Gaussian that a sampler draws x_{t-1} from, and what training needs to know of it.
 
-    Timesteps are numbers of the model's own kind: whole ones of a discrete-time model, 1000 sigma of a flow.
+    Timesteps are in the model's unit: whole numbers for a discrete-time model, 1000 sigma for a flow model.
     """
 
     @property
     @abstractmethod
     def train_timesteps(self) -> int:
-        """How many timesteps the model was trained on; they lie below this number."""
+        """How many timesteps the model was trained on; every timestep is below this number."""
 
     @abstractmethod
     def step(
@@ -81,24 +81,24 @@ class Transition(ABC):
 
     @abstractmethod
     def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """The spread of x_{t-1} given x_t: 0 where the step is deterministic."""
+        """The standard deviation of x_{t-1} given x_t; 0 where the step is deterministic."""
 
     @abstractmethod
     def slope(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """d mean / d prediction, every bound on the predicted x_0 left aside."""
+        """The derivative d mean / d prediction, ignoring any bound on the predicted x_0."""
 
     @abstractmethod
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-        """A clean latent at the timestep's noise level, and the network output that would be exact there: (x_t, target)."""
+        """Add noise to a clean latent up to the timestep's level. Returns (x_t, target), where target is the exact network output at x_t."""
 
     def stochastic(self, grid: StepGrid) -> Bool[Tensor, " T"]:
-        """Which steps of the grid have a density, and so can be trained."""
+        """Which steps of the grid have a density and can therefore be trained."""
         return self.std(grid.timesteps, grid.previous) > 0
 
     def sensitivity(self, grid: StepGrid) -> Float[Tensor, " T"]:
-        """|d mean / d prediction| / std of every stochastic step, 0 elsewhere.
+        """|d mean / d prediction| / std of every stochastic step, and 0 of every other step.
 
         Its square is the Fisher information that the step's log-prob carries about the network's output: with SD 1.5's
         schedule and 20 steps, the step at t=51 alone holds 73 % of it. `step_weighting="balanced"` divides by it.
@@ -110,7 +110,7 @@ class Transition(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class DDIM(Transition):
-    """The DDIM step of any eta (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16); eta=1 is ancestral DDPM sampling."""
+    """The DDIM step with any eta (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16); eta=1 is ancestral DDPM sampling."""
 
     schedule: NoiseSchedule
     parameterization: Parameterization
@@ -120,6 +120,7 @@ class DDIM(Transition):
     threshold_ratio: float | None = None
     """Dynamic thresholding of the predicted x_0 at this quantile (Saharia et al. 2022, arXiv 2205.11487); excludes clip_range."""
     threshold_max: float = 1.0
+    """Largest bound of dynamic thresholding."""
 
     def __post_init__(self) -> None:
         if self.eta < 0:
@@ -197,10 +198,10 @@ def dynamic_threshold(x0: Float[Tensor, " B *latent"], ratio: float, maximum: fl
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision widened to float32; float32 and float64 as they are."""
+    """Widen half precision to float32; leave float32 and float64 as they are."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def over_latent(values: Float[Tensor, " B"], latents: Float[Tensor, " B *latent"]) -> Float[Tensor, " B *ones"]:
-    """One number an image, in a shape that multiplies its latent."""
+    """Reshape one number for each image to (B, 1, ..., 1), in the latents' dtype and device, so that it broadcasts over the latents."""
     return values.to(latents).view(-1, *[1] * (latents.ndim - 1))

@@ -45,7 +45,7 @@ class Report:
     """All that the page shows."""
 
     title: str
-    judge: str
+    reward: str
     points: Sequence[Point]
     updates: Sequence[dict[str, Any]]
     rows: Sequence[PictureRow]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from d3po.config import RunConfig
 from d3po.errors import ConfigError
 from d3po.experiments.spec import EqualBudget
-from d3po.run.cost.counting import RoundWork, Shape, evaluated_images, sampled_rows, work_of_round
+from d3po.run.cost.counting import RoundWork, Shape, evaluated_images, sampled_forwards, work_of_round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,12 +15,12 @@ class Work:
     rounds: int
     labels: int
     images: int
-    network_rows: int
+    forwards: int
     """Of sampling and training."""
-    training_rows: int
+    training_forwards: int
     """Those of them that a gradient is taken of."""
     evaluated_images: int
-    evaluation_rows: int
+    evaluation_forwards: int
 
 
 def work_of(config: RunConfig, shape: Shape, rounds: int) -> Work:
@@ -31,10 +31,10 @@ def work_of(config: RunConfig, shape: Shape, rounds: int) -> Work:
         rounds=rounds,
         labels=sum(work.labels for work in works),
         images=sum(work.images for work in works),
-        network_rows=sum(work.rows.total for work in works),
-        training_rows=sum(work.rows.training for work in works),
+        forwards=sum(work.forwards.total for work in works),
+        training_forwards=sum(work.forwards.training for work in works),
         evaluated_images=evaluated,
-        evaluation_rows=sampled_rows(config, shape, evaluated),
+        evaluation_forwards=sampled_forwards(config, shape, evaluated),
     )
 
 
@@ -57,4 +57,4 @@ def rounds_that_fit(budget: EqualBudget, config: RunConfig, shape: Shape, *, lab
 
 
 def _of(budget: EqualBudget, work: RoundWork) -> int:
-    return {"labels": work.labels, "images": work.images, "network_rows": work.rows.total}[budget.unit]
+    return {"labels": work.labels, "images": work.images, "network_rows": work.forwards.total}[budget.unit]

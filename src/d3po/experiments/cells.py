@@ -14,7 +14,7 @@ from d3po.recipes import load_recipe
 from d3po.run.folder import RunFolder, create_run, require_same
 from d3po.run.needs import check_needs
 from d3po.run.prompts import Say
-from d3po.run.starting import own_settings, prompts_for, start
+from d3po.run.starting import prompts_for, settings_for_objective, start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def _cell(spec: Spec, entry: ObjectiveSpec, reward: str, seed: int, say: Say) ->
     said = {key: _toml(value) for key, value in (spec.settings | entry.settings).items()}
     own = {"model": _toml(spec.model), "seed": _toml(seed), "feedback.reward": _toml(reward), "feedback.source": "reward"}
     try:
-        begun = start(load_recipe(spec.recipe), (own_settings(entry.name) if entry.name else {}) | said | own, where="settings")
+        begun = start(load_recipe(spec.recipe), (settings_for_objective(entry.name) if entry.name else {}) | said | own, where="settings")
         check_needs(begun.config)
     except ConfigError as error:
         raise ConfigError(f"objective {entry.label!r} of the comparison: {error}") from error

@@ -37,7 +37,7 @@ def plan_lines(file: Path, narrator: Narrator) -> list[str]:
         work = work_of(cell.config, scale.shape, rounds)
         total += each * scale.seconds(work)
         lines.append(
-            f"{label:<20} {each:>5}  {rounds:>6}  {work.labels:>6,}  {work.images:>6,}  {work.network_rows:>12,}  {work.training_rows:>15,}  "
+            f"{label:<20} {each:>5}  {rounds:>6}  {work.labels:>6,}  {work.images:>6,}  {work.forwards:>12,}  {work.training_forwards:>15,}  "
             f"{scale.seconds(work) / 60:>14.1f}"
         )
     if total:

@@ -53,7 +53,7 @@ def rows_of(cell: Cell, run: OpenRun, held_out: Mapping[str, "HeldOutReward"], *
                 guards=" ".join(sorted({guard for round, guard in alarms if round < r + refused})),
                 labels=evaluation.comparisons,
                 images=r * run.config.sampling.prompts_per_round * run.config.sampling.images_per_prompt,
-                network_rows=cost.network_rows,
+                network_rows=cost.forwards,
                 seconds=cost.seconds,
                 win_rate=evaluation.win_rate.value,
                 score=evaluation.mean_score,

@@ -30,10 +30,10 @@ class Scale:
         """That a cell's work takes on this machine, evaluation included; nan where nothing was measured."""
         if self.cost is None:
             return float("nan")
-        without_gradient = work.network_rows - work.training_rows + work.evaluation_rows
+        without_gradient = work.forwards - work.training_forwards + work.evaluation_forwards
         return (
             self.cost.sampling_seconds * without_gradient
-            + self.cost.training_seconds * work.training_rows
+            + self.cost.training_seconds * work.training_forwards
             + self.cost.decoding_seconds * (work.images + work.evaluated_images)
         )
 

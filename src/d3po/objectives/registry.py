@@ -33,7 +33,7 @@ class ObjectiveEntry:
     def lines(self, name: ObjectiveName) -> list[str]:
         """The objective in words."""
         own = [
-            *(f"{key} = {_written(value)}" for key, value in own_defaults(name).items()),
+            *(f"{key} = {_written(value)}" for key, value in default_settings(name).items()),
             *(f"{key} = {value}" for key, value in self.settings.items()),
         ]
         return [
@@ -147,7 +147,7 @@ def table() -> Iterator[list[str]]:
         ]
 
 
-def own_defaults(name: ObjectiveName) -> dict[str, float | str]:
+def default_settings(name: ObjectiveName) -> dict[str, float | str]:
     """The settings that it alone reads (`[objective.NAME]` in run.toml), and their defaults."""
     return SETTINGS[name]().model_dump()
 

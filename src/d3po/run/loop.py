@@ -82,7 +82,7 @@ def prepare(session: Session) -> None:
         from d3po.run.feedback.vision_model import check_judge  # needs packages of an extra
 
         check_judge(run)
-    for holder, part in ((run, "store"), (run, "criteria"), (run, "held_out_judge"), (session, "trainer"), (run, "wandb")):
+    for holder, part in ((run, "store"), (run, "criteria"), (run, "held_out_reward"), (session, "trainer"), (run, "wandb")):
         getattr(holder, part)
 
 

@@ -59,7 +59,7 @@ class OpenRun:
     @cached_property
     def objective(self) -> Objective:
         """The run's objective, with its settings."""
-        return build(self.config.objective.name, **self.config.objective.own.model_dump())
+        return build(self.config.objective.name, **self.config.objective.settings.model_dump())
 
     @cached_property
     def store(self) -> Store:
@@ -83,7 +83,7 @@ class OpenRun:
         return load_criteria(self.config.feedback.reward, self.narrator.say)
 
     @cached_property
-    def held_out_judge(self) -> Reward | None:
+    def held_out_reward(self) -> Reward | None:
         """The judge that is only measured by, if the run has one; loaded once."""
         name = self.config.evaluation.held_out_reward
         return load_reward(name, self.narrator.say) if name else None

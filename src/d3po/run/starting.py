@@ -7,7 +7,7 @@ from pathlib import Path
 from d3po.config import RunConfig, override
 from d3po.errors import ConfigError
 from d3po.models.families import EMBEDDED, Family, family_of, proposed_for
-from d3po.objectives.registry import OBJECTIVES, own_defaults
+from d3po.objectives.registry import OBJECTIVES, default_settings
 from d3po.recipes import recipe_prompts
 from d3po.run.places import whole_paths
 from d3po.run.prompts import Say, choose_prompts
@@ -64,7 +64,7 @@ def start(recipe: RunConfig, assignments: dict[str, str], *, where: str = "--set
     return Start(config=override(config, proposed, where=family.name), family=family, proposed=proposed)
 
 
-def own_settings(objective: str) -> dict[str, str]:
+def settings_for_objective(objective: str) -> dict[str, str]:
     """The settings that make a run train by an objective as it wants to be run.
 
     Raises:
@@ -76,7 +76,7 @@ def own_settings(objective: str) -> dict[str, str]:
             f"there is no objective {objective!r}; {f'did you mean {near[0]!r}? ' if near else ''}objectives: {', '.join(OBJECTIVES)}"
         )
     # its numbers alone: a choice such as d3po's clip stays as the recipe has it
-    own = {f"objective.{objective}.{key}": str(value) for key, value in own_defaults(objective).items() if isinstance(value, float)}
+    own = {f"objective.{objective}.{key}": str(value) for key, value in default_settings(objective).items() if isinstance(value, float)}
     return {"objective.name": objective, **own, **OBJECTIVES[objective].settings}
 
 

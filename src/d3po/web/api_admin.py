@@ -61,7 +61,7 @@ async def invitations(app_state: CurrentState, _: Administrator) -> Invitations:
 @router.post("/invitations", status_code=201)
 async def invite(body: InvitationRequest, app_state: CurrentState, caller: Administrator) -> InvitationMade:
     """Invite somebody. The link is in this answer and nowhere else."""
-    made = await app_state.writer.run(lambda: invite_somebody(app_state.store, caller.handle, body.handle, body.role, body.days))
+    made = await app_state.writer.run(lambda: invite_person(app_state.store, caller.handle, body.handle, body.role, body.days))
     return InvitationMade(id=made.id, handle=body.handle, link=app_state.settings.invitation_link(made.token), expires_at=made.expires_at)
 
 
@@ -101,7 +101,7 @@ def _control(store: Store, caller: Caller, action: Action, round: int | None) ->
     return store.journal.current_control()
 
 
-def invite_somebody(store: Store, actor: str, handle: str, role: Role, days: int) -> NewInvitation:
+def invite_person(store: Store, actor: str, handle: str, role: Role, days: int) -> NewInvitation:
     """Invite, and note who did.
 
     Raises:

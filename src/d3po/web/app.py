@@ -31,7 +31,7 @@ def create_app(store: Store, settings: WebSettings) -> FastAPI:
         ConfigError: the place of the pictures cannot be opened.
         StorageError: the store is away.
     """
-    app_state = _desk(store, settings)
+    app_state = _make_app_state(store, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
@@ -53,7 +53,7 @@ def create_app(store: Store, settings: WebSettings) -> FastAPI:
     return app
 
 
-def _desk(store: Store, settings: WebSettings) -> AppState:
+def _make_app_state(store: Store, settings: WebSettings) -> AppState:
     figures, journal = Figures(store.database), JournalView(store.journal)
     return AppState(
         settings=settings,

@@ -35,12 +35,12 @@ class AppState:
     overview: Overview
 
 
-async def desk_of(request: Request) -> AppState:
+async def app_state_of(request: Request) -> AppState:
     """The parts of the server that a request reached."""
     return request.app.state.app_state
 
 
-async def somebody(request: Request) -> Caller:
+async def current_user(request: Request) -> Caller:
     """Whoever asks, by session."""
     caller: Caller | None = getattr(request.state, "caller", None)
     if caller is None:
@@ -48,13 +48,13 @@ async def somebody(request: Request) -> Caller:
     return caller
 
 
-async def administrator(caller: Annotated[Caller, Depends(somebody)]) -> Caller:
+async def administrator(caller: Annotated[Caller, Depends(current_user)]) -> Caller:
     """Whoever asks, if an administrator."""
     if caller.role != "admin":
         raise HTTPException(403, "this is for administrators")
     return caller
 
 
-CurrentState = Annotated[AppState, Depends(desk_of)]
-CurrentUser = Annotated[Caller, Depends(somebody)]
+CurrentState = Annotated[AppState, Depends(app_state_of)]
+CurrentUser = Annotated[Caller, Depends(current_user)]
 Administrator = Annotated[Caller, Depends(administrator)]

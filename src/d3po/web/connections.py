@@ -32,7 +32,7 @@ MOST_CONNECTIONS = _connections_possible()
 
 
 @runtime_checkable
-class Seat(Protocol):
+class Evictable(Protocol):
     """A connection as far as making room goes."""
 
     @property
@@ -181,7 +181,7 @@ class Connection(H11Protocol):
             self._stalling = None
 
 
-def make_room(connections: Collection[Seat]) -> None:
+def make_room(connections: Collection[Evictable]) -> None:
     """Close one connection: of the address with the most, the one that has been silent longest, unless a request of it is being answered."""
     idle = [each for each in connections if not each.busy and not each.evicted]
     if idle:

@@ -86,7 +86,7 @@ class WebSettings:
             return True
         if name in ("localhost", "127.0.0.1", "::1", self.host.lower()):
             return True
-        return self.host in ("0.0.0.0", "::") and (is_address(name) or name in _own_names())
+        return self.host in ("0.0.0.0", "::") and (is_address(name) or name in _host_names())
 
 
 def _is_address_of_site(url: str) -> bool:
@@ -115,6 +115,6 @@ def is_address(name: str) -> bool:
     return True
 
 
-def _own_names() -> set[str]:
+def _host_names() -> set[str]:
     name = socket.gethostname().lower()
     return {name, name.partition(".")[0], f"{name.partition('.')[0]}.local"}

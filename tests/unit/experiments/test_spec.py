@@ -15,7 +15,7 @@ HEAD = 'objectives = ["d3po", "kto"]\nrewards = ["warmth", "closeness:#ff0000"]\
 BUDGET = "[budget]\nlabels = 500\n"
 ROOT = Path(__file__).parents[3]
 PUBLISHED = ROOT / "examples" / "comparisons"
-SHAPE = Shape(steps=10, stochastic=10, trained=5, guided_rows=2)
+SHAPE = Shape(steps=10, stochastic=10, trained=5, guided_forwards=2)
 
 
 def spec(tmp_path: Path, head: str = HEAD, rest: str = BUDGET) -> Spec:

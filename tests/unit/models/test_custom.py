@@ -17,7 +17,7 @@ from d3po.run.folder import create_run
 from d3po.run.loop import run_rounds
 from d3po.run.opened import open_run
 from d3po.run.session import Session
-from d3po.run.starting import numbered_starts, own_settings, start
+from d3po.run.starting import numbered_starts, settings_for_objective, start
 from tests.precision import assert_same
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -104,7 +104,7 @@ def test_the_examples_train_and_their_exports_are_the_trained_network(
 ) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     """Both have 100 timesteps, where other models have 1000."""
-    named = {} if objective == "d3po" else own_settings(objective)
+    named = {} if objective == "d3po" else settings_for_objective(objective)
     begun = start(load_recipe("default"), named | {"model": f"custom:{example}:make", "feedback.reward": f"{example}:{reward}"})
     config = override(begun.config, SMALL, where="test")
     prompts, held_out = numbered_starts(config)

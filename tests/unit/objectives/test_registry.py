@@ -15,17 +15,17 @@ from d3po.objectives.base import ImageObjective, ImageTerms, PairObjective
 from d3po.objectives.ddpo import DDPO
 from d3po.objectives.dpok import DPOK
 from d3po.objectives.kto import KTO
-from d3po.objectives.registry import OBJECTIVES, build, own_defaults
+from d3po.objectives.registry import OBJECTIVES, build, default_settings
 from d3po.recipes import load_recipe
 from d3po.run.needs import check_needs
-from d3po.run.starting import own_settings, start
+from d3po.run.starting import settings_for_objective, start
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_is_built_from_a_run_that_names_it(name: ObjectiveName) -> None:
-    config = override(RunConfig(), own_settings(name), where="test")
-    objective = build(name, **config.objective.own.model_dump())
-    for key, value in own_defaults(name).items():
+    config = override(RunConfig(), settings_for_objective(name), where="test")
+    objective = build(name, **config.objective.settings.model_dump())
+    for key, value in default_settings(name).items():
         assert getattr(objective, key) == value
     check_needs(config)
 
@@ -53,7 +53,7 @@ def test_better_images_become_likelier(name: ObjectiveName) -> None:
     assert worse > better
 
 
-NUMBERS = [(name, key) for name in OBJECTIVES for key, value in own_defaults(name).items() if isinstance(value, float)]
+NUMBERS = [(name, key) for name in OBJECTIVES for key, value in default_settings(name).items() if isinstance(value, float)]
 MAY_BE_ZERO = {("dpok", "beta"), ("kto", "dislike_weight"), ("mapo", "beta")}
 """They switch a part of the loss off; without the others nothing would be left to learn from."""
 IMAGE = ImageTerms(log_ratio=torch.tensor([[0.3, -0.2]]), value=torch.tensor([1.0, -1.0]), kl=torch.tensor([[5.0, 7.0]]))
@@ -61,10 +61,10 @@ IMAGE = ImageTerms(log_ratio=torch.tensor([[0.3, -0.2]]), value=torch.tensor([1.
 
 @pytest.mark.parametrize(("name", "key"), NUMBERS)
 def test_zero_is_obeyed_or_refused_and_never_the_default(name: ObjectiveName, key: str) -> None:
-    zero = {**own_settings(name), f"objective.{name}.{key}": "0"}
+    zero = {**settings_for_objective(name), f"objective.{name}.{key}": "0"}
     if (name, key) in MAY_BE_ZERO:
         config = override(RunConfig(), zero, where="test")
-        assert getattr(build(name, **config.objective.own.model_dump()), key) == 0
+        assert getattr(build(name, **config.objective.settings.model_dump()), key) == 0
     else:
         with pytest.raises(ConfigError, match=rf"objective\.{name}\.{key} is 0: Input should be greater than 0"):
             override(RunConfig(), zero, where="test")
@@ -94,11 +94,11 @@ def test_mapo_without_its_preference_term_is_the_winners_error() -> None:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_new_runs_file_shows_the_numbers_it_trains_with(name: ObjectiveName) -> None:
-    begun = start(load_recipe("default"), own_settings(name)).config
+    begun = start(load_recipe("default"), settings_for_objective(name)).config
     written = tomllib.loads(dump_config(begun))["objective"][name]
-    numbers = {key: value for key, value in own_defaults(name).items() if isinstance(value, float)}
+    numbers = {key: value for key, value in default_settings(name).items() if isinstance(value, float)}
     assert {key: written[key] for key in numbers} == numbers
-    assert build(name, **begun.objective.own.model_dump()) == build(name, **written)
+    assert build(name, **begun.objective.settings.model_dump()) == build(name, **written)
 
 
 def test_a_number_that_nobody_set_is_shown_too() -> None:
@@ -107,8 +107,8 @@ def test_a_number_that_nobody_set_is_shown_too() -> None:
 
 
 def test_a_setting_that_is_given_wins_over_the_objectives_own() -> None:
-    config = override(RunConfig(), {**own_settings("kto"), "objective.kto.beta": "7"}, where="test")
-    assert build("kto", **config.objective.own.model_dump()).beta == 7  # pyright: ignore[reportAttributeAccessIssue]
+    config = override(RunConfig(), {**settings_for_objective("kto"), "objective.kto.beta": "7"}, where="test")
+    assert build("kto", **config.objective.settings.model_dump()).beta == 7  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_all_are_listed_with_their_needs_and_defaults() -> None:
     for block, (name, entry) in zip(blocks, OBJECTIVES.items(), strict=True):
         assert entry.needs.labels in block
         assert entry.source in block
-        assert all(f"{key} = {value:g}" in block for key, value in own_defaults(name).items() if isinstance(value, float))
+        assert all(f"{key} = {value:g}" in block for key, value in default_settings(name).items() if isinstance(value, float))
 
 
 def test_an_unknown_objective_suggests_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'kto'"):
-        own_settings("kta")
+        settings_for_objective("kta")

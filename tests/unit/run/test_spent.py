@@ -28,14 +28,14 @@ def test_an_entry_pays_for_the_phase_before_it_and_evaluation_costs_nothing() ->
         entry("phase", 1, 4.0, 40, "training"),
         entry("phase", None, 5.0, 50, "done"),
     ]
-    assert spent_by_round(entries) == {0: Spent(seconds=6.0, network_rows=60), 1: Spent(seconds=9.0, network_rows=90)}
-    assert spent_in_all(entries) == Spent(seconds=15.0, network_rows=150)
+    assert spent_by_round(entries) == {0: Spent(seconds=6.0, forwards=60), 1: Spent(seconds=9.0, forwards=90)}
+    assert spent_in_all(entries) == Spent(seconds=15.0, forwards=150)
 
 
 @pytest.mark.parametrize("phase", sorted(WORK))
 def test_every_phase_of_work_is_paid_for(phase: str) -> None:
     entries = [entry("phase", 0, 0.0, 0, phase), entry("phase", None, 3600.0, 7, "done")]
-    assert spent_in_all(entries) == Spent(seconds=3600.0, network_rows=7)
+    assert spent_in_all(entries) == Spent(seconds=3600.0, forwards=7)
 
 
 def test_only_looking_at_a_policy_is_free() -> None:

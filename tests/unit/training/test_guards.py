@@ -100,7 +100,7 @@ def test_a_judge_that_is_being_fooled_is_seen_by_another(trained: float, held_ou
 
 def test_a_loss_that_cannot_move_is_foretold() -> None:
     def alarms(config: RunConfig) -> list[str]:
-        objective = build(config.objective.name, **config.objective.own.model_dump())
+        objective = build(config.objective.name, **config.objective.settings.model_dump())
         return [f"{alarm.guard}: {alarm.message}" for alarm in check_settings(objective)]
 
     (message,) = alarms(load_recipe("paper"))

@@ -22,7 +22,7 @@ class Shape:
     """Those that have a density."""
     trained: int
     """Steps, or noise levels, that an update draws."""
-    guided_rows: int
+    guided_forwards: int
     """Rows that an image takes in the network where it is guided."""
     guidance_is_input: bool = False
     """Whether the network is told the scale, and so is trained as it is sampled."""
@@ -34,19 +34,19 @@ def shape_of(config: RunConfig, policy: AbstractPolicy, replay: Replay) -> Shape
     Raises:
         ConfigError: training.timestep_range holds no step that can be trained.
     """
-    reader = likelihood_of(policy, replay, OBJECTIVES[config.objective.name].needs)
-    choices = reader.choices(config.training.timestep_range)
+    likelihood = likelihood_of(policy, replay, OBJECTIVES[config.objective.name].needs)
+    choices = likelihood.choices(config.training.timestep_range)
     return Shape(
         steps=len(replay.grid),
         stochastic=int(replay.transition.stochastic(replay.grid).sum()),
-        trained=reader.count(config.training.timestep_fraction, len(choices)),
-        guided_rows=policy.guided_rows,
+        trained=likelihood.count(config.training.timestep_fraction, len(choices)),
+        guided_forwards=policy.guided_rows,
         guidance_is_input=policy.guidance_is_input,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class Forwards:
     """Rows of the network: a row is one image at one denoising step, or noise level, doubled by guidance."""
 
     sampling: int
@@ -70,7 +70,7 @@ class RoundWork:
     labels: int
     """Pairs of objectives that learn from pairs; judged pictures of the others."""
     updates: int
-    rows: Rows
+    forwards: Forwards
 
 
 def work_of_round(config: RunConfig, shape: Shape, round: int) -> RoundWork:
@@ -85,7 +85,7 @@ def work_of_round(config: RunConfig, shape: Shape, round: int) -> RoundWork:
         pairs=prompts * pairs,
         labels=prompts * (pairs if needs.labels == "pairs" else judged),
         updates=training.epochs * math.ceil(prompts / training.prompts_per_update),
-        rows=_rows(config, shape, needs, round, judged=prompts * judged),
+        forwards=_forwards(config, shape, needs, round, judged=prompts * judged),
     )
 
 
@@ -101,7 +101,7 @@ def evaluated_images(config: RunConfig) -> int:
     return evaluations * config.evaluation.prompts * config.evaluation.images_per_prompt
 
 
-def sampled_rows(config: RunConfig, shape: Shape, images: int) -> int:
+def sampled_forwards(config: RunConfig, shape: Shape, images: int) -> int:
     """Rows that sampling so many images takes."""
     return images * shape.steps * _guided(config, shape)
 
@@ -112,15 +112,15 @@ def _judged_of_a_prompt(config: RunConfig, needs: Needs, pairs: int) -> int:
     return every if needs.labels == "scores" and config.feedback.source == "reward" else min(every, 2 * pairs)
 
 
-def _rows(config: RunConfig, shape: Shape, needs: Needs, round: int, *, judged: int) -> Rows:
+def _forwards(config: RunConfig, shape: Shape, needs: Needs, round: int, *, judged: int) -> Forwards:
     images = config.sampling.prompts_per_round * config.sampling.images_per_prompt
     guided = _guided(config, shape) if needs.evidence == "trajectories" and config.training.guided else 1
     steps = 1 if config.sampling.branch else shape.trained
     seen = config.training.epochs * judged * steps * guided
     known = config.training.guided and (round == 0 or needs.reference == "sampler" or config.objective.reference == "per_round")
     log_probs = 0 if needs.evidence == "pictures" or known else images * shape.stochastic * guided
-    return Rows(
-        sampling=sampled_rows(config, shape, images),
+    return Forwards(
+        sampling=sampled_forwards(config, shape, images),
         reference=log_probs + _looks_without_gradient(needs) * seen + _measured(config, shape, needs, steps),
         training=seen,
     )
@@ -147,4 +147,4 @@ def _measured(config: RunConfig, shape: Shape, needs: Needs, steps: int) -> int:
 
 
 def _guided(config: RunConfig, shape: Shape) -> int:
-    return 1 if config.sampling.guidance == 1 else shape.guided_rows
+    return 1 if config.sampling.guidance == 1 else shape.guided_forwards

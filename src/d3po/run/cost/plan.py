@@ -7,7 +7,7 @@ import torch
 
 from d3po.config import RunConfig
 from d3po.diffusion.divergence import sketch_width
-from d3po.run.cost.counting import Shape, evaluated_images, sampled_rows, shape_of, work_of_round
+from d3po.run.cost.counting import Shape, evaluated_images, sampled_forwards, shape_of, work_of_round
 from d3po.run.cost.probe import Probe, largest_shape, probe
 from d3po.run.prompts import prompts_of_round
 from d3po.run.session import Session
@@ -21,10 +21,10 @@ class Plan:
     images_per_round: int
     pairs_per_round: int
     updates_per_round: int
-    sampling_rows: int
-    reference_rows: int
-    training_rows: int
-    evaluation_rows: int
+    sampling_forwards: int
+    reference_forwards: int
+    training_forwards: int
+    evaluation_forwards: int
     stored_bytes: int
     seconds: float
     peak_bytes: int
@@ -36,8 +36,8 @@ class Plan:
             f"images               {self.images_per_round} a round, {self.rounds * self.images_per_round} in all",
             f"pairs                {self.pairs_per_round} a round, {self.rounds * self.pairs_per_round} in all",
             f"updates              {self.updates_per_round} a round, {self.rounds * self.updates_per_round} in all",
-            f"network rows         {self.sampling_rows:,} sampling, {self.training_rows:,} training, {self.reference_rows:,} training without "
-            f"gradient, {self.evaluation_rows:,} evaluating",
+            f"network rows         {self.sampling_forwards:,} sampling, {self.training_forwards:,} training, {self.reference_forwards:,} training without "
+            f"gradient, {self.evaluation_forwards:,} evaluating",
             f"disk                 {self.stored_bytes / 1e6:,.0f} MB of latents",
             f"memory               {self.peak_bytes / 1e6:,.0f} MB at the peak of a measured sampling, decoding and training step",
             f"time                 {self.seconds / 60:.1f} min, from these steps on this machine",
@@ -52,8 +52,8 @@ def plan_run(session: Session) -> Plan:
     shape = shape_of(config, policy, session.replay)
     works = [work_of_round(config, shape, round) for round in range(config.rounds)]
     images, evaluated = sum(work.images for work in works), evaluated_images(config)
-    without_gradient = sum(work.rows.sampling + work.rows.reference for work in works) + sampled_rows(config, shape, evaluated)
-    training_rows = sum(work.rows.training for work in works)
+    without_gradient = sum(work.forwards.sampling + work.forwards.reference for work in works) + sampled_forwards(config, shape, evaluated)
+    training_forwards = sum(work.forwards.training for work in works)
     cost = probe_run(session, shape)
     precision: torch.dtype = getattr(torch, sampling.stored)
     dimensions = math.prod(largest_shape(session))
@@ -63,13 +63,13 @@ def plan_run(session: Session) -> Plan:
         images_per_round=works[0].images,
         pairs_per_round=works[0].pairs,
         updates_per_round=works[0].updates,
-        sampling_rows=sum(work.rows.sampling for work in works),
-        reference_rows=sum(work.rows.reference for work in works),
-        training_rows=training_rows,
-        evaluation_rows=sampled_rows(config, shape, evaluated),
+        sampling_forwards=sum(work.forwards.sampling for work in works),
+        reference_forwards=sum(work.forwards.reference for work in works),
+        training_forwards=training_forwards,
+        evaluation_forwards=sampled_forwards(config, shape, evaluated),
         stored_bytes=images * ((shape.steps + 1) * latent_bytes + shape.steps * max(4, precision.itemsize) * sketch_width(dimensions)),
         seconds=cost.sampling_seconds * without_gradient
-        + cost.training_seconds * training_rows
+        + cost.training_seconds * training_forwards
         + cost.decoding_seconds * (images + evaluated),
         peak_bytes=cost.peak_bytes,
     )

@@ -14,10 +14,10 @@ class Spent:
     """Seconds, and rows of the network; see `d3po.run.cost.counting`."""
 
     seconds: float = 0.0
-    network_rows: int = 0
+    forwards: int = 0
 
     def __add__(self, other: "Spent") -> "Spent":
-        return Spent(seconds=self.seconds + other.seconds, network_rows=self.network_rows + other.network_rows)
+        return Spent(seconds=self.seconds + other.seconds, forwards=self.forwards + other.forwards)
 
 
 def spent_by_round(entries: Iterable[JournalEntry]) -> dict[int, Spent]:
@@ -31,7 +31,7 @@ def spent_by_round(entries: Iterable[JournalEntry]) -> dict[int, Spent]:
     for entry in entries:
         begins = entry.kind == "phase"
         if working is not None and not (begins and entry.round is None and entry.body["phase"] == "evaluating"):
-            here = Spent(seconds=entry.body["seconds"], network_rows=entry.body["network_rows"])
+            here = Spent(seconds=entry.body["seconds"], forwards=entry.body["network_rows"])
             spent[working] = spent.get(working, Spent()) + here
         if begins:
             working = entry.round if entry.body["phase"] in WORK else None

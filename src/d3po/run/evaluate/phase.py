@@ -156,7 +156,7 @@ def read_evaluation(run: OpenRun, rounds: int) -> EvaluationResult:
 
 
 def _held_out_scores(run: OpenRun, prompts: list[str], pictures: NDArray[np.uint8]) -> list[list[float]] | None:
-    reward = run.held_out_judge
+    reward = run.held_out_reward
     if reward is None:
         return None
     return [[reward(Image.fromarray(pixels), prompt) for pixels in row] for prompt, row in zip(prompts, pictures, strict=True)]

@@ -31,7 +31,7 @@ def write_report(run: OpenRun, rounds: int, stopped: str | None) -> Path:
     ]
     report = Report(
         title=run.folder.path.name,
-        judge=run.config.feedback.reward,
+        reward=run.config.feedback.reward,
         points=[_point(evaluation) for evaluation in evaluated],
         updates=run.folder.read_metrics(),
         rows=rows,

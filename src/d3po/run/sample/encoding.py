@@ -79,8 +79,8 @@ def _name(run: OpenRun, pictures: Sequence[PictureRecord], size: tuple[int, ...]
 def _encode(session: Session, pictures: Sequence[PictureRecord], path: Path, size: tuple[int, ...]) -> Path:
     """Encode the pictures into a shard like `path`, with the beginning of its SHA-256 behind its name."""
     latents = session.encoding_sizer.split(
-        lambda rows: session.finite(
-            session.policy.encode(torch.stack([_pixels(session.run, picture, size) for picture in pictures[rows]])).cpu(),
+        lambda chunk: session.finite(
+            session.policy.encode(torch.stack([_pixels(session.run, picture, size) for picture in pictures[chunk]])).cpu(),
             "the encoder of pictures",
         ),
         len(pictures),

@@ -160,9 +160,9 @@ def _denoise(
     condition = session.encode_prompts(prompts).rows(torch.arange(len(prompts)).repeat_interleave(per_prompt))
 
     def predict(x_t: Tensor, timesteps: Tensor) -> Tensor:
-        def part(rows: slice) -> Tensor:
-            given = condition if len(x_t[rows]) == len(x_t) else condition.rows(torch.arange(len(x_t))[rows])
-            return session.finite(replay.predict(policy, x_t[rows], timesteps[rows], given), "the denoiser")
+        def part(chunk: slice) -> Tensor:
+            given = condition if len(x_t[chunk]) == len(x_t) else condition.rows(torch.arange(len(x_t))[chunk])
+            return session.finite(replay.predict(policy, x_t[chunk], timesteps[chunk], given), "the denoiser")
 
         return session.sampling_sizer.split(part, len(x_t))
 
@@ -181,7 +181,7 @@ def _decoded(session: Session, latents: Tensor) -> NDArray[np.uint8]:
     """(B, H, W, 3), as a PNG stores them; as many pictures at a time as fit."""
     session.finite(latents, "the denoiser")
     return to_uint8(
-        session.decoding_sizer.split(lambda rows: session.finite(session.policy.decode(latents[rows]), "the decoder"), len(latents))
+        session.decoding_sizer.split(lambda chunk: session.finite(session.policy.decode(latents[chunk]), "the decoder"), len(latents))
     )
 
 

@@ -53,7 +53,7 @@ def load_round(session: Session, round: int, references: References) -> tuple[li
     prompts = {image.prompt_id: image.prompt for image in images.values()}
     order = {prompt: row for row, prompt in enumerate(prompts)}
     condition = session.encode_prompts(list(prompts.values()))
-    reference = steps_of_shards(session, round, rows_of_shards(images.values(), order), condition, references)
+    reference = steps_of_shards(session, round, indices_by_shard(images.values(), order), condition, references)
     reads_pairs = session.run.needs.labels == "pairs"
     told = _pairs_by_prompt(session.run, round, labels, images) if reads_pairs else _labels_by_prompt(session.run, round, labels, images)
     groups = [
@@ -84,17 +84,17 @@ def share_references(session: Session, round: int, references: References) -> No
     order = {prompt: row for row, prompt in enumerate(prompts)}
     mine = session.run.distributed.share(sorted({image.shard.path for image in images}))
     condition = session.encode_prompts(list(prompts.values()))
-    rows = rows_of_shards([image for image in images if image.shard.path in mine], order)
-    steps_of_shards(session, round, rows, condition, references)
+    indices = indices_by_shard([image for image in images if image.shard.path in mine], order)
+    steps_of_shards(session, round, indices, condition, references)
     session.run.distributed.gather(None)  # nobody goes on before all are kept
 
 
-def rows_of_shards(images: Iterable[LocatedImage], order: Mapping[int, int]) -> dict[Shard, list[int]]:
+def indices_by_shard(images: Iterable[LocatedImage], order: Mapping[int, int]) -> dict[Shard, list[int]]:
     """Of each shard, its images' rows in the condition, in the order in which the shard holds them."""
-    rows: dict[Shard, list[int]] = defaultdict(list)
+    indices: dict[Shard, list[int]] = defaultdict(list)
     for image in sorted(images, key=lambda image: image.row):
-        rows[image.shard].append(order[image.prompt_id])
-    return rows
+        indices[image.shard].append(order[image.prompt_id])
+    return indices
 
 
 def images_of_round(session: Session, round: int, held_out_votes: int) -> dict[int, LocatedImage]:

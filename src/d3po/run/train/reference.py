@@ -33,14 +33,14 @@ class References:
 
 
 def steps_of_shards(
-    session: Session, round: int, rows: Mapping[Shard, Sequence[int]], condition: Condition, references: References
+    session: Session, round: int, indices: Mapping[Shard, Sequence[int]], condition: Condition, references: References
 ) -> dict[Shard, ReferenceSteps]:
     """Of each shard, the steps of the reference; none for objectives that read pictures instead of trajectories.
 
     Args:
         session: the opened run's.
         round: whose shards they are.
-        rows: by shard, the rows of its images in `condition`.
+        indices: for each shard, the index of each of its images in `condition`.
         condition: of the round's prompts.
         references: the policies that the round may be compared with.
 
@@ -49,7 +49,7 @@ def steps_of_shards(
     """
     if session.run.needs.evidence == "pictures":
         return {}
-    return {shard: _of_shard(session, round, shard, condition.rows(torch.tensor(mine)), references) for shard, mine in rows.items()}
+    return {shard: _of_shard(session, round, shard, condition.rows(torch.tensor(mine)), references) for shard, mine in indices.items()}
 
 
 def _of_shard(session: Session, round: int, shard: Shard, condition: Condition, references: References) -> ReferenceSteps:

@@ -10,7 +10,7 @@ from d3po.run.opened import OpenRun
 from d3po.run.session import Session
 from d3po.run.train.states import moving_average_in, save_state
 
-CAUTION = 0.5
+LR_PER_ROLLBACK = 0.5
 """What each rollback leaves of the learning rate."""
 
 
@@ -50,7 +50,7 @@ def _undone(run: OpenRun, round: int) -> Rollback | None:
 
 def lr_scale_of(run: OpenRun, round: int) -> float:
     """The share of the learning rate that the round is trained with."""
-    return CAUTION ** sum(each.round < round for each in rollbacks(run))
+    return LR_PER_ROLLBACK ** sum(each.round < round for each in rollbacks(run))
 
 
 def roll_back(session: Session, round: int, reason: str) -> None:

@@ -35,7 +35,7 @@ export class Queue extends EventTarget {
   /** @type {Ready[]} */
   ready = [];
   /** @type {{done: number, left: number, phase: string}|null} */
-  standing = null;
+  progress = null;
   /** @type {ApiError|null} why the last fetch failed */
   trouble = null;
   #loading = new Set();
@@ -53,7 +53,7 @@ export class Queue extends EventTarget {
 
   /** Whether nothing is ready, nothing is being loaded and the server had nothing to give. */
   get dry() {
-    return this.ready.length === 0 && this.#loading.size === 0 && this.standing !== null && !this.trouble;
+    return this.ready.length === 0 && this.#loading.size === 0 && this.progress !== null && !this.trouble;
   }
 
   /** The next question, or nothing if none is ready. @returns {Ready|undefined} */
@@ -90,7 +90,7 @@ export class Queue extends EventTarget {
       const answer = await call("GET", `/v1/queue?n=${ask}`);
       this.#failures = 0;
       this.trouble = null;
-      this.standing = { done: answer.done, left: answer.left, phase: answer.phase };
+      this.progress = { done: answer.done, left: answer.left, phase: answer.phase };
       for (const item of answer.items) this.#load(item);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;

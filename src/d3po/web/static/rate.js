@@ -284,17 +284,17 @@ function say(words, aside = "") {
 }
 
 function showProgress() {
-  const { standing } = queue;
-  if (!standing) return;
+  const { progress } = queue;
+  if (!progress) return;
   const here = outbox.waiting.filter((entry) => entry.path === "/v1/votes").length;
-  const done = standing.done + here;
-  const left = Math.max(0, standing.left - here);
+  const done = progress.done + here;
+  const left = Math.max(0, progress.left - here);
   byId("progress").max = Math.max(1, done + left);
   byId("progress").value = done;
   byId("done").textContent = `${done.toLocaleString("en")} of ${(done + left).toLocaleString("en")}`;
   byId("rate").textContent = pace.perMinute ? `${Math.round(pace.perMinute)} a minute` : "";
   byId("time-left").textContent = pace.timeLeft(left);
-  expose({ done, left, phase: standing.phase, queue: queue.ready.length });
+  expose({ done, left, phase: progress.phase, queue: queue.ready.length });
 }
 
 /** The last few answers, newest last. */

@@ -70,7 +70,7 @@ export class Waiting {
   }
 
   #draw() {
-    const phase = this.#me?.phase ?? this.#queue.standing?.phase ?? "";
+    const phase = this.#me?.phase ?? this.#queue.progress?.phase ?? "";
     const { message = "", round = null } = this.#me ?? {};
     const { title, words, end, begins } = describe(phase);
     const news = begins.length ? message : ""; // while others rate, the trainer's words are not about whoever waits
