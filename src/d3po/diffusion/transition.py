@@ -153,7 +153,7 @@ class DDIM(Transition):
     def _split(
         self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-        """The clean latent, within the sampler's bounds, and the noise."""
+        """The predicted clean latent, clipped or thresholded if the sampler does so, and the predicted noise: (x0, epsilon)."""
         x0, epsilon = self.parameterization.split(prediction, x_t, over_latent(self.schedule.alpha_bar(timesteps), x_t))
         if self.threshold_ratio is not None:
             x0 = dynamic_threshold(x0, self.threshold_ratio, self.threshold_max)
@@ -185,9 +185,12 @@ def noised(
     alpha_bar: Float[Tensor, " B"],
     parameterization: Parameterization,
 ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-    """x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise, and the network output that would be exact there."""
-    alpha_bar = over_latent(alpha_bar, x0)
-    return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise, parameterization.target(x0, noise, alpha_bar)
+    """Add noise to a clean latent: x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise.
+
+    Returns (x_t, target), where target is the network output that would be exact at x_t.
+    """
+    x_t = over_latent(alpha_bar.sqrt(), x0) * x0 + over_latent((1 - alpha_bar).sqrt(), x0) * noise
+    return x_t, parameterization.target(x0, noise, over_latent(alpha_bar, x0))
 
 
 def dynamic_threshold(x0: Float[Tensor, " B *latent"], ratio: float, maximum: float) -> Float[Tensor, " B *latent"]:
