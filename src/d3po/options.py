@@ -5,9 +5,6 @@ from typing import Literal
 Spacing = Literal["leading", "trailing", "linspace"]
 """How a sampler spreads its steps over the training timesteps (names as in diffusers)."""
 
-PredictionType = Literal["epsilon", "v_prediction", "sample"]
-"""What the network predicts (names as in diffusers)."""
-
 SamplerKind = Literal["model", "ddim", "euler_ancestral", "flow_sde"]
 """The reverse step; `model` is DDIM for discrete-time models and the SDE step for flow models."""
 

@@ -141,9 +141,8 @@ def test_what_is_judged_can_be_what_the_network_expects_after_the_step_in_which_
             latent = shard.latents(branch + 1)[row : row + 1]
             finished.append(branch + 1 == len(replay.grid))
             if not finished[-1]:
-                timesteps = replay.grid.timesteps[branch + 1 : branch + 2]
-                predicted = replay.predict(session.policy, latent, timesteps, session.policy.encode_prompts([image.prompt]))
-                latent = replay.transition.expected(predicted, latent, timesteps)
+                condition = session.policy.encode_prompts([image.prompt])
+                latent = replay.step(session.policy, latent[None], torch.tensor([branch + 1]), condition).expected
             pixels = np.asarray(Image.open(run.path / image.path), dtype=int)
             assert np.abs(to_uint8(session.policy.decode(latent))[0] - pixels).max() <= 1
     assert set(finished) == {True, False}  # past the last step there is nothing left to expect

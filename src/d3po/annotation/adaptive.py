@@ -1,16 +1,16 @@
-"""Which pairs of a prompt's images to ask next, given what was said so far: those that tell most about the order.
+"""Active selection of pairs: which pairs of a prompt's images to ask next, given the votes so far.
 
-The images of a prompt have scores s in logits, a priori independent with mean m and standard deviation `spread`, and a beats b with probability
-sigmoid(s_a - s_b) (Bradley and Terry). Given judgements, s is about normal around its most likely value (Laplace). Asking a and b adds
-p (1 - p) (e_a - e_b)(e_a - e_b)^T to its precision, whatever the answer, so the log of the determinant grows by
+The images of a prompt have scores s in logits, independent a priori with mean m and standard deviation `spread`. Image a beats b with probability
+sigmoid(s_a - s_b) (Bradley and Terry). Given votes, the posterior of s is approximated by a normal distribution around its mode (Laplace). Asking about
+a and b adds p (1 - p) (e_a - e_b)(e_a - e_b)^T to its precision, whatever the answer, so the log-determinant of the precision grows by
 
-    log(1 + p (1 - p) v),    v = variance of s_a - s_b,    p = sigmoid(mean of s_a - s_b),
+    log(1 + p (1 - p) v),    v = variance of s_a - s_b,    p = sigmoid(mean of s_a - s_b).
 
-and the next pair is the one for which that is largest (D-optimal design). Some slots are filled at random instead, and every choice comes with its
-probability: random ones are what a proxy's worth may be judged by, and averages over all can be weighted by one over the probability.
+The next pair is the one for which this is largest (D-optimal design). A share of the pairs is drawn at random instead. Every choice is recorded with its
+probability, so that averages over all pairs can be weighted by its inverse, and so that a proxy is assessed on random pairs only.
 
-A proxy is any cheap guess at the order, such as a reward model. It moves the prior's mean, and narrows the prior, by as much as its correlation with
-people's judgements allows (`proxy_correlation`); a worthless one is found to be worthless, and then changes nothing.
+A proxy is any cheap guess at the order, such as a reward model. It shifts the prior's mean and narrows the prior, by as much as its correlation with
+the votes justifies (`proxy_correlation`). A proxy without correlation changes nothing.
 """
 
 import random
@@ -25,27 +25,28 @@ from d3po.annotation.selection import all_pairs
 from d3po.preferences.records import Comparison
 
 SPREAD = 1.5
-"""Standard deviation of scores within a prompt, in logits. Two people then agree on 70 % of pairs, as they do."""
+"""Standard deviation of scores within a prompt, in logits. Two people then agree on 70 % of pairs, as people are observed to."""
 NEWTON_STEPS = 25
 TOLERANCE = 1e-8
 CORRELATIONS = np.linspace(0.0, 0.98, 99)
-"""Where a proxy's correlation is looked for: a proxy that is wrong more often than right is not turned round but ignored."""
+"""Grid over which a proxy's correlation is estimated. It starts at 0: a proxy that is wrong more often than right is ignored, not reversed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A pair to ask."""
+    """A pair that was selected to be asked."""
 
     image_a: int
     image_b: int
     probability: float
-    """Of this pair being chosen for this slot."""
+    """The probability with which this pair was selected at this position."""
     at_random: bool
+    """Whether it was drawn at random, not by its information."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Belief:
-    """What is thought of the scores of a prompt's images."""
+    """A normal distribution over the scores of a prompt's K images: the prior, or the posterior given votes."""
 
     images: tuple[int, ...]
     mean: NDArray[np.float64]
@@ -57,12 +58,12 @@ class Belief:
 def prior_belief(
     images: Sequence[int], *, proxy: Mapping[int, float] | None = None, correlation: float = 0.0, spread: float = SPREAD
 ) -> Belief:
-    """What is thought before anybody has judged.
+    """The prior over the scores, before any vote.
 
     Args:
-        images: of one prompt.
+        images: image ids of one prompt.
         proxy: any guess at the scores, by image id, on any scale; only differences within the prompt matter.
-        correlation: of the proxy with the scores within prompts, in [0, 1), see `proxy_correlation`.
+        correlation: correlation of the proxy with the scores within prompts, in [0, 1), see `proxy_correlation`.
         spread: standard deviation of scores within a prompt, in logits.
     """
     standard = np.zeros(len(images)) if proxy is None else _standardised([proxy[image] for image in images])
@@ -74,7 +75,7 @@ def prior_belief(
 
 
 def updated(prior: Belief, comparisons: Iterable[Comparison]) -> Belief:
-    """What is thought after these judgements of the same images; soft targets and weights count as shares and numbers of answers."""
+    """The posterior over the scores given comparisons of the same images. Soft targets count as shares of answers, weights as numbers of answers."""
     place = {image: index for index, image in enumerate(prior.images)}
     said = [(place[each.image_a], place[each.image_b], each.target, each.weight) for each in comparisons]
     if not said:
@@ -104,15 +105,15 @@ def next_pairs(
     waiting: Collection[tuple[int, int]] = (),
     random_share: float = 0.2,
 ) -> list[Chosen]:
-    """The next pairs of one prompt to ask, each chosen as if those before it were answered.
+    """Select the next pairs of one prompt to ask, each as if the ones before it had been answered.
 
     Args:
-        belief: what is thought now.
-        count: how many; fewer come back when no more are left.
-        seed: who and what it is for; the same seed chooses the same.
-        asked: pairs that are not to be asked again, in either order.
-        waiting: those among them that have no answer yet: the next are chosen as if they had.
-        random_share: the chance that a slot is filled at random.
+        belief: the current distribution over the scores.
+        count: how many pairs to select; fewer are returned if fewer remain.
+        seed: seed of the random choices; the same seed selects the same pairs.
+        asked: pairs that must not be asked again, in either order.
+        waiting: the pairs among `asked` that have no answer yet; the selection treats them as answered.
+        random_share: the probability that a pair is drawn at random.
     """
     draw, done = random.Random(seed), {frozenset(pair) for pair in asked}
     place = {image: index for index, image in enumerate(belief.images)}
@@ -135,14 +136,14 @@ def next_pairs(
 def proxy_correlation(
     comparisons: Iterable[Comparison], proxy: Mapping[int, float], groups: Iterable[Sequence[int]], *, spread: float = SPREAD
 ) -> float:
-    """How well a proxy knows what people prefer: its correlation with the scores within prompts, in [0, 1).
+    """How well a proxy predicts what people prefer: its correlation with the scores within prompts, in [0, 1).
 
-    The mean of the correlation given the judgements, every value from 0 up being equally likely before. Without judgements trust nothing: 0.
+    Returns the posterior mean of the correlation under a uniform prior on [0, 0.98], and 0 without comparisons.
 
     Args:
-        comparisons: judgements of pairs that were chosen at random; others would make the proxy look worse, as they are chosen to be hard.
-        proxy: by image id.
-        groups: the images of each prompt, for the proxy's scale within a prompt.
+        comparisons: comparisons of pairs that were drawn at random. Actively selected pairs are harder, so they would make the proxy look worse.
+        proxy: the proxy's scores by image id.
+        groups: the image ids of each prompt, for the proxy's scale within a prompt.
         spread: standard deviation of scores within a prompt, in logits.
     """
     standard = {
@@ -165,7 +166,7 @@ def _gain(belief: Belief, a: int, b: int) -> float:
 
 
 def _told(belief: Belief, a: int, b: int) -> float:
-    """What an answer adds to the precision of a difference, p (1 - p)."""
+    """How much an answer adds to the precision of the difference s_a - s_b: p (1 - p)."""
     chance = 0.5 * (1 + tanh(float(belief.mean[a] - belief.mean[b]) / 2))
     return chance * (1 - chance)
 
@@ -175,7 +176,7 @@ def _variance(belief: Belief, a: int, b: int) -> float:
 
 
 def _as_if_asked(belief: Belief, a: int, b: int) -> Belief:
-    """The precision grows by what an answer tells, whichever it is; the mean stays (Sherman and Morrison)."""
+    """The belief with the precision that an answer on a and b would give it, and the same mean (rank-one update by Sherman and Morrison)."""
     told, column = _told(belief, a, b), belief.covariance[:, a] - belief.covariance[:, b]
     shrunk = belief.covariance - told / (1 + told * _variance(belief, a, b)) * np.outer(column, column)
     return Belief(images=belief.images, mean=belief.mean, covariance=shrunk)

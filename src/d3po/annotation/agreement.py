@@ -1,4 +1,7 @@
-"""How far annotators agree, and what is odd about one of them. Everything is counted on image ids; positions serve the position bias alone."""
+"""How far annotators agree, and which annotators are suspicious.
+
+Everything is counted by image id; the positions in which pictures were shown are used for the position bias alone.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,26 +18,28 @@ from d3po.preferences.conversion import PairJudgement, pair_judgements
 from d3po.preferences.records import Answer, Vote
 
 RESAMPLES = 1000
+"""Bootstrap samples of an interval."""
 FAST_MS = 300
-"""Nobody looks at two pictures in less."""
+"""Nobody looks at two pictures in less time, in milliseconds."""
 
 VERDICTS = np.array([0.0, 0.5, 1.0])
-"""What can be said of a pair: the other is better, they tie, it is better. A tie is half way, so against a win it counts a quarter of a contradiction."""
+"""The possible verdicts on a pair (a, b): b is better, tie, a is better. Under the interval metric a tie against a win is a quarter of a contradiction."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Krippendorff's alpha over pairs judged by two annotators or more: 1 all agree, 0 as by chance, below 0 worse than chance."""
+    """Krippendorff's alpha over pairs compared by two or more annotators: 1 is full agreement, 0 is chance, below 0 is worse than chance."""
 
     alpha: float | None
-    """None where nothing can be said: no pair has two judges, or all they ever said is tie."""
+    """None where alpha is not defined: no pair was compared by two annotators, or every verdict is a tie."""
     low: float | None
     """Lower end of the 95 % bootstrap interval."""
     high: float | None
+    """Upper end of the 95 % bootstrap interval."""
     pairs: int
-    """Pairs with two judges or more."""
+    """Pairs compared by two or more annotators."""
     annotators: int
-    """How many annotators judged those pairs."""
+    """How many annotators compared those pairs."""
 
     def __str__(self) -> str:
         if self.alpha is None or self.low is None or self.high is None:
@@ -44,19 +49,19 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Proportion:
-    """So many of so many, with Wilson's 95 % interval; (0, 1) where there are none."""
+    """`count` cases out of `total`, with Wilson's 95 % interval."""
 
     count: int
     total: int
 
     @property
     def share(self) -> float | None:
-        """None where there are none."""
+        """The share of cases; None if `total` is 0."""
         return self.count / self.total if self.total else None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lower and upper end."""
+        """Lower and upper end of the 95 % interval; (0, 1) if `total` is 0."""
         if not self.total:
             return 0.0, 1.0
         ends = stats.binomtest(self.count, self.total).proportion_ci(method="wilson")
@@ -69,34 +74,34 @@ class Proportion:
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """When an annotator looks suspicious. A share is held against somebody only where its interval lies beyond the threshold."""
+    """When an annotator is suspicious. A share counts as suspicious only where its whole 95 % interval is beyond the threshold."""
 
     answers: int = 20
-    """Fewer than this are not judged."""
+    """Smallest number of cases from which a share is tested."""
     gold: float = 0.8
-    """Gold questions answered right, at least."""
+    """Smallest share of gold questions answered right."""
     consistency: float = 0.6
-    """Pairs decided the same way again, at least; guessing gives 0.5."""
+    """Smallest share of repeated pairs answered the same way; guessing gives 0.5."""
     others: float = 0.6
-    """Agreement with the majority of the others, at least; guessing gives 0.5, and people who try reach about 0.7."""
+    """Smallest share of agreement with the majority of the others; guessing gives 0.5, and people who try reach about 0.7."""
     side_p: float = 0.001
-    """Below this p-value, choosing one side so often is no accident."""
+    """Largest p-value at which a preference for one side is suspicious."""
     fast: float = 0.1
-    """Share of answers under 300 ms, at most."""
+    """Largest share of answers given in less than 300 ms."""
     cycles: float = 0.2
-    """Share of triples judged in a circle, at most; guessing gives 0.25."""
+    """Largest share of circular triples; guessing gives 0.25."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatorReport:
-    """What one annotator's current votes look like."""
+    """Statistics of one annotator's current votes."""
 
     annotator: int
     votes: int
     gold: Proportion
     """Gold questions answered right."""
     consistent: Proportion
-    """Pairs decided the same way when they came again with the sides swapped; ties, skips and the like are left out."""
+    """Repeated pairs, with sides swapped, that were answered the same way; only pairs with a winner both times count."""
     others: Proportion
     """Judgements that agree with the majority of the other annotators, ties left out."""
     left: Proportion
@@ -107,20 +112,20 @@ class AnnotatorReport:
     fast: Proportion
     """Answers given in less than 300 ms."""
     cycles: Proportion
-    """Triples of pictures judged in a circle (a over b over c over a), of all those whose three pairs were decided."""
+    """Circular triples of pictures (a over b, b over c, c over a), of all triples whose three pairs have a winner."""
     suspicions: tuple[str, ...]
-    """A plain sentence each; empty where nothing is odd."""
+    """One sentence for each suspicion; empty if there is none."""
 
 
 def agreement(votes: Iterable[Vote], *, seed: int = 0) -> Agreement:
     """Krippendorff's alpha (interval metric on lost 0, tied 0.5, won 1) with a percentile bootstrap over pairs.
 
-    Every pair enters twice, as (a, b) and as (b, a) with the verdict turned. So it cannot matter which picture has the smaller id: chance
-    agreement is that of a coin, even if later pictures, with larger ids, are the better ones.
+    Every pair enters twice, as (a, b) and as (b, a) with the verdict reversed. So alpha does not depend on which picture has the smaller id: agreement by
+    chance is that of a coin flip, even if later pictures, with larger ids, are better.
 
     Args:
         votes: current votes, of any kind.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
     counts, annotators = _verdict_counts(verdicts_by_annotator(pair_judgements(_first(votes))))
     alpha = _alpha(counts)
@@ -133,12 +138,12 @@ def agreement(votes: Iterable[Vote], *, seed: int = 0) -> Agreement:
 def report_annotators(
     votes: Sequence[Vote], *, gold: Mapping[int, Answer] | None = None, thresholds: Thresholds | None = None
 ) -> list[AnnotatorReport]:
-    """A report on every annotator, by id.
+    """Report on every annotator, ordered by id.
 
     Args:
         votes: current votes.
-        gold: by question id, what a gold question's answer must be.
-        thresholds: when to be suspicious.
+        gold: the expected answer of each gold question, by question id.
+        thresholds: when an annotator is suspicious; `Thresholds()` by default.
     """
     verdicts = verdicts_by_annotator(pair_judgements(_first(votes)))
     by_annotator: dict[int, list[Vote]] = defaultdict(list)
@@ -152,7 +157,10 @@ def report_annotators(
 
 
 def verdicts_by_annotator(judgements: Iterable[PairJudgement]) -> dict[tuple[int, int], dict[int, float]]:
-    """By pair of image ids, each annotator's verdict: 1 a is preferred, 0 b is, 0.5 a tie. Who contradicts himself evenly says tie."""
+    """Each annotator's verdict on each pair of image ids (a, b): 1 if a is preferred, 0 if b is, 0.5 for a tie.
+
+    Several judgements of one annotator on a pair count by their majority; without one they are a tie.
+    """
     shares: dict[tuple[int, int], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for said in judgements:
         shares[said.image_a, said.image_b][said.annotator].append(said.target)
@@ -160,7 +168,7 @@ def verdicts_by_annotator(judgements: Iterable[PairJudgement]) -> dict[tuple[int
 
 
 def answered_right(vote: Vote, expected: Answer) -> bool:
-    """Whether a vote says of every two pictures what the expected answer says; scores may be one point off."""
+    """Whether a vote agrees with the expected answer on every two pictures; a score may differ by one point."""
     if expected.outcome == "score":
         return vote.answer.outcome == "score" and all(
             abs(vote.answer.values.get(image, float("inf")) - score) <= 1 for image, score in expected.values.items()
@@ -173,12 +181,12 @@ def answered_right(vote: Vote, expected: Answer) -> bool:
 
 
 def _first(votes: Iterable[Vote]) -> list[Vote]:
-    """Without what somebody was asked again, so that nobody counts twice."""
+    """The votes without those on repeated questions, so that no annotator counts twice."""
     return [vote for vote in votes if vote.purpose != "repeat"]
 
 
 def _consistency(own: list[Vote]) -> Proportion:
-    """How often one annotator says the same of a pair that comes again."""
+    """How often one annotator gives the same answer to a repeated pair."""
     before = {vote.images: vote.answer.winner for vote in own if vote.purpose == "train" and vote.answer.outcome == "win"}
     again = [vote for vote in own if vote.purpose == "repeat" and vote.answer.outcome == "win" and vote.images in before]
     return Proportion(count=sum(before[vote.images] == vote.answer.winner for vote in again), total=len(again))
@@ -194,7 +202,7 @@ def _verdict(shares: list[float]) -> float:
 
 
 def _verdict_counts(verdicts: Mapping[tuple[int, int], Mapping[int, float]]) -> tuple[NDArray[np.int64], int]:
-    """How often each of `VERDICTS` was given, shape (pairs with two judges or more, 3), and how many annotators gave them."""
+    """How often each of `VERDICTS` was given, shape (pairs compared by two or more annotators, 3), and by how many annotators in all."""
     shared = [by for by in verdicts.values() if len(by) >= 2]
     counted = (Counter(by.values()) for by in shared)
     counts = np.array([[count[verdict] for verdict in (0.0, 0.5, 1.0)] for count in counted], dtype=np.int64).reshape(-1, 3)
@@ -209,10 +217,10 @@ def _alpha(counts: NDArray[np.int64]) -> float | None:
 
 
 def _resampled(counts: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """Alphas (RESAMPLES,) of pairs drawn with replacement, nan where a draw holds ties alone.
+    """Alphas (RESAMPLES,) of pairs drawn with replacement; nan where a sample contains only ties.
 
-    `krippendorff` counts every pair anew for every draw. Here pairs with equal counts are drawn together, and each kind's share of the matrix of
-    coincidences is worked out once; a thousand draws then cost no more than a few.
+    `krippendorff` counts every pair again for every sample. Here pairs with equal counts are drawn together, and their contribution to the coincidence
+    matrix is computed once, so that a thousand samples cost about as much as a few.
     """
     kinds, frequency = np.unique(counts, axis=0, return_counts=True)
     together = kinds[:, :, None] * kinds[:, None, :] - kinds[:, :, None] * np.eye(3)
@@ -261,7 +269,7 @@ def _report(own: list[Vote], gold: Mapping[int, Answer], others: Proportion, thr
 
 
 def _cycles(own: list[Vote]) -> Proportion:
-    """Triples judged in a circle. A ranking cannot hold one, so only answers to pairs are looked at."""
+    """Circular triples among one annotator's answers to pairs. Rankings cannot be circular and are not counted."""
     beats: dict[int, dict[int, bool]] = defaultdict(dict)
     for (a, b), by in verdicts_by_annotator(pair_judgements(vote for vote in own if vote.kind == "pair")).items():
         verdict = next(iter(by.values()))

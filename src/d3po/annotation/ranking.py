@@ -1,16 +1,16 @@
-"""Who is better than whom, by how much, and whom to believe: Bradley-Terry scores and the reliability of annotators.
+"""Bradley-Terry scores of pictures, and the reliability of annotators.
 
 Bradley and Terry (1952): P(a beats b) = sigmoid(s_a - s_b); a tie counts as half a win each way. Scores are per prompt, with mean 0.
 
-Reliabilities follow Crowd-BT (Chen, Bennett, Collins-Thompson, Horvitz 2013): annotator k says what the scores say with probability eta_k
-and the opposite otherwise. 0.5 is a guesser, so a judgement weighs 2 eta_k - 1, and nothing below 0. Scores and etas are fitted in turn:
+Reliabilities follow Crowd-BT (Chen, Bennett, Collins-Thompson, Horvitz 2013): annotator k agrees with the scores with probability eta_k and says the
+opposite otherwise. An eta of 0.5 is guessing, so a judgement of annotator k has the weight max(0, 2 eta_k - 1). Scores and etas are fitted in turn:
 
-    scores   Bradley-Terry on all judgements, each weighing its annotator's 2 eta - 1
-    p        the chance that the truth is as said, from the scores *without that annotator's own judgements*, so that nobody vouches for himself
-    r        eta p / (eta p + (1 - eta) (1 - p)), the chance that the judgement was a faithful one
+    scores   Bradley-Terry on all judgements, each with its annotator's weight 2 eta - 1
+    p        the probability that the judgement is true, from the scores *without that annotator's judgements*, so that nobody confirms himself
+    r        eta p / (eta p + (1 - eta) (1 - p)), the probability that the annotator answered faithfully
     eta      (PRIOR_RIGHT + gold right + sum of r c) / (PRIOR_RIGHT + PRIOR_WRONG + gold asked + sum of c), with c = |2 p - 1|
 
-c is how much the others have to say about the pair: a judgement of a pair nobody else knows anything about says nothing of its annotator.
+c is how much the other annotators know about the pair. A judgement of a pair that nobody else has compared says nothing about its annotator.
 """
 
 from collections import defaultdict
@@ -26,49 +26,54 @@ from d3po.preferences.conversion import PairJudgement
 from d3po.preferences.records import Comparison
 
 PRIOR_RIGHT, PRIOR_WRONG = 4.0, 1.0
-"""Beta prior of eta: an unknown annotator is taken to be right in 4 of 5, what two people who agree on 68 % of pairs come to."""
+"""Beta prior of eta: an unknown annotator is taken to be right 4 times in 5, as two people who agree on 68 % of pairs are."""
 PSEUDO_TIES = 0.2
-"""Ties added between every two pictures of a prompt: they keep scores finite where one picture won all, and pull little judged ones together."""
+"""Weight of the tie added between every two pictures of a prompt: it keeps scores finite where one picture won every comparison, and pulls the scores
+of rarely compared pictures together."""
 ROUNDS = 30
+"""Largest number of alternations between scores and etas."""
 TOLERANCE = 1e-3
-"""Of etas and of scores, in logits; well below what can be known."""
+"""Convergence tolerance of etas, and of scores in logits; well below their statistical error."""
 STEPS = 10
-"""Of a fit between two looks at the annotators; the next fit goes on from there."""
+"""Largest number of steps of one fit of the scores between two estimates of eta; the next fit starts where it ended."""
 ITERATIONS = 10_000
+"""Largest number of iterations of the fit in `bradley_terry`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoldRecord:
-    """How an annotator did on gold questions."""
+    """An annotator's answers to gold questions."""
 
     right: int
+    """How many were right."""
     asked: int
+    """How many were answered."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """How far to believe an annotator."""
+    """An annotator's estimated reliability."""
 
     right: float
-    """eta, the chance that a judgement is faithful: 0.5 guesses, 1 never errs; below 0.5 says the opposite."""
+    """eta, the probability that a judgement is faithful: 0.5 is guessing, 1 is never wrong, below 0.5 is more often wrong than right."""
     evidence: float
-    """Judgements and gold questions behind it, each counted by how much it tells."""
+    """The number of judgements and gold questions that the estimate rests on, each counted by how much it says about the annotator."""
 
     @property
     def weight(self) -> float:
-        """What a judgement counts in a soft target: 2 eta - 1, and nothing for guessers or worse."""
+        """The weight of a judgement in a soft target: 2 eta - 1, but at least 0."""
         return max(0.0, 2 * self.right - 1)
 
 
 def bradley_terry(comparisons: Sequence[Comparison], *, pseudo_ties: float = PSEUDO_TIES) -> dict[int, float]:
-    """The score of each picture, in logits, with mean 0.
+    """Fit the Bradley-Terry score of each picture, in logits, with mean 0.
 
     Args:
-        comparisons: of pictures of one prompt. Soft targets are shares of wins; weights count.
-        pseudo_ties: weight of a tie added between every two pictures; more than 0 wherever somebody lost to nobody.
+        comparisons: comparisons of pictures of one prompt. A soft target counts as a share of a win; weights count.
+        pseudo_ties: weight of the tie added between every two pictures; it must be more than 0 where a picture won or lost every comparison.
 
     Returns:
-        By image id; empty without comparisons. The work grows with the cube of the number of pictures.
+        The scores by image id; empty without comparisons. The cost grows with the cube of the number of pictures.
     """
     images = sorted({image for each in comparisons for image in (each.image_a, each.image_b)})
     if not images:
@@ -85,27 +90,27 @@ def bradley_terry(comparisons: Sequence[Comparison], *, pseudo_ties: float = PSE
 
 
 def soft_targets(comparisons: Sequence[Comparison], scores: Mapping[int, float], *, pull: float = 1.0) -> list[Comparison]:
-    """The same comparisons with targets pulled towards what the scores say, as if `pull` more judgements had agreed with the scores.
+    """Shrink the targets of comparisons towards the win probabilities that the scores predict.
 
-    A pair judged once is then no certainty, and a judgement against everything else known of the prompt counts less.
+    A pair with one judgement is then not certain, and a judgement that contradicts the prompt's other comparisons counts less.
 
     Args:
-        comparisons: with weights in judgements, as `comparisons_of` makes them.
-        scores: by image id, as `bradley_terry` makes them.
-        pull: weight of the scores' opinion, in judgements; 0 changes nothing.
+        comparisons: comparisons whose weights are numbers of judgements, as `comparisons_of` returns them.
+        scores: scores by image id, as `bradley_terry` returns them.
+        pull: weight of the predicted probability, in judgements; 0 changes nothing.
     """
     return [_pulled(each, _sigmoid(scores[each.image_a] - scores[each.image_b]), pull) for each in comparisons]
 
 
 def reliabilities(judgements: Iterable[PairJudgement], *, gold: Mapping[int, GoldRecord] | None = None) -> dict[int, Reliability]:
-    """How far to believe each annotator, from gold questions and from agreement with what the others make of the same prompts.
+    """Estimate each annotator's reliability from gold questions and from agreement with the other annotators on the same prompts.
 
     Args:
-        judgements: of any number of prompts; ties tell nothing about their annotator.
-        gold: by annotator id. Judgements of gold questions themselves should not be among `judgements`, or they count twice.
+        judgements: judgements on any number of prompts; ties say nothing about their annotator.
+        gold: answers to gold questions by annotator id. Their judgements should not be among `judgements`, or they count twice.
 
     Returns:
-        By annotator id; `{annotator: each.weight}` is what `comparisons_of` takes as `reliability`.
+        Reliabilities by annotator id. `comparisons_of` takes their weights, by annotator id, as `reliability`.
     """
     tested, said = gold or {}, list(judgements)
     annotators = sorted({each.annotator for each in said} | tested.keys())
@@ -128,21 +133,21 @@ def reliabilities(judgements: Iterable[PairJudgement], *, gold: Mapping[int, Gol
 
 @dataclass(kw_only=True)
 class _Group:
-    """All prompts with K judged pictures; g counts (prompt, annotator)."""
+    """The judgements on all prompts with K compared pictures, as arrays over the G combinations of prompt and annotator that occur."""
 
     prompt: NDArray[np.int64]
-    """(G,) which prompt."""
+    """(G,) index of the prompt."""
     annotator: NDArray[np.int64]
-    """(G,) which annotator."""
+    """(G,) index of the annotator."""
     shares: NDArray[np.float64]
-    """(G, K, K) how often this annotator preferred row to column, ties half."""
+    """(G, K, K) how often the annotator preferred the picture of the matrix row to that of the column; a tie counts half."""
     decided: NDArray[np.float64]
-    """(G, K, K) the same without ties, every judgement counted whole for the side it leans to."""
+    """(G, K, K) the same count without ties, where a soft judgement counts fully for the picture it prefers."""
     scores: NDArray[np.float64]
-    """(G, K) what the others make of the prompt, from the last call."""
+    """(G, K) scores fitted to the other annotators' judgements of the prompt, kept from the last call as the next starting point."""
 
     def faithful(self, eta: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """By annotator, the sums of r c and of c over the group."""
+        """The sums of r c and of c over the group, by annotator (module docstring)."""
         self.scores = _fit(self._wins_of_others(np.maximum(0.0, 2 * eta - 1)), self.scores)
         true = _sigmoids(self.scores)
         own = eta[self.annotator][:, None, None]
@@ -190,9 +195,10 @@ def _group(size: int, prompts: Sequence[Sequence[PairJudgement]], place: Mapping
 
 
 def _fit(wins: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bradley-Terry scores (G, K) of many prompts at once from wins (G, K, K).
+    """Fit Bradley-Terry scores (G, K) of many prompts at once to wins (G, K, K).
 
-    `choix` fits one prompt at a time. This climbs with the bound p (1 - p) <= 1/4 on the curvature, which never overshoots (Boehning and Lindsay 1988).
+    `choix` fits one prompt at a time. This takes Newton steps with the bound p (1 - p) <= 1/4 in place of the curvature, so that a step never overshoots
+    (Boehning and Lindsay 1988).
     """
     games = wins + wins.transpose(0, 2, 1)
     size = games.shape[1]
@@ -207,12 +213,12 @@ def _fit(wins: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def _estimate(faithful: NDArray[np.float64], weighed: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eta and evidence by annotator."""
+    """Estimate eta by annotator, and return the evidence it rests on."""
     return (PRIOR_RIGHT + faithful) / (PRIOR_RIGHT + PRIOR_WRONG + weighed), weighed
 
 
 def _sigmoids(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(G, K, K) the chance that row beats column."""
+    """The probability that the picture of the row beats that of the column, (G, K, K), from scores (G, K)."""
     return 0.5 * (1 + np.tanh((scores[:, :, None] - scores[:, None, :]) / 2))
 
 

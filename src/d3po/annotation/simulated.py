@@ -1,4 +1,4 @@
-"""A simulated annotator: a measured reward, with the noise and the indifference of a person."""
+"""A simulated annotator, who compares pictures by a measured reward, with noise and with ties for small differences."""
 
 import math
 import random
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from d3po.preferences.records import Answer, NewQuestion
 
 Scores = Sequence[float]
-"""What a judge measured of one picture: one number, or one a criterion."""
+"""The rewards of one picture: a single number, or one for each criterion."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedAnnotator:
-    """Prefers a over b, by one criterion, with the Bradley-Terry probability sigmoid((score_a - score_b) / temperature).
+    """Answers pair questions from rewards. It prefers a to b with the Bradley-Terry probability sigmoid((score_a - score_b) / temperature).
 
-    With several criteria it prefers what Pareto dominates: better by one, worse by none; everything else is a tie.
-    Each answer is a function of the seed and the two image ids alone, so asking again, in any order, gives the same answer.
+    With several criteria it draws a preference for each, and prefers the picture that is better by at least one and worse by none (Pareto dominance);
+    otherwise it answers with a tie. Its random draws depend on the seed and the two image ids alone, so asking again, in any order, gives the same answer.
     """
 
     temperature: float
-    """In units of the reward; 0 is a judge without noise."""
+    """Size of the noise, in units of the reward; 0 is without noise."""
     tie_band: float
-    """Differences up to this much, in units of the reward, are called equal."""
+    """Rewards that differ by no more than this, in units of the reward, count as equal."""
     seed: int
 
     def judge(self, image_a: int, image_b: int, scores: Mapping[int, Scores]) -> Answer:
-        """The verdict on two images, given their scores by image id."""
+        """Answer which of two images is better, given their scores by image id."""
         verdicts = {
             self._prefers_a(image_a, image_b, a - b, criterion)
             for criterion, (a, b) in enumerate(zip(scores[image_a], scores[image_b], strict=True))
@@ -36,11 +36,11 @@ class SimulatedAnnotator:
         return Answer(outcome="win", winner=image_a if verdicts == {True} else image_b)
 
     def judge_all(self, pairs: Sequence[tuple[int, int]], scores: Mapping[int, Scores], *, round: int) -> list[tuple[NewQuestion, Answer]]:
-        """Each pair as a question of the round, with the verdict."""
+        """Make a question of the round of each pair, and answer it."""
         return [(NewQuestion(kind="pair", purpose="train", images=(a, b), round=round), self.judge(a, b, scores)) for a, b in pairs]
 
     def _prefers_a(self, image_a: int, image_b: int, difference: float, criterion: int) -> bool | None:
-        """Whether a is better by one criterion; None where they are equal."""
+        """Whether a is preferred by one criterion; None where the two count as equal."""
         if abs(difference) <= self.tie_band:
             return None
         if self.temperature == 0:

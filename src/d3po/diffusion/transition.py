@@ -1,4 +1,4 @@
-"""One Gaussian reverse step x_t -> x_{t-1}: its mean, its standard deviation, its log-prob.
+"""The Gaussian reverse step x_t -> x_{t-1}: its mean, its standard deviation, its log-prob.
 
 Sampling and replay both call `Transition.step`, so the density that is trained is the density that was sampled. The ancestral Euler step is
 in `ancestral.py`, the step of flow models in `flow.py`.
@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
+from d3po.diffusion.parameterization import Parameterization
 from d3po.diffusion.schedule import NoiseSchedule, StepGrid
 from d3po.errors import DegenerateStepError
-from d3po.options import LogProbReduce, PredictionType
+from d3po.options import LogProbReduce
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,17 +26,17 @@ class GaussianStep:
     std: Float[Tensor, " B"]
 
     def draw(self, noise: Float[Tensor, " B *latent"]) -> Float[Tensor, " B *latent"]:
-        """mean + std * noise."""
+        """Draw x_{t-1} = mean + std * noise, with standard normal noise."""
         return self.mean + over_latent(self.std, self.mean) * noise
 
     def log_prob(self, x_next: Float[Tensor, " B *latent"], *, reduce: LogProbReduce) -> Float[Tensor, " B"]:
-        """Log density of `x_next` in nats, with no gradient into `x_next`.
+        """Log density of `x_next` in nats. No gradient flows into `x_next`.
 
         `reduce="sum"` is the joint density; `"mean"` divides it by the number of latent dimensions, as the published
         D3PO and DDPO code does.
 
         Raises:
-            DegenerateStepError: a std is 0, where no density exists.
+            DegenerateStepError: the std of a step is 0, where no density exists.
         """
         degenerate = int((self.std <= 0).sum())
         if degenerate:
@@ -49,16 +50,24 @@ class GaussianStep:
         return flat.sum(dim=1) if reduce == "sum" else flat.mean(dim=1)
 
 
-class Transition(ABC):
-    """How a sampler goes from x_t to x_{t-1}, whatever the model: one family of Gaussians, and what a replay must know of it.
+@dataclass(frozen=True, kw_only=True)
+class ReverseStep(GaussianStep):
+    """A sampler's step: the distribution of x_{t-1}, and the picture that the network expects at its end."""
 
-    Timesteps are numbers of the model's own kind: whole ones of a discrete-time model, 1000 sigma of a flow.
+    expected: Float[Tensor, " B *latent"]
+    """The clean latent x_0 that the network's (guided) prediction at x_t stands for, within the sampler's bounds if it has any."""
+
+
+class Transition(ABC):
+    """The interface of reverse steps: the Gaussian that a sampler draws x_{t-1} from, and what training needs to know of it.
+
+    Timesteps are in the model's unit: whole numbers for a discrete-time model, 1000 sigma for a flow model.
     """
 
     @property
     @abstractmethod
     def train_timesteps(self) -> int:
-        """How many timesteps the model was trained on; they lie below this number."""
+        """How many timesteps the model was trained on; every timestep is below this number."""
 
     @abstractmethod
     def step(
@@ -67,35 +76,29 @@ class Transition(ABC):
         x_t: Float[Tensor, " B *latent"],
         timesteps: Num[Tensor, " B"],
         previous: Num[Tensor, " B"],
-    ) -> GaussianStep:
+    ) -> ReverseStep:
         """The distribution of x_{t-1}, from the network's (guided) prediction at x_t."""
 
     @abstractmethod
-    def expected(
-        self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
-    ) -> Float[Tensor, " B *latent"]:
-        """The clean latent x_0 that the network's (guided) prediction at x_t stands for."""
-
-    @abstractmethod
     def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """The spread of x_{t-1} given x_t: 0 where the step is deterministic."""
+        """The standard deviation of x_{t-1} given x_t; 0 where the step is deterministic."""
 
     @abstractmethod
     def slope(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """d mean / d prediction, every bound on the predicted x_0 left aside."""
+        """The derivative d mean / d prediction, ignoring any bound on the predicted x_0."""
 
     @abstractmethod
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-        """A clean latent at the timestep's noise level, and the network output that would be exact there: (x_t, target)."""
+        """Add noise to a clean latent up to the timestep's level. Returns (x_t, target), where target is the exact network output at x_t."""
 
     def stochastic(self, grid: StepGrid) -> Bool[Tensor, " T"]:
-        """Which steps of the grid have a density, and so can be trained."""
+        """Which steps of the grid have a density and can therefore be trained."""
         return self.std(grid.timesteps, grid.previous) > 0
 
     def sensitivity(self, grid: StepGrid) -> Float[Tensor, " T"]:
-        """|d mean / d prediction| / std of every stochastic step, 0 elsewhere.
+        """|d mean / d prediction| / std of every stochastic step, and 0 of every other step.
 
         Its square is the Fisher information that the step's log-prob carries about the network's output: with SD 1.5's
         schedule and 20 steps, the step at t=51 alone holds 73 % of it. `step_weighting="balanced"` divides by it.
@@ -107,16 +110,17 @@ class Transition(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class DDIM(Transition):
-    """The DDIM step of any eta (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16); eta=1 is ancestral DDPM sampling."""
+    """The DDIM step with any eta (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16); eta=1 is ancestral DDPM sampling."""
 
     schedule: NoiseSchedule
-    prediction_type: PredictionType
+    parameterization: Parameterization
     eta: float
     clip_range: float | None = None
     """Clip the predicted x_0 to [-clip_range, clip_range]."""
     threshold_ratio: float | None = None
     """Dynamic thresholding of the predicted x_0 at this quantile (Saharia et al. 2022, arXiv 2205.11487); excludes clip_range."""
     threshold_max: float = 1.0
+    """Largest bound of dynamic thresholding."""
 
     def __post_init__(self) -> None:
         if self.eta < 0:
@@ -134,7 +138,7 @@ class DDIM(Transition):
         x_t: Float[Tensor, " B *latent"],
         timesteps: Num[Tensor, " B"],
         previous: Num[Tensor, " B"],
-    ) -> GaussianStep:
+    ) -> ReverseStep:
         """The distribution of x_{t-1}.
 
         x0   = predicted clean latent
@@ -144,19 +148,13 @@ class DDIM(Transition):
         x0, epsilon = self._split(prediction, x_t, timesteps)
         std = self.std(timesteps, previous)
         direction = (1 - a_prev - over_latent(std, x_t) ** 2).clamp(min=0).sqrt()
-        return GaussianStep(mean=a_prev.sqrt() * x0 + direction * epsilon, std=std)
-
-    def expected(
-        self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
-    ) -> Float[Tensor, " B *latent"]:
-        """x_0, within the sampler's bounds if it has any."""
-        return self._split(prediction, x_t, timesteps)[0]
+        return ReverseStep(mean=a_prev.sqrt() * x0 + direction * epsilon, std=std, expected=x0)
 
     def _split(
         self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-        """The clean latent, within the sampler's bounds, and the noise."""
-        x0, epsilon = split_prediction(prediction, x_t, over_latent(self.schedule.alpha_bar(timesteps), x_t), self.prediction_type)
+        """The predicted clean latent, clipped or thresholded if the sampler does so, and the predicted noise: (x0, epsilon)."""
+        x0, epsilon = self.parameterization.split(prediction, x_t, over_latent(self.schedule.alpha_bar(timesteps), x_t))
         if self.threshold_ratio is not None:
             x0 = dynamic_threshold(x0, self.threshold_ratio, self.threshold_max)
         elif self.clip_range is not None:
@@ -166,7 +164,7 @@ class DDIM(Transition):
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-        return noised(x0, noise, self.schedule.alpha_bar(timesteps), self.prediction_type)
+        return noised(x0, noise, self.schedule.alpha_bar(timesteps), self.parameterization)
 
     def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
         """eta * sqrt((1 - a_prev) / (1 - a_t) * (1 - a_t / a_prev)): 0 where the step is deterministic."""
@@ -177,38 +175,22 @@ class DDIM(Transition):
     def slope(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
         a_t, a_prev = self.schedule.alpha_bar(timesteps), self.schedule.alpha_bar(previous)
         direction = (1 - a_prev - self.std(timesteps, previous) ** 2).clamp(min=0).sqrt()
-        x0, epsilon = split_prediction(torch.ones_like(a_t), torch.zeros_like(a_t), a_t, self.prediction_type)
+        x0, epsilon = self.parameterization.split(torch.ones_like(a_t), torch.zeros_like(a_t), a_t)
         return a_prev.sqrt() * x0 + direction * epsilon
-
-
-def split_prediction(
-    prediction: Float[Tensor, "*any"],
-    x_t: Float[Tensor, "*any"],
-    alpha_bar: Float[Tensor, "*broadcast"],
-    prediction_type: PredictionType,
-) -> tuple[Float[Tensor, "*any"], Float[Tensor, "*any"]]:
-    """The clean latent and the noise that a network output stands for: (x0, epsilon).
-
-    v is sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x0 (Salimans and Ho 2022, arXiv 2202.00512, appendix D).
-    """
-    signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-    if prediction_type == "epsilon":
-        return (x_t - noise * prediction) / signal, prediction
-    if prediction_type == "sample":
-        return prediction, (x_t - signal * prediction) / noise
-    return signal * x_t - noise * prediction, signal * prediction + noise * x_t
 
 
 def noised(
     x0: Float[Tensor, " B *latent"],
     noise: Float[Tensor, " B *latent"],
     alpha_bar: Float[Tensor, " B"],
-    prediction_type: PredictionType,
+    parameterization: Parameterization,
 ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-    """x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise, and what the network should say of it; the inverse of `split_prediction`."""
-    signal, spread = over_latent(alpha_bar.sqrt(), x0), over_latent((1 - alpha_bar).sqrt(), x0)
-    targets = {"epsilon": noise, "sample": x0, "v_prediction": signal * noise - spread * x0}
-    return signal * x0 + spread * noise, targets[prediction_type]
+    """Add noise to a clean latent: x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise.
+
+    Returns (x_t, target), where target is the network output that would be exact at x_t.
+    """
+    x_t = over_latent(alpha_bar.sqrt(), x0) * x0 + over_latent((1 - alpha_bar).sqrt(), x0) * noise
+    return x_t, parameterization.target(x0, noise, over_latent(alpha_bar, x0))
 
 
 def dynamic_threshold(x0: Float[Tensor, " B *latent"], ratio: float, maximum: float) -> Float[Tensor, " B *latent"]:
@@ -219,10 +201,10 @@ def dynamic_threshold(x0: Float[Tensor, " B *latent"], ratio: float, maximum: fl
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision widened to float32; float32 and float64 as they are."""
+    """Widen half precision to float32; leave float32 and float64 as they are."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def over_latent(values: Float[Tensor, " B"], latents: Float[Tensor, " B *latent"]) -> Float[Tensor, " B *ones"]:
-    """One number an image, in a shape that multiplies its latent."""
+    """Reshape one number for each image to (B, 1, ..., 1), in the latents' dtype and device, so that it broadcasts over the latents."""
     return values.to(latents).view(-1, *[1] * (latents.ndim - 1))

@@ -4,8 +4,8 @@ For a pair of images a, b and one denoising step, with r the log-ratio log pi_th
 
     L = -log sigmoid( beta * h * (c_a(r_a) - c_b(r_b)) ),     h = 2 * target - 1
 
-where target is the share of judges who prefer a (1: a wins, 0: b wins, 0.5: tie) and c is the clipping below. At h = 0 the
-loss is log 2 and has no gradient: a tie teaches nothing.
+where target is the share of annotators who prefer a (1: a wins, 0: b wins, 0.5: tie) and c is the clipping described at `D3PO.clip`.
+At h = 0 the loss is log 2 and has no gradient, so nothing is learned from a tie.
 """
 
 import math
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from d3po.objectives.base import PairObjective, preference_loss
@@ -22,18 +22,18 @@ from d3po.options import Clip, Targets
 
 @dataclass(frozen=True, kw_only=True)
 class D3PO(PairObjective):
-    """The objective's settings; calling it gives per-pair losses."""
+    """The D3PO objective with its settings; calling it returns the loss of each pair and step."""
 
     beta: float
-    """How steeply the loss reads the log-ratio margin; larger keeps the policy closer to the reference."""
+    """Factor of the log-ratio margin inside the sigmoid; larger keeps the policy closer to the reference."""
     clip: Clip
-    """`none`; `two_sided` as published: no gradient once a ratio leaves [1-eps, 1+eps] either way; `one_sided`: a winner is
-    only held back from rising above 1+eps and a loser from falling below 1-eps, so a ratio on the wrong side is still mended."""
+    """`none` does not clip. `two_sided`, as published, removes the gradient once a ratio leaves [1-eps, 1+eps] on either side. `one_sided`
+    clips only a winner above 1+eps and a loser below 1-eps, so a ratio on the wrong side still has a gradient."""
     clip_range: float
     """eps of the clipping."""
     targets: Targets = "signed"
-    """`signed` multiplies the margin by 2*target-1; `cross_entropy` reads the target as a probability and stops at the margin
-    whose sigmoid it is, so that a tie pulls both images together."""
+    """`signed` multiplies the margin by 2*target-1. `cross_entropy` reads the target as a probability: the loss is smallest where
+    sigmoid(beta * margin) equals it, so a tie pulls the two log-ratios together."""
 
     @property
     def reward_scale(self) -> float:
@@ -53,7 +53,7 @@ class D3PO(PairObjective):
     def __call__(
         self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
     ) -> Float[Tensor, "*pairs"]:
-        """Loss of each pair and step, in nats."""
+        """The loss of each pair and step, in nats; `target` is the share of preference, in [0, 1], that image a holds."""
         sign = 2 * target - 1
         margin = self.clipped(log_ratio_a, sign) - self.clipped(log_ratio_b, -sign)
         if self.targets == "signed":
@@ -61,7 +61,7 @@ class D3PO(PairObjective):
         return preference_loss(self.beta * margin, target)
 
     def clipped(self, log_ratio: Float[Tensor, "*pairs"], sign: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
-        """The log-ratio as the loss sees it; `sign` > 0 where this image is the winner, < 0 where it is the loser."""
+        """The clipped log-ratio; `sign` is > 0 where this image is the winner, < 0 where it is the loser, 0 at a tie."""
         if self.clip == "none":
             return log_ratio
         low, high = self._bounds(log_ratio)
@@ -69,9 +69,14 @@ class D3PO(PairObjective):
             return log_ratio.clamp(low, high)
         return torch.where(sign > 0, log_ratio.clamp(max=high), torch.where(sign < 0, log_ratio.clamp(min=low), log_ratio))
 
-    def is_clipped(self, log_ratio: Float[Tensor, "*pairs"], sign: Float[Tensor, "*pairs"]) -> Bool[Tensor, "*pairs"]:
-        """Where clipping cut the gradient off."""
-        return self.clipped(log_ratio, sign) != log_ratio
+    def clipped_share(
+        self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
+    ) -> Float[Tensor, "*pairs"]:
+        """The share of each pair's two gradients, 0 to 1, that clipping cut off; each image is clipped by itself."""
+        sign = 2 * target - 1
+        cut_a = self.clipped(log_ratio_a, sign) != log_ratio_a
+        cut_b = self.clipped(log_ratio_b, -sign) != log_ratio_b
+        return (cut_a.to(log_ratio_a) + cut_b.to(log_ratio_a)) / 2
 
     def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return torch.log1p(like.new_tensor(-self.clip_range)), torch.log1p(like.new_tensor(self.clip_range))

@@ -1,4 +1,4 @@
-"""The trainer: one accelerate loop that turns judgements into updates of the policy, whatever the objective."""
+"""The trainer: one accelerate loop that turns comparisons and labels into updates of the policy, for every objective."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -34,25 +34,25 @@ AUTOCAST = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 Metrics = dict[str, float]
 
 Call = tuple[list[PromptGroup], Int[Tensor, " _"]]
-"""One network call of an update: which prompts at which steps."""
+"""One network call of an update: the prompt groups and the steps that it evaluates together."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """One planned optimizer step: which prompts, which denoising steps."""
+    """One planned optimizer step: its prompt groups and its denoising steps."""
 
     round: int
     number: int
     epoch: int
     groups: list[int]
     steps: Int[Tensor, " S"]
-    """Positions in the sampler's grid, or timesteps of objectives that read pictures alone."""
+    """Positions in the sampler's grid; for objectives that read pictures alone, timesteps."""
 
 
 class Trainer:
-    """Moves a policy by preferences; holds the optimizer and, optionally, averaged weights."""
+    """Trains a policy on preferences. Holds the optimizer and, if `training.policy_ema` is on, the averaged weights."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Trainer:
         self._lr_scale = 1.0
 
     def plan(self, count: int, round: int) -> list[Update]:
-        """The round's updates over `count` prompt groups: a function of the seed, the round and the settings alone."""
+        """Plan the round's updates over `count` prompt groups. The plan depends on the seed, the round and the settings alone."""
         settings = self.config.training
         choices = self.likelihood.choices(settings.timestep_range)
         drawn = self.likelihood.count(settings.timestep_fraction, len(choices))
@@ -116,15 +116,15 @@ class Trainer:
         """Carry out the planned updates in order.
 
         Args:
-            groups: all of the round.
-            condition: has one row per prompt of the round.
-            updates: those of `plan` that are left to do.
-            after_update: called after each with its metrics.
-            reference: makes a context in which the policy is the one that the round compares with; by default the pretrained model.
-            lr_scale: share of the learning rate that is used, beside the KL controller's.
+            groups: all prompt groups of the round.
+            condition: the embedded prompts of the round, one a prompt.
+            updates: the updates of `plan` that remain.
+            after_update: called after each update, with the update and its metrics.
+            reference: makes a context in which the policy has the weights of the round's reference; by default the reference is the pretrained model.
+            lr_scale: factor of the learning rate, in addition to the KL controller's factor.
 
         Raises:
-            NonFiniteError: a loss or gradient is not finite; the weights are still those of the update before.
+            NonFiniteError: a loss or a gradient is not finite; the weights are still those of the previous update.
         """
         self._lr_scale = lr_scale
         if reference is not None:
@@ -145,13 +145,17 @@ class Trainer:
         noise_key: NoiseKey = (0, 0, 0),
         usual: float | None = None,
     ) -> Metrics:
-        """One optimizer step on all judgements of `groups` at `steps`; `usual` is the round's `mean_weight`, by default that of `groups`.
+        """Make one optimizer step on all comparisons or labels of `groups` at `steps`, and return its metrics.
 
-        The loss is the weighted sum over judgements, over what as many prompts of the round weigh on average, and the mean over steps. So its gradient
-        is the mean of those that each prompt would give alone, and a judgement counts what it weighs, whatever it shares an update with.
+        The loss is the weighted sum over comparisons (or labels), divided by `usual` times the number of prompts, and averaged over steps. `usual` is
+        the mean weight of a prompt in the round (`mean_weight`), by default in `groups`. So the gradient is the mean of the gradients that each prompt
+        would give alone, and a comparison counts its own weight, whatever else is in the update.
 
-        K images of a prompt cost K network rows per step, however many pairs they form. How the rows are cut into network
-        calls (`training.micro_batch_size`) does not change the result. Images that parted in one step are trained in that step alone.
+        K images of a prompt cost K network evaluations a step, however many pairs they form. How these are batched into network calls
+        (`training.micro_batch_size`) does not change the result, up to rounding. Images that were branched at one step are trained at that step alone.
+
+        Raises:
+            NonFiniteError: a loss or a gradient is not finite; the update was not made.
         """
         share = self._share(groups, steps)
         mean = self._mean_log_ratio(share, condition, noise_key) if self.needs.batch_mean else 0.0
@@ -173,7 +177,7 @@ class Trainer:
         return metrics
 
     def state(self) -> dict[str, Tensor]:
-        """Everything a resumed trainer needs, as flat tensors; random draws follow from the seed and need no state."""
+        """Everything a resumed trainer needs, as tensors by name. Random draws follow from the seed and need no state."""
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.policy.trainable().items():
             tensors[f"policy.{name}"] = parameter.detach().cpu()
@@ -183,10 +187,10 @@ class Trainer:
         return {name: value.contiguous().clone() for name, value in tensors.items()}
 
     def reset(self) -> None:
-        """Go back to before any training.
+        """Return to the state before any training: initial weights, empty optimizer, no running KL.
 
         Raises:
-            RuntimeError: the whole network is trained, and no copy of it is kept; open the run anew.
+            RuntimeError: the whole network is trained, of which no copy is kept; open the run again.
         """
         if self._initial is None:
             raise RuntimeError("a network that is trained whole cannot go back to the base; open the run anew")
@@ -196,7 +200,7 @@ class Trainer:
         self.average = None if self.average is None else self.policy.state()
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Continue from `state()` of an earlier process."""
+        """Restore what `state()` of an earlier process returned."""
         self.policy.load_state(under("policy.", tensors))
         self._kl_controller.kl = float(
             tensors["kl_controller.kl"] if "kl_controller.kl" in tensors else tensors["brake.kl"]
@@ -206,14 +210,14 @@ class Trainer:
             self.average = under("average.", tensors)
 
     def _share(self, groups: Sequence[PromptGroup], steps: Int[Tensor, " S"]) -> list[Call]:
-        """This process's part of an update: cut fine enough that, where it can be, every process has one."""
+        """This process's share of an update's network calls, which are cut small enough that every process has one where that is possible."""
         rows = sum(len(group) * (len(steps) if group.branch is None else 1) for group in groups)
         return self.distributed.share(
             list(self._calls(groups, steps, min(self.config.training.micro_batch_size, -(-rows // self.distributed.size))))
         )
 
     def _calls(self, groups: Sequence[PromptGroup], steps: Int[Tensor, " S"], rows: int) -> Iterator[Call]:
-        """Network calls of at most so many rows: which prompts at which steps."""
+        """Cut `groups` and `steps` into network calls whose batches have at most `rows` elements, one an image and step."""
         for chunk in chunk_groups(groups, rows):
             branch = chunk[0].branch
             theirs = steps if branch is None else torch.tensor([branch])
@@ -221,7 +225,7 @@ class Trainer:
                 yield chunk, part
 
     def _fitted(self, work: Callable[[list[Call]], T], share: Sequence[Call]) -> T:
-        """`work` on this process's calls, cut smaller where they do not fit into memory; it starts over when that shows."""
+        """Run `work` on this process's calls. If they do not fit into memory, cut them smaller and start over."""
         largest = max((sum(len(group) for group in chunk) * len(part) for chunk, part in share), default=1)
         return self._sizer.run(lambda rows: work([call for c in share for call in self._calls(*c, rows)]), largest)
 
@@ -235,10 +239,10 @@ class Trainer:
         return sum(every) / len(every)
 
     def _gradients(self, share: Sequence[Call], condition: Condition, noise_key: NoiseKey, total: float, mean: float) -> "MetricSums":
-        """Leave the update's gradient, that of all processes, in the parameters; return what was measured by all of them.
+        """Put the update's gradient, summed over all processes, into the parameters. Return the metrics of all processes.
 
         Raises:
-            NonFiniteError: a loss of one of them is not finite.
+            NonFiniteError: a loss is not finite in at least one process.
         """
 
         def accumulate(calls: list[Call]) -> MetricSums:
@@ -266,8 +270,8 @@ class Trainer:
     ) -> None:
         """Add the gradient and the metrics of one network call.
 
-        Step weighting multiplies the log-ratios of pairs, which are compared, and the whole loss of images: a policy gradient's ratio is exp of the
-        log-ratio itself, and a KL beside it weighs what the gain weighs.
+        For objectives on pairs, step weighting multiplies the log-ratios that are compared. For objectives on images it multiplies the whole loss, since
+        a policy gradient needs the unscaled ratio exp(log-ratio), and its KL term must keep its proportion to the gain.
         """
         ratios = evidence.log_ratio
         scale = self._scale(steps).to(ratios)
@@ -317,14 +321,17 @@ class Trainer:
 
 
 class MetricSums:
-    """Weighted means of the metrics of pairs or images, over all steps and by band of steps."""
+    """Weighted means of the metrics of pairs or images, over all steps and over each third of the steps (`BANDS`)."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
         self._weights: dict[str, float] = {}
 
     def add(self, progress: Sequence[float], weights: Float[Tensor, " P"], metrics: dict[str, Float[Tensor, "S P"]]) -> None:
-        """Add the metrics of S steps, each so far along the way from noise to picture, and P pairs or images; nan has no part."""
+        """Add the metrics of S steps and P pairs or images. nan values are left out.
+
+        `progress` says how far each step is from noise (0) to picture (1).
+        """
         for name, values in metrics.items():
             part = weights * ~values.cpu().isnan()
             sums, totals = (values.cpu().nan_to_num() * part).sum(dim=1).tolist(), part.sum(dim=1).tolist()
@@ -335,7 +342,7 @@ class MetricSums:
 
     @classmethod
     def together(cls, parts: Sequence["MetricSums"]) -> "MetricSums":
-        """The sums of all parts."""
+        """Add the sums of several processes together."""
         whole = cls()
         for part in parts:
             for key, value in part._sums.items():
@@ -344,7 +351,7 @@ class MetricSums:
         return whole
 
     def means(self) -> Metrics:
-        """Every metric's mean, 0 of one that nothing had part in; a band that was not trained is absent."""
+        """The mean of every metric; 0 where all its values were nan. Thirds of the steps that were not trained are absent."""
         return {key: self._sums[key] / max(self._weights[key], 1e-12) for key in sorted(self._sums)}
 
 
@@ -358,7 +365,7 @@ def _accelerator(mixed_precision: str) -> Accelerator:
 
 
 def step_weights(replay: Replay, *, balanced: bool) -> Float[Tensor, " T"]:
-    """Weight of each step: 1, or the inverse of its sensitivity, scaled to mean 1 over the stochastic steps."""
+    """The weight of each step: 1, or if `balanced` the inverse of its sensitivity, scaled to mean 1 over the stochastic steps."""
     sensitivity = replay.transition.sensitivity(replay.grid)
     if not balanced:
         return torch.ones_like(sensitivity)
@@ -367,12 +374,12 @@ def step_weights(replay: Replay, *, balanced: bool) -> Float[Tensor, " T"]:
 
 
 def looks_back(config: RunConfig, *, last: bool) -> bool:
-    """Whether an update of an objective without a reference measures how far the policy is from the pretrained model: the round's last, of an adapter."""
+    """Whether an update of an objective without a reference measures the KL to the pretrained model: only a round's last one, and only with an adapter."""
     return last and config.adapter.method == "lora"
 
 
 def _pairs(groups: Sequence[PromptGroup]) -> tuple[Int[Tensor, "P 2"], Float[Tensor, " P"], Float[Tensor, " P"]]:
-    """All pairs of all groups as positions in the images laid side by side."""
+    """All pairs of all groups, as positions in the concatenated images; their targets; their weights."""
     offsets = [0]
     for group in groups:
         offsets.append(offsets[-1] + len(group))
@@ -381,7 +388,7 @@ def _pairs(groups: Sequence[PromptGroup]) -> tuple[Int[Tensor, "P 2"], Float[Ten
 
 
 def _labels(groups: Sequence[PromptGroup]) -> ImageLabels:
-    """The labels of all groups' images laid side by side."""
+    """The labels of all groups' images, concatenated."""
     every = [group.labels for group in groups if group.labels is not None]
     return ImageLabels(
         values=torch.cat([labels.values for labels in every]),

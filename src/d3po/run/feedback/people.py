@@ -1,11 +1,8 @@
 """The feedback phase with people: puts a round's questions into the store, and waits for the votes. Another process serves the rating page."""
 
-import random
 import time
-from collections.abc import Iterator
 
-from d3po.annotation.choosing import ChosenPairs
-from d3po.annotation.selection import all_pairs, random_pairs
+from d3po.annotation.questions import ChosenPairs, round_questions
 from d3po.preferences.records import NewQuestion
 from d3po.run.control import check_control
 from d3po.run.feedback.labels import is_instructive
@@ -67,28 +64,16 @@ def _ask_next(run: OpenRun, chosen: ChosenPairs, answers: int) -> int:
 
 
 def questions_of(run: OpenRun, round: int) -> list[NewQuestion]:
-    """The round's questions. Every prompt gets one question before any prompt gets a second one."""
+    """The round's questions, if all of them are asked at the beginning."""
     settings = run.config.feedback
-    order = random.Random(f"{run.config.seed}/questions/{round}")
-    return [
-        NewQuestion(
-            kind=settings.ask, purpose="train", images=images, round=round, overlap=settings.overlap, priority=turn + order.random()
-        )
-        for prompt, ids in ids_by_prompt(run.store.pictures.images(round)).items()
-        for turn, images in enumerate(_images_of_questions(run, round, prompt, ids))
-    ]
-
-
-def _images_of_questions(run: OpenRun, round: int, prompt: int, ids: list[int]) -> Iterator[tuple[int, ...]]:
-    settings = run.config.feedback
-    if settings.ask == "pair":
-        count = settings.pairs_per_prompt or len(all_pairs(ids))
-        pairs = random_pairs(ids, count, seed=f"{run.config.seed}/pairs/{round}/{prompt}")
-        yield from random.Random(f"{run.config.seed}/pair order/{round}/{prompt}").sample(pairs, len(pairs))
-    elif settings.ask in ("thumb", "score"):
-        yield from ((image,) for image in ids)
-    else:
-        yield tuple(ids)
+    return round_questions(
+        ids_by_prompt(run.store.pictures.images(round)),
+        kind=settings.ask,
+        pairs_per_prompt=settings.pairs_per_prompt,
+        overlap=settings.overlap,
+        round=round,
+        seed=run.config.seed,
+    )
 
 
 def _show(run: OpenRun, round: int, wanted: int, seen: int, bar: Bar, remark: str) -> int:
