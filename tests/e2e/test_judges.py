@@ -72,7 +72,7 @@ def test_a_model_without_an_address_is_refused_at_once(make_run: MakeRun) -> Non
 def test_a_judge_that_cannot_be_had_is_said_so_before_any_picture_is_made(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_run(settings={"feedback.reward": '"clip_score:/no/such/folder"'})
     session = Session(open_run(folder))
-    with pytest.raises(RewardError, match="judge clip_score cannot be loaded"):
+    with pytest.raises(RewardError, match="scorer clip_score cannot be loaded"):
         evaluate(session, 0)
     assert not folder.images("held-out").exists()
     monkeypatch.setattr("d3po.run.needs.find_spec", lambda name: None)

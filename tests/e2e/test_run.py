@@ -115,9 +115,9 @@ def test_adapter_off_reference_is_the_pretrained_model(make_run: MakeRun) -> Non
     from d3po.training.reference import reference_steps
 
     for group in groups:
-        rows = condition.rows(torch.full((6,), group.prompt))
-        expected = reference_steps(fresh.policy, fresh.replay, group.shard, rows, micro_batch_size=64, sizer=fresh.reference_sizer).of(
-            group.rows
+        per_image = condition.select(torch.full((6,), group.prompt))
+        expected = reference_steps(fresh.policy, fresh.replay, group.shard, per_image, micro_batch_size=64, sizer=fresh.reference_sizer).of(
+            group.indices
         )
         assert group.reference is not None
         assert_same(group.reference.log_probs, expected.log_probs)
@@ -339,7 +339,7 @@ def test_metrics_go_to_one_run_elsewhere(make_run: MakeRun, monkeypatch: pytest.
         ({"training.timestep_range": "[2, 99]"}, "which holds none of the 5 sampled timesteps"),
         ({"evaluation.held_out_reward": "nobody"}, "there is no reward 'nobody'"),
         ({"feedback.reward": "nobody"}, "there is no reward 'nobody'"),
-        ({"feedback.source": "model", "vlm_judge.url": "http://[", "vlm_judge.model": "m"}, "vlm_judge.url has to be http"),
+        ({"feedback.source": "model", "vlm_judge.url": "http://[", "vlm_judge.model": "m"}, "vlm_judge.url must be http"),
     ],
 )
 def test_what_a_setting_spoils_is_said_before_any_work(make_run: MakeRun, settings: dict[str, str], message: str) -> None:

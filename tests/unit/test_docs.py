@@ -137,7 +137,7 @@ def test_every_objective_has_a_page_with_its_own_values(name: ObjectiveName) -> 
     for key, value in numbers.items():
         (row,) = (rows[words] for words in rows if f"`{key}`" in words)
         assert f"{value:g}" in row or f"{value:.0e}".replace("e-0", "e-") in row
-    assert all(part in page for part in ("**Idea.**", "**When.**", "**Healthy**", "**Sick**"))
+    assert all(part in page for part in ("**Idea.**", "**When.**", "**Healthy**", "**Failing**"))
     assert f"]({name}.md)" in (DOCS / "methods" / "README.md").read_text()
 
 

@@ -206,7 +206,7 @@ def test_settings_that_do_not_fit_the_model_are_refused(tmp_path: Path, family: 
     ("family", "settings", "words"),
     [
         ("sd3", SamplerSettings(steps=5, kind="ddim"), "is 'ddim', but this is a flow model"),
-        ("sd3", SamplerSettings(steps=5, zero_terminal_snr=True), "begins at noise alone anyhow"),
+        ("sd3", SamplerSettings(steps=5, zero_terminal_snr=True), "always begins at pure noise"),
         ("pixart", SamplerSettings(steps=5, kind="flow_sde"), "this is no flow model"),
         ("pixart", SamplerSettings(steps=1001), "more than the 1000 timesteps"),
         ("pixart", SamplerSettings(steps=5, zero_terminal_snr=True, spacing="trailing"), "zero terminal SNR"),

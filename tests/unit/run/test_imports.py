@@ -319,7 +319,7 @@ def test_a_known_event_with_other_words_is_a_conflict(what: str, tmp_path: Path)
         said["pictures"].reverse()
     else:
         (said["event"] if field in said["event"] else said)[field] = value
-    with pytest.raises(FormatError, match=r"line 4, field sha256: it is not the hash of what the line says"):
+    with pytest.raises(FormatError, match=r"line 4, field sha256: it is not the hash of the line's content"):
         run.bring("a.jsonl", text_of(lines), kind="jsonl")
     del lines[-1]["sha256"]
     with pytest.raises(

@@ -171,7 +171,7 @@ def test_threads_of_one_process_wait_in_line_for_longer_than_patience(tmp_path: 
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"nowhere/d3po\.db.*see that the folder is there"):
+    with pytest.raises(StorageError, match=r"nowhere/d3po\.db.*check that the folder exists"):
         Store.in_folder(tmp_path / "nowhere")
 
 

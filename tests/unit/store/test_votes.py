@@ -352,7 +352,7 @@ def test_a_judgement_that_says_otherwise_than_before_is_refused_with_all_others(
     ((a, b, c), _) = fill(store)
     judge = store.people.annotator("judge", "model").id
     store.votes.record_judgements(judge, [(pair(a, b), Answer(outcome="tie"))])
-    with pytest.raises(VoteConflictError, match="judged otherwise"):
+    with pytest.raises(VoteConflictError, match="answered differently"):
         store.votes.record_judgements(judge, [(pair(b, c), Answer(outcome="tie")), (pair(a, b), Answer(outcome="skip"))])
     assert store.votes.count() == 1
 

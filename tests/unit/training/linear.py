@@ -60,7 +60,7 @@ def group(folder: Path, text: str = "a", images: int = 2, values: list[float] | 
     said = None if values is None else torch.tensor(values)
     labels = None if said is None else ImageLabels(values=said, signs=said.sign(), weights=torch.ones(images))
     return PromptGroup(
-        prompt=0, identity=text, shard=Shard(path=path), rows=torch.arange(images), pairs=torch.zeros(0, 2, dtype=torch.long),
+        prompt=0, identity=text, shard=Shard(path=path), indices=torch.arange(images), pairs=torch.zeros(0, 2, dtype=torch.long),
         targets=nothing, weights=nothing, labels=labels,
         reference=ReferenceSteps(log_probs=torch.zeros(STEPS, images), sketches=torch.zeros(STEPS, images, 3)),
     )  # fmt: skip

@@ -43,7 +43,7 @@ def shape_of(config: RunConfig, policy: AbstractPolicy, replay: Replay) -> Shape
         steps=len(replay.grid),
         stochastic=int(replay.transition.stochastic(replay.grid).sum()),
         trained=likelihood.count(config.training.timestep_fraction, len(choices)),
-        guided_forwards=policy.guided_rows,
+        guided_forwards=policy.guided_forwards,
         guidance_is_input=policy.guidance_is_input,
     )
 

@@ -43,12 +43,12 @@ def probe(session: Session, *, prompts: int, sampled: int, trained: int) -> Prob
     condition = policy.encode_prompts([f"prompt {number}" for number in range(prompts)])
 
     def guided(replay: Replay) -> int:
-        return 1 if replay.guidance == 1 else policy.guided_rows
+        return 1 if replay.guidance == 1 else policy.guided_forwards
 
     def predicted(images: int, replay: Replay) -> torch.Tensor:
         x = torch.zeros(images, *latent_shape, device=policy.device)
         timesteps = replay.grid.timesteps[:1].expand(images).to(policy.device)
-        return replay.predict(policy, x, timesteps, condition.rows(torch.arange(images) % prompts))
+        return replay.predict(policy, x, timesteps, condition.select(torch.arange(images) % prompts))
 
     with torch.no_grad():
         sampling = _seconds(lambda: predicted(sampled, session.replay))

@@ -174,11 +174,11 @@ def _denoise(
 ) -> Iterator[RolloutStep]:
     """Denoise `per_prompt` images of each prompt, all of them in one batch at each step."""
     policy, replay = session.policy, session.replay.at(starts.shape[1:])
-    condition = session.encode_prompts(prompts).rows(torch.arange(len(prompts)).repeat_interleave(per_prompt))
+    condition = session.encode_prompts(prompts).select(torch.arange(len(prompts)).repeat_interleave(per_prompt))
 
     def predict(x_t: Tensor, timesteps: Tensor) -> Tensor:
         def part(chunk: slice) -> Tensor:
-            given = condition if len(x_t[chunk]) == len(x_t) else condition.rows(torch.arange(len(x_t))[chunk])
+            given = condition if len(x_t[chunk]) == len(x_t) else condition.select(torch.arange(len(x_t))[chunk])
             return session.finite(replay.predict(policy, x_t[chunk], timesteps[chunk], given), "the denoiser")
 
         return session.sampling_sizer.split(part, len(x_t))

@@ -64,12 +64,12 @@ def load_round(session: Session, round: int, references: References) -> tuple[li
             prompt=order[prompt],
             identity=prompts[prompt],
             shard=by_prompt[prompt].images[0].shard,
-            rows=(rows := torch.tensor([image.row for image in by_prompt[prompt].images])),
+            indices=(indices := torch.tensor([image.row for image in by_prompt[prompt].images])),
             pairs=by_prompt[prompt].pairs,
             targets=by_prompt[prompt].targets,
             weights=by_prompt[prompt].weights,
             labels=by_prompt[prompt].labels,
-            reference=reference[by_prompt[prompt].images[0].shard].of(rows) if reference else None,
+            reference=reference[by_prompt[prompt].images[0].shard].of(indices) if reference else None,
             branch=branch_of(session, round, prompts[prompt]),
         )
         for prompt in prompts

@@ -49,7 +49,7 @@ def steps_of_shards(
     """
     if session.run.needs.evidence == "pictures":
         return {}
-    return {shard: _of_shard(session, round, shard, condition.rows(torch.tensor(mine)), references) for shard, mine in indices.items()}
+    return {shard: _of_shard(session, round, shard, condition.select(torch.tensor(mine)), references) for shard, mine in indices.items()}
 
 
 def _of_shard(session: Session, round: int, shard: Shard, condition: Condition, references: References) -> ReferenceSteps:
