@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.measuring import Figure, Measure, interleaved, opened_run, ratio_figure
 from d3po.diffusion.noise import NoiseStreams, seeded
+from d3po.diffusion.parameterization import Epsilon
 from d3po.diffusion.rollout import rollout
 from d3po.diffusion.schedule import NoiseSchedule
 from d3po.models.base import AbstractPolicy, Condition, Sampler, SamplerSettings
@@ -92,7 +93,7 @@ class Still(AbstractPolicy):
 
     facts = SchedulerFacts(
         schedule=NoiseSchedule(alphas_cumprod=torch.linspace(0.999, 0.001, 1000), final_alpha_cumprod=1.0),
-        prediction_type="epsilon",
+        parameterization=Epsilon(),
         spacing="trailing",
         steps_offset=0,
         chained=True,

@@ -35,10 +35,10 @@ HEADING = """\
 
 <!-- Written by `python -m tools.docs` from src/d3po/config.py; edit the descriptions there. -->
 
-A run's settings are in `run.toml` in its folder. `d3po init` writes it complete, every setting with its value and a word on it; a recipe
+A run's settings are in `run.toml` in its folder. `d3po init` writes it complete, every setting with its value and a comment; a recipe
 changes some of the defaults below. An unknown key is refused, and the nearest known one is suggested. Values are not coerced: `"4"` is not `4`.
-Once a run has begun, `rounds`, `recipe`, `[guards]`, `[vlm_judge]`, `[tracking]` and `[hardware]` may still change; everything else decided what was already
-made and needs a new folder.
+Once a run has begun, `rounds`, `recipe`, `[guards]`, `[vlm_judge]`, `[tracking]` and `[hardware]` may still change; a change of anything else needs a new
+folder, because earlier results depend on it.
 """
 
 STORE_HEADING = """\

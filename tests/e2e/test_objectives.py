@@ -141,9 +141,8 @@ def test_what_is_judged_can_be_what_the_network_expects_after_the_step_in_which_
             latent = shard.latents(branch + 1)[row : row + 1]
             finished.append(branch + 1 == len(replay.grid))
             if not finished[-1]:
-                timesteps = replay.grid.timesteps[branch + 1 : branch + 2]
-                predicted = replay.predict(session.policy, latent, timesteps, session.policy.encode_prompts([image.prompt]))
-                latent = replay.transition.expected(predicted, latent, timesteps)
+                condition = session.policy.encode_prompts([image.prompt])
+                latent = replay.step(session.policy, latent[None], torch.tensor([branch + 1]), condition).expected
             pixels = np.asarray(Image.open(run.path / image.path), dtype=int)
             assert np.abs(to_uint8(session.policy.decode(latent))[0] - pixels).max() <= 1
     assert set(finished) == {True, False}  # past the last step there is nothing left to expect
@@ -196,9 +195,9 @@ def test_pictures_that_somebody_already_has_are_trained_on(make_run: MakeRun, tm
         (
             "kto",
             (True, True),
-            "2 labels, from 1 to 1; kto can learn nothing from it, but sft can, which read pictures one by one: begin a run by",
+            "2 labels, from 1 to 1; kto can learn nothing from it, but sft can, which learn from single pictures: begin a run with",
         ),
-        ("sft", (False, False), "from -1 to -1; sft can learn nothing from it (was anything judged yet?"),
+        ("sft", (False, False), "from -1 to -1; sft can learn nothing from it (are there votes yet"),
     ],
 )
 def test_likes_of_one_picture_a_prompt_teach_what_reads_them(
@@ -231,12 +230,12 @@ def test_imported_votes_on_prompts_that_are_held_out_since_are_not_trained_on(
     session = Session(open_run(run))
     groups, _ = load_round(session, 0, References(start=None, moving=None))
     assert [group.identity for group in groups] == ["a seal", "a crab"]
-    assert "1 imported votes are of held-out prompts" in capsys.readouterr().out
+    assert "1 imported votes are on held-out prompts" in capsys.readouterr().out
     assert judgements_learnt_from(session.run, 0) == 2
     session.close()
     (run.path / "held_out.txt").write_text("A  Whale\nA SEAL\na crab\n")
     refused = d3po("run", run.path)
-    assert "no picture was imported but of held-out prompts" in refused.stderr
+    assert "no picture was imported, except for held-out prompts" in refused.stderr
 
 
 def test_an_objective_for_flow_models_is_refused_for_others(make_run: MakeRun) -> None:

@@ -241,13 +241,13 @@ def test_a_later_round_whose_pictures_are_all_judged_alike_is_passed_over(
     monkeypatch.setattr(sys.modules["all_alike_later"], "marked", lambda image, prompt: 0.0, raising=False)
     refused = d3po("run", run.path)
     assert refused.returncode == 2
-    assert "can learn nothing from it (was anything judged yet?" in refused.stderr
+    assert "can learn nothing from it (are there votes yet" in refused.stderr
     run = make_run("other", settings={"objective.name": name, "sampling.steps": "3", "feedback.reward": "all_alike_later:marked"})
     scores = iter(range(12))  # of the base model's held-out pictures and the first round's, all different; then no more
     monkeypatch.setattr(sys.modules["all_alike_later"], "marked", lambda image, prompt: float(next(scores, 0)), raising=False)
     done = d3po("run", run.path)
     assert done.returncode == 0, done.stderr
-    assert "round 1: all pictures were judged alike, so nothing is trained in it" in done.stderr + done.stdout
+    assert "round 1: all pictures were rated alike, so nothing is trained in this round" in done.stderr + done.stdout
     first, second = (checkpoint.load()[0] for checkpoint in final_checkpoints(run))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -333,7 +333,7 @@ def test_metrics_go_to_one_run_elsewhere(make_run: MakeRun, monkeypatch: pytest.
     [
         (
             {"sampling.steps": "1", "sampling.sampler": "euler_ancestral"},
-            "sampling.steps is 1, of which none is random, so a prompt's images",
+            "sampling.steps is 1, and none of these steps is random, so a prompt's images",
         ),
         ({"sampling.steps": "1001"}, "sampling.steps is 1001, more than the 1000 timesteps"),
         ({"training.timestep_range": "[2, 99]"}, "which holds none of the 5 sampled timesteps"),

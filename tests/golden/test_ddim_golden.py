@@ -13,6 +13,7 @@ from torch import Tensor
 from d3po.diffusion.schedule import NoiseSchedule, step_grid
 from d3po.diffusion.transition import DDIM, GaussianStep
 from d3po.errors import DegenerateStepError
+from d3po.models.schedulers import PARAMETERIZATIONS
 
 Case = dict[str, Any]
 HERE = Path(__file__).parent
@@ -55,7 +56,7 @@ def transition(case: Case) -> DDIM:
     facts = SCHEDULERS[case["scheduler"]]
     return DDIM(
         schedule=schedule(case["scheduler"]),
-        prediction_type=facts["prediction_type"],
+        parameterization=PARAMETERIZATIONS[facts["prediction_type"]],
         eta=case["eta"],
         clip_range=facts["clip_sample_range"] if facts["clip_sample"] else None,
     )

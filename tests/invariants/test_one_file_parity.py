@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from d3po.annotation.selection import all_pairs
 from d3po.artifacts.shards import Shard, open_shard, writing_shard
 from d3po.config import Objective, RunConfig, Training
+from d3po.diffusion.parameterization import Epsilon
 from d3po.diffusion.rollout import rollout
 from d3po.diffusion.schedule import NoiseSchedule, step_grid
 from d3po.diffusion.transition import DDIM
@@ -69,7 +70,7 @@ class OneFilePolicy(AbstractPolicy):
         self.latent_shape = one_file.SHAPE
         self.facts = SchedulerFacts(
             schedule=NoiseSchedule(alphas_cumprod=one_file.alphas_cumprod(), final_alpha_cumprod=1.0),
-            prediction_type="epsilon",
+            parameterization=Epsilon(),
             spacing="leading",
             steps_offset=1,
             chained=False,
@@ -137,7 +138,7 @@ def policy(one_file: ModuleType, pretrained: nn.Module) -> OneFilePolicy:
 def replay(one_file: ModuleType, policy: OneFilePolicy) -> Replay:
     facts = policy.facts
     return Replay(
-        transition=DDIM(schedule=facts.schedule, prediction_type=facts.prediction_type, eta=one_file.ETA),
+        transition=DDIM(schedule=facts.schedule, parameterization=facts.parameterization, eta=one_file.ETA),
         grid=step_grid(
             facts.num_train_timesteps, one_file.STEPS, spacing=facts.spacing, steps_offset=facts.steps_offset, clamp_previous=True
         ),

@@ -13,8 +13,8 @@ INTERFACE = {
         "RewardWeighted", "SFT", "build",
     ],
     "d3po.diffusion": [
-        "DDIM", "EulerAncestral", "FlowSDE", "GaussianStep", "NoiseSchedule", "NoiseStreams", "RolloutStep", "StepGrid", "Transition", "flow_grid",
-        "kl_of_steps", "rollout", "seeded", "step_grid",
+        "CleanSample", "DDIM", "Epsilon", "EulerAncestral", "FlowSDE", "GaussianStep", "NoiseSchedule", "NoiseStreams", "Parameterization",
+        "ReverseStep", "RolloutStep", "StepGrid", "Transition", "Velocity", "flow_grid", "kl_of_steps", "rollout", "seeded", "step_grid",
     ],
     "d3po.preferences": [
         "Answer", "Comparison", "ImageLabel", "NewQuestion", "PairJudgement", "Vote", "comparisons_of", "labels_of", "pair_judgements",

@@ -357,7 +357,7 @@ def test_a_fault_of_ours_is_logged_and_answered_with_the_headers(
     target = (app_state_of(owner).assignments, "progress") if where == "in the app" else (security, "read_cookie")
     monkeypatch.setattr(*target, fail)
     reply = owner.get("/v1/me")
-    assert (reply.status_code, reply.json()) == (500, {"detail": "something went wrong here; the server's log says what"})
+    assert (reply.status_code, reply.json()) == (500, {"detail": "something went wrong; see the server's log"})
     assert {name: reply.headers.get(name) for name in HEADERS} == HEADERS
     assert "the moon is in the way" in caplog.text
 
@@ -500,7 +500,7 @@ def test_a_recorded_path_that_leaves_the_folder_is_not_served(
     )
     with caplog.at_level(logging.ERROR):
         assert owner.get(f"/v1/images/{image}").status_code == 404
-    assert "leaves the picture folder" in caplog.text
+    assert "is outside the picture folder" in caplog.text
 
 
 def test_what_is_not_a_picture_is_not_served(house: House, owner: TestClient) -> None:

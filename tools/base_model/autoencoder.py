@@ -1,6 +1,7 @@
-"""The autoencoder: 64x64 RGB to 32x8x8 latents and back. The best linear code reconstructs unseen drawings at 25.9 dB with 16 channels, at 29.2 dB with 32.
+"""The autoencoder: 64x64 RGB to 8x16x16 latents and back.
 
-It is trained on many more drawings than captions name, so that it also reconstructs drawings that it never saw.
+It begins with the weights of the 32 px model's, which restores unseen drawings of twice its size to 29.2 dB as it is. It sees many more drawings
+than captions name, so it draws what it never saw too.
 """
 
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file
 from torch import Tensor
 
+from d3po.models.families import EMBEDDED, model_directory
 from tools.base_model import drawings as data
 from tools.base_model.fitting import averaged, fit
 
-STEPS, BATCH, LEARNING_RATE = 25_000, 8, 1.5e-3
+STEPS, BATCH, LEARNING_RATE = 1_000, 8, 5e-4
 KL_WEIGHT = 2e-4
+STARTED_FROM = Path(model_directory(EMBEDDED)) / "vae"
 MEASURED = 1_000
 """Number of pictures on which the latents' mean and standard deviation are measured."""
 OTHERS = 4
@@ -23,19 +27,11 @@ OTHERS = 4
 
 
 def build() -> Any:
-    """Make an untrained autoencoder. It is untyped, since diffusers' classes are typed too narrowly."""
+    """The 32 px model's autoencoder; diffusers' classes are typed too narrowly to be named further on."""
     kind: Any = AutoencoderKL
-    return kind(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 32, 64, 96),
-        latent_channels=32,
-        layers_per_block=1,
-        norm_num_groups=8,
-        sample_size=data.IMAGE_SIZE,
-        scaling_factor=1.0,
-        shift_factor=0.0,
-    )
+    model = kind.from_config(kind.load_config(STARTED_FROM), sample_size=data.IMAGE_SIZE, shift_factor=0.0)
+    model.load_state_dict({name: value.float() for name, value in load_file(STARTED_FROM / "diffusion_pytorch_model.safetensors").items()})
+    return model
 
 
 def train(drawings: data.Drawings, others: Tensor, directory: Path, *, device: str) -> None:

@@ -1,4 +1,4 @@
-"""The text-conditioned denoiser: a two-level U-Net on 32x8x8 latents and a two-layer CLIP text model, trained together on v-prediction."""
+"""The text-conditioned denoiser: a three-level U-Net on 8x16x16 latents and a two-layer CLIP text model, trained together on v-prediction."""
 
 import json
 from pathlib import Path
@@ -60,13 +60,13 @@ def build_tokenizer() -> CLIPTokenizer:
 def build_unet() -> Any:
     kind: Any = UNet2DConditionModel
     return kind(
-        sample_size=8,
-        in_channels=32,
-        out_channels=32,
-        block_out_channels=(96, 144),
+        sample_size=16,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=(32, 80, 144),
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         cross_attention_dim=96,
         attention_head_dim=4,
         norm_num_groups=16,

@@ -28,10 +28,10 @@ NO_T5 = 1
 def build_transformer() -> Any:
     kind: Any = SD3Transformer2DModel
     return kind(
-        sample_size=8,
-        patch_size=1,
-        in_channels=32,
-        out_channels=32,
+        sample_size=16,
+        patch_size=2,
+        in_channels=8,
+        out_channels=8,
         num_layers=LAYERS,
         num_attention_heads=HEADS,
         attention_head_dim=HEAD,

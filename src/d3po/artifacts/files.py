@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from d3po.errors import CorruptFileError, told
+from d3po.errors import CorruptFileError, storage_errors
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def atomic_file(path: Path) -> Generator[BinaryIO, None, None]:
         StorageError: the disk is full or not writable; what was under `path` before is unchanged.
     """
     temporary = path.with_name(f".{path.name}.writing")
-    with told(f"cannot write {path}"):
+    with storage_errors(f"cannot write {path}"):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
@@ -52,7 +52,7 @@ class GrowingFile:
             StorageError: the file cannot be opened for writing.
         """
         self._path = path
-        with told(f"cannot write {self._path}"):
+        with storage_errors(f"cannot write {self._path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)
 
@@ -64,7 +64,7 @@ class GrowingFile:
         """
         before = self._file.seek(0, os.SEEK_END)
         try:
-            with told(f"cannot write {self._path}"):
+            with storage_errors(f"cannot write {self._path}"):
                 left = memoryview(piece)
                 while left:
                     left = left[self._file.write(left) :]
@@ -79,7 +79,7 @@ class GrowingFile:
         Raises:
             StorageError: the disk is full or fails.
         """
-        with told(f"cannot write {self._path}"):
+        with storage_errors(f"cannot write {self._path}"):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ def read_bytes(path: Path, *, remedy: str, checksum: str | None = None) -> bytes
         CorruptFileError: the file is gone, or its bytes are not those that were written; the message ends with `remedy`.
         StorageError: the file cannot be read.
     """
-    with told(f"cannot read {path}"):
+    with storage_errors(f"cannot read {path}"):
         try:
             content = path.read_bytes()
         except FileNotFoundError as error:

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from d3po.diffusion.parameterization import Parameterization
 from d3po.diffusion.schedule import NoiseSchedule
-from d3po.diffusion.transition import GaussianStep, Transition, noised, over_latent, split_prediction
-from d3po.options import PredictionType
+from d3po.diffusion.transition import ReverseStep, Transition, noised, over_latent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class EulerAncestral(Transition):
     """
 
     schedule: NoiseSchedule
-    prediction_type: PredictionType
+    parameterization: Parameterization
     eta: float = 1.0
 
     def __post_init__(self) -> None:
@@ -38,27 +38,23 @@ class EulerAncestral(Transition):
         x_t: Float[Tensor, " B *latent"],
         timesteps: Num[Tensor, " B"],
         previous: Num[Tensor, " B"],
-    ) -> GaussianStep:
+    ) -> ReverseStep:
         """The distribution of x_{t-1}.
 
         up     = eta sigma_prev sqrt(1 - sigma_prev^2 / sigma^2),   down = sqrt(sigma_prev^2 - up^2)
         mean y = y + (down - sigma) (y - x0) / sigma = x0 + down eps,   std y = up
         """
         sigma, end = self.schedule.sigma(timesteps), self.schedule.sigma(previous)
-        x0, epsilon = split_prediction(prediction, x_t, over_latent(self._alpha_bar(timesteps), x_t), self.prediction_type)
+        x0, epsilon = self.parameterization.split(prediction, x_t, over_latent(self._alpha_bar(timesteps), x_t))
         size = (1 + end**2).sqrt()
         down = (end**2 - self._up(sigma, end) ** 2).clamp(min=0).sqrt()
-        return GaussianStep(mean=(x0 + over_latent(down, x_t) * epsilon) / over_latent(size, x_t), std=self._up(sigma, end) / size)
-
-    def expected(
-        self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
-    ) -> Float[Tensor, " B *latent"]:
-        return split_prediction(prediction, x_t, over_latent(self._alpha_bar(timesteps), x_t), self.prediction_type)[0]
+        mean = (x0 + over_latent(down, x_t) * epsilon) / over_latent(size, x_t)
+        return ReverseStep(mean=mean, std=self._up(sigma, end) / size, expected=x0)
 
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-        return noised(x0, noise, self._alpha_bar(timesteps), self.prediction_type)
+        return noised(x0, noise, self._alpha_bar(timesteps), self.parameterization)
 
     def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
         sigma, end = self.schedule.sigma(timesteps), self.schedule.sigma(previous)

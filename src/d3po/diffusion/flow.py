@@ -7,7 +7,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from d3po.diffusion.schedule import StepGrid, chained_grid
-from d3po.diffusion.transition import GaussianStep, Transition, over_latent
+from d3po.diffusion.transition import ReverseStep, Transition, over_latent
 
 TIMESTEPS = 1000
 """Timesteps are 1000 sigma, as in the published flow models."""
@@ -47,19 +47,15 @@ class FlowSDE(Transition):
         x_t: Float[Tensor, " B *latent"],
         timesteps: Num[Tensor, " B"],
         previous: Num[Tensor, " B"],
-    ) -> GaussianStep:
-        """The distribution of x at the next sigma, where the prediction is the velocity."""
+    ) -> ReverseStep:
+        """The distribution of x at the next sigma; the prediction is the velocity."""
         sigma, end = timesteps / TIMESTEPS, previous / TIMESTEPS
         pull = over_latent(1 + self._rate(sigma, end) ** 2 / (2 * sigma) * (end - sigma), x_t)
-        return GaussianStep(
-            mean=x_t * pull + over_latent(self.slope(timesteps, previous), x_t) * prediction, std=self.std(timesteps, previous)
+        return ReverseStep(
+            mean=x_t * pull + over_latent(self.slope(timesteps, previous), x_t) * prediction,
+            std=self.std(timesteps, previous),
+            expected=x_t - over_latent(sigma, x_t) * prediction,
         )
-
-    def expected(
-        self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
-    ) -> Float[Tensor, " B *latent"]:
-        """The clean latent x_0 = x - sigma v."""
-        return x_t - over_latent(timesteps / TIMESTEPS, x_t) * prediction
 
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]

@@ -60,11 +60,10 @@ def rollout(
         with torch.no_grad():
             t = grid.timesteps[i].to(x.device).expand(len(x))
             previous = grid.previous[i].to(x.device).expand(len(x))
-            prediction = predict(x, t)
-            step, expected = transition.step(prediction, x, t, previous), transition.expected(prediction, x, t)
+            step = transition.step(predict(x, t), x, t, previous)
             if stochastic[i]:
                 x = step.draw(draw_noise(tuple(x.shape[1:])).to(x)).to(stored).to(x.dtype)
                 log_probs = step.log_prob(x, reduce=reduce)
             else:
                 x, log_probs = step.mean.to(stored).to(x.dtype), torch.full((len(x),), torch.nan, device=x.device)
-        yield RolloutStep(latents=x, expected=expected, log_probs=log_probs, sketches=sketch(step.mean))
+        yield RolloutStep(latents=x, expected=step.expected, log_probs=log_probs, sketches=sketch(step.mean))

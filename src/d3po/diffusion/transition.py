@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
+from d3po.diffusion.parameterization import Parameterization
 from d3po.diffusion.schedule import NoiseSchedule, StepGrid
 from d3po.errors import DegenerateStepError
-from d3po.options import LogProbReduce, PredictionType
+from d3po.options import LogProbReduce
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,14 @@ class GaussianStep:
         return flat.sum(dim=1) if reduce == "sum" else flat.mean(dim=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReverseStep(GaussianStep):
+    """A sampler's step: the distribution of x_{t-1}, and the picture that the network expects at its end."""
+
+    expected: Float[Tensor, " B *latent"]
+    """The clean latent x_0 that the network's (guided) prediction at x_t stands for, within the sampler's bounds if it has any."""
+
+
 class Transition(ABC):
     """The interface of reverse steps: the Gaussian that a sampler draws x_{t-1} from, and what training needs to know of it.
 
@@ -67,14 +76,8 @@ class Transition(ABC):
         x_t: Float[Tensor, " B *latent"],
         timesteps: Num[Tensor, " B"],
         previous: Num[Tensor, " B"],
-    ) -> GaussianStep:
+    ) -> ReverseStep:
         """The distribution of x_{t-1}, from the network's (guided) prediction at x_t."""
-
-    @abstractmethod
-    def expected(
-        self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
-    ) -> Float[Tensor, " B *latent"]:
-        """The clean latent x_0 that the network's (guided) prediction at x_t implies."""
 
     @abstractmethod
     def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
@@ -110,7 +113,7 @@ class DDIM(Transition):
     """The DDIM step with any eta (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16); eta=1 is ancestral DDPM sampling."""
 
     schedule: NoiseSchedule
-    prediction_type: PredictionType
+    parameterization: Parameterization
     eta: float
     clip_range: float | None = None
     """Clip the predicted x_0 to [-clip_range, clip_range]."""
@@ -135,7 +138,7 @@ class DDIM(Transition):
         x_t: Float[Tensor, " B *latent"],
         timesteps: Num[Tensor, " B"],
         previous: Num[Tensor, " B"],
-    ) -> GaussianStep:
+    ) -> ReverseStep:
         """The distribution of x_{t-1}.
 
         x0   = predicted clean latent
@@ -145,19 +148,13 @@ class DDIM(Transition):
         x0, epsilon = self._split(prediction, x_t, timesteps)
         std = self.std(timesteps, previous)
         direction = (1 - a_prev - over_latent(std, x_t) ** 2).clamp(min=0).sqrt()
-        return GaussianStep(mean=a_prev.sqrt() * x0 + direction * epsilon, std=std)
-
-    def expected(
-        self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
-    ) -> Float[Tensor, " B *latent"]:
-        """The predicted x_0, clipped or thresholded if the sampler does so."""
-        return self._split(prediction, x_t, timesteps)[0]
+        return ReverseStep(mean=a_prev.sqrt() * x0 + direction * epsilon, std=std, expected=x0)
 
     def _split(
         self, prediction: Float[Tensor, " B *latent"], x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
         """The predicted clean latent, clipped or thresholded if the sampler does so, and the predicted noise: (x0, epsilon)."""
-        x0, epsilon = split_prediction(prediction, x_t, over_latent(self.schedule.alpha_bar(timesteps), x_t), self.prediction_type)
+        x0, epsilon = self.parameterization.split(prediction, x_t, over_latent(self.schedule.alpha_bar(timesteps), x_t))
         if self.threshold_ratio is not None:
             x0 = dynamic_threshold(x0, self.threshold_ratio, self.threshold_max)
         elif self.clip_range is not None:
@@ -167,7 +164,7 @@ class DDIM(Transition):
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-        return noised(x0, noise, self.schedule.alpha_bar(timesteps), self.prediction_type)
+        return noised(x0, noise, self.schedule.alpha_bar(timesteps), self.parameterization)
 
     def std(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
         """eta * sqrt((1 - a_prev) / (1 - a_t) * (1 - a_t / a_prev)): 0 where the step is deterministic."""
@@ -178,41 +175,22 @@ class DDIM(Transition):
     def slope(self, timesteps: Num[Tensor, " B"], previous: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
         a_t, a_prev = self.schedule.alpha_bar(timesteps), self.schedule.alpha_bar(previous)
         direction = (1 - a_prev - self.std(timesteps, previous) ** 2).clamp(min=0).sqrt()
-        x0, epsilon = split_prediction(torch.ones_like(a_t), torch.zeros_like(a_t), a_t, self.prediction_type)
+        x0, epsilon = self.parameterization.split(torch.ones_like(a_t), torch.zeros_like(a_t), a_t)
         return a_prev.sqrt() * x0 + direction * epsilon
-
-
-def split_prediction(
-    prediction: Float[Tensor, "*any"],
-    x_t: Float[Tensor, "*any"],
-    alpha_bar: Float[Tensor, "*broadcast"],
-    prediction_type: PredictionType,
-) -> tuple[Float[Tensor, "*any"], Float[Tensor, "*any"]]:
-    """The clean latent and the noise that a network output implies: (x0, epsilon).
-
-    The network output v is sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x0 (Salimans and Ho 2022, arXiv 2202.00512, appendix D).
-    """
-    signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-    if prediction_type == "epsilon":
-        return (x_t - noise * prediction) / signal, prediction
-    if prediction_type == "sample":
-        return prediction, (x_t - signal * prediction) / noise
-    return signal * x_t - noise * prediction, signal * prediction + noise * x_t
 
 
 def noised(
     x0: Float[Tensor, " B *latent"],
     noise: Float[Tensor, " B *latent"],
     alpha_bar: Float[Tensor, " B"],
-    prediction_type: PredictionType,
+    parameterization: Parameterization,
 ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
     """Add noise to a clean latent: x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise.
 
-    Returns (x_t, target), where target is the exact network output at x_t. `split_prediction` is the inverse.
+    Returns (x_t, target), where target is the network output that would be exact at x_t.
     """
-    signal, spread = over_latent(alpha_bar.sqrt(), x0), over_latent((1 - alpha_bar).sqrt(), x0)
-    targets = {"epsilon": noise, "sample": x0, "v_prediction": signal * noise - spread * x0}
-    return signal * x0 + spread * noise, targets[prediction_type]
+    x_t = over_latent(alpha_bar.sqrt(), x0) * x0 + over_latent((1 - alpha_bar).sqrt(), x0) * noise
+    return x_t, parameterization.target(x0, noise, over_latent(alpha_bar, x0))
 
 
 def dynamic_threshold(x0: Float[Tensor, " B *latent"], ratio: float, maximum: float) -> Float[Tensor, " B *latent"]:

@@ -35,9 +35,9 @@ from d3po.models.base import AbstractPolicy, Condition, Embeddings, PolicySettin
 from d3po.models.interchange import StartingLora, stack_layers, start_from
 from d3po.models.lora import attach_lora, merge_lora, scaled_lora, switched_off
 from d3po.models.peft_folder import save_peft_folder
-from d3po.models.schedulers import SchedulerFacts, discrete_sampler
+from d3po.models.schedulers import PARAMETERIZATIONS, SchedulerFacts, discrete_sampler
 
-PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")
+PREDICTIONS = (*PARAMETERIZATIONS, "flow")
 
 
 class CustomPolicy(AbstractPolicy):
@@ -68,7 +68,7 @@ class CustomPolicy(AbstractPolicy):
             return Sampler(transition=flow, grid=flow_grid(sigmas))
         facts = SchedulerFacts(
             schedule=NoiseSchedule(alphas_cumprod=torch.as_tensor(self._module.alphas_cumprod).float().cpu(), final_alpha_cumprod=1.0),
-            prediction_type=self._module.prediction,
+            parameterization=PARAMETERIZATIONS[self._module.prediction],
             spacing="trailing",
             steps_offset=0,
             chained=True,

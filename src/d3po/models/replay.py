@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from d3po.diffusion.schedule import StepGrid
-from d3po.diffusion.transition import GaussianStep, Transition
+from d3po.diffusion.transition import GaussianStep, ReverseStep, Transition
 from d3po.models.base import AbstractPolicy, Condition, Sampler
 from d3po.options import LogProbReduce
 
@@ -50,8 +50,8 @@ class Replay:
 
     def step(
         self, policy: AbstractPolicy, x_t: Float[Tensor, "S N *latent"], steps: Int[Tensor, " S"], condition: Condition
-    ) -> GaussianStep:
-        """The policy's step distributions at S steps of N images, a batch of S * N, in one network call.
+    ) -> ReverseStep:
+        """The policy's steps from x_t, S times N of them, in one network call.
 
         `condition` has one element for each image; `steps` are positions in the grid.
         """

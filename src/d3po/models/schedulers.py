@@ -1,7 +1,7 @@
 """Samplers made from the configurations of diffusers' schedulers."""
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,11 +9,15 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from d3po.diffusion.ancestral import EulerAncestral
 from d3po.diffusion.flow import FlowSDE, flow_grid
+from d3po.diffusion.parameterization import CleanSample, Epsilon, Parameterization, Velocity
 from d3po.diffusion.schedule import NoiseSchedule, StepGrid, chained_grid, step_grid
 from d3po.diffusion.transition import DDIM
 from d3po.errors import ConfigError, ModelError
 from d3po.models.base import Sampler, SamplerSettings
-from d3po.options import PredictionType, Spacing
+from d3po.options import Spacing
+
+PARAMETERIZATIONS: dict[str, Parameterization] = {"epsilon": Epsilon(), "v_prediction": Velocity(), "sample": CleanSample()}
+"""What diffusers' `prediction_type` names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,7 @@ class SchedulerFacts:
     """The schedule of a discrete-time model, read once from its scheduler's configuration."""
 
     schedule: NoiseSchedule
-    prediction_type: PredictionType
+    parameterization: Parameterization
     spacing: Spacing
     steps_offset: int
     chained: bool
@@ -43,10 +47,10 @@ def read_scheduler(scheduler: Any) -> SchedulerFacts:
     """
     config = scheduler.config
     prediction = config.get("prediction_type", "epsilon")
-    if not hasattr(scheduler, "alphas_cumprod") or prediction not in get_args(PredictionType):
+    if not hasattr(scheduler, "alphas_cumprod") or prediction not in PARAMETERIZATIONS:
         raise ModelError(
             f"the model's scheduler is {type(scheduler).__name__} with {prediction!r} prediction, but d3po samples this family by a discrete-time "
-            f"schedule (alphas_cumprod) and the predictions {', '.join(get_args(PredictionType))}; use a model that was trained with those"
+            f"schedule (alphas_cumprod) and the predictions {', '.join(PARAMETERIZATIONS)}; use a model that was trained with those"
         )
     alphas = scheduler.alphas_cumprod.float()
     if config.get("rescale_betas_zero_snr", False):
@@ -57,7 +61,7 @@ def read_scheduler(scheduler: Any) -> SchedulerFacts:
             alphas_cumprod=alphas,
             final_alpha_cumprod=1.0 if config.get("set_alpha_to_one", True) else float(alphas[0]),
         ),
-        prediction_type=prediction,
+        parameterization=PARAMETERIZATIONS[prediction],
         spacing=config.get("timestep_spacing", "leading"),
         steps_offset=config.get("steps_offset", 0),
         chained=not isinstance(scheduler, DDIMScheduler),
@@ -87,18 +91,18 @@ def discrete_sampler(facts: SchedulerFacts, settings: SamplerSettings) -> Sample
         steps_offset=facts.steps_offset,
         clamp_previous=settings.last_step == "clamped",
     )
-    if float(schedule.alpha_bar(grid.timesteps[:1])) == 0 and facts.prediction_type == "epsilon":
+    if float(schedule.alpha_bar(grid.timesteps[:1])) == 0 and facts.parameterization.needs_signal:
         raise ConfigError(
             "the schedule's last timestep is noise alone (zero terminal SNR), from which a model that predicts the noise learns no picture; "
             "set sampling.zero_terminal_snr = false, or, if the model's scheduler itself has it so, sampling.spacing = 'leading', which begins "
             "below that timestep; or use a model of v prediction"
         )
     if settings.kind == "euler_ancestral":
-        euler = EulerAncestral(schedule=schedule, prediction_type=facts.prediction_type, eta=settings.eta)
+        euler = EulerAncestral(schedule=schedule, parameterization=facts.parameterization, eta=settings.eta)
         return Sampler(transition=euler, grid=_euler_grid(facts, settings, grid))
     ddim = DDIM(
         schedule=schedule,
-        prediction_type=facts.prediction_type,
+        parameterization=facts.parameterization,
         eta=settings.eta,
         clip_range=facts.clip_range,
         threshold_ratio=facts.threshold_ratio,

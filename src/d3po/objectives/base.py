@@ -69,9 +69,14 @@ class PairObjective(ABC):
     ) -> Float[Tensor, "*pairs"]:
         """The loss of each pair and step; `target` is the share of preference, in [0, 1], that image a holds."""
 
-    def is_clipped(self, log_ratio: Float[Tensor, "*pairs"], sign: Float[Tensor, "*pairs"]) -> Bool[Tensor, "*pairs"]:  # noqa: ARG002
-        """Where clipping removed the gradient; `sign` is > 0 where the image is the winner, < 0 where it is the loser, 0 at a tie."""
-        return torch.zeros_like(log_ratio, dtype=torch.bool)
+    def clipped_share(
+        self,
+        log_ratio_a: Float[Tensor, "*pairs"],
+        log_ratio_b: Float[Tensor, "*pairs"],  # noqa: ARG002
+        target: Float[Tensor, "*pairs"],  # noqa: ARG002
+    ) -> Float[Tensor, "*pairs"]:
+        """The share of each pair's two gradients, 0 to 1, that clipping cut off; a loss that clips the margin cuts off both or none."""
+        return torch.zeros_like(log_ratio_a)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from d3po.objectives.base import PairObjective, preference_loss
@@ -69,9 +69,14 @@ class D3PO(PairObjective):
             return log_ratio.clamp(low, high)
         return torch.where(sign > 0, log_ratio.clamp(max=high), torch.where(sign < 0, log_ratio.clamp(min=low), log_ratio))
 
-    def is_clipped(self, log_ratio: Float[Tensor, "*pairs"], sign: Float[Tensor, "*pairs"]) -> Bool[Tensor, "*pairs"]:
-        """Where clipping removed the gradient."""
-        return self.clipped(log_ratio, sign) != log_ratio
+    def clipped_share(
+        self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
+    ) -> Float[Tensor, "*pairs"]:
+        """The share of each pair's two gradients, 0 to 1, that clipping cut off; each image is clipped by itself."""
+        sign = 2 * target - 1
+        cut_a = self.clipped(log_ratio_a, sign) != log_ratio_a
+        cut_b = self.clipped(log_ratio_b, -sign) != log_ratio_b
+        return (cut_a.to(log_ratio_a) + cut_b.to(log_ratio_a)) / 2
 
     def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return torch.log1p(like.new_tensor(-self.clip_range)), torch.log1p(like.new_tensor(self.clip_range))

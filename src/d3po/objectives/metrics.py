@@ -20,18 +20,16 @@ def pair_metrics(
 
     `step_scale` is the step weight by which the loss multiplied the log-ratios; it determines which of them are clipped.
     """
-    sign = 2 * target - 1
     a_wins = target >= 0.5
     winner = torch.where(a_wins, log_ratio_a, log_ratio_b)
     loser = torch.where(a_wins, log_ratio_b, log_ratio_a)
-    clipped = objective.is_clipped(step_scale * log_ratio_a, sign).float() + objective.is_clipped(step_scale * log_ratio_b, -sign).float()
     return {
         "loss": losses.detach(),
         "margin": winner - loser,
         "accuracy": (winner > loser).float() + 0.5 * (winner == loser).float(),
         "winner_log_ratio": winner,
         "loser_log_ratio": loser,
-        "clip_fraction": clipped / 2,
+        "clip_fraction": objective.clipped_share(step_scale * log_ratio_a, step_scale * log_ratio_b, target),
     }
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from d3po.diffusion.parameterization import Epsilon
 from d3po.diffusion.schedule import NoiseSchedule, StepGrid, step_grid
 from d3po.diffusion.transition import DDIM
 from tests.precision import in_float64
@@ -26,7 +27,7 @@ def schedule() -> NoiseSchedule:
 
 @pytest.fixture
 def ddim(schedule: NoiseSchedule) -> DDIM:
-    return DDIM(schedule=schedule, prediction_type="epsilon", eta=1.0)
+    return DDIM(schedule=schedule, parameterization=Epsilon(), eta=1.0)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from d3po.diffusion.noise import NoiseStreams, seeded
+from d3po.diffusion.parameterization import Epsilon
 from d3po.diffusion.rollout import RolloutStep, rollout
 from d3po.diffusion.schedule import NoiseSchedule, StepGrid, step_grid
 from d3po.diffusion.transition import DDIM
@@ -55,7 +56,7 @@ def test_deterministic_rollout_draws_no_noise_and_has_no_log_probs(schedule: Noi
     def refuse(shape: tuple[int, ...]) -> Tensor:
         raise AssertionError("a deterministic step asked for noise")
 
-    ddim = DDIM(schedule=schedule, prediction_type="epsilon", eta=0.0)
+    ddim = DDIM(schedule=schedule, parameterization=Epsilon(), eta=0.0)
     steps = list(rollout(predict, ddim, grid, start(range(2)), refuse, reduce="mean"))
     assert all(step.log_probs.isnan().all() for step in steps)
     assert all(step.latents.isfinite().all() for step in steps)
@@ -63,7 +64,7 @@ def test_deterministic_rollout_draws_no_noise_and_has_no_log_probs(schedule: Noi
 
 def test_only_the_step_without_density_is_without_log_prob(schedule: NoiseSchedule, grid: StepGrid, predict: Predict) -> None:
     to_one = NoiseSchedule(alphas_cumprod=schedule.alphas_cumprod, final_alpha_cumprod=1.0)
-    steps = sample(predict, DDIM(schedule=to_one, prediction_type="epsilon", eta=1.0), grid, range(2))
+    steps = sample(predict, DDIM(schedule=to_one, parameterization=Epsilon(), eta=1.0), grid, range(2))
     assert [bool(step.log_probs.isnan().all()) for step in steps] == [False] * 19 + [True]
 
 

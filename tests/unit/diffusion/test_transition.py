@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from d3po.diffusion.noise import seeded
+from d3po.diffusion.parameterization import Epsilon
 from d3po.diffusion.schedule import NoiseSchedule, StepGrid, step_grid
-from d3po.diffusion.transition import DDIM, GaussianStep, dynamic_threshold, split_prediction
+from d3po.diffusion.transition import DDIM, GaussianStep, dynamic_threshold
 from d3po.errors import DegenerateStepError
+from d3po.models.schedulers import PARAMETERIZATIONS
 from tests.precision import BOUND, assert_same
 
 PREDICTIONS = ["epsilon", "v_prediction", "sample"]
@@ -32,7 +34,7 @@ def of_scheduler(scheduler: DDIMScheduler, eta: float) -> DDIM:
     config = scheduler.config
     return DDIM(
         schedule=NoiseSchedule(alphas_cumprod=scheduler.alphas_cumprod, final_alpha_cumprod=float(scheduler.final_alpha_cumprod)),
-        prediction_type=config.prediction_type,
+        parameterization=PARAMETERIZATIONS[config.prediction_type],
         eta=eta,
         clip_range=config.clip_sample_range if config.clip_sample else None,
         threshold_ratio=config.dynamic_thresholding_ratio if config.thresholding else None,
@@ -88,17 +90,16 @@ def test_step_is_the_one_diffusers_takes(prediction_type, spacing, eta: float, t
         expected = scheduler.step(prediction, int(grid.timesteps[i]), x_t, eta=eta, variance_noise=drawn)
         step = ddim.step(prediction, x_t, grid.timesteps[i].expand(3), grid.previous[i].expand(3))
         assert_same(step.draw(drawn), expected.prev_sample)
-        clean = ddim.expected(prediction, x_t, grid.timesteps[i].expand(3))
-        assert_same(clean, expected.pred_original_sample)
+        assert_same(step.expected, expected.pred_original_sample)
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @given(alpha_bar=st.floats(0.01, 0.99))
 @settings(max_examples=30, deadline=None)
-def test_split_prediction_puts_x_t_together_again(prediction_type, alpha_bar: float) -> None:
+def test_split_puts_x_t_together_again(prediction_type, alpha_bar: float) -> None:
     a = torch.tensor(alpha_bar)
     x_t = noise("x")
-    x0, epsilon = split_prediction(noise("p"), x_t, a, prediction_type)
+    x0, epsilon = PARAMETERIZATIONS[prediction_type].split(noise("p"), x_t, a)
     assert_same(a.sqrt() * x0 + (1 - a).sqrt() * epsilon, x_t)
 
 
@@ -106,7 +107,9 @@ def test_split_prediction_puts_x_t_together_again(prediction_type, alpha_bar: fl
 def test_true_prediction_of_each_kind_finds_the_clean_latent(prediction_type) -> None:
     a, x0, epsilon = torch.tensor(0.3), noise("clean"), noise("epsilon")
     truth = {"epsilon": epsilon, "sample": x0, "v_prediction": a.sqrt() * epsilon - (1 - a).sqrt() * x0}
-    found, noise_found = split_prediction(truth[prediction_type], a.sqrt() * x0 + (1 - a).sqrt() * epsilon, a, prediction_type)
+    parameterization = PARAMETERIZATIONS[prediction_type]
+    assert_same(parameterization.target(x0, epsilon, a), truth[prediction_type])
+    found, noise_found = parameterization.split(truth[prediction_type], a.sqrt() * x0 + (1 - a).sqrt() * epsilon, a)
     assert_same(found, x0)
     assert_same(noise_found, epsilon)
 
@@ -120,7 +123,7 @@ def test_threshold_leaves_a_sample_within_one_alone_and_bounds_the_others() -> N
 
 
 def test_eta_scales_the_spread(schedule: NoiseSchedule, grid: StepGrid) -> None:
-    stds = [DDIM(schedule=schedule, prediction_type="epsilon", eta=eta).std(grid.timesteps, grid.previous) for eta in (0.0, 0.5, 1.0)]
+    stds = [DDIM(schedule=schedule, parameterization=Epsilon(), eta=eta).std(grid.timesteps, grid.previous) for eta in (0.0, 0.5, 1.0)]
     assert (stds[0] == 0).all()
     assert (stds[2] > 0).all()
     assert_same(2 * stds[1], stds[2])
@@ -131,13 +134,13 @@ def test_full_eta_has_the_spread_of_the_ddpm_posterior(schedule: NoiseSchedule) 
     t = torch.tensor([1, 10, 500, 999])
     abar = schedule.alphas_cumprod
     beta = 1 - abar[t] / abar[t - 1]
-    std = DDIM(schedule=schedule, prediction_type="epsilon", eta=1.0).std(t, t - 1)
+    std = DDIM(schedule=schedule, parameterization=Epsilon(), eta=1.0).std(t, t - 1)
     torch.testing.assert_close(std**2, beta * (1 - abar[t - 1]) / (1 - abar[t]), rtol=BOUND, atol=0)
 
 
 def test_last_step_to_a_clean_picture_is_not_stochastic(schedule: NoiseSchedule) -> None:
     to_one = NoiseSchedule(alphas_cumprod=schedule.alphas_cumprod, final_alpha_cumprod=1.0)
-    ddim = DDIM(schedule=to_one, prediction_type="epsilon", eta=1.0)
+    ddim = DDIM(schedule=to_one, parameterization=Epsilon(), eta=1.0)
     free = ddim.stochastic(step_grid(1000, 20, spacing="leading", steps_offset=1))
     clamped = ddim.stochastic(step_grid(1000, 20, spacing="leading", steps_offset=1, clamp_previous=True))
     assert free.tolist() == [True] * 19 + [False]
@@ -146,12 +149,12 @@ def test_last_step_to_a_clean_picture_is_not_stochastic(schedule: NoiseSchedule)
 
 def test_negative_eta_is_refused(schedule: NoiseSchedule) -> None:
     with pytest.raises(ValueError, match=r"eta is -0\.1"):
-        DDIM(schedule=schedule, prediction_type="epsilon", eta=-0.1)
+        DDIM(schedule=schedule, parameterization=Epsilon(), eta=-0.1)
 
 
 def test_two_bounds_on_the_clean_latent_are_refused(schedule: NoiseSchedule) -> None:
     with pytest.raises(ValueError, match="clip_range and threshold_ratio"):
-        DDIM(schedule=schedule, prediction_type="epsilon", eta=1.0, clip_range=1.0, threshold_ratio=0.9)
+        DDIM(schedule=schedule, parameterization=Epsilon(), eta=1.0, clip_range=1.0, threshold_ratio=0.9)
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
@@ -161,7 +164,7 @@ def test_expected_score_is_zero_and_its_square_the_sensitivity(
 ) -> None:
     """E[d log p / d prediction] = 0 under the step's own samples, and E[its square] is the Fisher information."""
     draws, shape = 4000, (2, 3)
-    ddim = DDIM(schedule=schedule, prediction_type=prediction_type, eta=1.0)
+    ddim = DDIM(schedule=schedule, parameterization=PARAMETERIZATIONS[prediction_type], eta=1.0)
     x_t = noise("x_t", shape=shape).expand(draws, *shape)
     prediction = noise("prediction", shape=shape).repeat(draws, 1, 1).requires_grad_()
     step = ddim.step(prediction, x_t, grid.timesteps[position].expand(draws), grid.previous[position].expand(draws))
@@ -182,4 +185,4 @@ def test_step_at_51_holds_73_percent_of_the_information(ddim: DDIM, grid: StepGr
 
 
 def test_step_without_density_has_no_sensitivity(schedule: NoiseSchedule, grid: StepGrid) -> None:
-    assert (DDIM(schedule=schedule, prediction_type="epsilon", eta=0.0).sensitivity(grid) == 0).all()
+    assert (DDIM(schedule=schedule, parameterization=Epsilon(), eta=0.0).sensitivity(grid) == 0).all()

@@ -164,9 +164,8 @@ def test_published_settings_confine_the_loss(a: float, b: float, target: float) 
 def test_clipped_is_where_the_gradient_is_cut_off(clip: str, a: float, b: float, target: float) -> None:
     objective = d3po(clip=clip)
     _, slope_a, slope_b = loss_and_gradients(objective, a, b, target)
-    sign = torch.tensor(2 * target - 1, dtype=torch.float64)
-    assert bool(objective.is_clipped(torch.tensor(a, dtype=torch.float64), sign)) == (slope_a == 0)
-    assert bool(objective.is_clipped(torch.tensor(b, dtype=torch.float64), -sign)) == (slope_b == 0)
+    share = objective.clipped_share(*torch.tensor([a, b, target], dtype=torch.float64))
+    assert float(share) == ((slope_a == 0) + (slope_b == 0)) / 2
 
 
 @every_setting

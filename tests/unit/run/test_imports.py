@@ -119,7 +119,7 @@ def test_a_bad_record_stops_an_import_before_anything_is_written_or_is_left_out(
     said = run.refusal("a.jsonl", bad_file(run, kind))
     assert BAD[kind][1] in said
     assert said.startswith(f"{run.data / 'a.jsonl'}, line 2")
-    assert said.endswith("nothing was imported; mend it, or pass --skip-bad to leave it out")
+    assert said.endswith("nothing was imported; fix it, or pass --skip-bad to skip it")
     assert "\n" not in said
     done = run.bring("a.jsonl", skip_bad=True)
     assert (done.new_votes, done.bad, len(done.first_bad)) == (2, 1, 1)
@@ -183,7 +183,7 @@ def test_no_vote_is_an_error_that_says_what_was_found_and_what_is_read(answer: s
 
 
 def test_a_question_is_named_only_where_there_are_several(run: Run) -> None:
-    assert "records of the format jsonl_pairs answer one question" in run.refusal("a.jsonl", pairs({}), question="preference")
+    assert "records of the format jsonl_pairs answer only one question" in run.refusal("a.jsonl", pairs({}), question="preference")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_question_is_named_only_where_there_are_several(run: Run) -> None:
     [("jsonl_pairs", ""), ("label_studio", "[]"), ("argilla", "[]"), ("likes_csv", "image,prompt,like\n"), ("jsonl_pairs", "[]")],
 )
 def test_an_empty_file_is_an_error(kind: str, text: str, run: Run) -> None:
-    assert f"no votes to import, so nothing was: {kind} reads" in run.refusal("file", text, kind=kind)
+    assert f"there are no votes to import: {kind} reads" in run.refusal("file", text, kind=kind)
 
 
 def lay_pair(run: Run, name: str, **captions: bytes) -> None:
@@ -393,7 +393,7 @@ def test_a_name_that_belongs_to_something_that_is_no_person_is_named_by_its_line
 
 @pytest.mark.parametrize("handle", ["ada@example.org", "ada\uff20example.org", "x" * 57, "a\nb"])
 def test_a_handle_for_nobody_named_is_no_address(handle: str, run: Run) -> None:
-    assert "is no e-mail address" in run.refusal("a.jsonl", pairs({}), annotator=handle)
+    assert "is not an e-mail address" in run.refusal("a.jsonl", pairs({}), annotator=handle)
 
 
 def test_a_ranking_is_a_list_of_names(run: Run) -> None:

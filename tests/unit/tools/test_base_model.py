@@ -64,7 +64,7 @@ def assert_samples_as_a_run(folder: Path) -> None:
     condition = policy.encode_prompts(["a star"])
     assert isinstance(condition, Embeddings)
     assert condition.given["text"].shape == (1, denoiser.TOKENS + flow.NO_T5, 2 * flow.TEXT)
-    noise = torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
     model: Any = policy.network
     with torch.no_grad():
         mine = policy.predict(noise, torch.tensor([400.0]), condition, 1.0)

@@ -1,4 +1,4 @@
-"""The blind test: people compare the base model's pictures with the tuned ones, on held-out prompts, without knowing which is which."""
+"""The blind test: people compare the base model's pictures with the tuned model's on held-out prompts, without knowing which is which."""
 
 from collections import defaultdict
 
@@ -12,14 +12,19 @@ from d3po.run.folder import BASE, label_of
 from d3po.run.opened import OpenRun
 
 CREDIT = {"tie": 0.5, "both_bad": 0.5}
-"""What an answer without a winner gives to the tuned picture; a skip or a flag says nothing."""
+"""The share of a win that an answer without a winner gives to the tuned picture. Skips and flags are not counted."""
 
 
 def ask_blind(run: OpenRun, rounds: int, *, overlap: int) -> int:
-    """Put the test's questions: every tuned picture against a base picture of its prompt that was drawn from other noise.
+    """Ask the questions of the test, and return how many there are: every tuned picture against a base picture of its prompt from other noise.
+
+    Args:
+        run: the open run.
+        rounds: the number of rounds of training behind the tested policy.
+        overlap: how many people answer each question.
 
     Raises:
-        RunFolderError: the policy after `rounds` rounds has no evaluation, or it is the base model.
+        RunFolderError: the policy after `rounds` rounds is not evaluated, or it is the base model.
     """
     if rounds == 0 or not run.folder.evaluation(label_of(rounds)).exists():
         raise RunFolderError(f"{run.folder.path} has no evaluated tuned model to test; make one with `d3po run {run.folder.path}`")
@@ -40,7 +45,7 @@ def ask_blind(run: OpenRun, rounds: int, *, overlap: int) -> int:
 
 
 def blind_result(run: OpenRun, rounds: int) -> tuple[Interval, int] | None:
-    """People's win rate of the policy after `rounds` rounds over the base model and the number of votes; None without votes."""
+    """The win rate of the policy after `rounds` rounds over the base model in people's votes, and the number of votes. None without votes."""
     tuned = {image for images in _by_prompt(run, label_of(rounds)).values() for image in images}
     by_prompt: dict[int, list[float]] = defaultdict(list)
     questions: set[int] = set()

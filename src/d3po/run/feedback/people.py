@@ -1,11 +1,8 @@
-"""Asking people about a round: the questions, and the wait for their votes. Their page is served elsewhere; only the store is shared."""
+"""The feedback phase with people: puts a round's questions into the store, and waits for the votes. Another process serves the rating page."""
 
-import random
 import time
-from collections.abc import Iterator
 
-from d3po.annotation.choosing import ChosenPairs
-from d3po.annotation.selection import all_pairs, random_pairs
+from d3po.annotation.questions import ChosenPairs, round_questions
 from d3po.preferences.records import NewQuestion
 from d3po.run.control import check_control
 from d3po.run.feedback.labels import is_instructive
@@ -17,10 +14,14 @@ POLL_SECONDS = 1.0
 
 
 def ask_people(run: OpenRun, round: int) -> None:
-    """Put the round's questions, wait until there is enough to train on, and fix the votes that training will see.
+    """Ask the round's questions, wait until there are enough votes to train on, and fix the votes that training will use.
 
-    Enough is: every question answered, or `feedback.quota` votes, or `feedback.deadline_minutes` past, or "train now" from the
-    dashboard; and something that the objective can learn from, unless all questions of a later round are answered: training passes such a round over.
+    The wait ends when every question is answered, when there are `feedback.quota` votes, after `feedback.deadline_minutes`, or with "train now" from
+    the dashboard. In each case the votes must also contain something that the objective can learn from. The exception is a later round whose
+    questions are all answered: training skips such a round.
+
+    Raises:
+        RunEndedError: a person ended the run from the dashboard.
     """
     if run.store.batches.votes(round) is not None:
         return
@@ -42,7 +43,7 @@ def ask_people(run: OpenRun, round: int) -> None:
 
 
 def _chosen_pairs(run: OpenRun, round: int) -> ChosenPairs | None:
-    """How the round's pairs are chosen while people vote; None where all questions are put at the beginning."""
+    """The adaptive choice of the round's pairs while people vote. None if all questions are asked at the beginning."""
     settings = run.config.feedback
     if settings.choose == "random":
         return None
@@ -53,7 +54,7 @@ def _chosen_pairs(run: OpenRun, round: int) -> ChosenPairs | None:
 
 
 def _ask_next(run: OpenRun, chosen: ChosenPairs, answers: int) -> int:
-    """Put the next pairs if there are other than so many answers by now; returns how many there are."""
+    """Ask the next pairs if the number of answers is no longer `answers`, and return the present number."""
     now = run.store.votes.count(round=chosen.round, purpose="train")
     if now == answers:
         return answers
@@ -63,28 +64,16 @@ def _ask_next(run: OpenRun, chosen: ChosenPairs, answers: int) -> int:
 
 
 def questions_of(run: OpenRun, round: int) -> list[NewQuestion]:
-    """The round's questions: every prompt is asked about once before any is asked about twice."""
+    """The round's questions, if all of them are asked at the beginning."""
     settings = run.config.feedback
-    order = random.Random(f"{run.config.seed}/questions/{round}")
-    return [
-        NewQuestion(
-            kind=settings.ask, purpose="train", images=images, round=round, overlap=settings.overlap, priority=turn + order.random()
-        )
-        for prompt, ids in ids_by_prompt(run.store.pictures.images(round)).items()
-        for turn, images in enumerate(_images_of_questions(run, round, prompt, ids))
-    ]
-
-
-def _images_of_questions(run: OpenRun, round: int, prompt: int, ids: list[int]) -> Iterator[tuple[int, ...]]:
-    settings = run.config.feedback
-    if settings.ask == "pair":
-        count = settings.pairs_per_prompt or len(all_pairs(ids))
-        pairs = random_pairs(ids, count, seed=f"{run.config.seed}/pairs/{round}/{prompt}")
-        yield from random.Random(f"{run.config.seed}/pair order/{round}/{prompt}").sample(pairs, len(pairs))
-    elif settings.ask in ("thumb", "score"):
-        yield from ((image,) for image in ids)
-    else:
-        yield tuple(ids)
+    return round_questions(
+        ids_by_prompt(run.store.pictures.images(round)),
+        kind=settings.ask,
+        pairs_per_prompt=settings.pairs_per_prompt,
+        overlap=settings.overlap,
+        round=round,
+        seed=run.config.seed,
+    )
 
 
 def _show(run: OpenRun, round: int, wanted: int, seen: int, bar: Bar, remark: str) -> int:

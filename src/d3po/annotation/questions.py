@@ -1,18 +1,44 @@
-"""Which pairs of a round to ask people next, given the votes so far: D-optimal pairs, and a share of random ones (`annotation.adaptive`)."""
+"""The questions of a round: all of them at once, or pairs chosen one after the other, given the votes so far.
+
+Chosen pairs are D-optimal ones (`annotation.adaptive`) and a share of random ones.
+"""
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 
 from d3po.annotation.adaptive import next_pairs, prior_belief, updated
+from d3po.annotation.selection import all_pairs, random_pairs
+from d3po.options import QuestionKind
 from d3po.preferences.conversion import comparisons_of
 from d3po.preferences.records import Asked, NewQuestion, Vote
 
 AHEAD = 2
 """How many questions of each prompt wait for answers at a time. With more, pairs are chosen on fewer votes; with fewer, people wait for the choice."""
 RANDOM_SHARE = 0.2
+
+
+def round_questions(
+    groups: Mapping[int, Sequence[int]], *, kind: QuestionKind, pairs_per_prompt: int, overlap: int, round: int, seed: int
+) -> list[NewQuestion]:
+    """All questions of a round, with priorities by which every prompt is asked about once before any is asked about twice.
+
+    Args:
+        groups: image ids by prompt id.
+        kind: what is asked: about pairs, about each image, or about all images of a prompt together.
+        pairs_per_prompt: how many pairs are drawn where `kind` is "pair"; 0 asks about all of them.
+        overlap: by how many people each question is answered.
+        round: the round's number.
+        seed: the run's seed; the same seed and round lead to the same questions.
+    """
+    order = random.Random(f"{seed}/questions/{round}")
+    return [
+        NewQuestion(kind=kind, purpose="train", images=images, round=round, overlap=overlap, priority=turn + order.random())
+        for prompt, ids in groups.items()
+        for turn, images in enumerate(_asked_together(ids, kind, pairs_per_prompt, f"{round}/{prompt}", seed))
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +90,17 @@ class ChosenPairs:
             )
             for place, pair in enumerate(next_pairs(belief, count, seed=whose, asked=asked, waiting=waiting, random_share=RANDOM_SHARE))
         ]  # fmt: skip
+
+
+def _asked_together(ids: Sequence[int], kind: QuestionKind, pairs_per_prompt: int, place: str, seed: int) -> Iterator[tuple[int, ...]]:
+    """The images of each question about one prompt, in the order in which the questions are put."""
+    if kind == "pair":
+        pairs = random_pairs(ids, pairs_per_prompt or len(all_pairs(ids)), seed=f"{seed}/pairs/{place}")
+        yield from random.Random(f"{seed}/pair order/{place}").sample(pairs, len(pairs))
+    elif kind in ("thumb", "score"):
+        yield from ((image,) for image in ids)
+    else:
+        yield tuple(ids)
 
 
 def _pair(question: Asked) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from d3po.annotation.adaptive import prior_belief, updated
-from d3po.annotation.choosing import AHEAD, ChosenPairs
+from d3po.annotation.questions import AHEAD, ChosenPairs
 from d3po.annotation.selection import random_pairs
 from d3po.preferences.conversion import comparisons_of
 from d3po.preferences.records import Asked, NewQuestion, Vote
