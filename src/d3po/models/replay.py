@@ -51,7 +51,7 @@ class Replay:
     def step(
         self, policy: AbstractPolicy, x_t: Float[Tensor, "S N *latent"], steps: Int[Tensor, " S"], condition: Condition
     ) -> ReverseStep:
-        """The policy's steps from x_t, S times N of them, in one network call.
+        """The policy's steps at S steps of N images, a batch of S * N, in one network call.
 
         `condition` has one element for each image; `steps` are positions in the grid.
         """

@@ -17,7 +17,7 @@ from d3po.models.base import Sampler, SamplerSettings
 from d3po.options import Spacing
 
 PARAMETERIZATIONS: dict[str, Parameterization] = {"epsilon": Epsilon(), "v_prediction": Velocity(), "sample": CleanSample()}
-"""What diffusers' `prediction_type` names."""
+"""The parameterizations by diffusers' names (`prediction_type`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,9 +146,9 @@ def test_pictures_have_the_size_that_their_prompt_was_drawn(session_with: Sessio
 
 def test_what_is_sampled_already_is_not_sampled_again(session_with: SessionWith) -> None:
     session = session_with()
-    before, rows = files_of(session.run), policy_of(session).network.rows
+    before, forwards = files_of(session.run), policy_of(session).network.forwards
     sample_round(session, 0)
-    assert (files_of(session.run), policy_of(session).network.rows) == (before, rows)
+    assert (files_of(session.run), policy_of(session).network.forwards) == (before, forwards)
 
 
 def test_a_round_that_was_killed_halfway_ends_with_the_same_bytes(
@@ -165,7 +165,7 @@ def test_a_round_that_was_killed_halfway_ends_with_the_same_bytes(
     assert not is_sampled(killed.run, 0)
     with closing(open_run(killed.run.folder, killed.run.narrator)) as run:
         sample_round(resumed := Session(run), 0)
-        assert policy_of(resumed).network.rows == 3 * STEPS, "only the second shard"
+        assert policy_of(resumed).network.forwards == 3 * STEPS, "only the second shard"
         assert is_sampled(run, 0)
         assert files_of(run) == straight
 
@@ -177,12 +177,12 @@ def test_repair_makes_what_is_damaged_again_and_nothing_else(session_with: Sessi
     before, run = files_of(session.run), session.run
     path = run.folder.shard(0, 1) if which == "shard" else run.folder.path / run.store.pictures.images(0)[5].path
     path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:-1] + b"?")
-    rows = policy_of(session).network.rows
+    forwards = policy_of(session).network.forwards
     sample_round(session, 0)
     assert files_of(run) != before
     sample_round(session, 0, repair=True)
     assert files_of(run) == before
-    assert policy_of(session).network.rows - rows == 3 * STEPS, "those of one shard"
+    assert policy_of(session).network.forwards - forwards == 3 * STEPS, "those of one shard"
 
 
 def test_a_repair_that_comes_out_otherwise_is_refused(session_with: SessionWith) -> None:

@@ -36,8 +36,8 @@ def groups_of(session: Session, round: int = 0) -> list[PromptGroup]:
 
 
 def told(group: PromptGroup) -> tuple[list[int], list[list[int]], list[float]]:
-    """The rows of its images, and its pairs with their targets."""
-    return group.rows.tolist(), group.pairs.tolist(), group.targets.tolist()
+    """The indices of its images in the shard, and its pairs with their targets."""
+    return group.indices.tolist(), group.pairs.tolist(), group.targets.tolist()
 
 
 def later(session: Session) -> None:
@@ -60,7 +60,7 @@ def test_only_pictures_that_were_compared_are_in_their_prompts_group(session_wit
     first, second = (session.run.store.pictures.images(0)[i].prompt for i in (0, 3))
     assert [(group.prompt, group.identity) for group in groups] == [(0, first), (1, second)]
     assert all(group.weights.tolist() == [1.0] * len(group.pairs) and group.labels is None for group in groups)
-    assert condition.rows(torch.arange(2)).given["length"].tolist() == pytest.approx([0.05, 0.05])  # pyright: ignore[reportAttributeAccessIssue]
+    assert condition.select(torch.arange(2)).given["length"].tolist() == pytest.approx([0.05, 0.05])  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_prompt_of_which_nothing_was_said_has_no_group_but_its_row_in_the_condition(session_with: SessionWith) -> None:
@@ -87,7 +87,7 @@ def test_ties_are_left_out_where_they_teach_nothing(session_with: SessionWith, t
     session = session_with(HUMAN | {"objective.d3po.targets": targets})
     say(session.run, 3, 1)
     say(session.run, 4, 5, answer=TIE)
-    assert [group.rows.tolist() for group in groups_of(session)] == kept
+    assert [group.indices.tolist() for group in groups_of(session)] == kept
 
 
 def test_judges_who_disagree_make_one_pair_with_the_share_of_each_side(session_with: SessionWith) -> None:
@@ -134,8 +134,8 @@ def test_labels_of_single_pictures_are_grouped_by_prompt(session_with: SessionWi
     first, second = groups_of(session)
     assert first.labels is not None
     assert second.labels is not None
-    assert (first.rows.tolist(), first.labels.values.tolist(), first.labels.signs.tolist()) == ([0, 2], [1, -1], [1, -1])
-    assert (second.rows.tolist(), second.labels.values.tolist(), second.labels.signs.tolist()) == ([4], [1], [0])
+    assert (first.indices.tolist(), first.labels.values.tolist(), first.labels.signs.tolist()) == ([0, 2], [1, -1], [1, -1])
+    assert (second.indices.tolist(), second.labels.values.tolist(), second.labels.signs.tolist()) == ([4], [1], [0])
     assert first.labels.weights.tolist() == [1.0, 1.0]
     assert [group.pairs.tolist() for group in (first, second)] == [[], []]
     assert [group.reference for group in (first, second)] == [None, None], "pictures have no steps"
@@ -224,12 +224,12 @@ def weights(shift: float) -> dict[str, Tensor]:
 
 def test_where_the_sampler_is_the_reference_its_own_steps_are_taken(session_with: SessionWith) -> None:
     session = session_with()
-    rows = policy_of(session).network.rows
+    forwards = policy_of(session).network.forwards
     shard = Shard(path=session.run.folder.shard(0, 0))
     for steps in (whole(session), whole(session, round=0)):
         assert torch.equal(steps.log_probs.nan_to_num(), shard.log_probs().nan_to_num())
         assert torch.equal(steps.sketches, shard.sketches() if shard.sketches() is not None else torch.zeros(0))
-    assert policy_of(session).network.rows == rows
+    assert policy_of(session).network.forwards == forwards
     assert sorted(shard.path.parent.iterdir()) == [shard.path]
 
 
@@ -270,22 +270,22 @@ def test_another_reference_than_the_sampler_scores_the_same_steps_otherwise(sess
 
 def test_an_objective_that_reads_the_sampler_compares_with_it_whatever_is_chosen(session_with: SessionWith) -> None:
     session = session_with({"objective.name": "ddpo", "objective.reference": "fixed"})
-    rows = policy_of(session).network.rows
+    forwards = policy_of(session).network.forwards
     policy_of(session).move(0.25)
     assert same(whole(session), Shard(path=session.run.folder.shard(0, 0)).log_probs())
-    assert policy_of(session).network.rows == rows
+    assert policy_of(session).network.forwards == forwards
 
 
 def test_the_references_steps_are_kept_and_made_anew_where_their_bytes_have_changed(session_with: SessionWith) -> None:
     session = session_with({"objective.reference": "fixed"})
     steps, network = whole(session), policy_of(session).network
     (kept,) = session.run.folder.shard(0, 0).parent.glob("shard-000.reference-*.safetensors")
-    content, rows = kept.read_bytes(), network.rows
+    content, forwards = kept.read_bytes(), network.forwards
     assert same(whole(session), steps.log_probs)
-    assert network.rows == rows, "read from the file"
+    assert network.forwards == forwards, "read from the file"
     kept.write_bytes(content[:-1] + b"?")
     assert same(whole(session), steps.log_probs)
-    assert network.rows == rows + 6 * (STEPS - 1)
+    assert network.forwards == forwards + 6 * (STEPS - 1)
     assert kept.read_bytes() == content
 
 

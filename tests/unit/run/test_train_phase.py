@@ -88,9 +88,9 @@ def test_training_moves_the_policy_towards_what_won(session_with: SessionWith) -
 def test_a_trained_round_is_left_as_it_is(session_with: SessionWith) -> None:
     session = judged(session_with(SETTINGS))
     train_round(session, 0)
-    before, rows = final(session.run).path.stat().st_mtime_ns, policy_of(session).network.rows
+    before, forwards = final(session.run).path.stat().st_mtime_ns, policy_of(session).network.forwards
     train_round(session, 0)
-    assert (final(session.run).path.stat().st_mtime_ns, policy_of(session).network.rows) == (before, rows)
+    assert (final(session.run).path.stat().st_mtime_ns, policy_of(session).network.forwards) == (before, forwards)
 
 
 @pytest.mark.parametrize("every", [1, 2])

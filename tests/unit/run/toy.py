@@ -17,7 +17,7 @@ GUIDANCE = 2.0
 
 
 class Network(nn.Module):
-    """Expects the clean picture x_0 = x_t / 2 + shift + told, and remembers how many rows it was given in each call."""
+    """Expects the clean picture x_0 = x_t / 2 + shift + told, and remembers the batch size of each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,8 +29,8 @@ class Network(nn.Module):
         return x_t / 2 + shift[:, None, None] + told[:, None, None, None]
 
     @property
-    def rows(self) -> int:
-        """All of them."""
+    def forwards(self) -> int:
+        """Forward passes in all calls, one an image."""
         return sum(self.calls)
 
 
