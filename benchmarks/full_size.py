@@ -62,8 +62,8 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="d3po-full-size-", dir=arguments.store) as directory:
         folder = create_run(Path(directory) / "run", config, prompts=["a cat"], held_out=["a dog"])
-        foretold, measured = child("plan", str(folder.path)), child("run", str(folder.path), str(arguments.repeats))
-    print(json.dumps({"model": arguments.model, "size": arguments.size, "foretold": foretold, "measured": measured}, indent=1))
+        planned, measured = child("plan", str(folder.path)), child("run", str(folder.path), str(arguments.repeats))
+    print(json.dumps({"model": arguments.model, "size": arguments.size, "planned": planned, "measured": measured}, indent=1))
 
 
 def child(*arguments: str) -> Report:
@@ -89,8 +89,8 @@ def build(name: str, directory: str) -> Report:
 
 def plan(path: str) -> Report:
     """The plan that `d3po run --dry-run` prints."""
-    foretold = plan_run(opened(path))
-    return {"peak_gib": foretold.peak_bytes / GIB, "minutes": foretold.seconds / 60, "lines": foretold.lines()}
+    planned = plan_run(opened(path))
+    return {"peak_gib": planned.peak_bytes / GIB, "minutes": planned.seconds / 60, "lines": planned.lines()}
 
 
 def run(path: str, repeats: str) -> Report:

@@ -64,7 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="d3po-rating-") as directory:
         run = Path(directory)
         url = arguments.store or f"sqlite:///{run / 'd3po.db'}"
-        secrets = furnish(run, url, arguments.annotators)
+        secrets = make_run(run, url, arguments.annotators)
         with subprocess.Popen(command(run, arguments.store), stdout=subprocess.PIPE, text=True) as server:
             try:
                 if server.stdout is None or not server.stdout.readline():
@@ -73,10 +73,10 @@ def main() -> None:
             finally:
                 server.send_signal(signal.SIGTERM)
         show(timings, claims, arguments.seconds)
-        hold_against(url, timings.log)
+        compare_with_logs(url, timings.log)
 
 
-def furnish(run: Path, url: str, annotators: int) -> list[str]:
+def make_run(run: Path, url: str, annotators: int) -> list[str]:
     """Make a run with pictures and more questions than will be answered, in rounds of 600. Returns the annotators' session secrets."""
     (run / "run.toml").write_text("")
     (run / "images").mkdir()
@@ -199,7 +199,7 @@ def show(timings: Timings, claims: list[float], seconds: float) -> None:
     print(f"load average of the machine: {os.getloadavg()[0]:.1f}")
 
 
-def hold_against(url: str, log: list[tuple[str, int, int]]) -> None:
+def compare_with_logs(url: str, log: list[tuple[str, int, int]]) -> None:
     """Print how many acknowledged votes the store lost, duplicated, or recorded with another answer or annotator. Any of these fails the benchmark."""
     store = Store(url)
     votes = list(store.votes.current())

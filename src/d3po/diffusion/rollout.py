@@ -23,7 +23,7 @@ class RolloutStep:
     latents: Float[Tensor, " B *latent"]
     """x_{t-1}; after the last step, x_0."""
     expected: Float[Tensor, " B *latent"]
-    """The x_0 that the network predicted at x_t."""
+    """The x_0 that the network predicts at x_t."""
     log_probs: Float[Tensor, " B"]
     """log pi(x_{t-1} | x_t) under the sampling policy, in nats; nan where the step is deterministic."""
     sketches: Float[Tensor, " B width"]

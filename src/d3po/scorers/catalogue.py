@@ -231,7 +231,7 @@ ENTRIES = (
             Download("hand_landmarker.task", "7.8 MB", "Apache-2.0", "https://ai.google.dev/edge/mediapipe/solutions/vision/hand_landmarker"),
         ),
         kind="model",
-        tested=FORMULA + "; MediaPipe's own weights were not at hand",
+        tested=FORMULA + "; MediaPipe's weights were not available",
     ),
     ScorerEntry(
         name="pose",
@@ -245,7 +245,7 @@ ENTRIES = (
             Download("pose_landmarker_full.task", "9.4 MB", "Apache-2.0", "https://ai.google.dev/edge/mediapipe/solutions/vision/pose_landmarker"),
         ),
         kind="model",
-        tested=FORMULA + "; MediaPipe's own weights were not at hand",
+        tested=FORMULA + "; MediaPipe's weights were not available",
     ),
     ScorerEntry(
         name="safe",

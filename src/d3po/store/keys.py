@@ -40,12 +40,12 @@ def _read(path: Path, found: os.stat_result) -> str:
     if not KEY.fullmatch(content):
         raise StorageError(
             f"the key file {path} holds no key ({len(content)} bytes; a key is one line of 43 letters and digits or more): bring it back "
-            "from a copy, or remove it: a new one is made, and invitations must be sent anew"
+            "from a copy, or remove it: a new one is made, and invitations must be sent again"
         )
     if os.name == "posix" and found.st_mode & 0o077 and _keeps_permissions(path.parent):
         raise StorageError(
             f"others than its owner may use the key file {path} (mode {stat.S_IMODE(found.st_mode):03o}): `chmod 600 {path}`, "
-            "or remove it if others may have read it: a new one is made, and invitations must be sent anew"
+            "or remove it if others may have read it: a new one is made, and invitations must be sent again"
         )
     return content.decode("ascii").strip()
 
