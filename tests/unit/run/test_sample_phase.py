@@ -196,7 +196,9 @@ def test_a_repair_that_comes_out_otherwise_is_refused(session_with: SessionWith)
 def test_of_a_model_that_gives_no_numbers_no_picture_is_made(session_with: SessionWith) -> None:
     session = session_with(sampled=False)
     policy_of(session).move(float("nan"))
-    with pytest.raises(ModelError, match=r"the denoiser of toy gives values that are infinite or no numbers, in 6 of 6 rows; no picture"):
+    with pytest.raises(
+        ModelError, match=r"the denoiser of toy gives values that are infinite or not a number, for 6 of 6 inputs; no picture"
+    ):
         sample_round(session, 0)
     session.moved(1)
     with pytest.raises(NonFiniteError, match=r"training has gone too far. Lower training\.learning_rate"):
@@ -208,7 +210,7 @@ def test_of_a_model_that_gives_no_numbers_no_picture_is_made(session_with: Sessi
 def test_a_decoder_that_gives_no_numbers_is_named(session_with: SessionWith, monkeypatch: pytest.MonkeyPatch) -> None:
     session = session_with(sampled=False)
     monkeypatch.setattr(policy_of(session), "decode", lambda latents: latents * float("inf"))
-    with pytest.raises(ModelError, match="the decoder of toy gives values that are infinite or no numbers, in 6 of 6 rows"):
+    with pytest.raises(ModelError, match="the decoder of toy gives values that are infinite or not a number, for 6 of 6 inputs"):
         sample_round(session, 0)
 
 
@@ -255,7 +257,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_round_is_the_same(
     policy_of(small).network.register_forward_pre_hook(refuse)
     sample_round(small, 0)
     assert files_of(small.run) == whole
-    assert said(small.run).count("sampling: 6 rows at a time do not fit into memory; going on with 3") == 1
+    assert said(small.run).count("sampling: a batch of 6 does not fit into memory; continuing with batches of 3") == 1
 
 
 def test_pixels_are_rounded_and_not_cut() -> None:

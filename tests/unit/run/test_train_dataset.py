@@ -111,7 +111,7 @@ def test_ties_alone_are_refused_in_the_first_round_and_passed_over_when_later_an
             groups_of(session, round)
         assert str(refusal.value) == (
             f"round {round} has no comparison with a preference; d3po can learn nothing from it "
-            "(was anything judged yet? are all of them ties?)"
+            "(are there votes yet, and are they all ties?)"
         )
     say(session.run, 7, 8, answer=TIE, round=1)
     assert groups_of(session, 1) == []
@@ -192,10 +192,10 @@ def test_imported_pictures_are_learnt_from_as_they_are(session_with: SessionWith
     assert told(group) == ([0, 1], [[0, 1]], [0.0])
     assert torch.allclose(group.clean()[:, 0, 0, 0], torch.tensor([-0.6, 0.6])), "2 * 51 / 255 - 1 and 2 * 204 / 255 - 1"
     assert group.reference is None
-    assert "1 imported votes are of held-out prompts, so they are left out of training" in said(session.run)
+    assert "1 imported votes are on held-out prompts, so they are left out of training" in said(session.run)
 
 
-@pytest.mark.parametrize(("pictures", "but"), [({}, ""), ({"a bee": [1, 2]}, " but of held-out prompts")])
+@pytest.mark.parametrize(("pictures", "but"), [({}, ""), ({"a bee": [1, 2]}, ", except for held-out prompts")])
 def test_without_imported_pictures_it_is_said_how_to_bring_some(
     session_with: SessionWith, pictures: dict[str, list[int]], but: str
 ) -> None:
@@ -203,7 +203,7 @@ def test_without_imported_pictures_it_is_said_how_to_bring_some(
     ids = imported(session, pictures)
     if ids:
         say(session.run, *ids, round=None)
-    with pytest.raises(RunFolderError, match=rf"no picture was imported{but}; bring some with `d3po votes import .*run FILE --format"):
+    with pytest.raises(RunFolderError, match=rf"no picture was imported{but}; import some with `d3po votes import .*run FILE --format"):
         groups_of(session)
 
 

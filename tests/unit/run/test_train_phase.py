@@ -159,7 +159,7 @@ def test_a_later_round_whose_pictures_are_all_alike_trains_nothing_and_counts_as
     sample_round(session, 1)
     say(session.run, 7, 8, answer=Answer(outcome="tie"), round=1)
     train_round(session, 1)
-    assert "round 1: all pictures were judged alike, so nothing is trained in it" in said(session.run)
+    assert "round 1: all pictures were rated alike, so nothing is trained in this round" in said(session.run)
     first, second = (final(session.run, round).load()[0]["policy.shift"] for round in (0, 1))
     assert torch.equal(first, second)
     assert {line["round"] for line in session.run.folder.read_metrics()} == {0}

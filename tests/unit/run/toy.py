@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from d3po.diffusion.parameterization import CleanSample
 from d3po.diffusion.schedule import NoiseSchedule, step_grid
 from d3po.diffusion.transition import DDIM
 from d3po.models.base import AbstractPolicy, Condition, Embeddings, Sampler, SamplerSettings
@@ -58,7 +59,7 @@ class ToyPolicy(AbstractPolicy):
     def sampler(self, settings: SamplerSettings) -> Sampler:
         schedule = NoiseSchedule(alphas_cumprod=torch.linspace(0.99, 0.1, 100), final_alpha_cumprod=1.0)
         return Sampler(
-            transition=DDIM(schedule=schedule, prediction_type="sample", eta=settings.eta),
+            transition=DDIM(schedule=schedule, parameterization=CleanSample(), eta=settings.eta),
             grid=step_grid(100, settings.steps, spacing="trailing"),
         )
 
