@@ -67,7 +67,7 @@ def test_the_table_of_families_is_current() -> None:
     assert FAMILIES.read_text() == families_page(FAMILIES.read_text()), "run `python -m tools.docs` and commit docs/families.md"
 
 
-def test_the_table_of_judges_is_current() -> None:
+def test_the_table_of_scorers_is_current() -> None:
     assert SCORERS.read_text() == scorers_page(SCORERS.read_text()), "run `python -m tools.docs` and commit docs/scorers.md"
 
 
