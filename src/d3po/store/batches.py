@@ -52,7 +52,7 @@ def _batch(connection: Connection, round: int) -> int | None:
 
 
 def _unused(connection: Connection, round: int | None) -> Sequence[str]:
-    """AssignmentCache training votes of the round that are in no batch. By what is missing, never by "newer than the last": a vote may become
+    """Current training votes of the round that are in no batch. By what is missing, never by "newer than the last": a vote may become
     visible after one with a higher number.
     """
     used = select(FeedbackBatchVoteRow.vote_id).where(FeedbackBatchVoteRow.vote_id == VoteRow.id).exists()

@@ -1,7 +1,5 @@
 """Rounds that count as trained, and what is measured of them."""
 
-import pytest
-
 from d3po.run.evaluate.phase import evaluate
 from d3po.run.session import Session
 from d3po.run.train.states import save_state
@@ -22,9 +20,3 @@ def evaluate_both(session: Session, shift: float) -> None:
     evaluate(session, 0)
     train(session, shift)
     evaluate(session, 1)
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports have no figures, whose drawing takes longer than everything else."""
-    monkeypatch.setattr("d3po.evaluation.report.svg", lambda figure: "")

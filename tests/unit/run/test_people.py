@@ -57,8 +57,8 @@ def test_a_round_is_trained_when_all_questions_or_the_quota_are_answered(
     ask_people(run, 0)
     assert (waited, votes(run)) == ([waits], waits)
     assert f"round 0: people voting ━━━━━━━━━━ {waits}/{waits}" in said(run)
-    assert [(entry.round, entry.body["message"]) for entry in run.store.journal.read(kind="phase")] == [(0, f"{waits} votes wanted")]
     ask_people(run, 0)
+    assert [(entry.round, entry.body["message"]) for entry in run.store.journal.read(kind="phase")] == [(0, f"{waits} votes wanted")]
     assert (waited, len(run.store.questions.asked(0))) == ([waits], 6), "asked once"
 
 
@@ -154,7 +154,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], P
     return put
 
 
-SERVED = 'echo "$*" > told; echo "a word before"; echo "rate at http://127.0.0.1:9"'
+SERVED = 'echo "$*" > told; echo "a word before"; sleep 0.2; echo "rate at http://127.0.0.1:9"'
 
 
 def test_the_page_is_served_as_long_as_it_is_needed(server: Callable[[str], Path], tmp_path: Path) -> None:
