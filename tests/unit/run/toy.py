@@ -11,6 +11,7 @@ from d3po.diffusion.parameterization import CleanSample
 from d3po.diffusion.schedule import NoiseSchedule, step_grid
 from d3po.diffusion.transition import DDIM
 from d3po.models.base import AbstractPolicy, Condition, Embeddings, Sampler, SamplerSettings
+from d3po.run.session import Session
 
 STEPS = 4
 """Denoising steps of the runs; the last one is deterministic."""
@@ -98,8 +99,8 @@ class ToyPolicy(AbstractPolicy):
         pass
 
 
-def policy_of(session: object) -> ToyPolicy:
+def policy_of(session: Session) -> ToyPolicy:
     """The toy that a session has loaded."""
-    policy = session.policy  # pyright: ignore[reportAttributeAccessIssue]
+    policy = session.policy
     assert isinstance(policy, ToyPolicy)
     return policy
