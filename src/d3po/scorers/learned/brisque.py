@@ -8,7 +8,7 @@ from brisque import BRISQUE  # pyright: ignore[reportMissingImports]
 from PIL import Image
 
 
-class _Brisque(BRISQUE):  # pyright: ignore[reportUntypedBaseClass]
+class _Brisque(BRISQUE):  # pyright: ignore[reportGeneralTypeIssues, reportUntypedBaseClass] - if it is not installed
     """Its features are arrays of one number each, which NumPy 2.4 no longer takes for numbers."""
 
     def scale_features(self, features: Any) -> Any:
