@@ -196,7 +196,7 @@ def test_an_exported_lora_gives_the_same_pictures_in_plain_diffusers(
         reloaded = StableDiffusionPipeline.from_pretrained(tiny_model, local_files_only=True, dtype=torch.float64)
         text = reloaded.encode_prompt(["a cat"], "cpu", 1, False)[0]
         untouched = reloaded.unet(latents, torch.tensor([501]), text).sample
-        reloaded.load_lora_weights(tmp_path / "out" / "lora")
+        reloaded.load_lora_weights(str(tmp_path / "out" / "lora"))
         theirs = reloaded.unet(latents, torch.tensor([501]), text).sample
         merged = StableDiffusionPipeline.from_pretrained(tmp_path / "out" / "merged", local_files_only=True, dtype=torch.float64)
         baked = merged.unet(latents, torch.tensor([501]), text).sample

@@ -90,7 +90,7 @@ class OneFilePolicy(AbstractPolicy):
         return discrete_sampler(self.facts, settings)
 
     def predict(
-        self, x_t: Float[Tensor, "B C H W"], timesteps: Int[Tensor, " B"], condition: Condition, guidance: float
+        self, x_t: Float[Tensor, "B C H W"], timesteps: Int[Tensor, " B"], condition: Condition, guidance: float | Float[Tensor, " B"]
     ) -> Float[Tensor, "B C H W"]:
         assert isinstance(condition, PromptNumbers)
         assert guidance == 1

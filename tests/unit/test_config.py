@@ -46,14 +46,14 @@ configs = st.builds(
     seed=st.integers(0, 2**31),
     rounds=st.integers(1, 100),
     sampling=st.builds(
-        RunConfig.model_fields["sampling"].annotation,
+        sections()["sampling"],
         steps=st.integers(1, 50),
         eta=st.floats(0.01, 1),
         last_step=st.sampled_from(["model", "clamped"]),
         shared_start=st.booleans(),
     ),
     training=st.builds(
-        RunConfig.model_fields["training"].annotation,
+        sections()["training"],
         learning_rate=st.floats(1e-9, 1),
         adam_betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.9999)),
         timestep_range=st.tuples(st.integers(0, 500), st.integers(500, 1000)),

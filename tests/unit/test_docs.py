@@ -50,7 +50,8 @@ def error_names() -> list[str]:
 
 
 def command_names() -> list[str]:
-    return [command.name or command.callback.__name__ for command in app.registered_commands]
+    names = [(command.name, command.callback) for command in app.registered_commands]
+    return [name or ("" if function is None else function.__name__) for name, function in names]
 
 
 def first_column(page: str) -> set[str]:

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx2 as httpx
@@ -25,7 +26,7 @@ from d3po.store import Store
 from d3po.store.database import file_address
 from d3po.web.server import listen
 from tests.web.conftest import House
-from tests.web.serving import serving
+from tests.web.serving import line_of, serving
 from tests.web.world import ask
 
 
@@ -112,7 +113,7 @@ def test_an_address_of_another_machine_is_said_in_one_line() -> None:
 def test_on_a_public_address_the_printed_link_leads_in(run: Path) -> None:
     with serving(run, "--url", "https://rate.example.org") as server:
         assert server.url == "https://rate.example.org"
-        said = server.process.stdout.readline()
+        said = line_of(server.process)
         assert "d3po invite" in said
         assert "owner --url https://rate.example.org" in said
         link = d3po("invite", run, "ada", "--url", "https://rate.example.org")
@@ -155,7 +156,7 @@ def plain_proxy(port: int) -> Generator[str, None, None]:
     class Proxy(BaseHTTPRequestHandler):
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            behind = http.client.HTTPConnection("127.0.0.1", port)
+            behind: Any = http.client.HTTPConnection("127.0.0.1", port)
             behind._http_vsn, behind._http_vsn_str = 10, "HTTP/1.0"
             kept = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
             behind.request(self.command, self.path, body, kept | {"Host": f"127.0.0.1:{port}", "Connection": "close"})
@@ -168,7 +169,7 @@ def plain_proxy(port: int) -> Generator[str, None, None]:
 
         do_GET = do_POST = forward
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:

@@ -195,8 +195,10 @@ def test_the_empty_negative_prompt_of_sdxl_is_zeros_and_another_is_not(tmp_path:
 def test_zero_terminal_snr_is_diffusers_own(tmp_path: Path) -> None:
     folder = save_tiny("stable-diffusion", tmp_path, scheduler=parts.ddim_scheduler(prediction_type="v_prediction"))
     ours = policy_of(folder).sampler(SamplerSettings(steps=5, spacing="trailing", zero_terminal_snr=True))
-    options = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
-    theirs = DDIMScheduler(**options, rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=False)
+    theirs: Any = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
+        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=False,
+    )  # fmt: skip
     theirs.set_timesteps(5)
     x, v = torch.randn(2, 2, 4, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     table = 1000 * torch.finfo(torch.float32).eps  # theirs is a running product of a thousand float32 numbers, each rounded

@@ -24,8 +24,9 @@ def evaluated(run: OpenRun) -> dict[str, list[int]]:
     for label in ("base", "round-000"):
         files = [grey(run, f"{label}-{place}", 90) for place in range(2)]
         pictures = [NewPicture(prompt=prompt, number=i, path=path, sha256=digest) for i, (path, digest) in enumerate(files)]
-        whose = {"origin": "evaluation", "model": "emoji", "policy": label, "seed": 0}
-        ids[label] = run.store.pictures.add_pictures(series=series_of(label), pictures=pictures, **whose)  # pyright: ignore[reportArgumentType]
+        ids[label] = run.store.pictures.add_pictures(
+            series=series_of(label), pictures=pictures, origin="evaluation", model="emoji", policy=label, seed=0
+        )
     run.folder.evaluation("round-000").parent.mkdir(exist_ok=True)
     run.folder.evaluation("round-000").write_text("{}")
     return ids

@@ -67,10 +67,13 @@ class Run:
 
     def pictures(self) -> dict[str, tuple[int, ...]]:
         """The imported pictures' first pixels by prompt and number."""
-        return {
-            f"{each.prompt} {each.number}": Image.open(self.folder.path / each.path).getpixel((0, 0))  # type: ignore[misc]
-            for each in self.store.pictures.imported()
-        }
+        return {f"{each.prompt} {each.number}": first_pixel(self.folder.path / each.path) for each in self.store.pictures.imported()}
+
+
+def first_pixel(picture: Path) -> tuple[int, ...]:
+    found = Image.open(picture).getpixel((0, 0))
+    assert isinstance(found, tuple)
+    return found
 
 
 @pytest.fixture
@@ -401,5 +404,5 @@ def test_a_ranking_is_a_list_of_names(run: Run) -> None:
     ranking = [{"value": ["image_1", "image_0", "image_2"], "user_id": "u"}]
     assert run.bring("a.json", json.dumps({"fields": fields, "responses": {"ranking": ranking}}), kind="argilla").new_votes == 1
     (vote,) = run.store.votes.current()
-    pixels = {each.id: Image.open(run.folder.path / each.path).getpixel((0, 0))[0] for each in run.store.pictures.imported()}  # type: ignore[index]
+    pixels = {each.id: first_pixel(run.folder.path / each.path)[0] for each in run.store.pictures.imported()}
     assert {pixels[image]: rank for image, rank in vote.answer.values.items()} == {2: 1.0, 1: 2.0, 3: 3.0}

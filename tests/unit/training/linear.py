@@ -10,7 +10,7 @@ from d3po.models.base import SamplerSettings
 from d3po.models.custom import CustomPolicy
 from d3po.models.replay import Replay
 from d3po.objectives.base import Needs
-from d3po.options import LastStep
+from d3po.options import LastStep, ReferenceUse
 from d3po.training.data import ImageLabels, PromptGroup, ReferenceSteps
 
 STEPS = 4
@@ -66,5 +66,5 @@ def group(folder: Path, text: str = "a", images: int = 2, values: list[float] | 
     )  # fmt: skip
 
 
-def needs(reference: str = "chosen", *, exact_kl: bool = False) -> Needs:
-    return Needs(labels="pairs", evidence="pictures", reference=reference, exact_kl=exact_kl)  # pyright: ignore[reportArgumentType]
+def needs(reference: ReferenceUse = "chosen", *, exact_kl: bool = False) -> Needs:
+    return Needs(labels="pairs", evidence="pictures", reference=reference, exact_kl=exact_kl)

@@ -8,7 +8,7 @@ from brisque import BRISQUE  # pyright: ignore[reportMissingImports]
 from PIL import Image
 
 
-class _Brisque(BRISQUE):  # pyright: ignore[reportUntypedBaseClass]
+class _Brisque(BRISQUE):  # pyright: ignore[reportGeneralTypeIssues, reportUntypedBaseClass] - if it is not installed
     """BRISQUE for NumPy 2.4 and later, which does not accept the package's features (arrays of one number each) as numbers."""
 
     def scale_features(self, features: Any) -> Any:
