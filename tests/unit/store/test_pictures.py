@@ -111,7 +111,7 @@ def test_the_same_pictures_again_are_the_same_ids(store: Store) -> None:
 def test_another_picture_in_the_same_place_is_refused(store: Store, changed: dict[str, Any]) -> None:
     (cat,) = store.pictures.add_prompts(["a cat"])
     add_imported(store, picture(cat))
-    with pytest.raises(StorageError, match="another picture has that place"):
+    with pytest.raises(StorageError, match="another picture has that number"):
         add_imported(store, picture(cat, **changed), picture(cat, 1, path="new.png"))
     assert len(store.pictures.series("import/cats")) == 1
 
