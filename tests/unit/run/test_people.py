@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -44,8 +45,11 @@ def votes(run: OpenRun, round: int = 0) -> int | None:
     return None if batch is None else len(batch)
 
 
-def voting(run: OpenRun, pairs: list[tuple[int, int]], **how: object) -> list[Callable[[], object]]:
-    return [lambda pair=pair: say(run, *pair, **how) for pair in pairs]  # pyright: ignore[reportArgumentType]
+def voting(run: OpenRun, pairs: list[tuple[int, int]], **how: Any) -> list[Callable[[], object]]:
+    def answer(pair: tuple[int, int]) -> Callable[[], object]:
+        return lambda: say(run, *pair, **how)
+
+    return [answer(pair) for pair in pairs]
 
 
 @pytest.mark.parametrize(("settings", "waits"), [({}, 6), ({"feedback.quota": "2"}, 2), ({"feedback.quota": "99"}, 6)])
