@@ -351,7 +351,8 @@ class Run:
     def _use_reward(self, reward: str | Reward) -> None:
         name = reward if isinstance(reward, str) else name_of(reward)
         if name != self.config.feedback.reward:
-            self._session.run.folder.choose_reward(name)
+            compared = self._session.run.store.votes.count(round=self.round, purpose="train") > 0
+            self._session.run.folder.choose_reward(name, compared=compared)
             self._reopen()
         if callable(reward):
             self._session.run.criteria = (checked_reward(name, reward),)

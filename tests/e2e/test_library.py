@@ -142,8 +142,11 @@ def test_a_run_has_one_reward(run: Run) -> None:
     run.sample()
     run.compare("brightness")
     assert run.config.feedback.reward == "brightness"
+    refusal = "already uses the reward 'brightness', so 'warmth' cannot replace it"
+    with pytest.raises(ConfigError, match=refusal):
+        run.compare("warmth")
     run.train()
-    with pytest.raises(ConfigError, match="already uses the reward 'brightness', so 'warmth' cannot replace it"):
+    with pytest.raises(ConfigError, match=refusal):
         run.compare("warmth")
     with pytest.raises(ConfigError, match=r"has no name that run\.toml could keep"):
         run.compare(lambda image, prompt: 0.0)

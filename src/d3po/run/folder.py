@@ -126,14 +126,18 @@ class RunFolder:
         write_atomically(self.config_path, dump_config(config))
         return config
 
-    def choose_reward(self, name: str) -> RunConfig:
-        """Make `name` the reward of a run in which nothing was trained or evaluated yet, and return the new config.
+    def choose_reward(self, name: str, *, compared: bool) -> RunConfig:
+        """Make `name` the reward of a run in which nothing was compared, trained or evaluated yet, and return the new config.
+
+        Args:
+            name: of the reward.
+            compared: whether the next round's pictures have been compared already.
 
         Raises:
-            ConfigError: something was trained or evaluated.
+            ConfigError: something was compared, trained or evaluated.
         """
         config = self.config()
-        if any(self.path.glob("evaluations/*.json")) or self._is_trained():
+        if compared or any(self.path.glob("evaluations/*.json")) or self._is_trained():
             raise ConfigError(
                 f"{self.path} already uses the reward {config.feedback.reward!r}, so {name!r} cannot replace it; begin another run with it"
             )
