@@ -84,8 +84,9 @@ def open_with(tmp_path: Path, sqlite_template: Path) -> Generator[OpenWith, None
             for number, greys in enumerate(GREYS):
                 files = [grey(run, f"{number}-{place}", value) for place, value in enumerate(greys)]
                 images = [NewPicture(prompt=prompts[number], number=i, path=path, sha256=digest) for i, (path, digest) in enumerate(files)]
-                whose = {"model": "emoji", "policy": "base", "seed": 0}
-                run.store.pictures.add_shard(round=0, number=number, path=f"shard-{number}", checksum="none", images=images, **whose)
+                run.store.pictures.add_shard(
+                    round=0, number=number, path=f"shard-{number}", checksum="none", images=images, model="emoji", policy="base", seed=0
+                )
         return run
 
     yield make
