@@ -45,6 +45,7 @@ objective.reference = "per_round"
 guards.action = "warn"
 tracking.tensorboard = false
 """
+InTurn = Callable[..., list[tuple[str, bool]]]
 COST = Probe(sampling_seconds=60.0, training_seconds=600.0, decoding_seconds=6.0, peak_bytes=0)
 
 
@@ -68,15 +69,17 @@ def toys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[ToyPolicy]:
 
 
 @pytest.fixture
-def in_turn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Run the jobs one after another in this process, but for some that fail; the list that it returns has the names of all."""
+def in_turn(monkeypatch: pytest.MonkeyPatch) -> InTurn:
+    """Run the jobs one after another in this process, but for some that fail; the list that it returns has the names of all, each with
+    whether anything could be read of the cells before it.
+    """
 
-    def put(*fail: str) -> list[str]:
-        asked: list[str] = []
+    def put(*fail: str) -> list[tuple[str, bool]]:
+        asked: list[tuple[str, bool]] = []
 
         def run_jobs(jobs: Iterable[Job], *, at_once: int, on_end: Callable[[Job, int], None], while_waiting: Callable[..., None]) -> None:
             for job in jobs:
-                asked.append(job.name)
+                asked.append((job.name, (job.log.parents[1] / "comparison.csv").exists()))
                 job.log.parent.mkdir(exist_ok=True)
                 if job.name in fail:
                     job.log.write_text("working\nerror: no <memory>\n")
@@ -109,11 +112,11 @@ def lines(path: Path) -> list[tuple[str, str, str]]:
     ]
 
 
-def test_every_cell_is_brought_to_its_end_and_what_failed_is_run_again(tmp_path: Path, in_turn: Callable[..., list[str]]) -> None:
+def test_every_cell_is_brought_to_its_end_and_what_failed_is_run_again(tmp_path: Path, in_turn: InTurn) -> None:
     file, path = spec_file(tmp_path), tmp_path / "comparison"
     first, (telling, heard) = in_turn("ipo_step.brightness.0"), narrator()
     assert compare(file, path, telling, at_once=1) == {"ipo_step.brightness.0": "error: no <memory>"}
-    assert first == ["d3po.brightness.0", "ipo_step.brightness.0"]
+    assert first == [("d3po.brightness.0", False), ("ipo_step.brightness.0", True)]
     assert lines(path) == [("d3po", "0", "False"), ("d3po", "1", "True")]
     assert "## Cells that failed\n\n* ipo_step.brightness.0: error: no <memory>" in (path / "comparison.md").read_text()
     assert "no &lt;memory&gt;" in (path / "comparison.html").read_text()
@@ -124,7 +127,7 @@ def test_every_cell_is_brought_to_its_end_and_what_failed_is_run_again(tmp_path:
     assert (path / "comparison.toml").read_bytes() == file.read_bytes()
     second = in_turn()
     assert compare(file, path, narrator()[0], at_once=1) == {}
-    assert second == ["ipo_step.brightness.0"]
+    assert second == [("ipo_step.brightness.0", True)]
     assert lines(path) == [("d3po", "0", "False"), ("d3po", "1", "True"), ("ipo_step", "0", "False"), ("ipo_step", "1", "True")]
     assert "Cells that failed" not in (path / "comparison.md").read_text()
     assert sorted(file.name for file in (path / "figures").iterdir()) == [
@@ -135,7 +138,7 @@ def test_every_cell_is_brought_to_its_end_and_what_failed_is_run_again(tmp_path:
     assert third == []
 
 
-def test_a_budget_for_not_one_round_is_refused_before_anything_is_written(tmp_path: Path, in_turn: Callable[..., list[str]]) -> None:
+def test_a_budget_for_not_one_round_is_refused_before_anything_is_written(tmp_path: Path, in_turn: InTurn) -> None:
     asked = in_turn()
     with pytest.raises(ConfigError, match=r"budget\.labels is 1, but one round of 'kto' takes 2 labels"):
         compare(spec_file(tmp_path, head=GRID.replace("ipo_step", "kto")), tmp_path / "comparison", narrator()[0], at_once=1)
@@ -143,7 +146,7 @@ def test_a_budget_for_not_one_round_is_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "comparison").exists()
 
 
-def test_two_comparisons_do_not_work_in_one_folder(tmp_path: Path, in_turn: Callable[..., list[str]]) -> None:
+def test_two_comparisons_do_not_work_in_one_folder(tmp_path: Path, in_turn: InTurn) -> None:
     in_turn()
     (tmp_path / "comparison").mkdir()
     with locked(tmp_path / "comparison"), pytest.raises(RunFolderError, match="comparison is in use by another d3po process"):
