@@ -148,7 +148,7 @@ def test_a_run_has_one_reward(run: Run) -> None:
     run.train()
     with pytest.raises(ConfigError, match=refusal):
         run.compare("warmth")
-    with pytest.raises(ConfigError, match=r"has no name that run\.toml could keep"):
+    with pytest.raises(ConfigError, match=r"has no name that could be written to run\.toml"):
         run.compare(lambda image, prompt: 0.0)
 
 

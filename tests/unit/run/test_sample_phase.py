@@ -170,8 +170,7 @@ def test_a_round_that_was_killed_halfway_ends_with_the_same_bytes(
         assert files_of(run) == straight
 
 
-@pytest.mark.parametrize("which", ["shard", "picture"])
-@pytest.mark.parametrize("damage", ["gone", "changed"])
+@pytest.mark.parametrize(("which", "damage"), [("shard", "changed"), ("picture", "gone")])
 def test_repair_makes_what_is_damaged_again_and_nothing_else(session_with: SessionWith, which: str, damage: str) -> None:
     session = session_with(ONE_EACH)
     before, run = files_of(session.run), session.run

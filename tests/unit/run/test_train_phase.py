@@ -93,11 +93,10 @@ def test_a_trained_round_is_left_as_it_is(session_with: SessionWith) -> None:
     assert (final(session.run).path.stat().st_mtime_ns, policy_of(session).network.forwards) == (before, forwards)
 
 
-@pytest.mark.parametrize("every", [1, 2])
 def test_a_round_that_was_stopped_goes_on_from_its_newest_checkpoint_and_ends_with_the_same_bytes(
-    session_with: SessionWith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+    session_with: SessionWith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = judged(session_with(SETTINGS | {"training.checkpoint_every": str(every)}))
+    session = judged(session_with(SETTINGS | {"training.checkpoint_every": "2"}))
     shutil.copytree(session.run.folder.path, tmp_path / "straight", ignore=shutil.ignore_patterns("*.lock"))
     with closing(open_run(RunFolder(path=tmp_path / "straight"), session.run.narrator)) as straight:
         train_round(Session(straight), 0)
@@ -107,7 +106,7 @@ def test_a_round_that_was_stopped_goes_on_from_its_newest_checkpoint_and_ends_wi
             train_round(session, 0)
     assert lines(session.run) == [(0, 0), (0, 1), (0, 2), (0, 3)]
     kept = list_checkpoints(session.run.folder.checkpoints)[-1]
-    assert (kept.update, kept.final) == ({1: 3, 2: 2}[every], False)
+    assert (kept.update, kept.final) == (2, False)
     session.run.store.journal.control("resume", session.run.store.people.owner().id)
     with closing(open_run(session.run.folder, session.run.narrator)) as run:
         train_round(resumed := Session(run), 0)

@@ -14,6 +14,8 @@ from tests.unit.run.conftest import OpenWith, grey, said
 from tests.unit.vlm.stub_model import Reply, Stub, always_first, brighter, completion, serving, stumbling, verdict, weighed
 
 JUDGE = {"feedback.source": "model", "vlm_judge.model": "eye", "vlm_judge.concurrency": "1", "vlm_judge.attempts": "1"}
+ONE = {"feedback.pairs_per_prompt": "1"}
+"""Pair of each prompt."""
 PRICES = {"vlm_judge.input_price": "10.0", "vlm_judge.output_price": "100.0"}
 
 
@@ -58,7 +60,7 @@ def test_a_share_is_voted_where_the_model_gives_its_log_probs(open_with: OpenWit
         return weighed(first=0.9, second=0.1) if number % 2 == 0 else weighed(first=0.1, second=0.9)
 
     with serving(sure) as stub:
-        run = open_with(at(stub) | {"feedback.pairs_per_prompt": "1"})
+        run = open_with(at(stub) | ONE)
         judge_by_model(run, 0)
     (first, _) = run.store.votes.current(round=0)
     assert first.answer.outcome == "share"
@@ -68,33 +70,33 @@ def test_a_share_is_voted_where_the_model_gives_its_log_probs(open_with: OpenWit
 
 def test_a_model_that_only_looks_at_the_place_is_not_believed(open_with: OpenWith) -> None:
     with serving(always_first) as stub:
-        run = open_with(at(stub))
+        run = open_with(at(stub) | ONE)
         with pytest.raises(
             RewardError, match=r"eye says the same in both orders of only 0% of its pairs, and vlm_judge\.min_consistency is 60%"
         ):
             judge_by_model(run, 0)
     assert won(run) == {}
-    assert json.loads((run.folder.verdicts / "round-000.json").read_text())["first"] == {"count": 12, "total": 12}
+    assert json.loads((run.folder.verdicts / "round-000.json").read_text())["first"] == {"count": 4, "total": 4}
 
 
 def test_it_is_believed_where_the_settings_ask_for_no_more(open_with: OpenWith) -> None:
     with serving(always_first) as stub:
-        run = open_with(at(stub, min_consistency="0.0"))
+        run = open_with(at(stub, min_consistency="0.0") | ONE)
         judge_by_model(run, 0)
-    assert [vote.answer.outcome for vote in run.store.votes.current(round=0)] == ["tie"] * 6
+    assert [vote.answer.outcome for vote in run.store.votes.current(round=0)] == ["tie"] * 2
 
 
 def test_what_was_answered_before_a_failure_is_not_asked_again(open_with: OpenWith) -> None:
     good = [verdict("first"), verdict("second")]
     with serving(stumbling(*good, (500, {}, b""))) as stub:
-        run = open_with(at(stub))
+        run = open_with(at(stub) | ONE)
         with pytest.raises(RewardError, match="failed 1 times, last: 500"):
             judge_by_model(run, 0)
         assert won(run) == {}, "all of a round's votes, or none"
         failed = len(stub.asked)
         judge_by_model(run, 0)
-        assert len(won(run)) == 6
-        assert len(stub.asked) == failed + 10
+        assert len(won(run)) == 2
+        assert len(stub.asked) == failed + 2
 
 
 def test_no_more_is_spent_than_the_cap_over_all_rounds(open_with: OpenWith) -> None:
@@ -110,14 +112,13 @@ def test_no_more_is_spent_than_the_cap_over_all_rounds(open_with: OpenWith) -> N
 def test_the_key_is_taken_from_the_variable_that_is_named(open_with: OpenWith, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sk-mine")
     with serving(brighter) as stub:
-        judge_by_model(open_with(at(stub, key_variable="MY_KEY") | {"feedback.pairs_per_prompt": "1"}), 0)
+        judge_by_model(open_with(at(stub, key_variable="MY_KEY") | ONE), 0)
         assert {headers["Authorization"] for headers in stub.headers} == {"Bearer sk-mine"}
 
 
 def test_judges_by_other_criteria_are_other_judges(open_with: OpenWith) -> None:
-    one = {"feedback.pairs_per_prompt": "1"}
     with serving(brighter) as stub:
-        run = open_with(at(stub) | one)
+        run = open_with(at(stub) | ONE)
         judge_by_model(run, 0)
         run.folder.change({"vlm_judge.criterion": "Which is sharper?"})
         with closing(open_run(run.folder, run.narrator)) as again:
@@ -145,6 +146,6 @@ def test_an_address_that_cannot_be_asked_is_refused_before_any_work(open_with: O
 
 def test_nonsense_counts_as_no_answer(open_with: OpenWith) -> None:
     with serving(lambda body, number: completion("I cannot say")) as stub:
-        run = open_with(at(stub, min_consistency="0.0"))
+        run = open_with(at(stub, min_consistency="0.0") | ONE)
         judge_by_model(run, 0)
     assert {vote.answer.outcome for vote in run.store.votes.current(round=0)} == {"skip"}
