@@ -46,16 +46,8 @@ def votes(run: OpenRun, round: int = 0) -> int | None:
     return None if batch is None else len(batch)
 
 
-<<<<<<< HEAD
-def voting(run: OpenRun, pairs: list[tuple[int, int]], **how: Any) -> list[Callable[[], object]]:
-    def answer(pair: tuple[int, int]) -> Callable[[], object]:
-        return lambda: say(run, *pair, **how)
-
-    return [answer(pair) for pair in pairs]
-=======
-def voting(run: OpenRun, pairs: list[tuple[int, ...]], **how: object) -> list[Callable[[], object]]:
-    return [partial(say, run, *pair, **how) for pair in pairs]  # pyright: ignore[reportArgumentType]
->>>>>>> units
+def voting(run: OpenRun, pairs: list[tuple[int, ...]], **how: Any) -> list[Callable[[], object]]:
+    return [partial(say, run, *pair, **how) for pair in pairs]
 
 
 @pytest.mark.parametrize(("settings", "waits"), [({}, 6), ({"feedback.quota": "2"}, 2), ({"feedback.quota": "99"}, 6)])

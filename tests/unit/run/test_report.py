@@ -51,13 +51,8 @@ def test_a_report_has_every_round_that_was_measured_and_what_else_is_known(sessi
     assert [(point.rounds, point.comparisons) for point in report.points] == [(0, 0), (1, 0)]
     assert (report.points[0].win_rate.value, report.points[1].win_rate.value) == (0.5, 1.0)
     assert report.points[1].mean_score > report.points[0].mean_score
-<<<<<<< HEAD
     assert (report.title, report.reward, report.stopped, report.seed) == ("run", "brightness", "it went wrong", 0)
-    assert report.alarms == [(0, "kl", "first"), (0, "kl", "second")], "each once, in order"
-=======
-    assert (report.title, report.judge, report.stopped, report.seed) == ("run", "brightness", "it went wrong", 0)
     assert report.alarms == [(0, "kl", message) for message in "abcdef"], "each once, in order"
->>>>>>> units
     assert report.updates == [{"round": 0, "update": 0, "loss": 0.5}]
     assert report.blind is not None
     assert (report.blind[0].value, report.blind[1]) == (1.0, 1)

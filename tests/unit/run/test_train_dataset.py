@@ -231,15 +231,8 @@ def test_where_the_sampler_is_the_reference_its_own_steps_are_taken(session_with
     assert sampled is not None
     for steps in (whole(session), whole(session, round=0)):
         assert torch.equal(steps.log_probs.nan_to_num(), shard.log_probs().nan_to_num())
-<<<<<<< HEAD
-        sketches = shard.sketches()
-        assert sketches is not None
-        assert torch.equal(steps.sketches, sketches)
-    assert policy_of(session).network.forwards == forwards
-=======
         assert torch.equal(steps.sketches, sampled)
-    assert policy_of(session).network.rows == rows
->>>>>>> units
+    assert policy_of(session).network.forwards == forwards
     assert sorted(shard.path.parent.iterdir()) == [shard.path]
 
 
