@@ -170,8 +170,8 @@ def test_of_a_budget_of_minutes_no_rounds_are_promised(tmp_path: Path, monkeypat
 
 
 def test_seconds_by_hand() -> None:
-    work = Work(rounds=1, labels=1, images=3, network_rows=10, training_rows=4, evaluated_images=5, evaluation_rows=7)
-    shape = Shape(steps=1, stochastic=1, trained=1, guided_rows=1)
+    work = Work(rounds=1, labels=1, images=3, forwards=10, training_forwards=4, evaluated_images=5, evaluation_forwards=7)
+    shape = Shape(steps=1, stochastic=1, trained=1, guided_forwards=1)
     assert Scale(shape=shape, cost=COST).seconds(work) == 60 * (6 + 7) + 600 * 4 + 6 * (3 + 5)
     assert str(Scale(shape=shape, cost=None).seconds(work)) == "nan"
 
