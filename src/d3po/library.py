@@ -30,11 +30,11 @@ from d3po.errors import ConfigError, PromptError, RunFolderError, TrainingStoppe
 from d3po.models.load import plain_pipeline
 from d3po.preferences.records import Answer, NewQuestion
 from d3po.recipes import load_recipe
-from d3po.run.evaluate.blind import ask_blind
 from d3po.run.evaluate.phase import EvaluationResult, evaluate
 from d3po.run.evaluate.report import write_report
 from d3po.run.export.generating import generate
 from d3po.run.export.phase import export_result
+from d3po.run.feedback.blind import ask_blind
 from d3po.run.feedback.page import rating_page
 from d3po.run.feedback.people import ask_people
 from d3po.run.folder import RunFolder, create_run, label_of
@@ -234,7 +234,7 @@ class Run:
         """
         self._require_sampled()
         with rating_page(self.path, port, self._session.run.narrator.say):
-            ask_people(self._session.run, self.round)
+            ask_people(self._session.run, self.round, tested=result_rounds(self._session.run))
         return self._session.run.store.votes.count(round=self.round, purpose="train")
 
     @property

@@ -10,9 +10,9 @@ import pytest
 from d3po.errors import RunEndedError, RunFolderError
 from d3po.preferences.records import Answer, Assigned, Cast
 from d3po.run import control
-from d3po.run.evaluate.blind import ask_blind, blind_result
 from d3po.run.evaluate.report import write_report
 from d3po.run.feedback import people
+from d3po.run.feedback.blind import ask_blind, blind_result
 from d3po.run.feedback.exchange import make_gold
 from d3po.run.feedback.labels import labels_of_round
 from d3po.run.feedback.people import ask_people, questions_of

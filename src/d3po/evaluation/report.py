@@ -15,6 +15,7 @@ from d3po.evaluation.drawing import ACCENT, INK, SECOND, data_uri, picture_png, 
 from d3po.evaluation.win_rate import NO_CHANGE, Interval
 
 ENLARGED = 96
+PEOPLE = "#2f8f4e"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,8 @@ class Point:
     checkerboard_ratio: float
     subject_accuracy: float | None
     held_out_win_rate: Interval | None = None
+    people: Interval | None = None
+    """How often people, asked blind, prefer its pictures to the base model's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,8 @@ class Report:
     """(round, guard, message) of every guard that fired."""
     blind: tuple[Interval, int] | None
     """People's blind win rate over the base model, and the votes behind it."""
+    judged_by_people: bool
+    """Then their figure is the first, and the measured ones are named by what they measure."""
     agreement: Mapping[int, Interval | None]
     """By round, how far people agreed (Krippendorff's alpha), None where no pair has two judges; empty where nobody was to be compared."""
     config: str
@@ -61,12 +66,18 @@ class Report:
     seed: int
 
 
+INTERVAL = (
+    "The 95 % interval is about prompts: Student's t, one more prompt counted of which nothing is known, so that few prompts, or "
+    "prompts that happen to agree, are not taken for certainty."
+)
+BLIND = (
+    "how often people, shown a base and a tuned picture of one held-out prompt side by side and not told which is which, prefer "
+    "the tuned one; a tie, or both bad, counts half."
+)
 EXPLAINED = {
     "Win rate": "the chance that the judge prefers a tuned picture to a base picture of the same held-out prompt drawn from other noise; "
-    "0.5 is no change. The 95 % interval is about prompts: Student's t, one more prompt counted of which nothing is known, so that few prompts, or "
-    "prompts that happen to agree, are not taken for certainty. The base model's 0.5 is known, and has none.",
-    "Blind win rate": "how often people, shown a base and a tuned picture of one held-out prompt side by side and not told which is which, prefer "
-    "the tuned one; a tie, or both bad, counts half. The interval is about prompts, as above.",
+    f"0.5 is no change. {INTERVAL} The base model's 0.5 is known, and has none.",
+    "Blind win rate": f"{BLIND} The interval is about prompts, as above.",
     "Agreement": "Krippendorff's alpha over the pairs that two people or more judged: 1 all agree, 0 as by chance, below 0 worse than that; "
     "two people who agree on 70 % of the pairs have 0.4. The interval holds 95 % of bootstrap resamples over pairs.",
     "Score": "the judge's mean score of the held-out pictures, in the judge's own units.",
@@ -80,6 +91,15 @@ EXPLAINED = {
     "Gradient norm": "length of the gradient before clipping; spikes announce instability.",
 }
 
+_BY_PEOPLE = {
+    "Blind win rate": f"{BLIND} {INTERVAL} Of few answers it is wide.",
+    "Agreement": EXPLAINED["Agreement"],
+    "Win rate": "the chance that the measured reward, which nobody was asked about, is higher for a tuned picture than for a base picture of the same "
+    "held-out prompt drawn from other noise; 0.5 is no change. The interval is about prompts, as above.",
+}
+EXPLAINED_BY_PEOPLE = {**_BY_PEOPLE, **EXPLAINED, **_BY_PEOPLE}
+"""The same where people judge: what they said comes first."""
+
 
 def render(report: Report) -> tuple[str, bytes]:
     """The page, and its before/after grid as a PNG."""
@@ -88,8 +108,8 @@ def render(report: Report) -> tuple[str, bytes]:
         report=report,
         result=report.points[-1],
         base=report.points[0],
-        explained=EXPLAINED,
-        progress_svg=svg(progress_figure(report.points)),
+        explained=EXPLAINED_BY_PEOPLE if report.judged_by_people else EXPLAINED,
+        progress_svg=svg(progress_figure(report.points, measured=report.reward if report.judged_by_people else "")),
         training_svg=svg(training_figure(report.updates)) if report.updates else "",
         pictures=[(row.prompt, [_shown(p) for p in row.before], [_shown(p) for p in row.after]) for row in report.rows],
     )
@@ -107,15 +127,23 @@ def picture_grid(rows: Sequence[PictureRow]) -> bytes:
     return buffer.getvalue()
 
 
-def progress_figure(points: Sequence[Point]) -> Figure:
-    """Win rate with its interval, and what it cost, by comparisons."""
+def progress_figure(points: Sequence[Point], *, measured: str = "") -> Figure:
+    """Win rate with its interval, and what it cost, by comparisons.
+
+    Where people judge, `measured` names the reward that the win rate is by, and what they said blind is drawn above it.
+    """
     figure = Figure(figsize=(9.5, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     x = [p.comparisons for p in points]
     low, high = [p.win_rate.low for p in points], [p.win_rate.high for p in points]
     left.fill_between(x, low, high, color=ACCENT, alpha=0.18, lw=0)
     left.vlines(x, low, high, color=ACCENT, lw=1)  # a band needs two points with an interval, and the base model has none
-    left.plot(x, [p.win_rate.value for p in points], "o-", color=ACCENT)
+    left.plot(x, [p.win_rate.value for p in points], "o-", color=ACCENT, label=f"by {measured}" if measured else None)
+    asked = [(p.comparisons, p.people) for p in points if p.people is not None]
+    if asked:
+        at, said = [comparisons for comparisons, _ in asked], [people for _, people in asked]
+        left.vlines(at, [each.low for each in said], [each.high for each in said], color=PEOPLE, lw=1.6)
+        left.plot(at, [each.value for each in said], "D-", color=PEOPLE, label="people, blind")
     if points[-1].held_out_win_rate is not None:
         left.plot(
             x,
@@ -124,6 +152,7 @@ def progress_figure(points: Sequence[Point]) -> Figure:
             color=SECOND,
             label="held-out judge",
         )
+    if asked or points[-1].held_out_win_rate is not None:
         left.legend(frameon=False, fontsize=8)
     left.axhline(NO_CHANGE, color=INK, lw=0.8, ls=":")
     left.set_ylim(0, 1.02)

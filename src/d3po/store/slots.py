@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import count
 
-from sqlalchemy import Connection, and_, bindparam, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, literal_column, or_, select, update
 
 from d3po.store.tables import AssignmentRow, FeedbackBatchRow, QuestionRow
 
@@ -27,7 +27,7 @@ _CLOSE = update(QuestionRow).where(QuestionRow.id.in_(bindparam("questions", exp
 
 _TRAINED = select(FeedbackBatchRow.id).where(FeedbackBatchRow.round == QuestionRow.round).exists()
 
-_REOPENS = and_(QuestionRow.purpose != "repeat", or_(~_TRAINED, QuestionRow.purpose != "train"))
+_REOPENS = and_(QuestionRow.purpose != "repeat", or_(~_TRAINED, QuestionRow.purpose == "gold"))
 """Whether somebody else may be asked: a round that was trained on stays closed, and a repeat is one person's own."""
 
 _EXPIRED = (
@@ -83,8 +83,17 @@ def release_expired(connection: Connection, *, now: int) -> None:
 
 
 def close_round(connection: Connection, round: int) -> None:
-    """Ask nobody about the round's training questions any more, and end the leases on them; votes that still come are kept."""
-    mine = select(QuestionRow.id).where(QuestionRow.round == round, QuestionRow.purpose == "train")
+    """Ask nobody about the round's training and blind questions any more, and end the leases on them; votes that still come are kept."""
+    _close(connection, QuestionRow.round == round, QuestionRow.purpose.in_(("train", "blind")))
+
+
+def close_blind(connection: Connection) -> None:
+    """The same of all blind questions."""
+    _close(connection, QuestionRow.purpose == "blind")
+
+
+def _close(connection: Connection, *which: ColumnElement[bool]) -> None:
+    mine = select(QuestionRow.id).where(*which)
     connection.execute(update(QuestionRow).where(QuestionRow.id.in_(mine), QuestionRow.open_slots > 0).values(open_slots=0))
     connection.execute(
         update(AssignmentRow)

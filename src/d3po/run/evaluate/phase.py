@@ -20,8 +20,9 @@ from d3po.evaluation.measures import checkerboard_energy, diversity, share
 from d3po.evaluation.win_rate import NO_CHANGE, Interval, win_rate
 from d3po.models.load import EMBEDDED
 from d3po.pictures import encode
+from d3po.run.feedback.blind import blind_result
 from d3po.run.feedback.labels import judgements_learnt_from
-from d3po.run.folder import BASE, label_of
+from d3po.run.folder import BASE, label_of, series_of
 from d3po.run.opened import OpenRun
 from d3po.run.sample.phase import sample_pictures
 from d3po.run.session import Session
@@ -52,6 +53,10 @@ class EvaluationResult:
     subject_change: float | None
     held_out_win_rate: Interval | None
     """The same win rate by the judge that was never trained on, if the run has one."""
+    people: Interval | None
+    """How often people, asked blind, prefer it to the base model; None while nobody has answered."""
+    people_answers: int
+    """The answers behind that."""
 
 
 def evaluate(session: Session, rounds: int) -> EvaluationResult:
@@ -88,11 +93,6 @@ def evaluate(session: Session, rounds: int) -> EvaluationResult:
     write_record(path, record)
     session.run.folder.remember(session.run.store)
     return read_evaluation(session.run, rounds)
-
-
-def series_of(label: str) -> str:
-    """The name under which the store knows the pictures of an evaluation."""
-    return f"held-out/{label}"
 
 
 def _kept_pictures(run: OpenRun, label: str) -> NDArray[np.uint8] | None:
@@ -141,6 +141,7 @@ def read_evaluation(run: OpenRun, rounds: int) -> EvaluationResult:
     tuned_scores, base_scores = np.atleast_3d(record["scores"]), np.atleast_3d(base["scores"])
     accuracy, base_accuracy = record["subject_accuracy"], base["subject_accuracy"]
     spread = diversity(base_pictures)
+    people, answers = blind_result(run, rounds) or (None, 0)
     return EvaluationResult(
         rounds=rounds,
         comparisons=record["comparisons"],
@@ -152,6 +153,8 @@ def read_evaluation(run: OpenRun, rounds: int) -> EvaluationResult:
         subject_accuracy=accuracy,
         subject_change=None if accuracy is None else accuracy - base_accuracy,
         held_out_win_rate=_held_out_win_rate(record, base),
+        people=people,
+        people_answers=answers,
     )
 
 
