@@ -30,6 +30,7 @@ from d3po.errors import ConfigError, PromptError, RunFolderError, TrainingStoppe
 from d3po.models.load import plain_pipeline
 from d3po.preferences.records import Answer, NewQuestion
 from d3po.recipes import load_recipe
+from d3po.run.clicks import with_clicks
 from d3po.run.evaluate.phase import EvaluationResult, evaluate
 from d3po.run.evaluate.report import write_report
 from d3po.run.export.generating import generate
@@ -44,7 +45,7 @@ from d3po.run.progress import Narrator
 from d3po.run.prompts import distinct, every_fifth
 from d3po.run.sample.phase import is_sampled, sample_round
 from d3po.run.session import Session
-from d3po.run.starting import prompts_for, settings_for_objective, start
+from d3po.run.starting import prompts_for, settings_for_feedback, settings_for_objective, start
 from d3po.run.train.phase import train_round
 from d3po.scorers.catalogue import Reward
 from d3po.scorers.registry import checked_reward
@@ -89,6 +90,8 @@ class Run:
         recipe: str = "default",
         objective: str = "",
         reward: str | Reward = "",
+        feedback: str = "",
+        clicks: int | None = None,
         settings: Mapping[str, object] | None = None,
         quiet: bool = False,
     ) -> "Run":
@@ -102,6 +105,8 @@ class Run:
             recipe: the settings to start from; `d3po recipes` lists them.
             objective: train by this one, with its own settings in place of the recipe's; `d3po objectives` lists them.
             reward: what pictures are compared by where no person is asked: a scorer's name, or a function (image, prompt) -> float.
+            feedback: who compares: `reward`, `human` (asked for the best and the worst of four), `model` or `imported`. Default: the recipe's.
+            clicks: those that people will spend; rounds and prompts a round follow from it. Default with `human`: 100.
             settings: others by their dotted names, such as `{"training.epochs": 2}`; docs/configuration.md has them all.
             quiet: print nothing.
 
@@ -112,9 +117,9 @@ class Run:
             PromptError: a prompt file cannot be used.
         """
         folder, narrator = Path(path), _narrator(quiet)
-        said = (settings_for_objective(objective) if objective else {}) | {
-            key: _as_written(value) for key, value in (settings or {}).items()
-        }
+        given = {key: _as_written(value) for key, value in (settings or {}).items()}
+        for_people = settings_for_feedback(feedback, given) if feedback else {}
+        said = (settings_for_objective(objective) if objective else {}) | for_people | given
         if model:
             said["model"] = model
         if reward:
@@ -125,7 +130,8 @@ class Run:
             trained, kept = prompts_for(begun, *files, say=narrator.say)
         else:
             trained, kept = _split(_listed(prompts, narrator), _listed(held_out, narrator))
-        create_run(folder, begun.config, prompts=trained, held_out=kept)
+        config = with_clicks(begun.config, clicks, feedback=feedback, prompts=len(trained), said=given)
+        create_run(folder, config, prompts=trained, held_out=kept)
         run = cls.open(folder, quiet=quiet)
         if callable(reward):
             run._session.run.criteria = (checked_reward(name_of(reward), reward),)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from d3po.artifacts.records import read_record, write_record
 from d3po.errors import TrainingStoppedError
+from d3po.run.clicks import what_to_expect
 from d3po.run.control import check_control
 from d3po.run.cost.plan import plan_run
 from d3po.run.cost.spent import spent_in_all
@@ -107,7 +108,8 @@ def _finish(session: Session) -> None:
 
 def _thanks(result: EvaluationResult) -> str:
     """What the rating page tells people in the end, if they were asked."""
-    return f"The blind test says: {people_say(result.people, result.people_answers)}." if result.people else ""
+    said = people_say(result.people, result.people_answers)
+    return f"{said[0].upper()}{said[1:]}." if result.people else ""
 
 
 def _is_over(run: OpenRun, minutes: float) -> bool:
@@ -152,6 +154,8 @@ def _measure_round(session: Session, round: int) -> None:
 def plan_lines(session: Session) -> list[str]:
     """What the rest of the run will take, in words."""
     lines = plan_run(session).lines()
+    if session.run.judged_by_people:
+        lines += [f"people               {line}" for line in what_to_expect(session.run.config)]
     if session.run.config.feedback.source == "model":
         from d3po.run.feedback.vision_model import judging_estimate  # needs packages of an extra
 

@@ -1,6 +1,7 @@
 """The settings a new run begins with: the recipe's, what its model's family proposes, and what the user says."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,12 @@ def settings_for_objective(objective: str) -> dict[str, str]:
     # its numbers alone: a choice such as d3po's clip stays as the recipe has it
     own = {f"objective.{objective}.{key}": str(value) for key, value in default_settings(objective).items() if isinstance(value, float)}
     return {"objective.name": objective, **own, **OBJECTIVES[objective].settings}
+
+
+def settings_for_feedback(feedback: str, said: Mapping[str, str]) -> dict[str, str]:
+    """The settings of a run that is judged by `feedback`: people are asked for the best and the worst of four, unless `said` asks otherwise."""
+    asked = {"feedback.ask": "best_worst", "sampling.images_per_prompt": "4"} if feedback == "human" and "feedback.ask" not in said else {}
+    return {"feedback.source": feedback, **asked}
 
 
 def prompts_for(

@@ -117,8 +117,10 @@ def test_few_answers_are_told_with_their_number_and_a_wide_interval(open_with: O
     interval, votes = blind_result(run, 1) or pytest.fail("there are votes")
     assert (interval.value, interval.high) == (1, 1)
     assert interval.low == pytest.approx(0.510, abs=0.001), "Wilson's interval for 4 of 4, 1 / (1 + 1.96^2 / 4)"
-    assert people_say(interval, votes) == "people preferred it to the base model in 1.000 [0.510, 1.000] of 4 blind answers"
-    assert people_say(None, 0) == "nobody has compared it blind with the base model"
+    assert people_say(interval, votes) == (
+        "people preferred the tuned model to the base model 100 % of the time (95 % interval 51 to 100 %), from 4 blind answers"
+    )
+    assert people_say(None, 0) == "nobody has compared the tuned model blind with the base model"
 
 
 def test_every_held_out_prompt_is_asked_about_once_before_any_is_asked_about_twice(open_with: OpenWith) -> None:

@@ -132,12 +132,8 @@ def _judge(run: OpenRun) -> str:
 
 def _said_by_people(run: OpenRun, rounds: int) -> str:
     result = blind_result(run, rounds)
-    if result is None:
-        return "Nobody has compared it blind with the base model."
-    shown = (
-        "Shown pictures of this model and of the base model side by side, of prompts it was never trained on, and not told which is which"
-    )
-    return f"{shown}, {people_say(*result)}."
+    shown = "Shown pictures of both side by side, of prompts it was never trained on, and not told which is which, "
+    return f"{shown}{people_say(*result)}." if result else "Nobody has compared the tuned model blind with the base model."
 
 
 def _measured(run: OpenRun, rounds: int) -> str:

@@ -112,8 +112,12 @@ def blind_result(run: OpenRun, rounds: int) -> tuple[Interval, int] | None:
 def people_say(people: Interval | None, answers: int) -> str:
     """The result of a blind test, and how many answers it rests on."""
     if people is None:
-        return "nobody has compared it blind with the base model"
-    return f"people preferred it to the base model in {people} of {answers} blind answer{'s' * (answers != 1)}"
+        return "nobody has compared the tuned model blind with the base model"
+    ends = f"95 % interval {100 * people.low:.0f} to {100 * people.high:.0f} %"
+    return (
+        f"people preferred the tuned model to the base model {100 * people.value:.0f} % of the time ({ends}), "
+        f"from {answers} blind answer{'s' * (answers != 1)}"
+    )
 
 
 def _questions(run: OpenRun, rounds: int, *, overlap: int) -> list[NewQuestion]:

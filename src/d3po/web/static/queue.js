@@ -75,6 +75,11 @@ export class Queue extends EventTarget {
     this.ready = this.ready.filter(({ item }) => item.assignment !== assignment);
   }
 
+  /** Puts none of those at hand on the table: nobody is asked them any more. */
+  clear() {
+    for (const id of [...this.#loading, ...this.ready.map(({ item }) => item.assignment)]) this.drop(id);
+  }
+
   /** It may come again: its answer was withdrawn. @param {string} assignment */
   allow(assignment) {
     this.#answered.delete(assignment);

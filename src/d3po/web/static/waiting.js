@@ -9,6 +9,7 @@ const PHASES = [
   { begins: ["sampl"], title: "New pictures are being painted", words: "The model draws the next pictures from what it has learnt." },
   { begins: ["train"], title: "The model is learning from your votes", words: "New pictures follow as soon as it is ready." },
   { begins: ["eval", "report"], title: "The model is being tested", words: "It draws pictures for prompts it has not practised." },
+  { begins: ["blind"], title: "The last answers are coming in", words: "Then the report is written." },
   { begins: ["pause"], title: "A short pause", words: "The run has been paused; it goes on by itself." },
   { begins: ["done", "finish", "end"], title: "All done. Thank you!", words: "This run is complete, and every answer counted.", end: true },
   { begins: ["stop", "fail"], title: "That was it. Thank you!", words: "This run has been ended; all your votes are kept.", end: true },
@@ -73,9 +74,9 @@ export class Waiting {
     const phase = this.#me?.phase ?? this.#queue.progress?.phase ?? "";
     const { message = "", round = null } = this.#me ?? {};
     const { title, words, end, begins } = describe(phase);
-    const news = begins.length ? message : ""; // while others rate, the trainer's words are not about whoever waits
-    const away = this.#queue.trouble !== null;
-    expose({ state: end && !away ? "done" : "waiting", phase });
+    const news = begins.length && !phase.startsWith("blind") ? message : ""; // while others rate, the trainer's words are not about whoever waits
+    const away = this.#queue.trouble !== null && !end; // a run that is over takes its page away
+    expose({ state: end ? "done" : "waiting", phase });
     if (away) return this.#tell("The server cannot be reached", "Your votes are kept. The page goes on by itself.", true);
     if (!this.#queue.dry && !end) return this.#tell("Loading pictures", "", true);
     this.#tell(title, news || words, !end, round === null || end ? "" : `Round ${round}`);
