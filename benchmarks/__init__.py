@@ -1,1 +1,1 @@
-"""What d3po costs, as ratios measured on the machine at hand. Run `python -m benchmarks`; docs/benchmarks.md explains the figures."""
+"""Benchmarks of d3po's time and memory, as ratios measured on this machine. Run `python -m benchmarks`; docs/benchmarks.md explains the figures."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]` measures and prints one table; names are listed by --help, a part such as `step_cost` will do."""
+"""`python -m benchmarks [NAME ...]` measures and prints one table. --help lists the names; the beginning of a name, such as `step_cost`, is enough."""
 
 import argparse
 import dataclasses
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure speed and memory on this machine.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure, all if left out: {', '.join(MEASUREMENTS)}")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each figure (default: 5)")
-    parser.add_argument("--model", default="emoji", help="what is sampled and trained (default: the embedded one)")
+    parser.add_argument("--model", default="emoji", help="the model that is sampled and trained (default: the embedded one)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write everything measured to this file")
     arguments = parser.parse_args()
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def show(figures: list[Figure]) -> None:
-    """A Markdown table, as it stands in docs/benchmarks.md."""
+    """Print the figures as a Markdown table, as in docs/benchmarks.md."""
     header = ("what", "median [min, max]", "target", "met", "medians behind it")
     rows = [header, tuple("-" * len(cell) for cell in header)]
     for figure in figures:

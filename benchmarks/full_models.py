@@ -1,6 +1,6 @@
-"""Pipelines of the published sizes with random weights: Stable Diffusion 1.5 and XL, every part of the real configuration.
+"""Pipelines of the published sizes with random weights: Stable Diffusion 1.5 and XL, with the real configuration of every part.
 
-Only the tokenizers are not the real ones (they would have to be downloaded): they know the letters a to z, padded to the real 77 places.
+Only the tokenizers are not the real ones, which would have to be downloaded. They know the letters a to z, and pad to the real length of 77 tokens.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import diffusers
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-classes: Any = diffusers  # whose constructors are annotated with narrower types than they take
+classes: Any = diffusers  # untyped, since its constructors are annotated with narrower types than they accept
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 TOKENS = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(letter + "</w>" for letter in LETTERS)]
 PLACES = 77

@@ -1,7 +1,7 @@
 """A full-size model on this machine: `python -m benchmarks.full_size sd15 --size 256`.
 
-Builds Stable Diffusion 1.5 or XL with random weights of the real sizes, asks `d3po run --dry-run` what a run of one update will cost, makes that
-run (sample, compare, train) in a process of its own, and then times updates against the bare network's forward and backward pass.
+Builds Stable Diffusion 1.5 or XL in the real size with random weights, makes the plan of a run of one update (as `d3po run --dry-run` does), makes that run
+(sample, compare, train) in a separate process, and then times updates against the network's forward and backward pass alone.
 """
 
 import argparse
@@ -62,12 +62,12 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="d3po-full-size-", dir=arguments.store) as directory:
         folder = create_run(Path(directory) / "run", config, prompts=["a cat"], held_out=["a dog"])
-        foretold, measured = child("plan", str(folder.path)), child("run", str(folder.path), str(arguments.repeats))
-    print(json.dumps({"model": arguments.model, "size": arguments.size, "foretold": foretold, "measured": measured}, indent=1))
+        planned, measured = child("plan", str(folder.path)), child("run", str(folder.path), str(arguments.repeats))
+    print(json.dumps({"model": arguments.model, "size": arguments.size, "planned": planned, "measured": measured}, indent=1))
 
 
 def child(*arguments: str) -> Report:
-    """The work in a process of its own, so that its peak memory is its own; returns what it prints last."""
+    """Run `work` in a separate process, so that its peak memory is measured separately, and return the report that it prints last."""
     output = subprocess.run(
         [sys.executable, "-c", "from benchmarks.full_size import work; work()", *arguments], check=True, stdout=subprocess.PIPE, text=True
     ).stdout
@@ -75,7 +75,7 @@ def child(*arguments: str) -> Report:
 
 
 def work() -> None:
-    """What a child process does."""
+    """The work of a child process: the part named by its first argument."""
     torch.set_num_threads(1)
     name, *rest = sys.argv[1:]
     report = {"build": build, "plan": plan, "run": run}[name](*rest)
@@ -88,13 +88,13 @@ def build(name: str, directory: str) -> Report:
 
 
 def plan(path: str) -> Report:
-    """What `d3po run --dry-run` says."""
-    foretold = plan_run(opened(path))
-    return {"peak_gib": foretold.peak_bytes / GIB, "minutes": foretold.seconds / 60, "lines": foretold.lines()}
+    """The plan that `d3po run --dry-run` prints."""
+    planned = plan_run(opened(path))
+    return {"peak_gib": planned.peak_bytes / GIB, "minutes": planned.seconds / 60, "lines": planned.lines()}
 
 
 def run(path: str, repeats: str) -> Report:
-    """Sample, compare and train one round; then time updates."""
+    """Sample, compare and train one round, then time updates."""
     session = opened(path)
     phases = {
         "load": lambda: session.policy,
@@ -113,7 +113,7 @@ def run(path: str, repeats: str) -> Report:
     ours, bare = interleaved_cpu(
         lambda: session.trainer.update(groups, condition, step), bare_pass(session, groups, condition, step), int(repeats)
     )
-    report["update"] = spread(ours) | {"rows": len(groups[0]) * guided(session)}
+    report["update"] = spread(ours) | {"forwards": len(groups[0]) * guided(session)}
     report["bare"] = spread(bare)
     report["overhead"] = spread([a / b - 1 for a, b in zip(ours, bare, strict=True)])
     return report
@@ -125,17 +125,17 @@ def opened(path: str) -> Session:
 
 
 def guided(session: Session) -> int:
-    return 1 if session.run.config.sampling.guidance == 1 else session.policy.guided_rows
+    return 1 if session.run.config.sampling.guidance == 1 else session.policy.guided_forwards
 
 
 def bare_pass(session: Session, groups: Sequence[PromptGroup], condition: Any, step: torch.Tensor) -> Callable[[], None]:
-    """The network called directly with the rows that an update gives it, and its backward pass; nothing else."""
+    """A function that makes only the forward and backward pass of the network, on the inputs that an update gives it."""
     policy: Any = session.policy
     batch, (group,) = step_batch(groups, step), groups
     inputs = batch.x_t.flatten(0, 1).repeat(guided(session), 1, 1, 1)
     times = session.replay.grid.timesteps[step].expand(len(inputs))
-    rows = condition.rows(torch.full((len(group),), group.prompt))
-    given = rows.with_negatives(len(group)) if guided(session) == 2 else rows.given
+    per_image = condition.select(torch.full((len(group),), group.prompt))
+    given = per_image.with_negatives(len(group)) if guided(session) == 2 else per_image.given
 
     def once() -> None:
         output = policy._called(inputs, times, given, torch.ones(len(inputs)))
@@ -146,7 +146,7 @@ def bare_pass(session: Session, groups: Sequence[PromptGroup], condition: Any, s
 
 
 def interleaved_cpu(ours: Callable[[], object], bare: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds of processor time, in turn, after one unmeasured call of each; others on the machine do not count."""
+    """Seconds of processor time of each, called in turn after one unmeasured call of both. Other processes' work does not count."""
     ours()
     bare()
     pairs = [(cpu_seconds(ours), cpu_seconds(bare)) for _ in range(repeats)]

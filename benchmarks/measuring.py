@@ -1,4 +1,4 @@
-"""What every benchmark uses: interleaved timing, a figure with its target, and a real run."""
+"""Helpers of all benchmarks: interleaved timing, figures with targets, and runs in temporary folders."""
 
 import statistics
 import tempfile
@@ -18,19 +18,20 @@ from d3po.run.prompts import choose_prompts
 from d3po.run.session import Session
 
 Measure = Callable[[int, str], "list[Figure]"]
-"""(repeats, model) -> figures."""
+"""Measures figures, given the number of repeats and the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One measured ratio, repeated, and what it should not exceed."""
+    """One ratio, measured several times, with the value that it should not exceed."""
 
     name: str
     what: str
     values: list[float]
     target: float
+    """The largest value that the median should have."""
     behind: str
-    """The medians that the ratio is made of."""
+    """The medians of numerator and denominator."""
 
     @property
     def median(self) -> float:
@@ -48,7 +49,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def interleaved(a: Callable[[], object], b: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds of a and of b, run in turn (a b a b ...) after one unmeasured call of each, so that a slow minute hits both."""
+    """Seconds of a and of b, run in turn (a b a b ...) after one unmeasured call of each, so that both are affected when the machine is slow for a while."""
     a()
     b()
     times = [(seconds(a), seconds(b)) for _ in range(repeats)]
@@ -58,7 +59,7 @@ def interleaved(a: Callable[[], object], b: Callable[[], object], repeats: int) 
 def ratio_figure(
     name: str, what: str, ours: list[float], other: list[float], *, target: float, labels: tuple[str, str], unit: str = "s"
 ) -> Figure:
-    """Ours over the other, neighbour by neighbour."""
+    """Make the figure of the ratios of `ours` to `other`, value by value."""
     medians = zip(labels, (statistics.median(ours), statistics.median(other)), strict=True)
     return Figure(
         name=name,
@@ -71,7 +72,7 @@ def ratio_figure(
 
 @contextmanager
 def opened_run(settings: dict[str, str], model: str) -> Generator[Session, None, None]:
-    """A run of its own in a temporary folder; settings are dotted keys with TOML values."""
+    """Open a new run in a temporary folder. `settings` are dotted keys with TOML values."""
     prompts, held_out = choose_prompts(None, None, skip_empty=False)
     config = override(RunConfig(model=model), {"evaluation.prompts": "1", **settings}, where="benchmarks")
     with tempfile.TemporaryDirectory(prefix="d3po-benchmark-") as directory:

@@ -1,8 +1,8 @@
 """`python -m benchmarks.rating` measures the rating server: how long annotators wait for their questions and votes while a trainer reads.
 
-A real `d3po rate` (on SQLite, or with `--store` on an empty PostgreSQL database) and simulated annotators on a connection each, in threads of this process
-and all on this machine, so the annotators take their share of its cores. Afterwards the store is held against the annotators' own logs: every acknowledged
-vote is there once, with its words and its annotator.
+It runs a real `d3po rate` (on SQLite, or with `--store` on an empty PostgreSQL database) and simulated annotators with one connection each, in threads of
+this process. All are on this machine, so the annotators use part of its cores. Afterwards the store is compared with the annotators' logs: every acknowledged
+vote must be in it once, with its answer and its annotator.
 """
 
 import argparse
@@ -35,20 +35,23 @@ PROMPTS, IMAGES = 60, 16
 URL = "http://rate.example.org"
 SETTINGS = WebSettings(run="", images="", public_url=URL)
 AHEAD = 4
-"""Questions fetched at once, as the page does."""
+"""Questions fetched at a time, as many as the rating page fetches."""
 
 
 @dataclass
 class Timings:
-    """Milliseconds by what was asked."""
+    """The results of a measurement."""
 
     votes: list[float] = field(default_factory=list)
+    """Milliseconds until each vote was answered."""
     queues: list[float] = field(default_factory=list)
+    """Milliseconds until each request for questions was answered."""
     refused: int = 0
+    """Votes that the server did not accept."""
     log: list[tuple[str, int, int]] = field(default_factory=list)
-    """What was acknowledged: the vote's id, the number of its annotator, and which place was preferred."""
+    """Acknowledged votes: id, number of the annotator, and position of the preferred picture."""
     server_seconds: float = 0.0
-    """Processor time of the server meanwhile."""
+    """The server's processor time during the measurement."""
 
 
 def main() -> None:
@@ -61,7 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="d3po-rating-") as directory:
         run = Path(directory)
         url = arguments.store or f"sqlite:///{run / 'd3po.db'}"
-        secrets = furnish(run, url, arguments.annotators)
+        secrets = make_run(run, url, arguments.annotators)
         with subprocess.Popen(command(run, arguments.store), stdout=subprocess.PIPE, text=True) as server:
             try:
                 if server.stdout is None or not server.stdout.readline():
@@ -70,11 +73,11 @@ def main() -> None:
             finally:
                 server.send_signal(signal.SIGTERM)
         show(timings, claims, arguments.seconds)
-        hold_against(url, timings.log)
+        compare_with_logs(url, timings.log)
 
 
-def furnish(run: Path, url: str, annotators: int) -> list[str]:
-    """A run with pictures and more questions than will be answered, in rounds of 600; the annotators' session secrets."""
+def make_run(run: Path, url: str, annotators: int) -> list[str]:
+    """Make a run with pictures and more questions than will be answered, in rounds of 600. Returns the annotators' session secrets."""
     (run / "run.toml").write_text("")
     (run / "images").mkdir()
     store = Store(url, key_file=run / "d3po.key")
@@ -112,13 +115,13 @@ def picture(prompt: int, number: int) -> bytes:
 
 
 def command(run: Path, store: str | None) -> list[str]:
-    """A server that asks everybody for a session, as it would for people elsewhere."""
+    """The command of a server that asks every client for a session, as it does for people on other machines."""
     where = ["--store", store] if store else []
     return [sys.executable, "-m", "d3po", "rate", str(run), "--no-browser", "--port", "0", "--url", URL, *where]
 
 
 def measure(url: str, server: int, secrets: list[str], seconds: float, pause: float) -> tuple[Timings, list[float]]:
-    """All annotators at once, and a trainer that counts, reads and claims; the timings, and the milliseconds of each claim."""
+    """Run all annotators at once, and a trainer that counts, reads and claims votes. Returns the timings, and the milliseconds of each claim."""
     process = psutil.Process(server)
     port = next(each.laddr.port for each in process.net_connections("tcp") if each.status == "LISTEN")
     timings, end, spent = Timings(), time.monotonic() + seconds, sum(process.cpu_times()[:2])
@@ -161,7 +164,7 @@ def answer(connection: http.client.HTTPConnection, number: int, secret: str, tim
 
 
 def claim_until(url: str, end: float) -> list[float]:
-    """What a trainer does meanwhile, five times a second: count the votes, and claim the next round's as soon as it is answered."""
+    """Do what a trainer does, five times a second: count the votes, and claim the round's votes once 90 % of its questions are answered."""
     store = Store(url)
     claims: list[float] = []
     round = 0
@@ -196,8 +199,8 @@ def show(timings: Timings, claims: list[float], seconds: float) -> None:
     print(f"load average of the machine: {os.getloadavg()[0]:.1f}")
 
 
-def hold_against(url: str, log: list[tuple[str, int, int]]) -> None:
-    """Say how many acknowledged votes the store lost, doubled, gave other words or another annotator; any of them fails the benchmark."""
+def compare_with_logs(url: str, log: list[tuple[str, int, int]]) -> None:
+    """Print how many acknowledged votes the store lost, duplicated, or recorded with another answer or annotator. Any of these fails the benchmark."""
     store = Store(url)
     votes = list(store.votes.current())
     numbers = {each.id: int(each.handle.rpartition("-")[2]) for each in store.people.annotators() if each.handle.startswith("annotator-")}

@@ -1,4 +1,4 @@
-"""What sampling costs: a prompt's images together against one by one, memory against steps, and bytes on disk."""
+"""The cost of sampling: time of a prompt's images together and one by one, memory by number of steps, and bytes on disk."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ SETTINGS = {
     "adapter.targets": "attention+conv",
 }
 TOGETHER = (4, 7)
-"""Images of a prompt."""
+"""Numbers of images of a prompt that are measured."""
 FEW, MANY = 10, 50
 """Denoising steps whose peak memory is compared."""
 SUBJECTS = {
@@ -45,7 +45,7 @@ def figures() -> dict[str, Measure]:
 
 
 def batch(repeats: int, model: str) -> list[Figure]:
-    """K images of a prompt in one batched call a step, against one image at a time with the prompt encoded for each."""
+    """Time of K images of a prompt in one batched call a step, over that of one image at a time with the prompt encoded for each."""
     with opened_run(SETTINGS, model) as session:
         return [_batch(session, count, repeats) for count in TOGETHER]
 
@@ -59,14 +59,14 @@ def memory(subject: str, repeats: int, model: str) -> list[Figure]:
 
 
 def storage(repeats: int, model: str) -> list[Figure]:  # noqa: ARG001
-    """Bytes of a shard over those of its K (T+1) latents; a count, so once is enough. Small latents are kept whole as their own sketches."""
+    """Bytes of a shard over those of its K (T+1) latents, counted once. Small latents are their own sketches, so a shard stores them about twice."""
     return [_storage(subject, model, target) for subject, target in (("large", 1.05), ("emoji", 2.0))]
 
 
 def draw(session: Session, prompt: str, images: Sequence[int]) -> Tensor:
     """The final latents of some images of a prompt, in one batched call a step."""
     policy, replay = session.policy, session.replay
-    condition = policy.encode_prompts([prompt]).rows(torch.zeros(len(images), dtype=torch.long))
+    condition = policy.encode_prompts([prompt]).select(torch.zeros(len(images), dtype=torch.long))
     latents = torch.stack([torch.randn(policy.latent_shape, generator=seeded("start", prompt, image)) for image in images])
     noise = NoiseStreams([("step", prompt, image) for image in images])
     steps = rollout(
@@ -89,7 +89,7 @@ def peak_of_child(subject: str, steps: int, model: str) -> float:
 
 
 class Still(AbstractPolicy):
-    """A policy without a network and with latents of Stable Diffusion's size, so that latents are what memory goes to."""
+    """A policy without a network and with latents of Stable Diffusion's size, so that latents dominate the memory."""
 
     facts = SchedulerFacts(
         schedule=NoiseSchedule(alphas_cumprod=torch.linspace(0.999, 0.001, 1000), final_alpha_cumprod=1.0),
@@ -113,7 +113,7 @@ class Still(AbstractPolicy):
     def encode_prompts(self, prompts: Sequence[str]) -> "Still":  # noqa: ARG002
         return self
 
-    def rows(self, indices: Tensor) -> "Still":  # noqa: ARG002
+    def select(self, indices: Tensor) -> "Still":  # noqa: ARG002
         return self
 
     def sampler(self, settings: SamplerSettings) -> Sampler:
@@ -157,7 +157,7 @@ def _batch(session: Session, count: int, repeats: int) -> Figure:
 
 @contextmanager
 def sampled(subject: str, steps: int, model: str) -> Generator[Session, None, None]:
-    """A run whose first round is sampled."""
+    """Open a run and sample its first round."""
     settings = SETTINGS | {"sampling.steps": str(steps)}
     if subject == "large":
         settings |= {"sampling.prompts_per_round": "16", "sampling.prompts_per_shard": "16"}
@@ -179,7 +179,7 @@ def _storage(subject: str, model: str, target: float) -> Figure:
 
 
 def peak() -> float:
-    """Peak resident MiB of this process; Linux's getrusage would count the parent's from before exec too, /proc does not."""
+    """Peak resident MiB of this process. On Linux it is read from /proc, since getrusage also counts the parent's memory from before exec."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024

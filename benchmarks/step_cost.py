@@ -1,4 +1,4 @@
-"""What an update costs: ours, and the algorithm taken literally, on one network and the same recorded trajectories."""
+"""The cost of an update: d3po's, and that of the published algorithm taken literally, with the same network and the same recorded trajectories."""
 
 import dataclasses
 import math
@@ -33,7 +33,7 @@ SETTINGS = {
     "adapter.targets": "attention+conv",
     "objective.d3po.beta": "10",
     "objective.d3po.clip": "none",
-    "training.learning_rate": "1e-12",  # the weights stay where they are, so every repeat does the same work
+    "training.learning_rate": "1e-12",  # the weights hardly change, so that every repeat does the same work
     "training.weight_decay": "0.0",
     "training.max_grad_norm": "1e9",
     "training.micro_batch_size": "64",
@@ -44,7 +44,7 @@ ONE_STEP = torch.tensor([4])
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A sampled and compared round, the policy a little away from its reference, and a second network that is that reference."""
+    """A sampled and compared round, with a policy that differs slightly from its reference, and a second network that is the reference."""
 
     session: Session
     groups: list[PromptGroup]
@@ -69,7 +69,7 @@ def pair(repeats: int, model: str) -> list[Figure]:
             _against_literal(subject, group, steps, repeats, f"step_cost.pair.{label}", what, target=0.60)
             for steps, label, what in (
                 (ALL_STEPS, "stacked", "time per pair-timestep, K=2, 8 timesteps in one call / literal"),
-                (ONE_STEP, "alone", "the same with one timestep a call (micro_batch_size = 2) / literal"),
+                (ONE_STEP, "alone", "time per pair-timestep, K=2, one timestep a call (micro_batch_size = 2) / literal"),
             )
         ]
 
@@ -86,11 +86,11 @@ def prompt(repeats: int, model: str) -> list[Figure]:
 
 
 def overhead(repeats: int, model: str) -> list[Figure]:
-    """What an update spends outside the network's forward and backward passes."""
+    """The share of an update's time outside the network's forward and backward passes."""
     with prepared(model) as subject:
         cases = {
-            "default": ([first_images(group, 4) for group in subject.groups], "4 prompts, K=4, 8 timesteps (2 calls of 64 rows)"),
-            "pair": ([first_images(subject.groups[0], 2)], "1 prompt, K=2, 8 timesteps (1 call of 16 rows)"),
+            "default": ([first_images(group, 4) for group in subject.groups], "4 prompts, K=4, 8 timesteps (2 calls of 64 forward passes)"),
+            "pair": ([first_images(subject.groups[0], 2)], "1 prompt, K=2, 8 timesteps (1 call of 16 forward passes)"),
         }
         return [_overhead(subject, groups, repeats, f"step_cost.overhead.{name}", what) for name, (groups, what) in cases.items()]
 
@@ -112,11 +112,11 @@ def prepared(model: str) -> Generator[Subject, None, None]:
 
 
 def first_images(group: PromptGroup, count: int) -> PromptGroup:
-    """The group as it would be, had only its first `count` images been sampled."""
+    """The group with only its first `count` images."""
     kept = (group.pairs < count).all(dim=1)
     return dataclasses.replace(
         group,
-        rows=group.rows[:count],
+        indices=group.indices[:count],
         pairs=group.pairs[kept],
         targets=group.targets[kept],
         weights=group.weights[kept],
@@ -125,17 +125,17 @@ def first_images(group: PromptGroup, count: int) -> PromptGroup:
 
 
 def literal_update(subject: Subject, groups: Sequence[PromptGroup], steps: Tensor, trajectories: dict[int, Tensor]) -> None:
-    """One optimizer step as the published training script does its work: pair by pair, timestep by timestep, each image in a
-    network call of its own, the reference's log-prob from a second network each time, and a backward pass at each timestep.
+    """Make one optimizer step in the way of the published training script: pair by pair and timestep by timestep, with a separate network call for each
+    image, the reference's log-prob from a second network each time, and a backward pass at each timestep.
 
-    Two things are kinder to it than the script is: there is one optimizer step, not one a pair, and `trajectories` (by prompt,
-    (T+1, K, C, H, W)) are in memory.
+    Two things make it faster than that script: there is one optimizer step, not one for each pair, and `trajectories` (by prompt, (T+1, K, C, H, W)) are in
+    memory.
     """
     session, objective = subject.session, subject.trainer.objective
     assert isinstance(objective, PairObjective)
     subject.trainer.optimizer.zero_grad()
     for group in groups:
-        latents, condition = trajectories[group.prompt], subject.condition.rows(torch.tensor([group.prompt]))
+        latents, condition = trajectories[group.prompt], subject.condition.select(torch.tensor([group.prompt]))
         for (a, b), target in zip(group.pairs.tolist(), group.targets, strict=True):
             for step in steps.split(1):
                 ratios: list[Tensor] = []
@@ -150,13 +150,17 @@ def literal_update(subject: Subject, groups: Sequence[PromptGroup], steps: Tenso
 
 
 def in_memory(subject: Subject, groups: Sequence[PromptGroup]) -> dict[int, Tensor]:
-    """Whole trajectories by prompt, (T+1, K, C, H, W)."""
+    """The whole trajectories, (T+1, K, C, H, W), by prompt."""
     positions = range(len(subject.session.replay.grid) + 1)
     return {group.prompt: torch.stack(list(group.latents(positions).values())) for group in groups}
 
 
 def check_same_gradient(subject: Subject, groups: Sequence[PromptGroup]) -> None:
-    """Both updates do the same work: literal gradients are ours times the number of pairs and timesteps they are averaged over."""
+    """Check that both updates compute the same gradient, up to the literal one's factor, the number of pairs and timesteps.
+
+    Raises:
+        RuntimeError: they differ.
+    """
     subject.trainer.update(groups, subject.condition, ONE_STEP)
     ours = gradient(subject)
     literal_update(subject, groups, ONE_STEP, in_memory(subject, groups))
@@ -173,7 +177,7 @@ def gradient(subject: Subject) -> Tensor:
 
 
 class Watch:
-    """Time spent in a trainer's network: forward by hooks, backward from the gradient's arrival at the output to its end."""
+    """Measures the time in a trainer's network: forward passes by hooks, backward passes from the gradient's arrival at the output until they end."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.inside = 0.0

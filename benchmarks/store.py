@@ -1,7 +1,7 @@
-"""`python -m benchmarks.store [--votes 1000000] [--url postgresql://...]`: what the store costs when a run holds very many votes.
+"""`python -m benchmarks.store [--votes 1000000] [--url postgresql://...]`: the speed of the store when a run has very many votes.
 
-Builds a database of that size in a temporary folder (or in the empty PostgreSQL database that is named), measures, and prints a Markdown table, as
-it stands in docs/reliability.md. Times are of this machine; other work on it makes them longer.
+Builds a database of that size in a temporary folder (or in the given empty PostgreSQL database), measures, and prints a Markdown table, as in
+docs/reliability.md. Times are of this machine; other work on it makes them longer.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from d3po.preferences.records import Answer, Assigned, Cast, NewQuestion
 from d3po.store import NewPicture, Store
 
 ROUND = 5000
-"""Questions a round."""
+"""Questions in a round."""
 OVERLAP = 20
 ANNOTATORS = 100
 PER_PROMPT = 8
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def fill(url: str, votes: int) -> None:
-    """Closed rounds that hold so many votes, and one open round without any."""
+    """Make closed rounds with this many votes, and one open round without votes."""
     store = Store(url)
     prompts = store.pictures.add_prompts([f"prompt {number}" for number in range(ROUND)])
     store.pictures.add_pictures(
@@ -78,7 +78,7 @@ def fill(url: str, votes: int) -> None:
 
 
 def history(connection: Connection, votes: int) -> Iterator[str]:
-    """SQL that makes questions of one vote each, as so many rounds long past would have left them."""
+    """Yield the SQL statements that make questions with one vote each, in the state that trained rounds leave."""
     kind = connection.dialect.name
     series, key = SERIES[kind].format(count=votes), UUID[kind]
     first = f"((i % {ROUND}) * {PER_PROMPT} + 1)"
@@ -120,7 +120,7 @@ def measure(url: str, seconds: float) -> Iterator[tuple[str, str]]:
     yield f"lease of 4 questions, {ROUND:,} open ones, overlap {OVERLAP}", milliseconds(leases)
     late = people[20]
     answer_all(store, late, share=0.9)
-    yield "the same for somebody who has answered 90 % of what is open", milliseconds(list(refreshed(store, late)))
+    yield "lease of 4 questions to an annotator who has answered 90 % of the open ones", milliseconds(list(refreshed(store, late)))
     yield "progress of an annotator", milliseconds([timed(lambda: store.questions.progress(annotator=people[0])) for _ in range(10)])
     for clients in (1, 8, 64):
         yield f"votes a second, {clients} clients, group commit", grouped(store, people[21:], clients, seconds)
@@ -150,7 +150,7 @@ def answer_all(store: Store, annotator: int, *, share: float) -> None:
 
 
 def refreshed(store: Store, annotator: int) -> Iterator[float]:
-    """Lease and answer in turn; the seconds of the leases."""
+    """Lease and answer in turn, and yield the seconds of each lease."""
     for _ in range(50):
         began = time.perf_counter()
         assigned = store.questions.lease(annotator, 4)
@@ -159,7 +159,7 @@ def refreshed(store: Store, annotator: int) -> Iterator[float]:
 
 
 class Committer:
-    """One thread that records together what waits together, as the rating server does."""
+    """One thread that records all waiting votes in one commit, as the rating server does."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -168,7 +168,7 @@ class Committer:
         self._thread.start()
 
     def cast(self, vote: Cast) -> None:
-        """Returns when the vote is on the disk."""
+        """Record a vote, and return when it is on disk."""
         done = threading.Event()
         self._waiting.put((vote, done))
         done.wait()
@@ -188,7 +188,7 @@ class Committer:
 
 
 def grouped(store: Store, people: list[int], clients: int, seconds: float) -> str:
-    """Votes a second of so many clients, each waiting for its receipt, with group commit."""
+    """Votes a second of `clients` clients, which each wait for their receipts, with group commit."""
     committer = Committer(store)
     try:
         return rate(store, people[:clients], seconds, committer.cast)
@@ -197,7 +197,7 @@ def grouped(store: Store, people: list[int], clients: int, seconds: float) -> st
 
 
 def single(store: Store, people: list[int], seconds: float) -> str:
-    """Votes a second of eight clients, each vote a transaction."""
+    """Votes a second of eight clients, with a transaction for each vote."""
     return rate(store, people[:8], seconds, store.votes.cast)
 
 

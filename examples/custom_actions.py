@@ -1,14 +1,14 @@
-"""Actions instead of pictures: a small diffusion policy, and a judge who wants it to go around the obstacle on the upper side.
+"""Actions instead of pictures: a small diffusion policy, and a reward for going around the obstacle on the upper side.
 
     cd examples
     d3po init runs/actions --model custom:custom_actions:make --set feedback.reward=custom_actions:passes_above --set rounds=3
     d3po run runs/actions
 
-A sample is a sequence of actions, each a short move in the plane. The demonstrations lead from the left edge to a goal at the right, around an
-obstacle in the middle, above or below it as chance would have it. Where the goal is, is what the policy observes; a run's prompts are names of
-such situations. People (or the reward) see the path drawn. Diffusion policies: Chi et al. 2023, arXiv 2303.04137.
+A sample is a sequence of actions, each a short move in the plane. The demonstrations lead from the left edge to a goal at the right, around an obstacle in
+the middle, above or below it at random. The policy observes the position of the goal; a run's prompts are names of such situations. People (or the reward)
+see a drawing of the path. Diffusion policies: Chi et al. 2023, arXiv 2303.04137.
 
-Expected, after 288 comparisons, in half a minute on one core: win rate over the demonstrations' policy 0.82 [0.76, 0.89] on situations it was never
+Expected, after 288 comparisons, in half a minute on one core: win rate over the policy before training 0.82 [0.76, 0.89] on situations that it was never
 trained on, 96 % of the diversity kept.
 """
 
@@ -28,7 +28,7 @@ STEP = 0.25
 
 
 class Actions(nn.Module):
-    """Predicts the noise in a noised sequence of actions, given the goal's height."""
+    """Predicts the noise in a noisy sequence of actions, given the goal's height."""
 
     sample_shape = (HORIZON, 2)
     prediction = "epsilon"
@@ -50,7 +50,7 @@ class Actions(nn.Module):
         return torch.tensor([[hashlib.sha256(prompt.encode()).digest()[0] / 255 - 0.5] for prompt in prompts])
 
     def decode(self, samples: Tensor) -> Tensor:
-        """The path that the actions lead along, from the middle of the left edge, white on black."""
+        """Draw the path of the actions, from the middle of the left edge, white on black, (B, 3, 32, 32)."""
         places = torch.cumsum(samples.repeat_interleave(4, dim=1) / 4, dim=1) * STEP + torch.tensor([-1.0, 0.0], device=samples.device)
         axis = torch.linspace(-1, 1, SIZE, device=samples.device)
         across, down = (axis - places[..., :1]) ** 2, (axis + places[..., 1:]) ** 2
@@ -68,7 +68,7 @@ def demonstrations(count: int, goals: Tensor) -> Tensor:
 
 
 def make() -> Actions:
-    """The policy, trained on the demonstrations; five seconds, always the same."""
+    """Train the policy on the demonstrations; this takes five seconds and always gives the same policy."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         actions = Actions()
@@ -87,5 +87,5 @@ def make() -> Actions:
 def passes_above(image: Image.Image, prompt: str) -> float:
     """How high the path runs in the middle third of the picture, from -1 to 1."""
     pixels = torch.frombuffer(bytearray(image.convert("L").tobytes()), dtype=torch.uint8).view(SIZE, SIZE).float()
-    rows = pixels[:, SIZE // 3 : 2 * SIZE // 3].sum(dim=1)
-    return float((rows * torch.linspace(1, -1, SIZE)).sum() / rows.sum().clamp(min=1.0))
+    lines = pixels[:, SIZE // 3 : 2 * SIZE // 3].sum(dim=1)
+    return float((lines * torch.linspace(1, -1, SIZE)).sum() / lines.sum().clamp(min=1.0))

@@ -1,14 +1,14 @@
-"""A network of one's own: points in the plane, and a judge who likes them on the right.
+"""A user's own network: points in the plane, and a reward for points on the right.
 
     cd examples
     d3po init runs/points --model custom:custom_points:make --set feedback.reward=custom_points:to_the_right --set rounds=4 --set guards.max_kl=2
     d3po run runs/points
 
-The model is a small MLP that has learnt to put points on a ring (its training takes two seconds and happens when it is made, always the same).
-d3po asks four things of it: `predict`, `sample_shape`, `prediction` and `alphas_cumprod`. `decode` draws a point, so that there is something to look at.
+The model is a small MLP that draws points on a ring. It is trained when it is made, which takes two seconds and always gives the same model. d3po needs four
+things of it: `predict`, `sample_shape`, `prediction` and `alphas_cumprod`. `decode` draws a point, so that people and rewards can see it.
 
-Expected, after 384 comparisons, in half a minute on one core: win rate over the ring 0.79 [0.74, 0.84] on noise it was never trained on, 97 % of
-the diversity kept. (A point has two numbers, so that the KL a dimension is far larger than a picture's: hence guards.max_kl.)
+Expected, after 384 comparisons, in half a minute on one core: win rate over the model before training 0.79 [0.74, 0.84] on noise that it was never trained
+on, 97 % of the diversity kept. (A point has two dimensions, so its KL per dimension is much larger than a picture's: hence guards.max_kl.)
 """
 
 import math
@@ -22,7 +22,7 @@ SIZE = 32
 
 
 class Points(nn.Module):
-    """Predicts the noise in a noised point."""
+    """Predicts the noise in a noisy point."""
 
     sample_shape = (2,)
     prediction = "epsilon"
@@ -36,14 +36,14 @@ class Points(nn.Module):
         return self.layers(torch.cat([x_t, 2 * t[:, None] / TIMESTEPS - 1], dim=1))
 
     def decode(self, samples: Tensor) -> Tensor:
-        """A white dot on black, (B, 3, 32, 32)."""
+        """Draw each point as a white dot on black, (B, 3, 32, 32)."""
         axis = torch.linspace(-2, 2, SIZE, device=samples.device)
         near = (axis - samples[:, :1]) ** 2, (axis + samples[:, 1:]) ** 2
         return torch.exp(-(near[1][:, :, None] + near[0][:, None, :]) / 0.05)[:, None].expand(-1, 3, -1, -1)
 
 
 def make() -> Points:
-    """The model, trained to put points on a ring of radius 1."""
+    """Train the model to draw points on a ring of radius 1."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         points = Points()
@@ -61,6 +61,6 @@ def make() -> Points:
 
 
 def to_the_right(image: Image.Image, prompt: str) -> float:
-    """How far right the dot is, from -1 to 1."""
+    """The horizontal position of the dot, from -1 (left) to 1 (right)."""
     columns = torch.frombuffer(bytearray(image.convert("L").tobytes()), dtype=torch.uint8).view(SIZE, SIZE).float().sum(dim=0)
     return float((columns * torch.linspace(-1, 1, SIZE)).sum() / columns.sum().clamp(min=1.0))

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import create_engine, text
 
@@ -59,7 +60,7 @@ class Server:
     def _command(self, program: str, *arguments: str) -> list[str]:
         return [str(self._bin / program), *arguments, f"--pgdata={self._folder}/data"]
 
-    def _as_user(self) -> dict[str, object]:
+    def _as_user(self) -> dict[str, Any]:
         return {"user": self._user, "cwd": self._folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 120}
 
 

@@ -5,7 +5,7 @@ depends on the numbers. So what is computed in two ways is computed in float64 a
 (1e-16 of a number, a thousand times that behind a network) and far below what a wrong formula leaves. Equality is asked where it is promised.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -15,7 +15,7 @@ BOUND = 1e-10
 
 
 @contextmanager
-def in_float64() -> Iterator[None]:
+def in_float64() -> Generator[None, None, None]:
     """Within this context tensors are float64 where nothing says otherwise."""
     torch.set_default_dtype(torch.float64)
     try:

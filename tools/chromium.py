@@ -1,4 +1,4 @@
-"""Install Debian's chromium for the browser tests, where that is possible; elsewhere say what to do, and fail nothing.
+"""Install Debian's chromium for the browser tests if possible; otherwise print what to do, without failing.
 
 python -m tools.chromium
 """
@@ -15,7 +15,7 @@ OS_RELEASE = Path("/etc/os-release")
 
 
 def main() -> None:
-    """Install it if it is missing, the machine is Debian and we are root."""
+    """Install chromium if it is missing, the machine runs Debian and the user is root."""
     if os.environ.get("D3PO_CHROMIUM") or any(shutil.which(name) for name in NAMES):
         return
     if not is_debian() or os.geteuid() != 0 or shutil.which("apt-get") is None:
@@ -28,12 +28,12 @@ def main() -> None:
 
 
 def is_debian() -> bool:
-    """Whether apt-get here offers Debian's own chromium package; Ubuntu's only points to a snap."""
+    """Whether apt-get offers Debian's chromium package here; Ubuntu's package only installs a snap."""
     return OS_RELEASE.is_file() and "ID=debian" in OS_RELEASE.read_text().splitlines()
 
 
 def install() -> None:
-    """Install the package and what it needs.
+    """Install the packages and their dependencies.
 
     Raises:
         subprocess.CalledProcessError: apt-get failed.

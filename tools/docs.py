@@ -1,6 +1,6 @@
 """`python -m tools.docs` writes docs/configuration.md from the settings in `d3po.config`, docs/store.md from the tables in
-`d3po.store.tables`, and the tables in docs/families.md, docs/scorers.md and docs/recipes.md from `d3po.models.families`,
-`d3po.scorers.catalogue` and `d3po.recipes`; `--check` only says whether they are current."""
+`d3po.store.tables`, and the tables in docs/families.md, docs/scorers.md, docs/recipes.md and docs/methods/README.md from `d3po.models.families`,
+`d3po.scorers.catalogue`, `d3po.recipes` and `d3po.objectives.registry`; `--check` only reports whether they are current."""
 
 import argparse
 import re
@@ -18,7 +18,7 @@ from d3po.config import RunConfig
 from d3po.models.families import table as families_table
 from d3po.objectives.registry import table as objectives_table
 from d3po.recipes import table as recipes_table
-from d3po.scorers.catalogue import table as judges_table
+from d3po.scorers.catalogue import table as scorers_table
 from d3po.section import Section
 from d3po.store.tables import Base
 
@@ -35,10 +35,10 @@ HEADING = """\
 
 <!-- Written by `python -m tools.docs` from src/d3po/config.py; edit the descriptions there. -->
 
-A run's settings are in `run.toml` in its folder. `d3po init` writes it complete, every setting with its value and a word on it; a recipe
+A run's settings are in `run.toml` in its folder. `d3po init` writes it complete, every setting with its value and a comment; a recipe
 changes some of the defaults below. An unknown key is refused, and the nearest known one is suggested. Values are not coerced: `"4"` is not `4`.
-Once a run has begun, `rounds`, `recipe`, `[guards]`, `[vlm_judge]`, `[tracking]` and `[hardware]` may still change; everything else decided what was already
-made and needs a new folder.
+Once a run has begun, `rounds`, `recipe`, `[guards]`, `[vlm_judge]`, `[tracking]` and `[hardware]` may still change; a change of anything else needs a new
+folder, because earlier results depend on it.
 """
 
 STORE_HEADING = """\
@@ -46,20 +46,20 @@ STORE_HEADING = """\
 
 <!-- Written by `python -m tools.docs` from src/d3po/store/tables.py; edit the descriptions there. -->
 
-A run's database, `d3po.db` in its folder or a `postgresql://` URL, holds everything known about its pictures, the questions asked about them and the
-answers. The trainer and the rating server share it and nothing else. What must not happen is made impossible by the constraints below, so that it
-does not depend on which process writes, or how many do. Times are milliseconds since 1970 (UTC); ids of votes and assignments are UUIDs as text.
+A run's database, `d3po.db` in its folder or a `postgresql://` URL, contains everything known about its pictures, the questions asked about them and the
+answers. The trainer and the rating server share the database and the pictures, and nothing else. The constraints below make invalid states impossible,
+whichever process writes, and however many do. Times are milliseconds since 1970 (UTC); ids of votes and assignments are UUIDs as text.
 
-`vote`, `vote_item`, `feedback_batch_vote` and `audit_log` are append-only: triggers refuse to update or delete their rows. An answer that is changed or
-withdrawn is a new row of `vote` that supersedes the old one. Tables are made and changed by the migrations in `d3po/store/migrations`,
-when a database is opened. How the store is tested, and how fast it is, is in [reliability](reliability.md).
+`vote`, `vote_item`, `feedback_batch_vote` and `audit_log` are append-only: triggers refuse to update or delete their rows. If an answer is changed or
+withdrawn, a new row of `vote` supersedes the old one. Tables are made and changed by the migrations in `d3po/store/migrations`, when a database is opened.
+How the store is tested, and how fast it is, is described in [reliability](reliability.md).
 """
 
 BOUNDS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
 
 
 def configuration_page() -> str:
-    """The whole of docs/configuration.md."""
+    """The content of docs/configuration.md."""
     lines = [HEADING, "## Top level", "", *_table(RunConfig)]
     for name, field in RunConfig.model_fields.items():
         section = field.annotation
@@ -72,7 +72,7 @@ def configuration_page() -> str:
 
 
 def store_page() -> str:
-    """The whole of docs/store.md."""
+    """The content of docs/store.md."""
     lines = [STORE_HEADING]
     places = list(Base.metadata.tables.values())
     for mapper in sorted(Base.registry.mappers, key=lambda mapper: places.index(mapper.local_table)):  # pyright: ignore[reportArgumentType]
@@ -83,31 +83,31 @@ def store_page() -> str:
 
 
 def families_page(page: str) -> str:
-    """docs/families.md with the table between its marks written anew."""
+    """docs/families.md with the table of families replaced."""
     return _with_table(page, families_table())
 
 
-def judges_page(page: str) -> str:
-    """docs/scorers.md likewise."""
-    return _with_table(page, judges_table())
+def scorers_page(page: str) -> str:
+    """docs/scorers.md with the table of scorers replaced."""
+    return _with_table(page, scorers_table())
 
 
 def objectives_page(page: str) -> str:
-    """docs/methods/README.md likewise."""
+    """docs/methods/README.md with the table of objectives replaced."""
     return _with_table(page, objectives_table())
 
 
 def recipes_page(page: str) -> str:
-    """docs/recipes.md likewise."""
+    """docs/recipes.md with the table of recipes replaced."""
     return _with_table(page, recipes_table())
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the pages, or with --check return 1 if one is stale."""
+    """Write the pages and return 0, or with --check return 1 if one is not current."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a page is not current")
     pages = {CONFIGURATION: configuration_page(), STORE: store_page()}
-    tables = ((FAMILIES, families_page), (SCORERS, judges_page), (RECIPES, recipes_page), (METHODS, objectives_page))
+    tables = ((FAMILIES, families_page), (SCORERS, scorers_page), (RECIPES, recipes_page), (METHODS, objectives_page))
     pages |= {path: write(path.read_text(encoding="utf-8")) for path, write in tables}
     if not parser.parse_args(arguments).check:
         for path, page in pages.items():
@@ -120,6 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _with_table(page: str, rows: Iterable[list[str]]) -> str:
+    """Replace the table between a page's marks."""
     heading, *body = rows
     lines = "".join(f"| {' | '.join(cells)} |\n" for cells in (heading, ["---"] * len(heading), *body))
     return TABLE.sub(lambda marks: marks[1] + lines + marks[2], page)
@@ -154,7 +155,7 @@ def _meaning(column: Column[Any]) -> str:
 
 
 def _rules(table: Table) -> Iterator[str]:
-    """What the database refuses."""
+    """The constraints and indices of a table, one line each."""
     for rule in sorted(table.constraints, key=_order):
         if isinstance(rule, UniqueConstraint):
             yield f"* unique: {_names(rule)}"
@@ -208,7 +209,7 @@ def _type(kind: Any) -> str:
 
 
 def _bounds(metadata: Iterable[Any]) -> list[str]:
-    """The lower one first."""
+    """The bounds of a setting, the lower one first."""
     parts = [part for item in metadata for part in getattr(item, "metadata", [item]) if type(part) in BOUNDS]
     parts.sort(key=lambda part: isinstance(part, Le | Lt))
     return [f"{sign} {getattr(part, attribute)}" for part in parts for attribute, sign in [BOUNDS[type(part)]]]

@@ -1,7 +1,7 @@
-"""`python -m tools.guard_runs LABEL RUN ... >> tests/golden/guard_runs.jsonl`: what the guards saw of runs, one line each.
+"""`python -m tools.guard_runs LABEL RUN ... >> tests/golden/guard_runs.jsonl`: the metrics of runs that the guards read, one line for each run.
 
-LABEL is `healthy`, or the names of the guards that such a run must set off, joined by +. tests/golden/test_guard_runs.py holds the guards' thresholds
-against these lines; how the runs were made is in docs/experiments.md.
+LABEL is `healthy`, or the names of the guards that must fire on such a run, joined by +. tests/golden/test_guard_runs.py tests the guards' thresholds on
+these lines; how the runs were made is in docs/experiments.md.
 """
 
 import json
@@ -28,12 +28,12 @@ def main(label: str, *runs: str) -> None:
     for run in runs:
         folder = RunFolder(path=Path(run))
         settings = folder.config().objective
-        scale = build(settings.name, **settings.own.model_dump()).reward_scale
+        scale = build(settings.name, **settings.settings.model_dump()).reward_scale
         print(json.dumps({"label": label, "run": Path(run).name, "reward_scale": scale, "rounds": seen(folder)}))
 
 
 def seen(folder: RunFolder) -> list[dict[str, Any]]:
-    """By round: the updates' metrics that guards read, and the evaluation after them."""
+    """For each round, the metrics of its updates that guards read, and the evaluation after it."""
     session = Session(open_run(folder, config=load_config(folder.config_path)))
     updates: dict[int, list[dict[str, float]]] = defaultdict(list)
     for line in folder.read_metrics():
@@ -44,7 +44,7 @@ def seen(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def _thinned(lines: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Eight parts of a round, each the mean of its updates but for the KLs, of which the largest counts."""
+    """Reduce a round's updates to eight parts: the mean of each metric, but the largest value of each KL."""
     parts = [lines[i * len(lines) // 8 : (i + 1) * len(lines) // 8] for i in range(8)]
     keys = [sorted({key for line in part for key in line}) for part in parts]
     return [{key: _of(key, part) for key in mine} for part, mine in zip(parts, keys, strict=True) if part]

@@ -1,4 +1,4 @@
-"""Install Debian's PostgreSQL for the tests that need a server, where that is possible; elsewhere say what to do, and fail nothing.
+"""Install Debian's PostgreSQL for the tests that need a server if possible; otherwise print what to do, without failing.
 
 python -m tools.postgresql
 """
@@ -12,11 +12,11 @@ from pathlib import Path
 PACKAGE = "postgresql"
 PROGRAMS = Path("/usr/lib/postgresql")
 CLUSTERS = Path("/etc/postgresql-common/createcluster.conf")
-"""Debian makes and starts a server of its own on installation, unless this file says otherwise; the tests start theirs."""
+"""The file that keeps Debian from starting a server on installation; the tests start their own."""
 
 
 def main() -> None:
-    """Install it if it is missing, the machine has apt-get and we are root."""
+    """Install PostgreSQL if it is missing, the machine has apt-get and the user is root."""
     if programs() is not None:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
@@ -36,11 +36,11 @@ def programs() -> Path | None:
 
 
 def install() -> None:
-    """Install the package and what it needs.
+    """Install the package and its dependencies.
 
     Raises:
         subprocess.CalledProcessError: apt-get failed.
-        OSError: its settings cannot be written.
+        OSError: the settings of the installation cannot be written.
     """
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     print(f"installing {PACKAGE} for the tests on a PostgreSQL server, once")

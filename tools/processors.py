@@ -1,7 +1,7 @@
 """`python -m tools.processors [PYTEST ARGUMENT ...]` runs the tests as other processors would: `make test-portable`.
 
-In which order sums are added is decided when a library is loaded, by what the processor can do. torch, oneDNN and MKL each take a variable that has
-them do less; all threads of a sum are one more way to cut it.
+The order of floating-point sums depends on the processor's features, which a library checks when it is loaded, and on the number of threads. torch, oneDNN
+and MKL each read an environment variable that restricts them to fewer features.
 """
 
 import os
@@ -22,30 +22,30 @@ PROCESSORS = {
     ),
     "this one, four threads": ("", {"OMP_NUM_THREADS": "4"}),
 }
-"""By name: the feature that it takes, as /proc/cpuinfo calls it, and the environment in which it is played."""
+"""The processors to imitate, by name: the feature that this machine must have, as /proc/cpuinfo names it, and the environment variables."""
 SET = {key for _, variables in PROCESSORS.values() for key in variables}
-"""What is left out of the environment where a processor does not say it."""
+"""Variables that are removed from the environment unless a processor sets them."""
 
 
 def main(*arguments: str) -> int:
-    """How many of the processors the tests failed on."""
+    """Run the tests as each of the processors, and return on how many they failed."""
     failed: list[str] = []
     for name, (feature, variables) in PROCESSORS.items():
         said = " ".join(f"{key}={value}" for key, value in variables.items())
         if feature and not has(feature):
-            print(f"{name}: left out, this machine cannot play it ({feature})", flush=True)
+            print(f"{name}: left out, this machine lacks {feature}", flush=True)
             continue
         print(f"{name}: {said}", flush=True)
         environment = {key: value for key, value in os.environ.items() if key not in SET} | variables
         result = subprocess.run([sys.executable, "-m", "pytest", *arguments], env=environment, check=False)
         if result.returncode:
             failed.append(name)
-    print(f"the tests fail on: {', '.join(failed)}" if failed else "the tests pass on every processor played")
+    print(f"the tests fail on: {', '.join(failed)}" if failed else "the tests pass on every processor tried")
     return len(failed)
 
 
 def has(feature: str) -> bool:
-    """Whether this machine's processor has a feature; where nothing says so, it has none."""
+    """Whether this machine's processor has a feature; False if /proc/cpuinfo does not exist."""
     return CPU.is_file() and any(feature in line.split() for line in CPU.read_text().splitlines() if line.startswith("flags"))
 
 

@@ -1,7 +1,7 @@
 """d3po: fine-tune diffusion models from comparisons, with no reward model.
 
-The method is D3PO (Yang et al., CVPR 2024, arXiv 2311.13231). A run is a folder; `Run` is one as an object (docs/library.md). Importing this package
-loads no heavy library; asking it for `Run` does.
+The method is D3PO (Yang et al., CVPR 2024, arXiv 2311.13231). A run is a folder, and `Run` is the Python object for it (docs/library.md). Importing
+this package loads no heavy library; accessing `Run` does.
 """
 
 from typing import TYPE_CHECKING

@@ -1,23 +1,23 @@
-"""Text of others where a program would read more than text in it: Markdown, the cells of a spreadsheet, a terminal."""
+"""Escapes untrusted text for Markdown, for the cells of a spreadsheet and for a terminal."""
 
 import html
 import re
 
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, ends of lines and paragraphs, changes of direction, halves of surrogate pairs."""
+"""Control characters, line and paragraph separators, bidirectional marks, halves of surrogate pairs."""
 PUNCTUATION = re.compile(r"([!-%(-+\-.:=@[-`{-~])")
-"""What Markdown and its usual extensions read as more than itself, but for HTML; any punctuation may stand behind a backslash."""
+"""ASCII punctuation that has a meaning in Markdown or its usual extensions, except for HTML. Markdown allows a backslash before any of it."""
 FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""How a cell begins that a spreadsheet would run, or that was kept from it before; the last four are the full-width signs."""
+"""The beginning of a cell that a spreadsheet would run as a formula, or that is already escaped. The last four characters are full-width signs."""
 
 
 def markdown_text(text: str) -> str:
-    """A text on one line that Markdown shows as it is: no markup, no HTML, no link."""
+    """Escape a text so that Markdown shows it as it is, on one line: no markup, no HTML, no link."""
     return html.escape(re.sub(PUNCTUATION, r"\\\1", _one_line(text)), quote=False)
 
 
 def markdown_code(text: str) -> str:
-    """A text on one line as a code span, whatever backticks it holds.
+    """Write a text as a Markdown code span on one line. The text may contain backticks.
 
     Source: CommonMark 0.31, section 6.1.
     """
@@ -28,13 +28,13 @@ def markdown_code(text: str) -> str:
 
 
 def markdown_block(text: str, language: str) -> str:
-    """A text of several lines as a code block."""
+    """Write a text of several lines as a fenced Markdown code block."""
     fence = _fence(text, 3)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def spreadsheet_cell(text: str) -> str:
-    """A cell that spreadsheets show as it is: one that they would run as a formula gets an apostrophe before it, which they take for "text".
+    """Escape a cell so that spreadsheets show it as text: one that they would run as a formula gets an apostrophe before it.
 
     Source: OWASP, CSV injection.
     """
@@ -42,12 +42,12 @@ def spreadsheet_cell(text: str) -> str:
 
 
 def from_spreadsheet_cell(cell: str) -> str:
-    """The text that `spreadsheet_cell` was given."""
+    """Undo `spreadsheet_cell`."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def terminal_line(text: str) -> str:
-    """A text on one line that a terminal shows and does not obey: control characters and what could not be encoded are written as escapes."""
+    """Escape a text for one line of a terminal: control characters and halves of surrogate pairs are written as escape sequences."""
     return re.sub(UNSEEN, lambda found: ascii(found[0])[1:-1], " ".join(text.splitlines()))
 
 
@@ -56,5 +56,5 @@ def _one_line(text: str) -> str:
 
 
 def _fence(text: str, least: int) -> str:
-    """More backticks than stand together anywhere in a text."""
+    """A fence of at least `least` backticks that is longer than any run of backticks in the text."""
     return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))

@@ -1,4 +1,4 @@
-"""Files that others wrote: regular files only, opened without waiting, and read up to a size."""
+"""Reads files that other programs or people wrote: only regular files, without blocking, and only up to a size."""
 
 import os
 import stat
@@ -8,18 +8,18 @@ from typing import BinaryIO
 from d3po.errors import FormatError
 
 LARGEST = 512 * 1024 * 1024
-"""Bytes; more than 50 million pixels take at 16 bits a channel."""
+"""Bytes. A picture of 50 million pixels at 16 bits a channel needs less."""
 
 
 def open_regular(path: Path, where: str) -> BinaryIO:
-    """Open a file to read its bytes. Nothing else is opened: a named pipe would be waited for, a device never ends.
+    """Open a regular file to read its bytes. Named pipes and devices are refused, because reading them could block or never end.
 
     Args:
-        path: of the file; links are followed.
-        where: what names it, for messages: a file, line and field.
+        path: the file; symbolic links are followed.
+        where: where the path is named, for messages: a file, line and field.
 
     Raises:
-        FormatError: it cannot be opened, or is no regular file.
+        FormatError: it cannot be opened, or is not a regular file.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -32,10 +32,10 @@ def open_regular(path: Path, where: str) -> BinaryIO:
 
 
 def read_regular(path: Path, where: str, *, largest: int = LARGEST) -> bytes:
-    """The bytes of a file; see `open_regular`.
+    """Read the bytes of a regular file; see `open_regular`.
 
     Raises:
-        FormatError: it cannot be read, is no regular file, or has more than `largest` bytes.
+        FormatError: it cannot be read, is not a regular file, or has more than `largest` bytes.
     """
     with open_regular(path, where) as file:
         try:

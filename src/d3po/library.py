@@ -1,4 +1,4 @@
-"""The library: a run as an object, one method a phase. The command line stands on it.
+"""The Python interface: a run as an object with one method for each phase. The command line uses it too.
 
     import d3po
 
@@ -10,8 +10,8 @@
         pipe = run.pipeline()                  # a plain diffusers pipeline with the LoRA loaded
         run.export("my-style")
 
-A run is a folder: whatever is done here goes on from there with `d3po run runs/mine`, and the other way round. Each method does only what is not done
-yet, so a program that was killed is started again and goes on.
+A run is a folder. A run that was begun here can be continued with `d3po run runs/mine`, and the other way round. Each method does only what is not
+done yet, so a program that was killed can simply be started again.
 """
 
 import weakref
@@ -64,15 +64,15 @@ class Picture:
     round: int
 
     def image(self) -> Image.Image:
-        """The picture itself, RGB."""
+        """Read the picture, as RGB."""
         with Image.open(self.path) as opened:
             return opened.convert("RGB")
 
 
 class Run:
-    """A run folder at work. It holds the folder's lock until it is closed; use it in a `with` block, or call `close`.
+    """An open run. It holds the run folder's lock until it is closed: use it in a `with` block, or call `close`.
 
-    Do not make one by hand: `Run.create` begins a run, `Run.open` goes on with one.
+    Do not call the constructor: `Run.create` begins a run, and `Run.open` continues one.
     """
 
     def __init__(self, session: Session, opened: ExitStack) -> None:
@@ -100,20 +100,20 @@ class Run:
         Args:
             path: the folder.
             model: `emoji`, a folder in diffusers' layout, a .safetensors file, a hub id, or `custom:module:function`. Default: the recipe's.
-            prompts: a list, or a file with one a line. Default: the recipe's, and for the embedded model a list of its own.
-            held_out: prompts that only evaluation sees. Default: every fifth of `prompts`.
-            recipe: the settings to start from; `d3po recipes` lists them.
-            objective: train by this one, with its own settings in place of the recipe's; `d3po objectives` lists them.
-            reward: what pictures are compared by where no person is asked: a scorer's name, or a function (image, prompt) -> float.
-            feedback: who compares: `reward`, `human` (asked for the best and the worst of four), `model` or `imported`. Default: the recipe's.
-            clicks: those that people will spend; rounds and prompts a round follow from it. Default with `human`: 100.
-            settings: others by their dotted names, such as `{"training.epochs": 2}`; docs/configuration.md has them all.
+            prompts: a list of prompts, or a file with one prompt a line. Default: the recipe's prompts, or the embedded model's if it has none.
+            held_out: a list or file of prompts that are used for evaluation only. Default: every fifth of `prompts`.
+            recipe: the recipe to start from; `d3po recipes` lists them.
+            objective: the objective, with its default settings in place of the recipe's; `d3po objectives` lists them. Default: the recipe's.
+            reward: what pictures are compared by if no person is asked: a scorer's name, or a function (image, prompt) -> float.
+            feedback: who compares: `reward`, `human` (people choose the best and the worst of four), `model` or `imported`. Default: the recipe's.
+            clicks: how many clicks people will spend, which decides the rounds and the prompts per round. Default with `human`: 100.
+            settings: other settings by their dotted names, such as `{"training.epochs": 2}`; docs/configuration.md lists them.
             quiet: print nothing.
 
         Raises:
-            RunFolderError: there is a run in the folder.
-            ConfigError: a setting is unknown or out of range, or prompts are too few.
-            ModelError: the model is not found, or of no known family.
+            RunFolderError: there is already a run in the folder.
+            ConfigError: a setting is unknown or out of range, or there are too few prompts.
+            ModelError: the model is not found, or belongs to no known family.
             PromptError: a prompt file cannot be used.
         """
         folder, narrator = Path(path), _narrator(quiet)
@@ -142,8 +142,8 @@ class Run:
         """Open a run folder.
 
         Raises:
-            RunFolderError: there is no run, or another process, or another `Run`, is at work in it.
-            ConfigError: run.toml is not valid, or differs in a setting that decided what was already made.
+            RunFolderError: there is no run in the folder, or another process or another `Run` has it open.
+            ConfigError: run.toml is not valid, or changes a setting that earlier results depend on.
         """
         folder = RunFolder(path=Path(path))
         config = folder.config()
@@ -163,50 +163,53 @@ class Run:
         return f"Run({str(self.path)!r}, round={self.round})"
 
     def close(self) -> None:
-        """Let the folder go; nothing more can be done with this object."""
+        """Release the folder. The object cannot be used afterwards."""
         self._session.close()
         self._finalizer()
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """The run folder."""
         return self._session.run.folder.path
 
     @property
     def config(self) -> RunConfig:
-        """All settings."""
+        """All settings of the run."""
         return self._session.run.config
 
     @property
     def round(self) -> int:
-        """The round that is worked on: as many as are trained to their end."""
+        """The current round: the number of rounds whose training is finished."""
         return self._session.run.trained_rounds()
 
     def change(self, **settings: object) -> None:
-        """Change settings that may change while a run goes on, such as `run.change(rounds=3)`; dotted names by `**{"guards.action": "warn"}`.
+        """Change settings that may change during a run, such as `run.change(rounds=3)`. Pass dotted names as `**{"guards.action": "warn"}`.
 
         Raises:
-            ConfigError: one is unknown or out of range, or decided what was already made.
+            ConfigError: a setting is unknown or out of range, or earlier results depend on it.
         """
         self._session.run.folder.change({key: _as_written(value) for key, value in settings.items()})
         self._reopen()
 
     def sample(self, *, repair: bool = False) -> list[Picture]:
-        """Sample the pictures of this round, K of each of its prompts; `repair` also makes damaged ones again.
+        """Sample the pictures of the current round, K for each of its prompts, and return them.
+
+        Args:
+            repair: also sample again what is damaged.
 
         Raises:
             ConfigError: the settings leave the objective nothing to learn from.
             RunFolderError: a guard stopped the run.
-            CorruptFileError: a picture or its trajectory is damaged.
+            CorruptFileError: what was sampled again differs from what was recorded.
         """
         session, round = self._session, self._next_round()
-        assert session.replay  # what the settings leave nothing to train of is said before it is sampled
+        assert session.replay  # building it raises if the settings leave nothing to train, before any time is spent on sampling
         session.run.folder.mark_started(session.run.config, session.run.narrator.say)
         sample_round(session, round, repair=repair)
         return self.pictures(round)
 
     def pictures(self, round: int | None = None) -> list[Picture]:
-        """The pictures of a round; default: of this one."""
+        """The pictures of a round. Default: the current round."""
         wanted = self.round if round is None else round
         return [
             Picture(id=image.id, path=self.path / image.path, prompt=image.prompt, round=wanted)
@@ -214,29 +217,29 @@ class Run:
         ]
 
     def compare(self, reward: str | Reward | None = None) -> int:
-        """Have this round's pictures compared by whoever `feedback.source` names; returns how many answers the round has.
+        """Have the current round's pictures compared as `feedback.source` says, and return how many answers the round has.
 
         Args:
-            reward: compare by this instead: a scorer's name (`d3po scorers` lists them) or a function (image, prompt) -> float, larger is better.
-                A run has one reward: it can be chosen until something was judged or measured.
+            reward: compare by this reward: a scorer's name (`d3po scorers` lists them) or a function (image, prompt) -> float, larger is better.
+                A run has one reward, which can be chosen until something was trained or evaluated with it.
 
         Raises:
             RunFolderError: the round is not sampled.
-            ConfigError: the run is judged by another reward already.
+            ConfigError: the run already uses another reward.
             RewardError: there is no such scorer, or it failed.
         """
         if reward is not None:
-            self._judge_by(reward)
+            self._use_reward(reward)
         self._require_sampled()
         collect_feedback(self._session.run, self.round)
         return self._session.run.store.votes.count(round=self.round, purpose="train")
 
     def serve(self, *, port: int = 8000) -> int:
-        """Serve the rating page, and wait until people have answered this round's questions; returns how many answers it has.
+        """Serve the rating page until people have answered the current round's questions, and return how many answers the round has.
 
         Raises:
             RunFolderError: the round is not sampled.
-            ConfigError: the port is taken.
+            ConfigError: the port is in use.
         """
         self._require_sampled()
         with rating_page(self.path, port, self._session.run.narrator.say):
@@ -245,15 +248,15 @@ class Run:
 
     @property
     def votes(self) -> "Votes":
-        """Answers from elsewhere."""
+        """Access to the votes, to add votes from elsewhere."""
         return Votes(self._session.run)
 
     def train(self) -> None:
-        """Train on this round's answers, to its end; where there are none, whoever `feedback.source` names is asked, and people are waited for.
+        """Train the current round to its end. If its pictures are not compared yet, they are compared first, as `feedback.source` says.
 
         Raises:
-            RunFolderError: the round is not sampled, its answers teach nothing, or a guard stopped the run.
-            TrainingStoppedError: a guard stopped it; the round does not stand.
+            RunFolderError: the round is not sampled, the objective can learn nothing from its answers, or a guard stopped the run.
+            TrainingStoppedError: a guard stopped the training, and the round does not count.
         """
         session, round = self._session, self._next_round()
         prepare(session)
@@ -268,10 +271,10 @@ class Run:
             raise
 
     def evaluate(self) -> EvaluationResult:
-        """Measure the newest policy against the base model on held-out prompts; of an untrained run, the base model.
+        """Measure the newest policy against the base model on held-out prompts. In an untrained run, measure the base model.
 
         Raises:
-            TrainingStoppedError: a guard finds that the round may not stand.
+            TrainingStoppedError: a guard rejects the newest round.
         """
         session = self._session
         session.run.folder.mark_started(session.run.config, session.run.narrator.say)
@@ -287,37 +290,42 @@ class Run:
             raise
 
     def ask_blind(self) -> int:
-        """Have people compare pictures of the base model and of the result, not knowing which is which; returns how many questions wait at the page.
+        """Ask people to compare pictures of the base model and of the result without knowing which is which; return the number of questions.
 
         Raises:
-            RunFolderError: nothing is trained yet.
+            RunFolderError: nothing is trained and evaluated yet.
         """
         return ask_blind(self._session.run, result_rounds(self._session.run), overlap=self.config.feedback.overlap)
 
     def plan(self) -> list[str]:
-        """What the rest of the run will take, in words: pairs, network rows, disk, memory, time. Measured on this machine, in seconds."""
+        """Estimate what the whole run takes: pairs, forward passes, disk, memory, time. It measures some steps, which takes seconds."""
         return plan_lines(self._session)
 
     def run(self, *, minutes: float = 0.0) -> None:
-        """Sample, compare, train and evaluate, round after round, to the end; then write the report. As `d3po run`."""
+        """Sample, compare, train and evaluate round after round, then write the report, as `d3po run` does.
+
+        Args:
+            minutes: end after the round in which sampling, comparing and training have taken this long; 0 goes by the setting `rounds`.
+        """
         run_rounds(self._session, minutes=minutes)
 
     def generate(
         self, prompts: Sequence[str], *, count: int = 1, seed: int = 0, base: bool = False, directory: str | Path | None = None
     ) -> list[Path]:
-        """Draw `count` pictures of each prompt with the result, or with the base model; the same seed is the same noise for both.
+        """Draw `count` pictures of each prompt with the result, or with the base model if `base`. The same seed gives both the same noise.
 
         Raises:
-            RunFolderError: nothing is trained yet.
+            RunFolderError: nothing is trained yet, and `base` is false.
+            PromptError: no prompt was given.
         """
         to = Path(directory) if directory else self.path / ("generated-base" if base else "generated")
         return generate(self._session, prompts, to, count=count, seed=seed, base=base)
 
     def report(self) -> Path:
-        """Write report.html from what was measured.
+        """Write report.html from the evaluations so far.
 
         Raises:
-            RunFolderError: nothing was measured.
+            RunFolderError: nothing was evaluated yet.
         """
         if not self._session.run.folder.evaluation(label_of(0)).exists():
             raise RunFolderError(f"{self.path} has not been evaluated yet; measure it with `d3po eval {self.path}`")
@@ -325,7 +333,7 @@ class Run:
         return write_report(self._session.run, result_rounds(self._session.run), stop.reason if stop else None)
 
     def export(self, directory: str | Path | None = None) -> list[Path]:
-        """Write the result as a LoRA, a merged model and a card; default: into `export` in the run folder.
+        """Write the result as a LoRA, as a merged model and with a model card. Default directory: `export` in the run folder.
 
         Raises:
             RunFolderError: nothing is trained yet.
@@ -333,23 +341,24 @@ class Run:
         try:
             return export_result(self._session, Path(directory) if directory else self.path / "export")
         finally:
-            self._reopen()  # the policy that was exported has its LoRA merged into its weights
+            self._reopen()  # exporting has merged the LoRA into the weights of the loaded policy
 
     def pipeline(self) -> Any:
-        """A plain diffusers pipeline with the result's LoRA loaded; nothing of d3po is in it.
+        """Return a plain diffusers pipeline with the result's LoRA loaded. It contains nothing of d3po.
 
         Raises:
             RunFolderError: nothing is trained yet.
-            ModelError: the model is one of your own, which has no pipeline.
+            ModelError: the model is a custom one, which has no diffusers pipeline.
         """
         with TemporaryDirectory() as directory:
             self.export(directory)
             return plain_pipeline(self.config.model, Path(directory))
 
-    def _judge_by(self, reward: str | Reward) -> None:
+    def _use_reward(self, reward: str | Reward) -> None:
         name = reward if isinstance(reward, str) else name_of(reward)
         if name != self.config.feedback.reward:
-            self._session.run.folder.choose_reward(name)
+            compared = self._session.run.store.votes.count(round=self.round, purpose="train") > 0
+            self._session.run.folder.choose_reward(name, compared=compared)
             self._reopen()
         if callable(reward):
             self._session.run.criteria = (checked_reward(name, reward),)
@@ -361,10 +370,10 @@ class Run:
 
     def _require_sampled(self) -> None:
         if not is_sampled(self._session.run, self.round):
-            raise RunFolderError(f"round {self.round} is not sampled to its end; make its pictures with `d3po sample {self.path}`")
+            raise RunFolderError(f"round {self.round} is not completely sampled; sample its pictures with `d3po sample {self.path}`")
 
     def _reopen(self) -> None:
-        """Begin anew with what is in the folder; a function that was given as reward stays."""
+        """Open the run again from its folder, keeping a function that was given as reward."""
         self._session.close()
         old = self._session.run
         self._session = Session(open_run(old.folder, old.narrator))
@@ -373,7 +382,7 @@ class Run:
 
 
 class Votes:
-    """Answers that come from elsewhere than the rating page: of your own tool, a file, a colleague's list."""
+    """Votes that come from elsewhere than the rating page: from your own tool, a file, or a colleague's list."""
 
     def __init__(self, run: OpenRun) -> None:
         self._run = run
@@ -382,32 +391,32 @@ class Votes:
         return self._run.store.votes.count()
 
     def add(self, preferred: Picture, over: Picture | Iterable[Picture], *, annotator: str = "library", tie: bool = False) -> None:
-        """Record that one picture is preferred over another, or over several, of the same prompt and round; or, with `tie`, that they are equal.
+        """Record that one picture is preferred over another one, or over several, of the same prompt and round; or that they are equal (`tie`).
 
         Raises:
-            VoteError: the pictures are of different prompts, or one is compared with itself.
-            VoteConflictError: the same annotator has said otherwise before.
+            VoteError: the pictures are of different prompts or rounds, or one is compared with itself.
+            VoteConflictError: the same annotator has answered differently before.
         """
         others = [over] if isinstance(over, Picture) else list(over)
         if any(other.prompt != preferred.prompt or other.round != preferred.round for other in others):
             raise VoteError("pictures of different prompts or rounds cannot be compared; give two of one prompt and round")
         answer = Answer(outcome="tie") if tie else Answer(outcome="win", winner=preferred.id)
         who = self._run.store.people.annotator(annotator, "human")
-        judged = [
+        answers = [
             (NewQuestion(kind="pair", purpose="train", images=(preferred.id, other.id), round=preferred.round), answer) for other in others
         ]
-        self._run.store.votes.record_judgements(who.id, judged)
+        self._run.store.votes.record_judgements(who.id, answers)
 
 
 def name_of(reward: Callable[..., object]) -> str:
-    """How run.toml names a function: `module:function`.
+    """The name of a function in run.toml: `module:function`.
 
     Raises:
-        ConfigError: it has no name of its own, such as a lambda.
+        ConfigError: it has no name, such as a lambda.
     """
     module, name = str(getattr(reward, "__module__", "")), str(getattr(reward, "__name__", ""))
     if not module or not name.isidentifier():
-        raise ConfigError(f"the reward {reward!r} has no name that run.toml could keep; define it with `def`")
+        raise ConfigError(f"the reward {reward!r} has no name that could be written to run.toml; define it with `def`")
     return f"{module}:{name}"
 
 
@@ -416,7 +425,7 @@ def _narrator(quiet: bool) -> Narrator:
 
 
 def _as_written(value: object) -> str:
-    """A value as TOML has it."""
+    """Write a value as the command line gives it to a setting: TOML, with bare words as text."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
@@ -432,7 +441,7 @@ def _listed(prompts: Sequence[str] | str | Path | None, narrator: Narrator) -> l
     if prompts is None:
         return []
     if isinstance(prompts, str | Path):
-        raise ConfigError("prompts and held_out are both lists, or both files")
+        raise ConfigError("prompts and held_out must both be lists, or both be files")
     return distinct([prompt_of(prompt, "a prompt", PromptError) for prompt in prompts], "the list", narrator.say)
 
 

@@ -1,4 +1,4 @@
-"""The settings of each objective: one table of run.toml each, `[objective.dpok]` and so on, with its own numbers as defaults."""
+"""The settings of each objective, with their defaults. Each objective has a table in run.toml, such as `[objective.dpok]`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -14,9 +14,9 @@ ObjectiveName = Literal[
 """The objectives; `d3po objectives` says what each needs."""
 
 Positive = Annotated[float, Field(gt=0)]
-"""A number without which nothing would be left to learn from."""
+"""A number that must be above 0, because 0 would leave nothing to learn from."""
 AtLeastZero = Annotated[float, Field(ge=0)]
-"""A number that may be 0, which switches a part of the loss off."""
+"""A number that may be 0, which switches off a part of the loss."""
 ClipRange = Annotated[float, Field(gt=0, lt=1, description="eps: ratios are clipped to [1-eps, 1+eps]")]
 
 
@@ -30,7 +30,7 @@ class D3POSettings(Section):
 
 
 class D3POBranchSettings(D3POSettings):
-    """D3PO on the one step in which two pictures parted."""
+    """D3PO on the one step at which the pictures of a prompt diverge."""
 
     beta: Positive = Field(default=10.0, description="steepness in the log-ratio margin; larger keeps the policy closer to the reference")
 
@@ -38,7 +38,7 @@ class D3POBranchSettings(D3POSettings):
 class IPOStepSettings(Section):
     """IPO on every denoising step."""
 
-    beta: Positive = Field(default=10.0, description="the margin aimed at is 1 / (2 beta)")
+    beta: Positive = Field(default=10.0, description="the target margin is 1 / (2 beta)")
 
 
 class DDPOSettings(Section):
@@ -48,7 +48,7 @@ class DDPOSettings(Section):
 
 
 class DPOKSettings(Section):
-    """DPOK, a policy gradient held to the pretrained model."""
+    """DPOK, a policy gradient with a KL penalty to the pretrained model."""
 
     alpha: Positive = Field(default=1.0, description="weight of the reward")
     beta: AtLeastZero = Field(default=1.0, description="weight of the KL to the pretrained model; 0 leaves it out")
@@ -58,7 +58,9 @@ class DPOKSettings(Section):
 class RewardWeightedSettings(Section):
     """Reward-weighted regression."""
 
-    temperature: Positive = Field(default=0.5, description="in standard deviations of the scores; towards 0 only the best picture counts")
+    temperature: Positive = Field(
+        default=0.5, description="temperature in standard deviations of the scores; near 0, only the best picture counts"
+    )
 
 
 class SFTSettings(Section):
@@ -80,23 +82,21 @@ class FlowDPOSettings(Section):
 class IPOSettings(Section):
     """IPO on pictures alone."""
 
-    beta: Positive = Field(default=1000.0, description="the margin aimed at is 1 / (2 beta)")
+    beta: Positive = Field(default=1000.0, description="the target margin is 1 / (2 beta)")
 
 
 class KTOSettings(Section):
     """Diffusion-KTO, on single likes and dislikes."""
 
-    beta: Positive = Field(
-        default=1000.0, description="how soon a picture counts as learnt; larger keeps the policy closer to the reference"
-    )
-    dislike_weight: AtLeastZero = Field(default=1.0, description="weight of disliked pictures, that of liked ones being 1")
+    beta: Positive = Field(default=1000.0, description="steepness of the utility; larger keeps the policy closer to the reference")
+    dislike_weight: AtLeastZero = Field(default=1.0, description="weight of disliked pictures; liked ones have weight 1")
 
 
 class MaPOSettings(Section):
     """MaPO, without a reference."""
 
-    beta: AtLeastZero = Field(default=0.1, description="weight of the preference term; 0 leaves the error of the winner alone")
-    sharpness: Positive = Field(default=1000.0, description="T, how steeply the preference term reads the difference")
+    beta: AtLeastZero = Field(default=0.1, description="weight of the preference term; with 0 only the winner's denoising error is trained")
+    sharpness: Positive = Field(default=1000.0, description="T, the steepness of the preference term in the difference of errors")
 
 
 SETTINGS: Mapping[ObjectiveName, type[Section]] = {

@@ -1,6 +1,6 @@
-"""The one reader of pictures that others made: as they look, and nothing but pixels.
+"""Reads pictures that other programs or people made, and keeps only the pixels.
 
-Imported votes, pictures to inpaint and their masks all come through here: upright, eight bits a channel, transparency laid on white.
+Imported pictures, pictures to inpaint and their masks are all read here: turned upright, eight bits a channel, transparency on white.
 """
 
 import io
@@ -15,7 +15,7 @@ from d3po.errors import FormatError
 from d3po.inputs import read_regular
 
 LARGEST = 50_000_000
-"""Pixels; a 7000 x 7000 picture. A file of a few bytes may claim to hold far more."""
+"""Pixels, about 7000 x 7000. A file of a few bytes may claim to hold far more."""
 
 READABLE = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -23,22 +23,22 @@ ADDRESS_IN_MEMORY = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")
 
 
 def read_picture(path: Path, where: str) -> Image.Image:
-    """The picture in a file; see `decode`.
+    """Read the picture in a file; see `decode`.
 
     Raises:
-        FormatError: the file cannot be read, or is no whole picture.
+        FormatError: the file cannot be read, or is not a complete picture.
     """
     return decode(read_regular(path, where), where)
 
 
 def decode(content: bytes, where: str) -> Image.Image:
-    """The pixels of a PNG, JPEG or WebP as the picture looks: RGB, 8 bits, turned as its EXIF tag says, transparency laid on white.
+    """Decode a PNG, JPEG or WebP to RGB with 8 bits a channel, turned as its EXIF tag says, with transparency on white.
 
-    Of 16 bits the upper 8 are taken, as Pillow does for pictures in colour.
+    Of 16-bit values the upper 8 bits are kept, as Pillow does for colour pictures.
 
     Args:
         content: the file's bytes.
-        where: what names the picture, for messages: a file, line and field.
+        where: where the picture is named, for messages: a file, line and field.
 
     Raises:
         FormatError: it is something else, is damaged, or has too many pixels.
@@ -60,14 +60,14 @@ def decode(content: bytes, where: str) -> Image.Image:
 
 
 def encode(picture: Image.Image) -> bytes:
-    """A PNG of the pixels, without metadata."""
+    """Encode a picture as a PNG without metadata."""
     buffer = io.BytesIO()
     Image.frombytes(picture.mode, picture.size, picture.tobytes()).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def encode_anew(content: bytes, where: str) -> bytes:
-    """A picture's file as a PNG of its pixels alone. Doing it again changes nothing.
+    """Re-encode a picture file as a PNG without metadata. Doing it again changes nothing.
 
     Raises:
         FormatError: see `decode`.
@@ -84,7 +84,7 @@ def _reason(content: bytes, error: Exception) -> str:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Grey of 16 bits as grey of 8; Pillow would clip it, so that nearly all of it is white."""
+    """Convert 16-bit grey to 8-bit grey. Pillow would clip the values, so that nearly everything is white."""
     if picture.mode != "I" and not picture.mode.startswith("I;16"):
         return picture
     values = np.asarray(picture).astype(np.int64).clip(0, 65535)

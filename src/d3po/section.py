@@ -1,4 +1,4 @@
-"""A table of settings: what all tables of run.toml and of other settings files have in common."""
+"""The base class of all tables of settings, in run.toml and in other settings files."""
 
 from collections.abc import Set
 from typing import Any
@@ -8,18 +8,18 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from d3po.text import flaw
 
 LARGEST = 1e9
-"""No number in run.toml makes sense above this, but the seed; float32 and loops over it would fail later."""
+"""The largest number allowed in run.toml, except for seeds. Larger ones make no sense, and would fail later in float32 or in loops."""
 
 
 class Section(BaseModel):
-    """A table of run.toml: unknown keys are refused, values are not coerced."""
+    """A table of settings. Unknown keys are refused, and values are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @field_validator("*")
     @classmethod
     def _usable(cls, value: Any, info: Any) -> Any:
-        """What no setting can be, whatever it is of: text that no file could keep, a number that no arithmetic could."""
+        """Refuse text that no file could store, and numbers above `LARGEST`."""
         for each in value if isinstance(value, (tuple, list)) else [value]:
             if isinstance(each, str) and (found := flaw(each)):
                 raise ValueError(f"it holds {found}; remove it")
@@ -28,5 +28,5 @@ class Section(BaseModel):
         return value
 
     def unread(self) -> Set[str]:
-        """Names of the tables in it that this run does not read; they are not written."""
+        """Names of the inner tables that the run does not read. They are not written to run.toml."""
         return frozenset()

@@ -1,6 +1,6 @@
-"""Text from anywhere: a file's bytes made text, its lines, a prompt as it is kept, and which prompts count as one.
+"""Decodes text files, splits them into lines, normalises prompts, and says which prompts count as the same.
 
-Files of other programs begin with byte order marks, end lines in three ways and are not always UTF-8. Whatever people wrote is read here.
+Files of other programs may begin with byte order marks, end lines in three ways, and are not always UTF-8. All text that people wrote is read here.
 """
 
 import codecs
@@ -17,28 +17,32 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""By which encoding a file that begins so is read; UTF-32's first, of which UTF-16's is a beginning."""
+"""Byte order marks and the encodings they stand for. UTF-32 comes before UTF-16, because UTF-16's mark is the beginning of UTF-32's."""
 MARK = "\ufeff"
-"""The byte order mark as a character; files put together of several have it in their midst."""
+"""The byte order mark as a character. Files that were concatenated contain it in the middle."""
 LINE_END = re.compile(r"\r\n|\r|\n")
-"""Nothing else ends a line: U+2028, U+0085 and the form feed come from word processors and stand within prompts."""
+"""The line ends. U+2028, U+0085 and the form feed do not end a line: they come from word processors and occur within prompts."""
 UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
-"""What a reader does not see: soft hyphens, joiners, marks of direction, variation selectors, byte order marks."""
+"""Invisible characters: soft hyphens, joiners, bidirectional marks, variation selectors, byte order marks."""
 
 
 def encoding_of(head: bytes) -> str:
-    """The encoding of a file that begins with these bytes (four are enough): by its byte order mark, or UTF-8."""
+    """The encoding of a file that begins with these bytes (four are enough): the one of its byte order mark, or UTF-8."""
     return next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if head.startswith(mark)), "utf-8")
 
 
 def decode(content: bytes, where: str, error: type[UserError]) -> str:
-    """The text of a whole file, without its byte order mark.
+    """Decode the content of a whole file, without its byte order mark.
 
-    An encoding that nothing declares is not guessed: a wrong guess makes other words of the text, and nobody sees it.
+    The encoding is never guessed, because a wrong guess would change the text without anybody noticing.
+
+    Args:
+        content: the file's bytes.
+        where: the file's name, for messages.
+        error: the class of the error to raise.
 
     Raises:
-        UserError: of the class `error`; it is not text in UTF-8, nor in UTF-16 or UTF-32 with a byte order mark. `where` says in the
-            message which file.
+        UserError: of the class `error`; the content is not text in UTF-8, nor in UTF-16 or UTF-32 with a byte order mark.
     """
     encoding = encoding_of(content)
     try:
@@ -59,7 +63,7 @@ def decode(content: bytes, where: str, error: type[UserError]) -> str:
 
 
 def read_text(path: Path, error: type[UserError]) -> str:
-    """The text of a file; see `decode`.
+    """Read the text of a file; see `decode`.
 
     Raises:
         UserError: of the class `error`; the file cannot be read, or is not text.
@@ -72,17 +76,21 @@ def read_text(path: Path, error: type[UserError]) -> str:
 
 
 def lines(text: str) -> list[str]:
-    r"""The lines of a text, ended by \n, \r\n or \r; after the last end there is no line."""
+    r"""Split a text into lines, which end with \n, \r\n or \r. A line end at the end of the text does not begin another line."""
     parts = LINE_END.split(text)
     return parts if parts[-1] else parts[:-1]
 
 
 def prompt_of(text: str, where: str, error: type[UserError]) -> str:
-    r"""A prompt as it is kept: nothing unseen at its ends, lines within it ended by \n.
+    r"""Normalise a prompt for storage: strip white space and byte order marks, and end the lines within it with \n.
+
+    Args:
+        text: the prompt.
+        where: where the prompt comes from, for messages.
+        error: the class of the error to raise.
 
     Raises:
-        UserError: of the class `error`; it holds a control character or half a surrogate pair, which no database and no file could keep.
-            `where` says in the message whose prompt it is.
+        UserError: of the class `error`; the prompt holds a control character or half a surrogate pair, which no database or file could store.
     """
     prompt = LINE_END.sub("\n", text)
     while (trimmed := prompt.strip().strip(MARK)) != prompt:
@@ -93,7 +101,7 @@ def prompt_of(text: str, where: str, error: type[UserError]) -> str:
 
 
 def flaw(text: str) -> str | None:
-    """What no database and no file could keep of a text, in words: a control character or half a surrogate pair. None if all can be kept."""
+    """Describe the first character of a text that no database or file could store: a control character or half a surrogate pair. None if all are fine."""
     for character in text:
         kind = unicodedata.category(character)
         if kind == "Cs" or (kind == "Cc" and not character.isspace()):
@@ -102,10 +110,10 @@ def flaw(text: str) -> str | None:
 
 
 def fold(prompt: str) -> str:
-    """What prompts that count as one have in common: they look alike but for case, white space and the form of their Unicode characters.
+    """Fold a prompt to the form by which prompts are compared: those that differ only in case, white space or Unicode form count as the same.
 
-    Text encoders make the same of most of them, so that who trains on one trains on all. Folding twice changes nothing.
-    Source: toNFKC_Casefold, Unicode Standard, section 3.13; and white space made one space.
+    Text encoders map most such variants to the same tokens, so training on one of them is training on all. Folding twice changes nothing.
+    Source: toNFKC_Casefold, Unicode Standard, section 3.13; in addition each run of white space becomes one space.
     """
     plain = unicodedata.normalize("NFKC", UNSEEN.sub("", unicodedata.normalize("NFD", prompt).casefold()))
     return " ".join(UNSEEN.sub("", unicodedata.normalize("NFKC", plain.casefold())).split())

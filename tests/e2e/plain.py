@@ -40,7 +40,7 @@ def quiet(pipeline: Any) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     if hasattr(pipeline.scheduler, "alphas_cumprod"):
         config = pipeline.scheduler.config
-        scheduler = DDIMScheduler.from_config(config, clip_sample=config.get("clip_sample", False), timestep_spacing=SPACING)
+        scheduler: Any = DDIMScheduler.from_config(config, clip_sample=config.get("clip_sample", False), timestep_spacing=SPACING)
         scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()  # the same numbers, whose roots are then taken in float64
         scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.double()
         pipeline.scheduler = scheduler

@@ -149,7 +149,7 @@ def test_a_run_in_one_process_is_not_divided(make_run: Callable[..., RunFolder])
 
 def test_what_cannot_be_divided_is_refused() -> None:
     for other in ({"hardware.compile": "true"}, {"adapter.method": "full", "objective.reference": "per_round"}):
-        with pytest.raises(ConfigError, match=r"hardware.divide is 'fsdp', which divides frozen weights"):
+        with pytest.raises(ConfigError, match=r"hardware.divide is 'fsdp', which shards the frozen weights"):
             override(RunConfig(), DIVIDED | other, where="test")
 
 
@@ -178,7 +178,7 @@ def test_deepspeeds_settings_that_cannot_be_meant_are_refused(text: str, says: s
 
 
 def test_deepspeeds_settings_are_refused_where_nothing_reads_them() -> None:
-    with pytest.raises(ConfigError, match=r"hardware\.deepspeed names zero\.json, which only hardware\.divide = 'zero3' reads"):
+    with pytest.raises(ConfigError, match=r"hardware\.deepspeed is zero\.json, but it is only read with hardware\.divide = 'zero3'"):
         override(RunConfig(), DIVIDED | {"hardware.deepspeed": "zero.json"}, where="test")
 
 

@@ -19,7 +19,7 @@ from d3po.run.train.phase import train_round
 from d3po.run.train.reference import reference_kind
 from d3po.run.train.states import moving_average_in
 from d3po.training.data import step_batch
-from d3po.training.likelihood import DenoisingLikelihood, StepTerms, TrajectoryLikelihood, prompt_rows
+from d3po.training.likelihood import DenoisingLikelihood, StepTerms, TrajectoryLikelihood, prompt_indices
 from d3po.training.reference import swapped_weights
 from tests.precision import BOUND, IN_FLOAT64, assert_same
 
@@ -62,11 +62,11 @@ def test_the_kl_is_that_of_the_two_gaussians(
     read, apart = TrajectoryLikelihood.read, list[tuple[int, float]]()
 
     def checked(reader: TrajectoryLikelihood, groups: Any, condition: Any, steps: Any, noise_key: Any, **more: Any) -> StepTerms:
-        x_t, rows = step_batch(groups, steps).x_t, condition.rows(prompt_rows(groups))
+        x_t, per_image = step_batch(groups, steps).x_t, condition.select(prompt_indices(groups))
         with torch.no_grad():
-            mine = session.replay.step(session.policy, x_t, steps, rows)
+            mine = session.replay.step(session.policy, x_t, steps, per_image)
             with reference_by_checkpoints(session, noise_key[1]):
-                theirs = session.replay.step(session.policy, x_t, steps, rows)
+                theirs = session.replay.step(session.policy, x_t, steps, per_image)
         evidence = read(reader, groups, condition, steps, noise_key, **more)
         assert evidence.drift is not None
         kl = kl_of_steps(mine, theirs).view_as(evidence.drift)

@@ -164,7 +164,9 @@ def test_rounds_without_the_settings_that_they_were_made_with_are_not_gone_on_wi
     folder.shard(0, 0).parent.mkdir(parents=True)
     folder.shard(0, 0).touch()
     folder.started.unlink()
-    with pytest.raises(CorruptFileError, match=r"started\.json is gone, which says what the rounds of this run were made with; restore it"):
+    with pytest.raises(
+        CorruptFileError, match=r"started\.json is missing, which holds the settings that this run.s rounds were made with; restore it"
+    ):
         folder.mark_started(folder.config())
     assert not folder.started.exists()
 
@@ -178,7 +180,7 @@ def test_changed_prompts_are_refused_on_a_started_run(make_run: MakeRun) -> None
 
 
 def test_a_round_that_is_not_sampled_to_its_end_is_not_trained(make_run: MakeRun) -> None:
-    assert_one_clear_line(d3po("train", make_run().path), "not sampled to its end")
+    assert_one_clear_line(d3po("train", make_run().path), "not completely sampled")
 
 
 def test_an_unknown_setting_suggests_the_nearest(make_run: MakeRun) -> None:
@@ -211,7 +213,7 @@ def test_doubled_prompts_are_kept_once_and_that_is_said(tmp_path: Path) -> None:
     few = {"sampling.prompts_per_round": 2, "evaluation.prompts": 1}
     told = d3po(*("init", tmp_path / "run", "--prompts", tmp_path / "prompts.txt"), *(f"--set={key}={value}" for key, value in few.items()))
     assert "2 of 7 prompts in" in told.stdout
-    assert "are doubled, such as 'a  cat' beside 'A cat'; the first of each is kept" in told.stdout
+    assert "are duplicates, such as 'a  cat' beside 'A cat'; the first of each is kept" in told.stdout
     assert (tmp_path / "run/prompts.txt").read_bytes() == b"A cat\na dog\na cow\na pig\n"
     assert RunFolder(path=tmp_path / "run").held_out() == ["a fox\u2028in snow"]
 
@@ -310,7 +312,7 @@ def test_a_model_that_draws_no_numbers_is_named_by_its_part(
 ) -> None:
     folder = make_run()
     changed_model(folder, tmp_path, part, tensor, value)
-    assert_one_clear_line(d3po("run", folder.path), f"{named} of ", "gives values that are infinite or no numbers", "no picture is made")
+    assert_one_clear_line(d3po("run", folder.path), f"{named} of ", "gives values that are infinite or not a number", "no picture is made")
     assert not [*folder.path.rglob("*.png")]
 
 

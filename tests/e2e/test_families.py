@@ -159,7 +159,7 @@ def test_pictures_alone_can_be_trained_on(trained: Trained, tmp_path: Path) -> N
         writer.finish()
     nothing = torch.zeros(0)
     group = PromptGroup(
-        prompt=0, identity="a", shard=Shard(path=tmp_path / "pictures"), rows=torch.arange(2), pairs=torch.zeros(0, 2, dtype=torch.long),
+        prompt=0, identity="a", shard=Shard(path=tmp_path / "pictures"), indices=torch.arange(2), pairs=torch.zeros(0, 2, dtype=torch.long),
         targets=nothing, weights=nothing, reference=None,
     )  # fmt: skip
     reader = DenoisingLikelihood(policy, session.replay, OBJECTIVES["flow_dpo"].needs)

@@ -93,7 +93,7 @@ def test_a_round_refused_for_its_course_does_not_stand(make_run: MakeRun) -> Non
 
 
 @pytest.mark.drawn
-def test_a_held_out_judge_is_measured_and_never_trained_on(make_run: MakeRun) -> None:
+def test_a_held_out_reward_is_measured_and_never_trained_on(make_run: MakeRun) -> None:
     settings = SICK | {
         "guards.action": "warn",
         "rounds": "1",
@@ -103,8 +103,8 @@ def test_a_held_out_judge_is_measured_and_never_trained_on(make_run: MakeRun) ->
     run = make_run(settings=settings)
     done = d3po("run", run.path)
     assert done.returncode == 0, done.stderr
-    assert "held-out judge" in done.stdout
-    assert "held-out judge" in run.report.read_text()
+    assert "held-out reward" in done.stdout
+    assert "held-out reward" in run.report.read_text()
 
 
 def test_what_is_undone_takes_the_moving_reference_back_with_it(make_run: MakeRun) -> None:

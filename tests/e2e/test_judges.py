@@ -57,7 +57,9 @@ def test_a_model_judges_a_round_as_an_annotator_of_its_own_kind(make_run: MakeRu
 def test_a_judge_that_contradicts_itself_is_refused_and_nothing_is_recorded(make_run: MakeRun) -> None:
     with serving(always_first) as stub:
         session = sampled(make_run(settings=MODEL | {"vlm_judge.url": f'"{stub.url}"'}))
-        with pytest.raises(RewardError, match=r"same in both orders of only 0% of its pairs, and vlm_judge\.min_consistency is 60%"):
+        with pytest.raises(
+            RewardError, match=r"same answer in both orders for only 0% of the pairs, and vlm_judge\.min_consistency is 60%"
+        ):
             judge_by_model(session.run, 0)
     assert session.run.store.votes.count(round=0) == 0
 
@@ -70,7 +72,7 @@ def test_a_model_without_an_address_is_refused_at_once(make_run: MakeRun) -> Non
 def test_a_judge_that_cannot_be_had_is_said_so_before_any_picture_is_made(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_run(settings={"feedback.reward": '"clip_score:/no/such/folder"'})
     session = Session(open_run(folder))
-    with pytest.raises(RewardError, match="judge clip_score cannot be loaded"):
+    with pytest.raises(RewardError, match="scorer clip_score cannot be loaded"):
         evaluate(session, 0)
     assert not folder.images("held-out").exists()
     monkeypatch.setattr("d3po.run.needs.find_spec", lambda name: None)

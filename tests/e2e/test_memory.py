@@ -78,8 +78,8 @@ def test_a_run_that_spares_memory_makes_the_same_pictures_and_updates(make_run: 
     plain = one_round(make_run("plain", SHORT))
     sparing = one_round(make_run("sparing", SHORT | SPARING), most=4)
     assert said(sparing) == [
-        "sampling: 6 rows at a time do not fit into memory; going on with 3",
-        "training: 9 rows at a time do not fit into memory; going on with 5",
+        "sampling: a batch of 6 does not fit into memory; continuing with batches of 3",
+        "training: a batch of 9 does not fit into memory; continuing with batches of 5",
     ]
     assert next(w for w in sparing.policy.network.parameters() if w.ndim == 4 and w.shape[-1] > 1).is_contiguous(
         memory_format=torch.channels_last
@@ -127,8 +127,8 @@ def test_the_reference_is_asked_and_pictures_are_encoded_in_halves_where_they_do
     for halves, together in zip(made(), whole, strict=True):
         assert_same(halves, together)
     assert said(session) == [
-        "reference log-probs: 5 rows at a time do not fit into memory; going on with 3",
-        "encoding: 6 rows at a time do not fit into memory; going on with 3",
+        "reference log-probs: a batch of 5 does not fit into memory; continuing with batches of 3",
+        "encoding: a batch of 6 does not fit into memory; continuing with batches of 3",
     ]
 
 

@@ -195,9 +195,9 @@ def test_pictures_that_somebody_already_has_are_trained_on(make_run: MakeRun, tm
         (
             "kto",
             (True, True),
-            "2 labels, from 1 to 1; kto can learn nothing from it, but sft can, which read pictures one by one: begin a run by",
+            "2 labels, from 1 to 1; kto can learn nothing from it, but sft can, which learn from single pictures: begin a run with",
         ),
-        ("sft", (False, False), "from -1 to -1; sft can learn nothing from it (was anything judged yet?"),
+        ("sft", (False, False), "from -1 to -1; sft can learn nothing from it (are there votes yet"),
     ],
 )
 def test_likes_of_one_picture_a_prompt_teach_what_reads_them(
@@ -230,12 +230,12 @@ def test_imported_votes_on_prompts_that_are_held_out_since_are_not_trained_on(
     session = Session(open_run(run))
     groups, _ = load_round(session, 0, References(start=None, moving=None))
     assert [group.identity for group in groups] == ["a seal", "a crab"]
-    assert "1 imported votes are of held-out prompts" in capsys.readouterr().out
+    assert "1 imported votes are on held-out prompts" in capsys.readouterr().out
     assert judgements_learnt_from(session.run, 0) == 2
     session.close()
     (run.path / "held_out.txt").write_text("A  Whale\nA SEAL\na crab\n")
     refused = d3po("run", run.path)
-    assert "no picture was imported but of held-out prompts" in refused.stderr
+    assert "no picture was imported, except for held-out prompts" in refused.stderr
 
 
 def test_an_objective_for_flow_models_is_refused_for_others(make_run: MakeRun) -> None:

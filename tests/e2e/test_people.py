@@ -100,7 +100,7 @@ def test_a_run_waits_for_every_answer_and_trains_on_them(make_run: MakeRun) -> N
         "done",
     }
     page = folder.report.read_text()
-    assert "Agreement of people" in page
+    assert "Agreement between people" in page
     assert "<td>0</td><td>1.00 [1.00, 1.00]</td>" in page
 
 
@@ -259,7 +259,7 @@ def test_a_deadline_ends_the_wait(make_run: MakeRun) -> None:
 def test_stop_ends_a_run_and_the_same_command_goes_on(make_run: MakeRun) -> None:
     session = sampled(make_run)
     session.run.store.journal.control("stop", session.run.store.people.owner().id)
-    with pytest.raises(RunEndedError, match="goes on from here"):
+    with pytest.raises(RunEndedError, match="continues from here"):
         ask_people(session.run, 0)
     session.run.store.journal.control("resume", session.run.store.people.owner().id)
     thread = waiting(session)
@@ -337,7 +337,7 @@ def test_a_blind_test_counts_for_the_tuned_picture_whichever_side_it_was_on(make
     assert result[0].value == pytest.approx(3.5 / 4)
     page = write_report(session.run, 1, None).read_text()
     assert "blind win rate by people, 4 votes" in page
-    assert "Agreement of people" not in page, "a measured judge has nobody to agree with"
+    assert "Agreement between people" not in page, "a measured judge has nobody to agree with"
 
 
 def test_a_report_hides_the_databases_password(make_run: MakeRun) -> None:

@@ -54,12 +54,12 @@ def test_an_exports_card_says_what_it_is(trained: RunFolder, tmp_path: Path) -> 
     assert card.startswith('---\nlibrary_name: "diffusers"')
     assert str(trained.config().model) not in card
     for words in (
-        "A model that is on no hub, `",
+        "A model that is not on the hub, `",
         "the measured reward `brightness`",
         "12 answers by 1 measured reward, from which 12 comparisons of two pictures follow. Of the answers 0 were ties",
         "win rate",
         "* `a cat`",
-        "`lora-kohya.safetensors`: the LoRA in Kohya's layout",
+        "`lora-kohya.safetensors`: the LoRA in Kohya's format",
         "[training]",
     ):
         assert words in card

@@ -101,7 +101,7 @@ def test_a_run_goes_from_one_process_to_two_and_back_and_makes_what_one_makes(
         os.kill(next(child.pid for child in children if child.environ().get("RANK") == "1"), signal.SIGKILL)
         _, said = launcher.communicate(timeout=600)
     assert launcher.returncode == 1
-    assert "error: process 1 of 2 was ended by SIGKILL, so the others were stopped too" in said
+    assert "error: process 1 of 2 was killed by SIGKILL, so the others were stopped too" in said
     assert len(final_checkpoints(two)) == 1
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     expected, result = alone(one), alone(two)
@@ -121,7 +121,7 @@ def test_a_launcher_and_the_option_do_not_go_together(make_run: Callable[..., Ru
     monkeypatch.setenv("WORLD_SIZE", "2")
     result = d3po("run", make_run().path, "--num-processes", "2")
     assert result.returncode == 2
-    assert "a launcher has started this one; take one of the two" in result.stderr
+    assert "a launcher has started this one already; use one of the two" in result.stderr
 
 
 def test_of_a_launchers_processes_the_first_alone_prints_the_plan(
@@ -132,7 +132,7 @@ def test_of_a_launchers_processes_the_first_alone_prints_the_plan(
         for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}.items():
             monkeypatch.setenv(name, value)
         said.append(d3po("run", folder.path, "--dry-run").stdout)
-    assert "network rows" in said[0]
+    assert "forward passes" in said[0]
     assert said[1] == ""
 
 

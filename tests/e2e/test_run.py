@@ -115,9 +115,9 @@ def test_adapter_off_reference_is_the_pretrained_model(make_run: MakeRun) -> Non
     from d3po.training.reference import reference_steps
 
     for group in groups:
-        rows = condition.rows(torch.full((6,), group.prompt))
-        expected = reference_steps(fresh.policy, fresh.replay, group.shard, rows, micro_batch_size=64, sizer=fresh.reference_sizer).of(
-            group.rows
+        per_image = condition.select(torch.full((6,), group.prompt))
+        expected = reference_steps(fresh.policy, fresh.replay, group.shard, per_image, micro_batch_size=64, sizer=fresh.reference_sizer).of(
+            group.indices
         )
         assert group.reference is not None
         assert_same(group.reference.log_probs, expected.log_probs)
@@ -196,7 +196,7 @@ def test_an_exported_lora_gives_the_same_pictures_in_plain_diffusers(
         reloaded = StableDiffusionPipeline.from_pretrained(tiny_model, local_files_only=True, dtype=torch.float64)
         text = reloaded.encode_prompt(["a cat"], "cpu", 1, False)[0]
         untouched = reloaded.unet(latents, torch.tensor([501]), text).sample
-        reloaded.load_lora_weights(tmp_path / "out" / "lora")
+        reloaded.load_lora_weights(str(tmp_path / "out" / "lora"))
         theirs = reloaded.unet(latents, torch.tensor([501]), text).sample
         merged = StableDiffusionPipeline.from_pretrained(tmp_path / "out" / "merged", local_files_only=True, dtype=torch.float64)
         baked = merged.unet(latents, torch.tensor([501]), text).sample
@@ -241,13 +241,13 @@ def test_a_later_round_whose_pictures_are_all_judged_alike_is_passed_over(
     monkeypatch.setattr(sys.modules["all_alike_later"], "marked", lambda image, prompt: 0.0, raising=False)
     refused = d3po("run", run.path)
     assert refused.returncode == 2
-    assert "can learn nothing from it (was anything judged yet?" in refused.stderr
+    assert "can learn nothing from it (are there votes yet" in refused.stderr
     run = make_run("other", settings={"objective.name": name, "sampling.steps": "3", "feedback.reward": "all_alike_later:marked"})
     scores = iter(range(12))  # of the base model's held-out pictures and the first round's, all different; then no more
     monkeypatch.setattr(sys.modules["all_alike_later"], "marked", lambda image, prompt: float(next(scores, 0)), raising=False)
     done = d3po("run", run.path)
     assert done.returncode == 0, done.stderr
-    assert "round 1: all pictures were judged alike, so nothing is trained in it" in done.stderr + done.stdout
+    assert "round 1: all pictures were rated alike, so nothing is trained in this round" in done.stderr + done.stdout
     first, second = (checkpoint.load()[0] for checkpoint in final_checkpoints(run))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -333,13 +333,13 @@ def test_metrics_go_to_one_run_elsewhere(make_run: MakeRun, monkeypatch: pytest.
     [
         (
             {"sampling.steps": "1", "sampling.sampler": "euler_ancestral"},
-            "sampling.steps is 1, of which none is random, so a prompt's images",
+            "sampling.steps is 1, and none of these steps is random, so a prompt's images",
         ),
         ({"sampling.steps": "1001"}, "sampling.steps is 1001, more than the 1000 timesteps"),
         ({"training.timestep_range": "[2, 99]"}, "which holds none of the 5 sampled timesteps"),
         ({"evaluation.held_out_reward": "nobody"}, "there is no reward 'nobody'"),
         ({"feedback.reward": "nobody"}, "there is no reward 'nobody'"),
-        ({"feedback.source": "model", "vlm_judge.url": "http://[", "vlm_judge.model": "m"}, "vlm_judge.url has to be http"),
+        ({"feedback.source": "model", "vlm_judge.url": "http://[", "vlm_judge.model": "m"}, "vlm_judge.url must be http"),
     ],
 )
 def test_what_a_setting_spoils_is_said_before_any_work(make_run: MakeRun, settings: dict[str, str], message: str) -> None:

@@ -54,17 +54,17 @@ def test_votes_go_out_and_come_home(run: Path, copy: Path) -> None:
     out = run.parent / "votes.jsonl"
     assert d3po("votes", "export", run, "--to", out, "--no-pictures").returncode == 0
     done = d3po("votes", "import", copy, out)
-    assert "24 new votes, 0 known before\n0 new pictures, 8 known before" in done.stdout
+    assert "24 new votes, 0 already known\n0 new pictures, 8 already known" in done.stdout
     again = d3po("votes", "import", copy, out)
-    assert "0 new votes, 24 known before" in again.stdout
+    assert "0 new votes, 24 already known" in again.stdout
     looks = [d3po("votes", "stats", each).stdout for each in (run, copy)]
     assert looks[0] == looks[1]
 
 
 def test_merge_takes_over_votes_once(run: Path, copy: Path) -> None:
     assert "24 new votes" in d3po("votes", "merge", copy, run).stdout
-    assert "0 new votes, 24 known before" in d3po("votes", "merge", copy, run).stdout
-    assert "0 new votes, 24 known before" in d3po("votes", "merge", run, copy).stdout
+    assert "0 new votes, 24 already known" in d3po("votes", "merge", copy, run).stdout
+    assert "0 new votes, 24 already known" in d3po("votes", "merge", run, copy).stdout
 
 
 def test_stats_say_how_far_people_agree_and_whom_to_look_at(run: Path) -> None:
@@ -91,7 +91,7 @@ def test_own_pictures_come_in_with_their_pairs(copy: Path) -> None:
     lines = [{"prompt": "a fox", "chosen": "500.png", "rejected": "501.png"}] * 2
     (data / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
     done = d3po("votes", "import", copy, data / "pairs.jsonl", "--format", "jsonl_pairs")
-    assert "2 new votes, 0 known before\n2 new pictures" in done.stdout
+    assert "2 new votes, 0 already known\n2 new pictures" in done.stdout
     assert len(list((copy / "images/import/pairs").iterdir())) == 2
     assert "import:pairs#2" in d3po("votes", "stats", copy).stdout
 
@@ -114,13 +114,13 @@ def test_votes_on_held_out_prompts_stay_out(run: Path, copy: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("import", "RUN", "nowhere.jsonl"), "nowhere.jsonl is not there"),
+        (("import", "RUN", "nowhere.jsonl"), "nowhere.jsonl does not exist"),
         (("import", "RUN", "RUN/run.toml"), "run.toml, line 1: not JSON"),
         (("import", "RUN", "RUN/run.toml", "--format", "pickapick"), "did you mean pickapic"),
-        (("import", "RUN", "RUN/run.toml", "--kind", "robot"), "--kind robot: it is one of human, model, rule"),
-        (("import", "RUN", "RUN/run.toml", "--name", "../x"), "the name '../x' has something other than letters"),
-        (("export", "RUN", "--to", "RUN/out", "--purpose", "fun"), "--purpose fun: it is one of train, gold, blind, repeat, all"),
-        (("merge", "RUN", "RUN"), "is the run itself"),
+        (("import", "RUN", "RUN/run.toml", "--kind", "robot"), "--kind robot: it must be one of human, model, rule"),
+        (("import", "RUN", "RUN/run.toml", "--name", "../x"), "the name '../x' may have only letters"),
+        (("export", "RUN", "--to", "RUN/out", "--purpose", "fun"), "--purpose fun: it must be one of train, gold, blind, repeat, all"),
+        (("merge", "RUN", "RUN"), "is this same run"),
         (("merge", "RUN", "nowhere"), "nowhere"),
         (("stats", "nowhere"), "nowhere"),
     ],
@@ -145,5 +145,5 @@ def test_what_is_bad_in_a_file_is_one_line_and_the_rest_comes_in(copy: Path) -> 
     assert "0 votes: none" in d3po("votes", "stats", copy).stdout
     done = d3po("votes", "import", copy, data / "pairs.jsonl", "--format", "jsonl_pairs", "--skip-bad")
     assert done.returncode == 0
-    assert "1 new votes, 0 known before\n2 new pictures, 0 known before\n1 bad records left out:\n  " in done.stdout
+    assert "1 new votes, 0 already known\n2 new pictures, 0 already known\n1 bad records skipped:\n  " in done.stdout
     assert "\x1b" not in done.stdout

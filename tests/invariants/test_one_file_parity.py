@@ -58,7 +58,7 @@ class PromptNumbers:
 
     numbers: Int[Tensor, " B"]
 
-    def rows(self, indices: Int[Tensor, " N"]) -> Self:
+    def select(self, indices: Int[Tensor, " N"]) -> Self:
         return type(self)(numbers=self.numbers[indices])
 
 
@@ -90,7 +90,7 @@ class OneFilePolicy(AbstractPolicy):
         return discrete_sampler(self.facts, settings)
 
     def predict(
-        self, x_t: Float[Tensor, "B C H W"], timesteps: Int[Tensor, " B"], condition: Condition, guidance: float
+        self, x_t: Float[Tensor, "B C H W"], timesteps: Int[Tensor, " B"], condition: Condition, guidance: float | Float[Tensor, " B"]
     ) -> Float[Tensor, "B C H W"]:
         assert isinstance(condition, PromptNumbers)
         assert guidance == 1
@@ -207,17 +207,17 @@ def prompt_groups(one_file: ModuleType, shard: Shard) -> list[PromptGroup]:
     assert sketches is not None
     groups = []
     for prompt in range(GROUPS):
-        rows = torch.arange(one_file.IMAGES) + prompt * one_file.IMAGES
-        scores = rewards[rows].tolist()
+        indices = torch.arange(one_file.IMAGES) + prompt * one_file.IMAGES
+        scores = rewards[indices].tolist()
         groups.append(
             PromptGroup(
                 prompt=prompt,
                 shard=shard,
-                rows=rows,
+                indices=indices,
                 pairs=torch.tensor(pairs),
                 targets=torch.tensor([float(scores[a] > scores[b]) for a, b in pairs]),
                 weights=torch.ones(len(pairs)),
-                reference=ReferenceSteps(log_probs=shard.log_probs(), sketches=sketches).of(rows),
+                reference=ReferenceSteps(log_probs=shard.log_probs(), sketches=sketches).of(indices),
             )
         )
     return groups
@@ -226,7 +226,7 @@ def prompt_groups(one_file: ModuleType, shard: Shard) -> list[PromptGroup]:
 def losses_of_the_library(one_file: ModuleType, policy: OneFilePolicy, replay: Replay, config: RunConfig, folder: Path) -> list[float]:
     trainer = Trainer(policy, replay, config)
     condition = policy.encode_prompts([one_file.PROMPTS[group % len(one_file.PROMPTS)] for group in range(GROUPS)])
-    per_image = condition.rows(torch.arange(GROUPS).repeat_interleave(one_file.IMAGES))
+    per_image = condition.select(torch.arange(GROUPS).repeat_interleave(one_file.IMAGES))
     losses = []
     for round in range(ROUNDS):
         drawn = draws(one_file, round)

@@ -67,24 +67,26 @@ def t5_encoder(width: int = WIDTH) -> T5EncoderModel:
 
 def autoencoder(channels: int = 4, **options: Any) -> AutoencoderKL:
     """From 8x8 pictures to 4x4 latents."""
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=(8, 8),
-        latent_channels=channels, layers_per_block=1, norm_num_groups=4, sample_size=8, **options,
-    )  # fmt: skip
+    own: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2, "block_out_channels": (8, 8),
+        "latent_channels": channels, "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 8,
+    }  # fmt: skip
+    return AutoencoderKL(**own, **options)
 
 
 def unet(in_channels: int = 4, **options: Any) -> UNet2DConditionModel:
+    own: dict[str, Any] = {"cross_attention_dim": WIDTH, "attention_head_dim": 2, "norm_num_groups": 4}
     return UNet2DConditionModel(
         sample_size=4, in_channels=in_channels, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        **({"cross_attention_dim": WIDTH, "attention_head_dim": 2, "norm_num_groups": 4} | options),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), **(own | options),
     )  # fmt: skip
 
 
-def ddim_scheduler(**options: Any) -> DDIMScheduler:
-    """Stable Diffusion's."""
-    own = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    return DDIMScheduler(**(own | {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1} | options))
+def ddim_scheduler(**options: Any) -> Any:
+    """Stable Diffusion's. Any, because diffusers' pipelines are annotated with an enum of schedulers, which no scheduler belongs to."""
+    own: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    own |= {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+    return DDIMScheduler(**(own | options))
 
 
 def safety_checker() -> StableDiffusionSafetyChecker:

@@ -23,6 +23,9 @@ from diffusers import (
 
 from tests.tiny import parts
 
+WITHOUT_CHECKER: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+"""Which diffusers allows, and its annotations do not."""
+
 
 def save_tiny_pipeline(directory: Path, *, prediction_type: Literal["epsilon", "v_prediction"] = "epsilon") -> Path:
     """A Stable Diffusion pipeline."""
@@ -42,14 +45,14 @@ def save_tiny(family: str, directory: Path, **replaced: Any) -> Path:
 def stable_diffusion() -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
         vae=parts.autoencoder(), text_encoder=parts.clip_encoder(), tokenizer=parts.clip_tokenizer(), unet=parts.unet(),
-        scheduler=parts.ddim_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        scheduler=parts.ddim_scheduler(), **WITHOUT_CHECKER,
     )  # fmt: skip
 
 
 def inpainting() -> StableDiffusionInpaintPipeline:
     return StableDiffusionInpaintPipeline(
         vae=parts.autoencoder(), text_encoder=parts.clip_encoder(), tokenizer=parts.clip_tokenizer(), unet=parts.unet(in_channels=9),
-        scheduler=parts.ddim_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        scheduler=parts.ddim_scheduler(), **WITHOUT_CHECKER,
     )  # fmt: skip
 
 
@@ -95,9 +98,9 @@ def pixart() -> PixArtSigmaPipeline:
         sample_size=4, num_layers=2, patch_size=2, attention_head_dim=8, num_attention_heads=2, in_channels=4, out_channels=8,
         cross_attention_dim=16, caption_channels=parts.WIDTH, use_additional_conditions=False,
     )  # fmt: skip
+    scheduler: Any = DPMSolverMultistepScheduler(beta_end=0.02, beta_start=0.0001)
     return PixArtSigmaPipeline(
-        tokenizer=parts.t5_tokenizer(), text_encoder=parts.t5_encoder(), vae=parts.autoencoder(), transformer=network,
-        scheduler=DPMSolverMultistepScheduler(beta_end=0.02, beta_start=0.0001),
+        tokenizer=parts.t5_tokenizer(), text_encoder=parts.t5_encoder(), vae=parts.autoencoder(), transformer=network, scheduler=scheduler,
     )  # fmt: skip
 
 

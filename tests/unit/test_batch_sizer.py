@@ -43,8 +43,8 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_stays_so() -> Non
         assert torch.equal(sizer.split(memory, 10), 2 * torch.arange(10.0))
     assert memory.tried == [10, 5, 3, 3, 3, 1, 3, 3, 3, 1]
     assert said == [
-        "sampling: 10 rows at a time do not fit into memory; going on with 5",
-        "sampling: 5 rows at a time do not fit into memory; going on with 3",
+        "sampling: a batch of 10 does not fit into memory; continuing with batches of 5",
+        "sampling: a batch of 5 does not fit into memory; continuing with batches of 3",
     ]
 
 
@@ -62,9 +62,9 @@ def test_parts_are_no_larger_than_asked_for() -> None:
     assert memory.tried == [4, 4, 2]
 
 
-@pytest.mark.parametrize(("most", "halve", "words"), [(0, True, "one row at a time"), (3, False, "10 rows at a time")])
+@pytest.mark.parametrize(("most", "halve", "words"), [(0, True, "a batch of 1 does not fit"), (3, False, "a batch of 10 does not fit")])
 def test_where_nothing_is_left_to_halve_the_remedies_are_named(most: int, halve: bool, words: str) -> None:
-    with pytest.raises(ConfigError, match=rf"decoding: {words} do not fit into memory; try training\.gradient_checkpointing"):
+    with pytest.raises(ConfigError, match=rf"decoding: {words} into memory; try training\.gradient_checkpointing"):
         BatchSizer("decoding", lambda _: None, halve=halve).split(Memory(most), 10)
 
 

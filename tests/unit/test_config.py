@@ -46,14 +46,14 @@ configs = st.builds(
     seed=st.integers(0, 2**31),
     rounds=st.integers(1, 100),
     sampling=st.builds(
-        RunConfig.model_fields["sampling"].annotation,
+        sections()["sampling"],
         steps=st.integers(1, 50),
         eta=st.floats(0.01, 1),
         last_step=st.sampled_from(["model", "clamped"]),
         shared_start=st.booleans(),
     ),
     training=st.builds(
-        RunConfig.model_fields["training"].annotation,
+        sections()["training"],
         learning_rate=st.floats(1e-9, 1),
         adam_betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.9999)),
         timestep_range=st.tuples(st.integers(0, 500), st.integers(500, 1000)),
@@ -242,7 +242,7 @@ def test_another_objective_does_not_inherit_the_numbers_of_the_first() -> None:
 
 
 def test_a_table_that_the_objective_does_not_read_is_refused() -> None:
-    said = r"objective is .*: \[objective\.kto\] is given, but objective\.name is 'd3po', which does not read it; remove it, or set objective\.name to 'kto'"
+    said = r"objective is .*: \[objective\.kto\] is set, but objective\.name is 'd3po', which does not read it; remove it, or set objective\.name to 'kto'"
     with pytest.raises(ConfigError, match=said):
         parse("[objective.kto]\nbeta = 3.0")
     with pytest.raises(ConfigError, match=said):
@@ -258,13 +258,13 @@ def test_what_is_no_number_of_an_objective_is_named_by_its_key_alone(value: str)
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ({"judge": {"url": "http://localhost"}}, "judge is now called vlm_judge; write it so"),
-        ({"training": {"max_rows": 3}}, "training.max_rows is now called training.micro_batch_size; write it so"),
-        ({"objective": {"beta": 3.0}}, r"objective\.beta is now called objective\.d3po\.beta, .*; write it so"),
-        ({"objective": {"name": "kto", "beta": 3.0}}, r"objective\.beta is now called objective\.kto\.beta, .*; write it so"),
+        ({"judge": {"url": "http://localhost"}}, "judge is now called vlm_judge; use that name"),
+        ({"training": {"max_rows": 3}}, "training.max_rows is now called training.micro_batch_size; use that name"),
+        ({"objective": {"beta": 3.0}}, r"objective\.beta is now called objective\.d3po\.beta, .*; use that name"),
+        ({"objective": {"name": "kto", "beta": 3.0}}, r"objective\.beta is now called objective\.kto\.beta, .*; use that name"),
         (
             {"objective": {"name": "kto", "clip": "none"}},
-            r"objective\.clip .*objective\.d3po_branch\.clip\), and 'kto' is none of them; remove it",
+            r"objective\.clip .*objective\.d3po_branch\.clip\), and 'kto' is not one of them; remove it",
         ),
     ],
 )

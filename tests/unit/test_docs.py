@@ -28,10 +28,10 @@ from tools.docs import (
     SCORERS,
     configuration_page,
     families_page,
-    judges_page,
     main,
     objectives_page,
     recipes_page,
+    scorers_page,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,8 @@ def error_names() -> list[str]:
 
 
 def command_names() -> list[str]:
-    return [command.name or command.callback.__name__ for command in app.registered_commands]
+    names = [(command.name, command.callback) for command in app.registered_commands]
+    return [name or ("" if function is None else function.__name__) for name, function in names]
 
 
 def first_column(page: str) -> set[str]:
@@ -67,8 +68,8 @@ def test_the_table_of_families_is_current() -> None:
     assert FAMILIES.read_text() == families_page(FAMILIES.read_text()), "run `python -m tools.docs` and commit docs/families.md"
 
 
-def test_the_table_of_judges_is_current() -> None:
-    assert SCORERS.read_text() == judges_page(SCORERS.read_text()), "run `python -m tools.docs` and commit docs/scorers.md"
+def test_the_table_of_scorers_is_current() -> None:
+    assert SCORERS.read_text() == scorers_page(SCORERS.read_text()), "run `python -m tools.docs` and commit docs/scorers.md"
 
 
 def test_the_table_of_recipes_is_current() -> None:
@@ -137,7 +138,7 @@ def test_every_objective_has_a_page_with_its_own_values(name: ObjectiveName) -> 
     for key, value in numbers.items():
         (row,) = (rows[words] for words in rows if f"`{key}`" in words)
         assert f"{value:g}" in row or f"{value:.0e}".replace("e-0", "e-") in row
-    assert all(part in page for part in ("**Idea.**", "**When.**", "**Healthy**", "**Sick**"))
+    assert all(part in page for part in ("**Idea.**", "**When.**", "**Healthy**", "**Failing**"))
     assert f"]({name}.md)" in (DOCS / "methods" / "README.md").read_text()
 
 

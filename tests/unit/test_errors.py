@@ -81,7 +81,7 @@ def test_a_mistake_is_not_blamed_on_the_machine(error: Exception) -> None:
     ("error", "code", "said"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), 2, "error: No space left on device; free some space"),
-        (PermissionError(errno.EACCES, "Permission denied", "/a/file"), 2, "error: /a/file: Permission denied; free some space or mend"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/file"), 2, "error: /a/file: Permission denied; free some space or fix"),
         (MemoryError(), 2, "error: memory is full; docs/memory.md"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory\nmore"), 2, "error: memory is full ([enf"),
         (RuntimeError("a mistake"), 1, "error: RuntimeError: a mistake (--debug shows where)"),

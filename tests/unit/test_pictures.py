@@ -73,7 +73,9 @@ def test_pictures_stand_as_their_exif_tag_turns_them(kind: str, orientation: int
     exif[0x0112] = orientation
     seen = decode(saved(picture, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {})), "here")
     assert seen.size == ((32, 64) if orientation in (6, 8) else (64, 32))
-    red, _, blue = seen.getpixel((corner[0] * 16 + 8, corner[1] * 16 + 8))  # type: ignore[misc]
+    pixel = seen.getpixel((corner[0] * 16 + 8, corner[1] * 16 + 8))
+    assert isinstance(pixel, tuple)
+    red, _, blue = pixel
     assert red > 200 > 100 > blue
 
 

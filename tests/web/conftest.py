@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
@@ -36,7 +37,13 @@ class House:
         with self.store.database.reading() as connection:
             return list(connection.execute(select(AssignmentRow.shown).where(AssignmentRow.id == item["assignment"])).scalar_one())
 
-    def settings(self, **changes: object) -> WebSettings:
+    def file(self, image: int) -> Path:
+        """Where a picture is kept."""
+        found = self.store.pictures.picture(image)
+        assert found is not None
+        return self.folder / found.path
+
+    def settings(self, **changes: Any) -> WebSettings:
         return replace(WebSettings(run="run", images=str(self.folder)), **changes)
 
 
@@ -93,8 +100,13 @@ def public(serve: Serve) -> TestClient:
     return serve(public_url=ELSEWHERE)
 
 
+def app_of(client: TestClient) -> FastAPI:
+    assert isinstance(client.app, FastAPI)
+    return client.app
+
+
 def app_state_of(client: TestClient) -> AppState:
-    return client.app.state.app_state
+    return app_of(client).state.app_state
 
 
 def sign_in(client: TestClient, house: House) -> None:

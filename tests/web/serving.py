@@ -34,13 +34,18 @@ class Server:
         return self.process.returncode, errors
 
 
+def line_of(process: "subprocess.Popen[str]") -> str:
+    """The next line that it prints."""
+    return process.stdout.readline() if process.stdout else ""
+
+
 @contextmanager
 def serving(run: Path, *options: str) -> Generator[Server, None, None]:
     """Serve a run on a free port of this machine."""
     command = [*COMMAND, "rate", str(run), "--no-browser", "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         try:
-            line = process.stdout.readline() if process.stdout else ""
+            line = line_of(process)
             if not line.startswith("rate at "):
                 raise RuntimeError(f"the server did not start: {line}{process.communicate(timeout=30)[1]}")
             yield Server(process, line.split()[2])

@@ -5,10 +5,10 @@ from uuid import uuid4
 import pytest
 from starlette.testclient import TestClient
 
-from d3po.preferences.records import Answer, NewQuestion
+from d3po.preferences.records import Answer, NewQuestion, Role
 from d3po.store import NewPicture
 from d3po.web.run_log import JournalView
-from tests.web.conftest import ELSEWHERE, House, Serve, join
+from tests.web.conftest import ELSEWHERE, House, Serve, app_state_of, join
 from tests.web.world import PROMPTS, ask
 
 
@@ -76,7 +76,8 @@ def test_the_journal_is_read_on_from_where_it_was_left(house: House, monkeypatch
 def test_annotators_and_their_agreement_show(house: House, public: TestClient) -> None:
     ask(house.store, house.pictures, overlap=3)
     ask(house.store, house.pictures, gold=True, overlap=3)
-    root, ada, bob = (join(public, house, name, role) for name, role in (("root", "admin"), ("ada", "annotator"), ("bob", "annotator")))
+    roles: dict[str, Role] = {"root": "admin", "ada": "annotator", "bob": "annotator"}
+    root, ada, bob = (join(public, house, name, role) for name, role in roles.items())
     vote(ada, 12, outcome="win", position=0)
     vote(bob, 12, outcome="win", position=0)
     data = root.get("/v1/dashboard").json()
@@ -184,7 +185,7 @@ def test_train_now_closes_the_round_that_is_under_way(house: House, owner: TestC
     assert owner.post("/v1/control", json={"action": "train_now"}).status_code == 422
     house.store.journal.write("phase", 2, {"phase": "rating"})
     house.store.journal.write("phase", 3, {"phase": "rating"})
-    owner.app.state.app_state.journal._read_at = 0.0
+    app_state_of(owner).journal._read_at = 0.0
     assert owner.post("/v1/control", json={"action": "train_now"}).json()["train_now_round"] == 3
     assert owner.post("/v1/control", json={"action": "train_now", "round": 2}).json()["train_now_round"] == 2
 
@@ -218,7 +219,7 @@ def test_what_people_say_is_a_figure_of_its_own_with_its_answers(house: House, o
 def test_who_waits_hears_of_a_pause(house: House, owner: TestClient) -> None:
     house.store.journal.write("phase", 0, {"phase": "training"})
     owner.post("/v1/control", json={"action": "pause"})
-    owner.app.state.app_state.journal._read_at = 0.0
+    app_state_of(owner).journal._read_at = 0.0
     assert owner.get("/v1/me").json()["phase"] == "paused"
 
 

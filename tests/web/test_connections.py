@@ -132,6 +132,7 @@ def test_a_stranger_s_unread_body_does_not_keep_the_connection(port: int) -> Non
 
 def test_a_connection_serves_one_request_after_another_for_longer_than_one_may_take(port: int) -> None:
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        own = None
         for _ in range(4):
             connection.request("POST", "/v1/session", b'{"token": "made-up"}', {"content-type": "application/json"})
             reply = connection.getresponse()

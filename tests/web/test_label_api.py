@@ -1,16 +1,18 @@
 """Questions and votes over HTTP: the client names positions, the store keeps pictures."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from starlette.testclient import TestClient
 
 from d3po.preferences.records import Kind, Vote
-from tests.web.conftest import House, Serve, join
+from tests.web.conftest import House, Serve, app_state_of, join
 from tests.web.world import PROMPTS, ask, png
 
-ANSWERS: list[tuple[Kind, dict[str, object]]] = [
+ANSWERS: list[tuple[Kind, dict[str, Any]]] = [
     ("pair", {"outcome": "win", "position": 1}),
     ("pair", {"outcome": "tie"}),
     ("pair", {"outcome": "both_bad"}),
@@ -26,11 +28,11 @@ ANSWERS: list[tuple[Kind, dict[str, object]]] = [
 ]
 
 
-def ballot(item: dict[str, object], **answer: object) -> dict[str, object]:
+def ballot(item: Mapping[str, Any], **answer: object) -> dict[str, object]:
     return {"id": str(uuid4()), "assignment": item["assignment"], "rt_ms": 900, "client": "tab-1", **answer}
 
 
-def questions(client: TestClient, n: int = 1) -> list[dict[str, object]]:
+def questions(client: TestClient, n: int = 1) -> list[dict[str, Any]]:
     return client.get("/v1/queue", params={"n": n}).json()["items"]
 
 
@@ -39,7 +41,7 @@ def current_votes(house: House) -> list[Vote]:
 
 
 @pytest.mark.parametrize(("kind", "answer"), ANSWERS, ids=lambda part: part if isinstance(part, str) else part["outcome"])
-def test_every_kind_of_answer_is_stored_by_picture(house: House, owner: TestClient, kind: Kind, answer: dict[str, object]) -> None:
+def test_every_kind_of_answer_is_stored_by_picture(house: House, owner: TestClient, kind: Kind, answer: dict[str, Any]) -> None:
     ask(house.store, house.pictures, kind)
     (item,) = questions(owner)
     assert item["kind"] == kind
@@ -75,8 +77,7 @@ def test_a_question_shows_its_prompt_and_pictures_as_they_are(house: House, owne
     reply = owner.get(items[0]["images"][0]["url"])
     assert reply.headers["content-type"] == "image/png"
     assert "immutable" in reply.headers["cache-control"]
-    path, _ = house.store.pictures.picture(house.shown(items[0])[0])
-    assert reply.content == (house.folder / path).read_bytes()
+    assert reply.content == house.file(house.shown(items[0])[0]).read_bytes()
     again = owner.get(items[0]["images"][0]["url"], headers={"if-none-match": reply.headers["etag"]})
     assert again.status_code == 304
     assert not again.content
@@ -195,12 +196,10 @@ def test_a_picture_that_is_missing_or_was_changed_is_not_shown_and_the_question_
     ask(house.store, house.pictures)
     (item,) = questions(owner)
     first, second = house.shown(item)
-    path, _ = house.store.pictures.picture(first)
-    (house.folder / path).write_bytes(png((255, 0, 0)))
-    path, _ = house.store.pictures.picture(second)
-    (house.folder / path).unlink()
+    house.file(first).write_bytes(png((255, 0, 0)))
+    house.file(second).unlink()
     fresh = TestClient(owner.app, base_url=str(owner.base_url), cookies=owner.cookies)
-    fresh.app.state.app_state.pictures._cache.clear()
+    app_state_of(fresh).pictures._cache.clear()
     assert [fresh.get(image["url"]).status_code for image in item["images"]] == [404, 404]
     assert [fresh.get(f"/v1/images/{image}").status_code for image in (first, second, 10**6)] == [404, 404, 404]
     (item,) = questions(fresh)

@@ -4,19 +4,21 @@ import asyncio
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from d3po.errors import ConfigError
 from d3po.store import NewPicture
 from d3po.web import security
 from d3po.web.security import HEADERS, RateLimit
 from d3po.web.settings import WebSettings
-from tests.web.conftest import ELSEWHERE, House, Serve, app_state_of, join, newcomer
+from tests.web.conftest import ELSEWHERE, House, Serve, app_of, app_state_of, join, newcomer
 from tests.web.world import PROMPTS, ask, png
 
 ADMIN_REQUESTS = [
@@ -293,7 +295,7 @@ def test_bodies_are_bounded_whether_announced_or_not(owner: TestClient) -> None:
     big = json.dumps({"token": "x" * 70_000}).encode()
     assert owner.post("/v1/session", content=big, headers={"content-type": "application/json"}).status_code == 413
 
-    def drip() -> object:
+    def drip() -> Iterator[bytes]:
         for start in range(0, len(big), 1000):
             yield big[start : start + 1000]
 
@@ -357,7 +359,7 @@ def test_a_fault_of_ours_is_logged_and_answered_with_the_headers(
     target = (app_state_of(owner).assignments, "progress") if where == "in the app" else (security, "read_cookie")
     monkeypatch.setattr(*target, fail)
     reply = owner.get("/v1/me")
-    assert (reply.status_code, reply.json()) == (500, {"detail": "something went wrong here; the server's log says what"})
+    assert (reply.status_code, reply.json()) == (500, {"detail": "something went wrong; see the server's log"})
     assert {name: reply.headers.get(name) for name in HEADERS} == HEADERS
     assert "the moon is in the way" in caplog.text
 
@@ -365,19 +367,19 @@ def test_a_fault_of_ours_is_logged_and_answered_with_the_headers(
 def test_what_a_stranger_sends_is_not_read(public: TestClient) -> None:
     received: list[object] = []
 
-    async def send_half() -> list[dict[str, Any]]:
-        sent: list[dict[str, Any]] = []
+    async def send_half() -> list[Message]:
+        sent: list[Message] = []
 
-        async def receive() -> dict[str, object]:
+        async def receive() -> Message:
             received.append("asked for")
             return {"type": "http.request", "body": b"{", "more_body": True}
 
-        async def send(message: dict[str, Any]) -> None:
+        async def send(message: Message) -> None:
             sent.append(message)
 
         headers = [(b"host", b"rate.example.org"), (b"content-type", b"application/json"), (b"content-length", b"60000")]
         scope = {"type": "http", "method": "POST", "path": "/v1/votes", "headers": headers, "query_string": b"", "client": ("a", 1)}
-        await public.app(scope, receive, send)
+        await app_of(public)(scope, receive, send)
         return sent
 
     start, *_ = asyncio.run(send_half())
@@ -500,7 +502,7 @@ def test_a_recorded_path_that_leaves_the_folder_is_not_served(
     )
     with caplog.at_level(logging.ERROR):
         assert owner.get(f"/v1/images/{image}").status_code == 404
-    assert "leaves the picture folder" in caplog.text
+    assert "is outside the picture folder" in caplog.text
 
 
 def test_what_is_not_a_picture_is_not_served(house: House, owner: TestClient) -> None:
@@ -588,13 +590,16 @@ def test_a_bucket_fills_again_and_the_silent_are_forgotten() -> None:
 
 
 def test_websockets_are_refused(owner: TestClient) -> None:
-    sent: list[dict[str, object]] = []
+    sent: list[Message] = []
 
     async def connect() -> None:
-        async def send(message: dict[str, object]) -> None:
+        async def receive() -> Message:
+            raise AssertionError("nothing is read")
+
+        async def send(message: Message) -> None:
             sent.append(message)
 
-        await owner.app({"type": "websocket", "path": "/", "headers": []}, None, send)
+        await app_of(owner)({"type": "websocket", "path": "/", "headers": []}, receive, send)
 
     asyncio.run(connect())
     assert sent[0]["type"] == "websocket.close"

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx2 as httpx
@@ -25,7 +26,7 @@ from d3po.store import Store
 from d3po.store.database import file_address
 from d3po.web.server import listen
 from tests.web.conftest import House
-from tests.web.serving import serving
+from tests.web.serving import line_of, serving
 from tests.web.world import ask
 
 
@@ -65,7 +66,7 @@ def assert_one_clear_line(result: subprocess.CompletedProcess[str], *words: str)
 def test_a_run_is_served_whatever_its_folder_is_called(odd: Path) -> None:
     with serving(odd) as server:
         assert httpx.get(f"{server.url}/v1/images/1", headers=server.sign_in()).status_code == 200
-        assert_one_clear_line(d3po("rate", odd, "--port", "0", "--no-browser"), "is being served by another `d3po rate`")
+        assert_one_clear_line(d3po("rate", odd, "--port", "0", "--no-browser"), "is already served by another `d3po rate`")
         assert d3po("invite", odd, "ada").returncode == 0
     assert list(odd.parent.glob(odd.name.partition("?")[0] + "*")) == [odd], "nothing lies beside the folder"
 
@@ -104,7 +105,7 @@ def test_what_is_no_run_is_said_in_one_line(tmp_path: Path) -> None:
 def test_an_address_of_another_machine_is_said_in_one_line() -> None:
     with pytest.raises(ConfigError, match="must be an address of this machine"):
         listen("203.0.113.1", 0)
-    with pytest.raises(ConfigError, match="is no address"):
+    with pytest.raises(ConfigError, match="is not a valid address"):
         listen("no such host", 0)
 
 
@@ -112,7 +113,7 @@ def test_an_address_of_another_machine_is_said_in_one_line() -> None:
 def test_on_a_public_address_the_printed_link_leads_in(run: Path) -> None:
     with serving(run, "--url", "https://rate.example.org") as server:
         assert server.url == "https://rate.example.org"
-        said = server.process.stdout.readline()
+        said = line_of(server.process)
         assert "d3po invite" in said
         assert "owner --url https://rate.example.org" in said
         link = d3po("invite", run, "ada", "--url", "https://rate.example.org")
@@ -155,7 +156,7 @@ def plain_proxy(port: int) -> Generator[str, None, None]:
     class Proxy(BaseHTTPRequestHandler):
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            behind = http.client.HTTPConnection("127.0.0.1", port)
+            behind: Any = http.client.HTTPConnection("127.0.0.1", port)
             behind._http_vsn, behind._http_vsn_str = 10, "HTTP/1.0"
             kept = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
             behind.request(self.command, self.path, body, kept | {"Host": f"127.0.0.1:{port}", "Connection": "close"})
@@ -168,7 +169,7 @@ def plain_proxy(port: int) -> Generator[str, None, None]:
 
         do_GET = do_POST = forward
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
@@ -191,7 +192,7 @@ def test_a_page_beside_a_run_is_served_or_the_run_does_not_begin(run: Path, brow
     said: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"^port {port} on 127\.0\.0\.1 is taken by another"), rating_page(run, port, said.append):
+        with pytest.raises(ConfigError, match=rf"^port {port} on 127\.0\.0\.1 is in use by another"), rating_page(run, port, said.append):
             raise AssertionError("it went on without a page")
     (run / "d3po.key").write_text("")
     with pytest.raises(ConfigError, match=r"d3po\.key holds no key"), rating_page(run, 0, said.append):
@@ -217,9 +218,9 @@ def test_a_page_that_dies_beside_a_run_is_noticed(run: Path) -> None:
         (server,) = (child for child in psutil.Process().children() if str(run) in child.cmdline())
         server.kill()
         until = time.monotonic() + 20
-        while "ended by itself" not in said[-1] and time.monotonic() < until:
+        while "ended unexpectedly" not in said[-1] and time.monotonic() < until:
             time.sleep(0.05)
-    assert said[-1] == f"the rating page has ended by itself (exit code -9); serve it again with `d3po rate {run}`"
+    assert said[-1] == f"the server of the rating page ended unexpectedly (exit code -9); start it again with `d3po rate {run}`"
 
 
 @pytest.mark.parametrize("port", ["99999", "65536"])

@@ -3,7 +3,8 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import event
@@ -18,6 +19,8 @@ from d3po.web.writer import Writer
 from tests.web.conftest import HERE, House, Serve, sign_in
 from tests.web.test_label_api import ballot, questions
 from tests.web.world import ask
+
+Result = TypeVar("Result")
 
 
 class Sink:
@@ -46,7 +49,7 @@ def sink() -> Sink:
     return Sink()
 
 
-def with_writer(sink: Sink, work: object, *, patience: float = 5.0) -> object:
+def with_writer(sink: Sink, work: Callable[[Writer], Coroutine[Any, Any, Result]], *, patience: float = 5.0) -> Result:
     writer = Writer(sink, patience=patience, lease_seconds=60.0)
     try:
         return asyncio.run(work(writer))
@@ -72,7 +75,7 @@ def test_votes_that_wait_together_share_one_commit(sink: Sink) -> None:
 
 
 def test_a_refused_vote_does_not_harm_its_neighbours(sink: Sink) -> None:
-    async def work(writer: Writer) -> list[object]:
+    async def work(writer: Writer) -> list[Any]:
         sink.open.clear()
         waiting = [asyncio.create_task(writer.record(cast(name))) for name in ("a", "used", "b")]
         await asyncio.sleep(0.1)
@@ -192,7 +195,7 @@ def test_a_full_disk_gets_503(house: House, owner: TestClient) -> None:
 def limit_pages(house: House, pages: int) -> None:
     """Let the database file grow no further, as a full disk does, on every connection from now on."""
 
-    def limit(connection: object, _record: object) -> None:
+    def limit(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute(f"PRAGMA max_page_count = {pages}")
 
     house.store.database.engine.dispose()

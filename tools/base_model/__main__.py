@@ -1,6 +1,6 @@
 """`python -m tools.base_model STAGE`: fetch, render, autoencoder, latents, denoiser, classifiers, publish, flow, publish-flow, or all of them in turn.
 
-To resume, run it again. On a CPU it is a night's work, on a GPU (`--device cuda`) minutes.
+To resume, run it again. It takes a night on a CPU, minutes on a GPU (`--device cuda`).
 """
 
 import argparse
@@ -23,12 +23,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     for stage in STAGES if arguments.stage == "all" else (arguments.stage,):
         print(f"{stage} ...", flush=True)
-        torch.manual_seed(0)  # the first weights
+        torch.manual_seed(0)  # for the initial weights
         carry_out(stage, arguments.work, arguments.target, arguments.device)
 
 
 def carry_out(stage: str, work: Path, target: Path, device: str) -> None:
-    """One stage of the recipe; what is done already is not done again."""
+    """Carry out one stage of the recipe, except for what is already done."""
     from tools.base_model import autoencoder, classifier, denoiser, drawings, flow, publish
 
     if stage == "fetch":

@@ -21,9 +21,9 @@ STEPS, BATCH, LEARNING_RATE = 1_000, 8, 5e-4
 KL_WEIGHT = 2e-4
 STARTED_FROM = Path(model_directory(EMBEDDED)) / "vae"
 MEASURED = 1_000
-"""Pictures by which the latents are brought to mean 0 and standard deviation 1."""
+"""Number of pictures on which the latents' mean and standard deviation are measured."""
 OTHERS = 4
-"""How many pictures of a batch show other things than the captioned subjects."""
+"""Number of pictures in a batch that show other things than the captioned subjects."""
 
 
 def build() -> Any:

@@ -18,7 +18,7 @@ from tools.base_model.fitting import averaged, fit
 STEPS, BATCH, LEARNING_RATE = 2_500, 48, 2e-3
 LABELS = {"subjects": list(data.SUBJECTS), "styles": list(data.STYLES)}
 POSES = 20
-"""Random poses and backgrounds of each drawing that accuracy is measured on."""
+"""Number of random poses and backgrounds of each drawing on which accuracy is measured."""
 HELD_OUT_STYLE = "simple"
 """This vendor's drawings are by other artists than all the rest; the subject's classifier is never trained on them."""
 HELD_OUT_SUBJECTS = ("frog", "strawberry", "car", "owl", "house", "rabbit")
@@ -41,7 +41,7 @@ def train(kind: str, drawings: data.Drawings, directory: Path, *, device: str) -
 
 
 def held_out(kind: str, drawings: data.Drawings) -> Tensor:
-    """Which drawings (D,) the classifier never sees."""
+    """Which drawings (D,) are held out from training the classifier."""
     if kind == "subjects":
         return drawings.styles == list(data.STYLES).index(HELD_OUT_STYLE)
     return torch.isin(drawings.subjects, torch.tensor([LABELS["subjects"].index(name) for name in HELD_OUT_SUBJECTS]))
@@ -55,7 +55,7 @@ def load(kind: str, directory: Path) -> SubjectClassifier:
 
 @torch.no_grad()
 def held_out_accuracy(kind: str, model: SubjectClassifier, drawings: data.Drawings) -> dict[str, float]:
-    """Accuracy on the drawings held out, by subject or style."""
+    """Accuracy on the held-out drawings, by subject or style."""
     generator = torch.Generator().manual_seed(3)
     chosen = held_out(kind, drawings).nonzero()[:, 0].repeat_interleave(POSES)
     labels = getattr(drawings, kind)[chosen]

@@ -37,7 +37,7 @@ def encode_poses(drawings: data.Drawings, autoencoder: Any, path: Path, *, devic
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer whose byte pairs merge every caption word into one token; other words fall into letters."""
+    """Make a CLIP tokenizer whose byte pairs merge every caption word into one token; other words are split into letters."""
     plain = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     plain.normalizer = normalizers.Lowercase()
     plain.pre_tokenizer = pre_tokenizers.Split(" ", behavior="removed")
@@ -149,7 +149,7 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
 
 
 def drawn_caption(parts: list[int], generator: torch.Generator) -> str:
-    """A caption of a picture with these parts, each said or unsaid at random; sometimes none at all."""
+    """Draw a caption of a picture with these parts, each of which is named or left out at random; sometimes it is empty."""
     subject, view, style, background, *pose = parts
     dropped, say_style, say_background, *say_pose = torch.rand(7, generator=generator).tolist()
     if dropped < CAPTION_DROPPED:

@@ -118,11 +118,11 @@ TILT_SHARES = (0.7, 0.15, 0.15)
 PLACES = {"": (0.0, 0.0), "at the top": (0.0, -1.0), "at the bottom": (0.0, 1.0), "on the left": (-1.0, 0.0), "on the right": (1.0, 0.0)}
 PLACE_SHARES = (0.6, 0.1, 0.1, 0.1, 0.1)
 LARGE = 2
-"""Drawings of this size leave no room and are never shifted."""
+"""Drawings of this size fill the picture and are never shifted."""
 
 RENDER_SIZE, IMAGE_SIZE = 128, 64
 HELD_OUT_EVERY = 16
-"""Of the drawings of other things, which only the autoencoder sees, each sixteenth thing is kept back to measure it by."""
+"""Of the other things, whose drawings only the autoencoder sees, every sixteenth is held out for measuring it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +184,7 @@ def render(directory: Path) -> None:
 
 
 def load_drawings(directory: Path) -> Drawings:
-    """What `render` drew of the captioned subjects."""
+    """The drawings of the captioned subjects that `render` made."""
     tensors = load_file(directory / "drawings.safetensors")
     return Drawings(**{name: tensors[name] for name in ("pixels", "subjects", "styles", "views")})
 
@@ -225,7 +225,7 @@ def random_batch(drawings: Drawings, count: int, generator: torch.Generator) -> 
 
 
 def caption(subject: int, view: int, style: int | None, background: int | None, size: int, tilt: int, place: int) -> str:
-    """The caption of a picture; `None` leaves the style or the background unsaid, 0 the view, size, tilt or place."""
+    """The caption of a picture. `None` leaves out the style or the background, 0 leaves out the view, size, tilt or place."""
     words = [list(SIZES)[size]] if size else []
     words += [list(STYLES)[style]] if style is not None else []
     words += [list(SUBJECTS)[subject], VIEWS[view], list(TILTS)[tilt], list(PLACES)[place]]
@@ -237,7 +237,7 @@ def caption(subject: int, view: int, style: int | None, background: int | None, 
 
 
 def vocabulary() -> list[str]:
-    """Every word a caption can hold."""
+    """All words that can occur in a caption."""
     said: list[str] = ["a", "an", "on", "background", *VIEWS]
     tables: list[Mapping[str, Any]] = [SUBJECTS, STYLES, BACKGROUNDS, SIZES, TILTS, PLACES]
     said += [words for table in tables for words in table]

@@ -102,7 +102,7 @@ def _restore(path: Path, named: Mapping[str, nn.Parameter], average: dict[str, T
 
 
 def _cut_log(path: Path, step: int) -> None:
-    """Drop what a stopped run logged after the checkpoint that is continued from."""
+    """Delete what a stopped run logged after the checkpoint from which training continues."""
     if path.exists():
         header, *lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join([header, *(line for line in lines if int(line.split(",")[0]) <= step)]))

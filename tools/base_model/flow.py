@@ -103,7 +103,7 @@ def load_pipeline(autoencoder: Any, directory: Path) -> Any:
     """The newest averaged weights as a complete text-to-image pipeline, without a T5 encoder."""
     tokenizer = build_tokenizer()
     model = build(len(tokenizer))
-    model.load_state_dict(model.state_dict() | averaged(directory))  # the places' embedding is computed, not learnt
+    model.load_state_dict(model.state_dict() | averaged(directory))  # the position embedding is computed, not learned
     kind: Any = StableDiffusion3Pipeline
     return kind(
         transformer=model["transformer"],

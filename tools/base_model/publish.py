@@ -21,7 +21,7 @@ MAXIMUM_BYTES, MAXIMUM_BYTES_OF_FLOW = 18_000_000, 10_000_000
 
 
 def sample(pipeline: Any, captions: list[str], *, seed: int, eta: float = ETA) -> Tensor:
-    """Pictures (B, 3, 64, 64) in [0, 1], by diffusers' own pipeline call; `eta` is of denoisers, a flow is followed by Euler's steps."""
+    """Sample pictures (B, 3, 64, 64) in [0, 1] with the diffusers pipeline. `eta` applies to denoisers; a flow is sampled by Euler steps."""
     is_flow = hasattr(pipeline, "transformer")
     if not is_flow:
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
@@ -60,7 +60,7 @@ def measure(pipeline: Any, classifiers: dict[str, SubjectClassifier]) -> dict[st
 
 
 def background_of(pictures: Tensor) -> Tensor:
-    """The background (B,) whose colour is nearest to the median of a picture's outermost pixels; pictures (B, 3, h, w) in [0, 1]."""
+    """The index (B,) of the background whose colour is nearest to the median of each picture's outermost pixels; pictures (B, 3, h, w) in [0, 1]."""
     rim = torch.cat(
         [pictures[..., :2, :].flatten(2), pictures[..., -2:, :].flatten(2), pictures[..., :2].flatten(2), pictures[..., -2:].flatten(2)], 2
     )
@@ -99,7 +99,7 @@ def publish(pipeline: Any, classifiers: dict[str, SubjectClassifier], work: Path
 
 
 def _write(pipeline: Any, measured: dict[str, Any], stages: tuple[str, ...], work: Path, target: Path, *, maximum: int) -> None:
-    """The measured figures, a sheet of samples that nobody picked, the stages' logs, and the weights in half precision."""
+    """Write the measured figures, a sheet of unselected samples, the stages' logs, and the weights in half precision."""
     (target / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
     parts = data.random_batch(data.load_drawings(work), SHOWN, torch.Generator().manual_seed(6)).parts.tolist()
     sheet(sample(pipeline, [data.caption(*part) for part in parts], seed=0), SHOWN // 4, target / "samples.png", scale=1)

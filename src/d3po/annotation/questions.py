@@ -1,6 +1,6 @@
-"""The questions of a round: all of them at once, or pairs chosen one after the other, given the votes so far.
+"""The questions of a round: all of them at once, or pairs that are chosen one after the other given the votes so far.
 
-Chosen pairs are D-optimal ones (`annotation.adaptive`) and a share of random ones.
+Chosen pairs are D-optimal pairs (`annotation.adaptive`) and a share of random ones.
 """
 
 import random
@@ -18,20 +18,21 @@ from d3po.preferences.records import Asked, NewQuestion, Vote
 AHEAD = 2
 """How many questions of each prompt wait for answers at a time. With more, pairs are chosen on fewer votes; with fewer, people wait for the choice."""
 RANDOM_SHARE = 0.2
+"""The probability that a pair is drawn at random instead of chosen."""
 
 
 def round_questions(
     groups: Mapping[int, Sequence[int]], *, kind: QuestionKind, pairs_per_prompt: int, overlap: int, round: int, seed: int
 ) -> list[NewQuestion]:
-    """All questions of a round, with priorities by which every prompt is asked about once before any is asked about twice.
+    """Make all questions of a round. Their priorities are such that every prompt is asked about once before any is asked about twice.
 
     Args:
         groups: image ids by prompt id.
-        kind: what is asked: about pairs, about each image, or about all images of a prompt together.
-        pairs_per_prompt: how many pairs are drawn where `kind` is "pair"; 0 asks about all of them.
-        overlap: by how many people each question is answered.
+        kind: the kind of question, which is about a pair, about one image, or about all images of a prompt.
+        pairs_per_prompt: how many pairs are drawn if `kind` is "pair"; 0 takes all pairs.
+        overlap: how many people answer each question.
         round: the round's number.
-        seed: the run's seed; the same seed and round lead to the same questions.
+        seed: the run's seed; the same seed and round give the same questions.
     """
     order = random.Random(f"{seed}/questions/{round}")
     return [
@@ -93,7 +94,7 @@ class ChosenPairs:
 
 
 def _asked_together(ids: Sequence[int], kind: QuestionKind, pairs_per_prompt: int, place: str, seed: int) -> Iterator[tuple[int, ...]]:
-    """The images of each question about one prompt, in the order in which the questions are put."""
+    """Yield the images of each question about one prompt, in the order in which the questions are asked."""
     if kind == "pair":
         pairs = random_pairs(ids, pairs_per_prompt or len(all_pairs(ids)), seed=f"{seed}/pairs/{place}")
         yield from random.Random(f"{seed}/pair order/{place}").sample(pairs, len(pairs))

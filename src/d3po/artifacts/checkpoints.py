@@ -1,6 +1,6 @@
-"""Checkpoints: one safetensors file each, named by round, update and the hash of its own bytes.
+"""Checkpoints: one safetensors file each, named by round, update and the hash of its bytes.
 
-A file whose hash is not in its name is damaged, and no index can disagree with the files.
+A file whose hash differs from the one in its name is damaged. There is no index, so none can disagree with the files.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from d3po.errors import CorruptFileError
 
 _NAME = re.compile(r"round-(\d{3,})-update-(\d{6,})(-final)?-([0-9a-f]{16})\.safetensors")
 KEEP_PER_ROUND = 2
+"""Checkpoints within a round that are kept."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -30,7 +31,7 @@ class CheckpointFile:
     path: Path
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Tensors and metadata, the file's bytes verified.
+        """Verify the file's bytes, then read its tensors and metadata.
 
         Raises:
             CorruptFileError: the bytes are not those that were written.
@@ -58,7 +59,7 @@ def list_checkpoints(directory: Path) -> list[CheckpointFile]:
 def save_checkpoint(
     directory: Path, *, round: int, update: int, final: bool, tensors: dict[str, Tensor], metadata: dict[str, object]
 ) -> Path:
-    """Write a checkpoint, then drop the round's older unfinished ones (a round's final checkpoint is kept for good)."""
+    """Write a checkpoint, then delete the round's older ones that are not final (a final checkpoint is kept for good)."""
     content = save(tensors, metadata={key: json.dumps(value) for key, value in metadata.items()})
     digest = hashlib.sha256(content).hexdigest()[:16]
     path = directory / f"round-{round:03}-update-{update:06}{'-final' if final else ''}-{digest}.safetensors"
@@ -70,5 +71,5 @@ def save_checkpoint(
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with the prefix, without it."""
+    """The tensors whose names begin with a prefix, by name without the prefix."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Prompt embeddings on disk: one safetensors file a prompt, named by what it was made from and by the hash of its own bytes."""
+"""Prompt embeddings on disk: one safetensors file for each prompt, named by a hash of what it was made from and by the hash of its bytes."""
 
 import hashlib
 import json
@@ -12,25 +12,25 @@ from torch import Tensor
 from d3po.artifacts.files import find_whole, write_atomically
 
 SHOWN = 16
-"""Hexadecimal digits of a hash in a name."""
+"""Hexadecimal digits of the content's hash in a file name; the key has twice as many."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingCache:
-    """A prompt's embedding, one row a tensor, kept for one model under one set of settings; a damaged file counts as absent."""
+    """Prompt embeddings of one model under one set of settings, as tensors of batch size 1 by name. A damaged file counts as absent."""
 
     directory: Path
     made_by: Mapping[str, object]
-    """Everything besides the prompt that decides an embedding: the model, its precision, the settings it is encoded under."""
+    """Everything besides the prompt that an embedding depends on: the model, its precision, the settings of encoding."""
 
     def read(self, prompt: str) -> dict[str, Tensor] | None:
-        """What was kept for the prompt, if anything."""
+        """The prompt's embedding; None if it is not in the cache."""
         path = find_whole(self.directory, self._key(prompt))
         return None if path is None else load_file(path)
 
-    def write(self, prompt: str, rows: Mapping[str, Tensor]) -> None:
-        """Keep a prompt's embedding."""
-        content = save({name: value.cpu().contiguous() for name, value in rows.items()})
+    def write(self, prompt: str, embedding: Mapping[str, Tensor]) -> None:
+        """Store a prompt's embedding."""
+        content = save({name: value.cpu().contiguous() for name, value in embedding.items()})
         digest = hashlib.sha256(content).hexdigest()[:SHOWN]
         write_atomically(self.directory / f"{self._key(prompt)}-{digest}.safetensors", content)
 

@@ -1,4 +1,4 @@
-"""Whole files or none: write to a temporary name, fsync, rename. And bytes that are those that were written."""
+"""Files that are written whole or not at all (temporary name, fsync, rename), and read only if their bytes are those that were written."""
 
 import hashlib
 import os
@@ -7,18 +7,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from d3po.errors import CorruptFileError, told
+from d3po.errors import CorruptFileError, storage_errors
 
 
 @contextmanager
 def atomic_file(path: Path) -> Generator[BinaryIO, None, None]:
-    """A binary file that appears under `path` complete, when the block ends without an error.
+    """Open a binary file that appears under `path`, complete, when the block ends without an error.
 
     Raises:
-        StorageError: the disk is full or not writable; nothing is left under `path` that was not there before.
+        StorageError: the disk is full or not writable; what was under `path` before is unchanged.
     """
     temporary = path.with_name(f".{path.name}.writing")
-    with told(f"cannot write {path}"):
+    with storage_errors(f"cannot write {path}"):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
@@ -40,31 +40,31 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 class GrowingFile:
-    """A file that grows by whole pieces: a piece that the disk has no room for is not there at all.
+    """A file that grows by whole pieces: a piece for which the disk has no room is removed again.
 
-    Nothing is kept back in memory, so closing writes nothing.
+    Nothing is buffered, so closing writes nothing.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file to add to it, made if it is not there.
+        """Open the file for appending, and make it if it does not exist.
 
         Raises:
-            StorageError: the machine does not let it be written.
+            StorageError: the file cannot be opened for writing.
         """
         self._path = path
-        with told(f"cannot write {self._path}"):
+        with storage_errors(f"cannot write {self._path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)
 
     def append(self, piece: bytes) -> None:
-        """Add a piece.
+        """Append a piece.
 
         Raises:
-            StorageError: the disk is full or not writable; the file is as it was.
+            StorageError: the disk is full or not writable; the file is unchanged.
         """
         before = self._file.seek(0, os.SEEK_END)
         try:
-            with told(f"cannot write {self._path}"):
+            with storage_errors(f"cannot write {self._path}"):
                 left = memoryview(piece)
                 while left:
                     left = left[self._file.write(left) :]
@@ -74,27 +74,27 @@ class GrowingFile:
             raise
 
     def sync(self) -> None:
-        """Bring to disk what was added.
+        """Flush what was appended to disk (fsync).
 
         Raises:
             StorageError: the disk is full or fails.
         """
-        with told(f"cannot write {self._path}"):
+        with storage_errors(f"cannot write {self._path}"):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._file.close()
 
 
 def read_bytes(path: Path, *, remedy: str, checksum: str | None = None) -> bytes:
-    """The bytes of a file, which are those whose SHA-256 is `checksum` if one is given.
+    """Read a file's bytes, and check them against the SHA-256 `checksum` if one is given.
 
     Raises:
         CorruptFileError: the file is gone, or its bytes are not those that were written; the message ends with `remedy`.
-        StorageError: the machine does not let it be read.
+        StorageError: the file cannot be read.
     """
-    with told(f"cannot read {path}"):
+    with storage_errors(f"cannot read {path}"):
         try:
             content = path.read_bytes()
         except FileNotFoundError as error:
@@ -105,7 +105,7 @@ def read_bytes(path: Path, *, remedy: str, checksum: str | None = None) -> bytes
 
 
 def find_whole(directory: Path, name: str) -> Path | None:
-    """The file `NAME-HASH.safetensors` whose SHA-256 begins with the hash in its name; None if there is none, or only damaged ones."""
+    """Find the file `NAME-HASH.safetensors` whose SHA-256 begins with the hash in its name; None if there is none, or only damaged ones."""
     return next((path for path in directory.glob(f"{name}-*.safetensors") if sha256(path).startswith(path.stem.rpartition("-")[2])), None)
 
 

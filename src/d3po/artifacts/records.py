@@ -1,6 +1,6 @@
-"""Small records on disk: JSON that carries the SHA-256 of what it says, so that a changed record betrays itself.
+"""Small records on disk: JSON objects that contain the SHA-256 of their other content, so that a change is detected.
 
-A record without the hash was written before records had one; it is read as it is.
+A record without a hash was written before records had one; it is read without a check.
 """
 
 import hashlib
@@ -13,25 +13,25 @@ from d3po.artifacts.files import read_bytes, write_atomically
 from d3po.errors import CorruptFileError
 
 HASH = "sha256"
-"""The key under which a record carries its hash."""
+"""The key of a record's hash."""
 
 
 def seal(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with its hash."""
+    """Add its hash to a record."""
     return {**record, HASH: _digest(record)}
 
 
 def unseal(content: bytes, where: str, *, remedy: str, needs: Iterable[str] = ()) -> dict[str, Any]:
-    """The record that JSON text holds, without its hash.
+    """Parse a record, verify its hash, and return it without the hash.
 
     Args:
-        content: the text.
+        content: the record as JSON text.
         where: the file, and the line if it has several records; for messages.
-        remedy: what to do about a damaged one.
-        needs: keys that it must have.
+        remedy: what to do about a damaged record; for messages.
+        needs: keys that the record must have.
 
     Raises:
-        CorruptFileError: it is no JSON, says something other than what was written, or lacks a key.
+        CorruptFileError: the text is not a JSON object, does not match its hash, or lacks a key.
     """
     try:
         record = json.loads(content)
@@ -48,16 +48,16 @@ def unseal(content: bytes, where: str, *, remedy: str, needs: Iterable[str] = ()
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record as a file of its own, whole or not at all."""
+    """Write a record, with its hash, as a file; the file is written whole or not at all."""
     write_atomically(path, json.dumps(seal(record), indent=1))
 
 
 def read_record(path: Path, *, remedy: str, needs: Iterable[str] = ()) -> dict[str, Any]:
-    """The record in a file; see `unseal`.
+    """Read and verify the record in a file; see `unseal`.
 
     Raises:
         CorruptFileError: the file is gone or damaged.
-        StorageError: the machine does not let it be read.
+        StorageError: the file cannot be read.
     """
     return unseal(read_bytes(path, remedy=remedy), str(path), remedy=remedy, needs=needs)
 

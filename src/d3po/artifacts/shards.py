@@ -1,8 +1,8 @@
-"""Trajectory shards: every latent of a group of images, once, in one safetensors file written step by step.
+"""Trajectory shards: every latent of B images, stored once, in one safetensors file that is written step by step.
 
-A shard holds `latents` (T+1, B, C, H, W), x_T first, and of the sampling policy `log_probs` (T, B), nan where a step is
-deterministic, and `sketches` (T, B, width) of its means. Step-major order lets the sampler append each step as it happens, so its memory does not
-grow with T, and lets training read one step without touching the others.
+A shard contains `latents` (T+1, B, C, H, W), x_T first; the `log_probs` (T, B) of the steps under the sampling policy, nan where a step is deterministic;
+and `sketches` (T, B, width) of the sampling policy's means. Step-major order lets the sampler append each step as it happens, so that its memory does not
+grow with T, and lets training read one step without the others.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ class ShardWriter:
         log_probs: Float[Tensor, " B"] | None = None,
         sketches: Float[Tensor, " B width"] | None = None,
     ) -> None:
-        """Add x_T (alone), then every step's outcome with its log-probs and sketches, in sampling order."""
+        """Append x_T alone, then the latents of every step with its log-probs and sketches, in sampling order."""
         self._write(latents.to("cpu", self._dtype).contiguous().numpy().tobytes())
         self._latents += 1
         if log_probs is not None and sketches is not None:
@@ -75,7 +75,11 @@ class ShardWriter:
             self._steps += 1
 
     def finish(self) -> str:
-        """Write what is left and return the file's SHA-256."""
+        """Write the log-probs and sketches, and return the file's SHA-256.
+
+        Raises:
+            ValueError: not all steps were appended.
+        """
         expected = len(self._log_probs)
         if (self._latents, self._steps) != (expected + 1, expected):
             raise ValueError(f"a shard of {expected + 1} latents got {self._latents} of them and {self._steps} log-probs")
@@ -92,7 +96,11 @@ class ShardWriter:
 def writing_shard(
     path: Path, *, num_steps: int, batch: int, latent_shape: tuple[int, ...], dtype: Stored
 ) -> Generator[ShardWriter, None, None]:
-    """A writer whose file appears under `path` only when the block ends without an error."""
+    """Make a writer whose file appears under `path` when the block ends without an error.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
     with atomic_file(path) as file:
         yield ShardWriter(file, num_steps=num_steps, batch=batch, latent_shape=latent_shape, dtype=dtype)
 
@@ -110,29 +118,29 @@ class Shard:
             return tuple(file.get_slice("latents").get_shape()[2:])
 
     def latents(self, step: int) -> Float[Tensor, " B *latent"]:
-        """x at position `step` of every image, 0 being x_T and T being x_0, in float32, or float64 if so stored."""
+        """The latents of every image at position `step` (0 is x_T, T is x_0), in float32, or in float64 if they are stored so."""
         with safe_open(self.path, framework="pt") as file:
             return at_least_float32(file.get_slice("latents")[step])
 
     def clean(self) -> Float[Tensor, " B *latent"]:
-        """x_0 of every image, in float32, or float64 if so stored."""
+        """The final latents x_0 of every image, in float32, or in float64 if they are stored so."""
         with safe_open(self.path, framework="pt") as file:
             latents = file.get_slice("latents")
             return at_least_float32(latents[latents.get_shape()[0] - 1])
 
     def log_probs(self) -> Float[Tensor, "T B"]:
-        """log pi(x_{t-1} | x_t) of every step under the policy that sampled."""
+        """log pi(x_{t-1} | x_t) of every step under the sampling policy, in nats; nan where a step is deterministic."""
         with safe_open(self.path, framework="pt") as file:
             return file.get_tensor("log_probs")
 
     def sketches(self) -> Float[Tensor, "T B width"] | None:
-        """Of every step's mean under the policy that sampled; None of a shard from before they were kept."""
+        """Sketches of every step's mean under the sampling policy; None for a shard written before shards had them."""
         with safe_open(self.path, framework="pt") as file:
             return file.get_tensor("sketches") if "sketches" in set(file.keys()) else None
 
 
 def open_shard(path: Path, checksum: str) -> Shard:
-    """The shard at `path`, its bytes verified.
+    """Verify the bytes of the shard at `path` and open it.
 
     Raises:
         CorruptFileError: the file is missing or not what was written.

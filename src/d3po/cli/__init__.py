@@ -9,7 +9,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; a d3po error, and what the machine refuses, is one line on stderr, a traceback with --debug."""
+    """Run the command line. An error is printed as one line on stderr, or as a traceback with --debug."""
     from d3po.cli.app import app
     from d3po.errors import D3POError, StorageError
     from d3po.escaping import terminal_line
@@ -28,7 +28,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print("interrupted; run the same command again to go on", file=sys.stderr)
+            print("interrupted; run the same command again to continue", file=sys.stderr)
         raise
     except Exception as error:
         if debug:
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _keep_noise_out() -> None:
-    """Warnings that other packages log while they are imported (of kernels and packages that nothing here needs) are not the user's."""
+    """Silence warnings that other packages log when they are imported. They are about kernels and packages that d3po does not need."""
     for package in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{package}_VERBOSITY", "error")
     logging.getLogger().setLevel(logging.ERROR)

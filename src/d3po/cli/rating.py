@@ -1,4 +1,4 @@
-"""The commands around the rating page: serve it, and invite people to it."""
+"""The commands for the rating page: serve it, and invite people to it."""
 
 import re
 from collections.abc import Generator
@@ -15,18 +15,16 @@ if TYPE_CHECKING:
     from d3po.web.settings import WebSettings
 
 HostOption = Annotated[
-    str, typer.Option(help="Address to listen on. 127.0.0.1: this machine only; 0.0.0.0: whoever reaches it, by invitation.")
+    str, typer.Option(help="Address to listen on. 127.0.0.1: this machine only; 0.0.0.0: all machines that can reach it, by invitation.")
 ]
-PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any that is free.")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free port.")]
 UrlOption = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="The address people type, where a proxy stands in front, such as https://rate.example.org."),
+    typer.Option(metavar="URL", help="The public address of the server if it is behind a proxy, such as https://rate.example.org."),
 ]
 StoreOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="URL", help="The run's database, such as postgresql://user@host/name. Default: the one that RUN's run.toml names."
-    ),
+    typer.Option(metavar="URL", help="The run's database, such as postgresql://user@host/name. Default: the one in RUN's run.toml."),
 ]
 
 
@@ -39,16 +37,19 @@ def rate(
     store: StoreOption = None,
     images: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Where the pictures lie: a folder, or a URL that fsspec knows, such as s3://... Default: RUN."),
+        typer.Option(metavar="URL", help="Where the pictures are: a folder, or a URL that fsspec supports, such as s3://... Default: RUN."),
     ] = None,
-    gold: Annotated[float, typer.Option(min=0, max=1, help="Share of questions that are control questions, where there are such.")] = 0.08,
+    gold: Annotated[float, typer.Option(min=0, max=1, help="Share of questions that are gold questions, if the run has any.")] = 0.08,
     repeats: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of pairs after which people are asked one of theirs again, sides swapped.")
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of pairs after which people are asked one of their earlier pairs again, with the sides swapped."
+        ),
     ] = 0.03,
 ) -> None:
-    """Serve the page where people compare a run's pictures, and its dashboard, until Ctrl-C; training may go on beside it.
+    """Serve the page where people compare a run's pictures, and the dashboard, until Ctrl-C. Training can run at the same time.
 
-    The link that is printed lets one browser in as the owner; `d3po invite RUN owner` prints another.
+    The printed link works in one browser, which becomes the owner's; `d3po invite RUN owner` prints another one.
     """
     from d3po.run.folder import RunFolder
     from d3po.web.server import serve
@@ -64,17 +65,19 @@ def rate(
 
 def invite(
     run: RunArgument,
-    handle: Annotated[str, typer.Argument(metavar="NAME", help="Whom to invite: a short name, not an e-mail address.", show_default=False)],
-    admin: Annotated[bool, typer.Option("--admin", help="Also let them see the dashboard, steer the run and invite others.")] = False,
-    days: Annotated[int, typer.Option(min=1, max=365, help="How long the invitation is good for.")] = 30,
+    handle: Annotated[
+        str, typer.Argument(metavar="NAME", help="The person to invite: a short name, not an e-mail address.", show_default=False)
+    ],
+    admin: Annotated[bool, typer.Option("--admin", help="Also let them see the dashboard, control the run and invite others.")] = False,
+    days: Annotated[int, typer.Option(min=1, max=365, help="For how many days the invitation is valid.")] = 30,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
     url: UrlOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Print a link that lets somebody rate. It is shown this once; whoever has it is let in, so send it to nobody else.
+    """Print a link that lets a person rate pictures. It is shown only once, and anyone who has it can use it, so send it to that person alone.
 
-    NAME owner prints one for yourself, good for one browser, with all rights.
+    The NAME owner prints a link for yourself, which works in one browser and has all rights.
     """
     from d3po.errors import ConfigError
     from d3po.store.people import OWNER
@@ -83,7 +86,7 @@ def invite(
     from d3po.web.settings import WebSettings
 
     if not re.fullmatch(HANDLE, handle):
-        raise ConfigError(f"NAME {handle!r} has something other than letters, digits, '.', '_' and '-', or more than 40 of them")
+        raise ConfigError(f"NAME {handle!r} may have only letters, digits, '.', '_' and '-', and at most 40 of them")
     settings = WebSettings(run=run.resolve().name, images="", host=host, port=port, public_url=url)
     with _opened(run, store) as opened:
         if handle == OWNER:
@@ -95,7 +98,7 @@ def invite(
 
 @contextmanager
 def _opened(run: Path, url: str | None) -> "Generator[Store, None, None]":
-    """The run's store. With a URL the folder may be another machine's, or new: it then holds only the key of the invitations."""
+    """Open the run's store within the block. With a URL the folder may be new: it then holds only the key that signs invitations."""
     from d3po.run.folder import RunFolder
     from d3po.store import Store
 
@@ -116,7 +119,8 @@ def _announce(run: Path, ready: "WebSettings", link: str, store: str | None) -> 
     if not where:
         where = (f" --host {ready.host}" if ready.host != "127.0.0.1" else "") + (f" --port {ready.port}" if ready.port != 8000 else "")
     where += " --store URL" if store else ""
-    typer.echo(f"rate at {link} (for you: it opens once, in one browser; Ctrl-C ends)")
+    typer.echo(f"rate at {link} (this link is for you and opens once, in one browser; press Ctrl-C to stop the server)")
     typer.echo(
-        f"the dashboard is at {ready.link('/dashboard')}; a new link for you: d3po invite {run} owner{where}; for others: a name instead of owner"
+        f"the dashboard is at {ready.link('/dashboard')}; to get a new link, run `d3po invite {run} owner{where}`; to invite others, give a name "
+        "instead of owner"
     )

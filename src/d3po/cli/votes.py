@@ -1,4 +1,4 @@
-"""The commands around a run's votes: bring them in, send them out, look at them, take over another run's."""
+"""The commands for a run's votes: import, export, statistics, merging another run's votes, and gold questions."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 votes = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Import, export, look at and merge votes. The formats are in docs/formats.md.",
+    help="Import, export, summarise and merge votes. The formats are in docs/formats.md.",
 )
 
 FormatOption = Annotated[
     str,
-    typer.Option("--format", help="jsonl (ours), pickapic, jsonl_pairs, folders, likes_csv, d3po_json, label_studio or argilla."),
+    typer.Option("--format", help="jsonl (d3po's format), pickapic, jsonl_pairs, folders, likes_csv, d3po_json, label_studio or argilla."),
 ]
 KINDS = ("human", "model", "rule")
 PURPOSES = ("train", "gold", "blind", "repeat", "all")
@@ -37,32 +37,33 @@ def import_(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The file, or the folder, to read.", show_default=False)],
     format: FormatOption = "jsonl",
     images: Annotated[
-        Path | None, typer.Option(help="The folder that picture paths are relative to. Default: the one SOURCE lies in.")
+        Path | None, typer.Option(help="The folder that picture paths are relative to. Default: the folder of SOURCE.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="The import's own name, such as ours-2024; its pictures go to import/NAME. Default: SOURCE's.")
+        str | None,
+        typer.Option(help="The name of the import, such as ours-2024; its pictures go to import/NAME. Default: the name of SOURCE."),
     ] = None,
     annotator: Annotated[
         str | None,
-        typer.Option(help="Handle for judgements of nobody named; each further one of a pair becomes HANDLE#2. Default: import:NAME."),
+        typer.Option(help="Handle for votes without an annotator; a second vote on the same pair gets HANDLE#2. Default: import:NAME."),
     ] = None,
-    kind: Annotated[str, typer.Option(help="Who judged, where the file does not say: human, model or rule.")] = "human",
+    kind: Annotated[str, typer.Option(help="The kind of annotators if the file does not say: human, model or rule.")] = "human",
     question: Annotated[
         str | None,
         typer.Option(help="argilla: the question whose responses are read. Default: preference and ranking.", show_default=False),
     ] = None,
     skip_bad: Annotated[
         bool,
-        typer.Option("--skip-bad", help="Leave records out that cannot be read, and say which. Default: stop before anything is written."),
+        typer.Option("--skip-bad", help="Skip records that cannot be read, and print which. Default: stop before anything is written."),
     ] = False,
 ) -> None:
-    """Bring in pictures and votes. Pictures that the run has, with the same bytes and prompt, are recognised. Doing it again adds nothing."""
+    """Import pictures and votes. Pictures that the run already has, with the same bytes and prompt, are recognised. Importing again adds nothing."""
     from d3po.errors import ConfigError
     from d3po.run.feedback.exchange import Source, import_votes
     from d3po.run.progress import Narrator
 
     if kind not in KINDS:
-        raise ConfigError(f"--kind {kind}: it is one of {', '.join(KINDS)}")
+        raise ConfigError(f"--kind {kind}: it must be one of {', '.join(KINDS)}")
     source_file = Source(format=format, path=source, images=images, name=name, annotator=annotator, kind=kind, question=question)
     with _opened(run) as (folder, store):
         _say_imported(import_votes(folder, store, source_file, Narrator(), skip_bad=skip_bad))
@@ -71,7 +72,7 @@ def import_(
 @votes.command("export", epilog="Example: `d3po votes export runs/mine --to votes.jsonl`")
 def export(
     run: RunArgument,
-    to: Annotated[Path, typer.Option(help="The file, or for folders and d3po_json the folder, to write.", show_default=False)],
+    to: Annotated[Path, typer.Option(help="The file to write; for the formats folders and d3po_json, the folder.", show_default=False)],
     format: FormatOption = "jsonl",
     round: Annotated[int | None, typer.Option(min=0, help="Only votes of this round. Default: all rounds.")] = None,
     purpose: Annotated[
@@ -83,15 +84,15 @@ def export(
         typer.Option("--pictures/--no-pictures", help="Copy the pictures too; without them, jsonl and label_studio name them by hash."),
     ] = True,
 ) -> None:
-    """Write the run's votes to a file. What the format cannot hold is counted and said."""
+    """Write the run's votes to a file, and print how much the format could not hold."""
     from d3po.errors import ConfigError
     from d3po.exchange.formats.base import say_left_out
-    from d3po.run.feedback.exchange import OWN, export_votes
+    from d3po.run.feedback.exchange import FULL_FORMAT, export_votes
     from d3po.run.progress import Narrator
 
-    wanted = purpose or ("all" if format == OWN else "train")
+    wanted = purpose or ("all" if format == FULL_FORMAT else "train")
     if wanted not in PURPOSES:
-        raise ConfigError(f"--purpose {wanted}: it is one of {', '.join(PURPOSES)}")
+        raise ConfigError(f"--purpose {wanted}: it must be one of {', '.join(PURPOSES)}")
     with _opened(run) as (folder, store):
         written = export_votes(
             folder,
@@ -110,7 +111,7 @@ def export(
 
 @votes.command("stats", epilog="Example: `d3po votes stats runs/mine`")
 def stats(run: RunArgument) -> None:
-    """Count the votes that stand, and say how far people agree, whether one side is favoured, and whom to look at twice."""
+    """Count the current votes, and print how well people agree, whether one side is favoured, and which annotators to check."""
     from d3po.run.feedback.exchange import vote_statistics
 
     with _opened(run) as (_, store):
@@ -124,7 +125,7 @@ def merge(
         str, typer.Argument(metavar="OTHER", help="The other run's folder, or its database, such as postgresql://...", show_default=False)
     ],
 ) -> None:
-    """Take over another run's votes on pictures that both have. Doing it again adds nothing."""
+    """Copy another run's votes on pictures that both runs have. Merging again adds nothing."""
     from d3po.run.feedback.exchange import merge_votes
     from d3po.run.progress import Narrator
 
@@ -135,10 +136,10 @@ def merge(
 @votes.command("gold", epilog="Example: `d3po votes gold runs/mine --by owner --count 12`")
 def gold(
     run: RunArgument,
-    by: Annotated[str, typer.Option(help="Whose answers are taken to be right.")] = "owner",
-    count: Annotated[int, typer.Option(min=1, help="How many of their newest answers.")] = 12,
+    by: Annotated[str, typer.Option(help="The annotator whose answers are taken to be right.")] = "owner",
+    count: Annotated[int, typer.Option(min=1, help="How many of this annotator's newest answers are used.")] = 12,
 ) -> None:
-    """Make gold questions of what one annotator answered: everybody is asked them now and then, and how often they are right is shown."""
+    """Turn answers of one annotator into gold questions. All annotators are asked them now and then, and how often they are right is shown."""
     from d3po.run.feedback.exchange import make_gold
 
     with _opened(run) as (_, store):
@@ -147,7 +148,7 @@ def gold(
 
 @contextmanager
 def _opened(run: Path) -> "Generator[tuple[RunFolder, Store], None, None]":
-    """The run and its store. The folder is not locked: votes may come and go while the run works."""
+    """Open the run and its store within the block. The folder is not locked: votes may be imported and exported while the run works."""
     from d3po.run.folder import RunFolder
 
     folder = RunFolder(path=run)
@@ -161,13 +162,13 @@ def _opened(run: Path) -> "Generator[tuple[RunFolder, Store], None, None]":
 def _say_imported(done: "Imported") -> None:
     from d3po.escaping import terminal_line
 
-    typer.echo(f"{done.new_votes} new votes, {done.known_votes} known before")
-    typer.echo(f"{done.new_pictures} new pictures, {done.known_pictures} known before")
+    typer.echo(f"{done.new_votes} new votes, {done.known_votes} already known")
+    typer.echo(f"{done.new_pictures} new pictures, {done.known_pictures} already known")
     for line in done.left_out.lines():
         typer.echo(terminal_line(line))
     if done.bad:
         typer.echo(
-            f"{done.bad} bad records left out" + (f", the first {len(done.first_bad)} of them:" if done.bad > len(done.first_bad) else ":")
+            f"{done.bad} bad records skipped" + (f", the first {len(done.first_bad)} of them:" if done.bad > len(done.first_bad) else ":")
         )
     for message in done.first_bad:
         typer.echo(f"  {terminal_line(message)}")
@@ -197,7 +198,7 @@ def _say_statistics(found: "VoteStatistics") -> None:
         console.print(table)
     for annotator, report, _ in found.reports:
         for suspicion in report.suspicions:
-            typer.echo(f"look at {annotator.handle}: {suspicion}")
+            typer.echo(f"check {annotator.handle}: {suspicion}")
 
 
 def _short(part: "Proportion") -> str:

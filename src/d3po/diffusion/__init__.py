@@ -1,4 +1,4 @@
-"""Noise schedules, Gaussian reverse steps with log-probs, and rollouts. Pure maths on tensors: no I/O, no diffusers.
+"""Noise schedules, Gaussian reverse steps with log-probs, and rollouts: pure maths on tensors, without I/O or diffusers.
 
 Shapes: B images, T denoising steps, `*latent` the shape of one latent (C, H, W for pictures).
 """

@@ -10,14 +10,14 @@ from d3po.diffusion.schedule import StepGrid, chained_grid
 from d3po.diffusion.transition import ReverseStep, Transition, over_latent
 
 TIMESTEPS = 1000
-"""Timesteps are 1000 sigma, as the published flow models count."""
+"""Timesteps are 1000 sigma, as in the published flow models."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowSDE(Transition):
-    """One Euler-Maruyama step of the SDE with the flow's own marginals (Liu et al. 2025, Flow-GRPO, arXiv 2505.05470, eq. 9).
+    """One Euler-Maruyama step of the SDE that has the same marginals as the flow (Liu et al. 2025, Flow-GRPO, arXiv 2505.05470, eq. 9).
 
-    It adds noise of rate s = a sqrt(sigma / (1 - sigma)) and corrects the drift by the score, which a flow's velocity v contains:
+    It adds noise of rate s = a sqrt(sigma / (1 - sigma)) and corrects the drift by the score, which is a function of the flow's velocity v:
 
         mean = x (1 + s^2 / (2 sigma) dt) + v (1 + s^2 (1 - sigma) / (2 sigma)) dt,   std = s sqrt(-dt),   dt = sigma_prev - sigma < 0
 
@@ -25,11 +25,11 @@ class FlowSDE(Transition):
     """
 
     noise_level: float
-    """a: 0 is deterministic, 0.7 as published."""
+    """a: 0 is deterministic, 0.7 is the published value."""
     ceiling: float
-    """The rate has a pole at sigma = 1: there it is taken at 1 - ceiling, ceiling being the sigma after the first step, as published."""
+    """The rate has a pole at sigma = 1, where 1 - ceiling stands for 1 - sigma. As published, it is the sigma after the first step."""
     noisy_end: bool = False
-    """Whether the step that ends at sigma = 0 is noisy too, as published. It leaves its noise in the picture; without, it is the ODE's."""
+    """Whether the step that ends at sigma = 0 adds noise too, as published; that noise stays in the picture. Otherwise this step is the ODE's."""
 
     def __post_init__(self) -> None:
         if self.noise_level < 0:
@@ -60,7 +60,7 @@ class FlowSDE(Transition):
     def noised(
         self, x0: Float[Tensor, " B *latent"], noise: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B *latent"], Float[Tensor, " B *latent"]]:
-        """x = (1 - sigma) x0 + sigma noise, and its velocity noise - x0."""
+        """Add noise: x = (1 - sigma) x0 + sigma noise. Returns (x, velocity), the velocity being noise - x0."""
         sigma = over_latent(timesteps / TIMESTEPS, x0)
         return (1 - sigma) * x0 + sigma * noise, noise - x0
 
@@ -78,10 +78,10 @@ class FlowSDE(Transition):
 
 
 def flow_grid(sigmas: Float[Tensor, " levels"]) -> StepGrid:
-    """The steps between consecutive noise levels, from the largest down to the last, which is 0 of a whole rollout.
+    """The steps between consecutive noise levels, which must fall; the last level is 0 for a whole rollout.
 
     Raises:
-        ValueError: they do not fall, or leave [0, 1].
+        ValueError: the levels do not fall, or are outside [0, 1].
     """
     if not ((sigmas.diff() < 0).all() and sigmas[-1] >= 0 and sigmas[0] <= 1):
         raise ValueError(f"a flow's noise levels must fall within [0, 1], but they are {[round(s, 4) for s in sigmas.tolist()]}")

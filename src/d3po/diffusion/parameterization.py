@@ -1,6 +1,6 @@
-"""What a discrete-time network was trained to predict: the noise, the clean latent, or v.
+"""Parameterizations: what a discrete-time network predicts, which is the noise, the clean latent, or v.
 
-A latent at noise level alpha_bar is x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) epsilon, so that any of the three, with x_t, gives the other two.
+A latent at noise level alpha_bar is x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) epsilon, so that x_t and any of the three give the other two.
 """
 
 from abc import ABC, abstractmethod
@@ -10,22 +10,22 @@ from torch import Tensor
 
 
 class Parameterization(ABC):
-    """The relation between a network's output and what it stands for."""
+    """The interface of parameterizations: conversion between the network's output and (x0, epsilon)."""
 
     needs_signal: bool = False
-    """Whether the output says nothing of x0 where alpha_bar is 0."""
+    """Whether the output contains nothing about x0 if alpha_bar is 0."""
 
     @abstractmethod
     def split(
         self, prediction: Float[Tensor, "*any"], x_t: Float[Tensor, "*any"], alpha_bar: Float[Tensor, "*broadcast"]
     ) -> tuple[Float[Tensor, "*any"], Float[Tensor, "*any"]]:
-        """The clean latent and the noise that a network output stands for: (x0, epsilon)."""
+        """The clean latent and the noise that a network output implies: (x0, epsilon)."""
 
     @abstractmethod
     def target(
         self, x0: Float[Tensor, "*any"], noise: Float[Tensor, "*any"], alpha_bar: Float[Tensor, "*broadcast"]
     ) -> Float[Tensor, "*any"]:
-        """The output that would be exact; the inverse of `split`."""
+        """The exact network output for a clean latent and its noise; `split` is the inverse."""
 
 
 class Epsilon(Parameterization):

@@ -1,4 +1,4 @@
-"""Sampling as a sequence of recorded steps, yielded one at a time so that memory does not grow with their number."""
+"""Rollouts: sampling as a sequence of recorded steps, yielded one at a time so that memory does not grow with their number."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ class RolloutStep:
     """The outcome of one reverse step for B images."""
 
     latents: Float[Tensor, " B *latent"]
-    """x_{t-1}; the last step's is x_0."""
+    """x_{t-1}; after the last step, x_0."""
     expected: Float[Tensor, " B *latent"]
-    """The x_0 that the network expected before the step, at x_t."""
+    """The x_0 that the network predicts at x_t."""
     log_probs: Float[Tensor, " B"]
     """log pi(x_{t-1} | x_t) under the sampling policy, in nats; nan where the step is deterministic."""
     sketches: Float[Tensor, " B width"]
-    """Of the sampling policy's mean (see `d3po.diffusion.divergence`)."""
+    """Sketches of the sampling policy's mean (see `d3po.diffusion.divergence`)."""
 
 
 def rollout(
@@ -42,8 +42,17 @@ def rollout(
 ) -> Iterator[RolloutStep]:
     """Denoise `start` (x_T) to x_0 and yield every step.
 
-    All images move in one batched call per step. `draw_noise(latent shape)` is asked once per stochastic step. Every latent is
-    rounded to the precision it will be `stored` in before anything reads it, so a replay from disk sees the same numbers.
+    All images are in one batched network call per step. `draw_noise(latent shape)` is called once per stochastic step. Every latent is rounded to the
+    precision in which it will be `stored` before anything reads it, so that a replay from disk sees the same numbers.
+
+    Args:
+        predict: the network's guided prediction.
+        transition: the reverse step.
+        grid: the steps.
+        start: x_T of every image.
+        draw_noise: draws standard normal noise of shape (B, *latent), given the latent shape.
+        reduce: whether log-probs are sums or means over latent dimensions.
+        stored: precision of the recorded latents.
     """
     x = start.to(stored).to(start.dtype)
     stochastic = transition.stochastic(grid).tolist()

@@ -1,4 +1,4 @@
-"""How much noise each timestep carries, and which timesteps a sampler visits."""
+"""Noise schedules of discrete-time models, and the grids of timesteps that samplers visit."""
 
 from dataclasses import dataclass
 
@@ -12,19 +12,20 @@ from d3po.options import Spacing
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSchedule:
-    """The signal share alpha_bar_t of a discrete-time diffusion: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise."""
+    """The noise schedule of a discrete-time diffusion: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise."""
 
     alphas_cumprod: Float[Tensor, " N"]
+    """alpha_bar of each training timestep."""
     final_alpha_cumprod: float
     """alpha_bar of the state after the last step, where the timestep is below 0 (1 means: exactly x_0)."""
 
     def alpha_bar(self, timesteps: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """alpha_bar of each whole timestep; a negative timestep is the state after the last step."""
+        """alpha_bar of whole timesteps; a negative timestep stands for the state after the last step."""
         table = self.alphas_cumprod.to(timesteps.device)
         return torch.where(timesteps >= 0, table[timesteps.long().clamp(min=0)], self.final_alpha_cumprod)
 
     def sigma(self, timesteps: Num[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """sqrt((1 - alpha_bar) / alpha_bar): noise per unit of signal, between whole timesteps by straight lines; 0 below timestep 0.
+        """sqrt((1 - alpha_bar) / alpha_bar), the noise per unit of signal, interpolated linearly between whole timesteps; 0 below timestep 0.
 
         An alpha_bar of 0 (zero terminal SNR) counts as 2**-24, as in diffusers' Euler schedulers.
         """
@@ -48,7 +49,7 @@ class StepGrid:
 
 
 def chained_grid(timesteps: Num[Tensor, " T"], *, end: float) -> StepGrid:
-    """A grid each of whose steps ends where the next begins, and the last one at `end`."""
+    """A grid in which each step ends where the next begins, and the last one at `end`."""
     return StepGrid(timesteps=timesteps, previous=torch.cat([timesteps[1:], timesteps.new_tensor([end])]))
 
 
@@ -60,10 +61,13 @@ def step_grid(
     steps_offset: int = 0,
     clamp_previous: bool = False,
 ) -> StepGrid:
-    """The timesteps diffusers' DDIMScheduler visits for the same settings (Lin et al. 2024, arXiv 2305.08891, table 2).
+    """The timesteps that diffusers' DDIMScheduler visits for the same settings (Lin et al. 2024, arXiv 2305.08891, table 2).
 
-    `clamp_previous=True` lets the last step end at timestep 0 instead of below it, as the published D3PO code does,
-    so that schedules whose final alpha_bar is 1 keep a density there.
+    With `clamp_previous=True` the last step ends at timestep 0 instead of below it, as in the published D3PO code, so that this step has a density also
+    where the schedule's final alpha_bar is 1.
+
+    Raises:
+        ValueError: the model has fewer timesteps than there are steps, or the grid would start after its last timestep.
     """
     if not 1 <= num_steps <= num_train_timesteps:
         raise ValueError(f"num_steps is {num_steps}; it must lie between 1 and the model's {num_train_timesteps} training timesteps")

@@ -52,10 +52,10 @@ class GaussianStep:
 
 @dataclass(frozen=True, kw_only=True)
 class ReverseStep(GaussianStep):
-    """A sampler's step: the distribution of x_{t-1}, and the picture that the network expects at its end."""
+    """A sampler's step: the distribution of x_{t-1}, and the clean latent that the network predicts."""
 
     expected: Float[Tensor, " B *latent"]
-    """The clean latent x_0 that the network's (guided) prediction at x_t stands for, within the sampler's bounds if it has any."""
+    """The clean latent x_0 that the network's (guided) prediction at x_t implies, clipped or thresholded if the sampler does so."""
 
 
 class Transition(ABC):

@@ -1,1 +1,1 @@
-"""By how much did it move: win rate with its interval, diversity, prompt-following, artefacts, and one report page."""
+"""Measures how much a policy has changed: win rate with its interval, diversity, subject accuracy, artefacts; and renders the report page."""

@@ -1,4 +1,4 @@
-"""How figures look, and how they get into a page."""
+"""The style of figures, and how they are embedded in a page."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ INK, ACCENT, SECOND = "#3b3b46", "#c2410c", "#1d6fa5"
 
 
 def titled(axes: Axes, title: str, x: str) -> None:
-    """Give a panel its title and the name of its horizontal axis."""
+    """Set the title of a panel and the label of its horizontal axis."""
     axes.set_title(title, fontsize=9.5, color=INK, loc="left")
     axes.set_xlabel(x, fontsize=8, color=INK)
     axes.tick_params(labelsize=8, colors=INK)
@@ -25,32 +25,32 @@ def titled(axes: Axes, title: str, x: str) -> None:
 
 
 def svg(figure: Figure) -> str:
-    """A figure as an element of a page."""
+    """Render a figure as an SVG element for a page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue().split("?>", 1)[-1].split('.dtd">', 1)[-1]
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a file, 150 dots an inch."""
+    """Render a figure as a PNG at 150 dots an inch."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def picture_png(pixels: NDArray[np.uint8]) -> bytes:
-    """A picture, (height, width, 3), as a file."""
+    """Encode a picture of shape (height, width, 3) as a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def data_uri(content: bytes) -> str:
-    """A PNG as an address that holds it."""
+    """Encode a PNG as a data URI."""
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def template(name: str) -> Template:
-    """A page's template, from the folder beside this file; whatever is put into it is escaped."""
+    """Load the template of a page from the folder `templates`. It escapes all values."""
     environment = Environment(loader=PackageLoader("d3po.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template(name)

@@ -10,11 +10,11 @@ from scipy import stats
 from d3po.evaluation.win_rate import Interval
 
 SIGNINGS = 2**16
-"""Sign patterns tried at most: all of them up to 16 seeds, which makes the p value exact, and so many drawn ones beyond."""
+"""The most sign patterns that are tried. Up to 16 seeds these are all patterns, so the p value is exact; beyond that they are drawn at random."""
 
 
 Bounds = tuple[float, float]
-"""Between which a figure lies whatever happens."""
+"""The smallest and the largest possible value of a figure."""
 
 ANYWHERE: Bounds = (-math.inf, math.inf)
 SHARE: Bounds = (0.0, 1.0)
@@ -25,18 +25,19 @@ class Paired:
     """A difference of means over n pairs."""
 
     difference: Interval
-    """Of the means, with Student's interval, as of `t_interval`."""
+    """The mean difference with Student's 95 % interval; see `t_interval`."""
     t_p: float
-    """Of the two-sided paired t test; nan with one pair, or where all differences are the same and not 0."""
+    """The p value of the two-sided paired t test; nan with one pair, or if all differences are the same and not 0."""
     sign_flip_p: float
-    """Of the two-sided sign-flip permutation test, which assumes no distribution; never below 2 / 2^n."""
+    """The p value of the two-sided sign-flip permutation test, which assumes no distribution. It is never below 2 / 2^n."""
     pairs: int
+    """n, the number of pairs."""
 
 
 def t_interval(values: Sequence[float], *, within: Bounds = ANYWHERE) -> Interval:
     """The mean with Student's 95 % interval, mean -+ t(0.975, n - 1) s / sqrt(n), cut to `within`.
 
-    It has no ends where nothing tells the spread: of one value, or of values that are all the same.
+    The interval has no ends (nan) for a single value and for values that are all the same, because these do not show the spread.
     """
     mean, n = float(np.mean(values)), len(values)
     if n < 2 or np.ptp(values) == 0:
@@ -47,7 +48,7 @@ def t_interval(values: Sequence[float], *, within: Bounds = ANYWHERE) -> Interva
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float], *, within: Bounds = ANYWHERE) -> Paired:
-    """Ours minus theirs; the i-th of both are of one seed, and both lie within the bounds."""
+    """Test the differences `ours` minus `theirs`. The i-th values of both come from the same seed, and all lie within the bounds `within`."""
     differences, span = np.subtract(ours, theirs), within[1] - within[0]
     return Paired(
         difference=t_interval(differences.tolist(), within=(-span, span)),
@@ -64,7 +65,7 @@ def _t_p(differences: np.ndarray) -> float:
 
 
 def _sign_flip_p(differences: np.ndarray) -> float:
-    """If both policies were alike, every difference could as well have had the other sign."""
+    """The p value under the hypothesis that both policies are alike, so that each difference could as well have the other sign."""
     if len(differences) < 2:
         return 1.0
     test = stats.permutation_test(

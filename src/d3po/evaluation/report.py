@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a run: pictures before and after, curves with intervals, every figure explained."""
+"""Renders a self-contained HTML page about a run: pictures before and after, curves with intervals, and an explanation of every figure."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class PictureRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """The evaluation after some rounds (0: the base model)."""
+    """One evaluation: that of the policy after `rounds` rounds; 0 is the base model."""
 
     rounds: int
     comparisons: int
@@ -40,15 +40,16 @@ class Point:
     subject_accuracy: float | None
     held_out_win_rate: Interval | None = None
     people: Interval | None = None
-    """How often people, asked blind, prefer its pictures to the base model's."""
+    """The win rate over the base model in the blind test by people."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that the page shows."""
+    """Everything that the page shows."""
 
     title: str
     reward: str
+    """The name of the reward by which win rate and score are measured."""
     points: Sequence[Point]
     updates: Sequence[dict[str, Any]]
     rows: Sequence[PictureRow]
@@ -56,53 +57,53 @@ class Report:
     alarms: Sequence[tuple[int, str, str]]
     """(round, guard, message) of every guard that fired."""
     blind: tuple[Interval, int] | None
-    """People's blind win rate over the base model, and the votes behind it."""
+    """The win rate over the base model in the blind test by people, and the number of votes."""
     judged_by_people: bool
-    """Then their figure is the first, and the measured ones are named by what they measure."""
+    """Whether people judge the run: then their figure comes first, and measured figures are named by the reward."""
     agreement: Mapping[int, Interval | None]
-    """By round, how far people agreed (Krippendorff's alpha), None where no pair has two judges; empty where nobody was to be compared."""
+    """People's agreement (Krippendorff's alpha) by round; None if it is undefined. Empty if each question was asked only once."""
     config: str
     versions: dict[str, str]
     seed: int
 
 
 INTERVAL = (
-    "The 95 % interval is about prompts: Student's t, one more prompt counted of which nothing is known, so that few prompts, or "
-    "prompts that happen to agree, are not taken for certainty."
+    "The 95 % interval is over prompts: Student's t with one additional prompt of unknown share, so that few prompts, or "
+    "prompts that happen to agree, do not seem certain."
 )
 BLIND = (
-    "how often people, shown a base and a tuned picture of one held-out prompt side by side and not told which is which, prefer "
-    "the tuned one; a tie, or both bad, counts half."
+    "how often people prefer the tuned picture when they see a base and a tuned picture of one held-out prompt side by side, without "
+    "knowing which is which; a tie, or both bad, counts half."
 )
 EXPLAINED = {
-    "Win rate": "the chance that the judge prefers a tuned picture to a base picture of the same held-out prompt drawn from other noise; "
-    f"0.5 is no change. {INTERVAL} The base model's 0.5 is known, and has none.",
-    "Blind win rate": f"{BLIND} The interval is about prompts, as above.",
-    "Agreement": "Krippendorff's alpha over the pairs that two people or more judged: 1 all agree, 0 as by chance, below 0 worse than that; "
+    "Win rate": "the chance that the reward is higher for a tuned picture than for a base picture of the same held-out prompt from other noise; "
+    f"0.5 is no change. {INTERVAL} The base model's 0.5 is known, and has no interval.",
+    "Blind win rate": f"{BLIND} The interval is over prompts, as above.",
+    "Agreement": "Krippendorff's alpha over the pairs that two or more people compared: 1 is full agreement, 0 is chance, below 0 is worse than chance; "
     "two people who agree on 70 % of the pairs have 0.4. The interval holds 95 % of bootstrap resamples over pairs.",
-    "Score": "the judge's mean score of the held-out pictures, in the judge's own units.",
-    "Subject accuracy": "how often a small classifier, trained on real drawings only, reads the prompt's subject from the picture.",
+    "Score": "the mean reward of the held-out pictures, in the reward's unit.",
+    "Subject accuracy": "how often a small classifier, trained on real drawings only, recognises the prompt's subject in the picture.",
     "Diversity kept": "mean distance between pictures of one prompt, as a share of the base model's; a collapsing policy loses it.",
-    "Checkerboard": "energy of the 2x2 checkerboard pattern as a multiple of the base model's; over-optimised policies buy score with it.",
-    "Loss": "the objective, mean over pairs and denoising steps; log 2 = 0.693 says that the policy has not moved yet.",
+    "Checkerboard": "energy of the 2x2 checkerboard pattern as a multiple of the base model's; over-optimised policies often raise their score with it.",
+    "Loss": "the objective's loss, averaged over pairs and denoising steps; log 2 = 0.693 means that the policy has not changed yet.",
     "Margin": "the winner's log-ratio to the reference minus the loser's; training raises it.",
-    "Winner's and loser's log-ratio": "how much likelier the policy makes them than the reference does; the winner's should not fall.",
-    "KL": "distance from the reference in nats per latent dimension of one step; 0 is no change.",
-    "Gradient norm": "length of the gradient before clipping; spikes announce instability.",
+    "Winner's and loser's log-ratio": "how much more likely the picture is under the policy than under the reference; the winner's should not fall.",
+    "KL": "KL divergence from the reference in nats per latent dimension of one step; 0 is no change.",
+    "Gradient norm": "L2 norm of the gradient before clipping; spikes are a sign of instability.",
 }
 
 _BY_PEOPLE = {
-    "Blind win rate": f"{BLIND} {INTERVAL} Of few answers it is wide.",
+    "Blind win rate": f"{BLIND} {INTERVAL} With few answers it is wide.",
     "Agreement": EXPLAINED["Agreement"],
-    "Win rate": "the chance that the measured reward, which nobody was asked about, is higher for a tuned picture than for a base picture of the same "
-    "held-out prompt drawn from other noise; 0.5 is no change. The interval is about prompts, as above.",
+    "Win rate": "the chance that the measured reward, which people were not asked about, is higher for a tuned picture than for a base picture of the "
+    "same held-out prompt from other noise; 0.5 is no change. The interval is over prompts, as above.",
 }
 EXPLAINED_BY_PEOPLE = {**_BY_PEOPLE, **EXPLAINED, **_BY_PEOPLE}
-"""The same where people judge: what they said comes first."""
+"""The explanations for a run that people judge: their own figure comes first."""
 
 
 def render(report: Report) -> tuple[str, bytes]:
-    """The page, and its before/after grid as a PNG."""
+    """Render the page as HTML, and its before/after grid as a PNG."""
     grid = picture_grid(report.rows)
     page = template("report.html.j2").render(
         report=report,
@@ -117,7 +118,7 @@ def render(report: Report) -> tuple[str, bytes]:
 
 
 def picture_grid(rows: Sequence[PictureRow]) -> bytes:
-    """A PNG with a row per prompt: before on the left, after on the right."""
+    """Lay out pictures as a PNG with a row for each prompt: before on the left, after on the right."""
     gap = np.full((rows[0].before.shape[1], 6, 3), 255, dtype=np.uint8)
     lines = [np.concatenate([*row.before, gap, *row.after], axis=1) for row in rows]
     image = Image.fromarray(np.concatenate(lines))
@@ -128,16 +129,16 @@ def picture_grid(rows: Sequence[PictureRow]) -> bytes:
 
 
 def progress_figure(points: Sequence[Point], *, measured: str = "") -> Figure:
-    """Win rate with its interval, and what it cost, by comparisons.
+    """Draw the win rate with its interval, and diversity and artefacts, against the number of comparisons.
 
-    Where people judge, `measured` names the reward that the win rate is by, and what they said blind is drawn above it.
+    In a run that people judge, `measured` is the name of the reward, and the result of the blind tests is drawn as well.
     """
     figure = Figure(figsize=(9.5, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     x = [p.comparisons for p in points]
     low, high = [p.win_rate.low for p in points], [p.win_rate.high for p in points]
     left.fill_between(x, low, high, color=ACCENT, alpha=0.18, lw=0)
-    left.vlines(x, low, high, color=ACCENT, lw=1)  # a band needs two points with an interval, and the base model has none
+    left.vlines(x, low, high, color=ACCENT, lw=1)  # a band needs two points with an interval, but the base model has none
     left.plot(x, [p.win_rate.value for p in points], "o-", color=ACCENT, label=f"by {measured}" if measured else None)
     asked = [(p.comparisons, p.people) for p in points if p.people is not None]
     if asked:
@@ -150,7 +151,7 @@ def progress_figure(points: Sequence[Point], *, measured: str = "") -> Figure:
             [p.held_out_win_rate.value if p.held_out_win_rate else NO_CHANGE for p in points],
             "s--",
             color=SECOND,
-            label="held-out judge",
+            label="held-out reward",
         )
     if asked or points[-1].held_out_win_rate is not None:
         left.legend(frameon=False, fontsize=8)
@@ -163,12 +164,12 @@ def progress_figure(points: Sequence[Point], *, measured: str = "") -> Figure:
         right.plot(x, [p.subject_accuracy for p in points], "^-", color="#2f8f4e", label="subject accuracy")
     right.set_ylim(bottom=0)
     right.legend(frameon=False, fontsize=8)
-    titled(right, "What it cost", "comparisons")
+    titled(right, "Side effects", "comparisons")
     return figure
 
 
 def training_figure(updates: Sequence[dict[str, Any]]) -> Figure:
-    """Loss, margin, log-ratios and KL by update."""
+    """Draw loss, margin, log-ratios and KL against updates."""
     figure = Figure(figsize=(9.5, 4.6), layout="constrained")
     (loss, margin), (ratios, kl) = figure.subplots(2, 2)
     x = range(len(updates))

@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from scipy import stats
 
 NO_CHANGE = 0.5
-"""The win rate of a policy that is as good as the base model; that of the base model itself."""
+"""The win rate of a policy that is as good as the base model, and so of the base model itself."""
 UNKNOWN_VARIANCE = 1 / 12
-"""Of a share of which nothing is known: uniform on [0, 1]."""
+"""The variance of an unknown share, which is taken to be uniform on [0, 1]."""
 Z = float(stats.norm.ppf(0.975))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """An estimate with its 95 % confidence interval; its ends are nan where it has none."""
+    """An estimate with its 95 % confidence interval. The ends are nan if there is no interval."""
 
     value: float
     low: float = math.nan
@@ -24,7 +24,7 @@ class Interval:
 
     @property
     def has_ends(self) -> bool:
-        """False of what is known and not measured, and of what too little was measured of."""
+        """Whether there is an interval. There is none for known values, and for estimates from too little data."""
         return not (math.isnan(self.low) or math.isnan(self.high))
 
     def __str__(self) -> str:
@@ -32,19 +32,24 @@ class Interval:
 
 
 def win_rate(tuned: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:
-    """The chance that a tuned image beats a base image of the same prompt drawn from other noise, with its interval over prompts; see `win_rates`."""
+    """The chance that a tuned image beats a base image of the same prompt from other noise, with its interval over prompts.
+
+    Args:
+        tuned: scores; see `win_rates`.
+        base: scores; see `win_rates`.
+    """
     return mean_interval(win_rates(tuned, base), comparisons=tuned.shape[0] * tuned.shape[1])
 
 
 def win_rates(tuned: NDArray[np.float64], base: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The share of its comparisons that the tuned policy wins, (P,) by prompt; a tie counts half.
+    """The share of comparisons that the tuned policy wins for each prompt, of shape (P,). A tie counts half.
 
-    With several criteria, an image beats another that is worse by one of them and better by none.
+    With several criteria, an image beats another one if it is better by at least one criterion and worse by none.
 
     Args:
-        tuned: scores, shape (P prompts, n images) or (P, n, C criteria); column i was drawn from noise i.
-        base: likewise, from the same noises. Columns i and i are paired by noise and left out: an invisible shift would win
-            every such pair, so they are for looking at, never for counting.
+        tuned: scores of shape (P prompts, n images) or (P, n, C criteria). Image i was drawn from noise i.
+        base: the base model's scores, of the same shape and from the same noise. Pairs of images from the same noise are not counted, because an
+            invisible shift in one direction would win all of them. They are only for comparing pictures by eye.
     """
     n = tuned.shape[1]
     difference = np.atleast_3d(tuned)[:, :, None] - np.atleast_3d(base)[:, None, :]
@@ -54,22 +59,22 @@ def win_rates(tuned: NDArray[np.float64], base: NDArray[np.float64]) -> NDArray[
 
 
 def mean_interval(per_prompt: NDArray[np.float64], *, comparisons: int) -> Interval:
-    """Mean over P prompts of a share in [0, 1] with a 95 % interval of the mean over all prompts there could be, cut to [0, 1].
+    """Mean over P prompts of a share in [0, 1], with a 95 % interval of the mean over the population of prompts, cut to [0, 1].
 
-    Student's t, after one more prompt was counted of which nothing is known: a share uniform on [0, 1], of mean 1/2 and variance 1/12. With x those of
+    The interval is Student's t with one additional prompt of unknown share, uniform on [0, 1], which has mean 1/2 and variance 1/12. With x the shares of
     the P prompts,
 
         m = (sum of x + 1/2) / (P + 1)       s^2 = (sum of (x - m)^2 + (1/2 - m)^2 + 1/12) / P       m -+ t(0.975, P) s / sqrt(P + 1)
 
-    As Agresti and Coull (1998) add successes and failures that were not seen, so that a share of 1, or prompts that happen to agree, are not taken for
-    certainty: plain t covers the truth in 1 of 4 experiments of two prompts where nearly all is won, and a bootstrap over prompts in still fewer. The mean of
-    x always lies within, and the one more prompt is soon outvoted.
+    Agresti and Coull (1998) likewise add successes and failures that were not observed. It keeps a share of 1, or prompts that happen to agree, from
+    seeming certain: with two prompts and nearly all comparisons won, plain t covers the truth in only 1 of 4 experiments, and a bootstrap over prompts in
+    fewer still. The mean of x always lies within the interval, and with many prompts the additional one hardly matters.
 
-    Where a prompt's share is of few comparisons, Wilson's interval (1927) for all of them together may reach further, and then does.
+    If the shares are of few comparisons each, Wilson's interval (1927) for all comparisons together may be wider; the interval then extends to it.
 
     Args:
-        per_prompt: the shares, (P,).
-        comparisons: how many that tell nothing of each other are behind all shares together: pictures of a policy, or questions.
+        per_prompt: the shares, of shape (P,).
+        comparisons: the number of independent comparisons behind all shares together: pictures of a policy, or questions.
     """
     count, value = len(per_prompt), float(per_prompt.mean())
     middle = (per_prompt.sum() + 0.5) / (count + 1)
@@ -80,7 +85,7 @@ def mean_interval(per_prompt: NDArray[np.float64], *, comparisons: int) -> Inter
 
 
 def _wilson(share: float, count: int) -> tuple[float, float]:
-    """Wilson's interval for a share of so many; where ties count half, it need not be that of a whole number."""
+    """Wilson's interval for a share of `count` comparisons. Because ties count half, the number of successes need not be whole."""
     over = Z**2 / count
     half = math.sqrt(over * share * (1 - share) + over**2 / 4)
     return (share + over / 2 - half) / (1 + over), (share + over / 2 + half) / (1 + over)

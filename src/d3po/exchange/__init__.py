@@ -1,1 +1,1 @@
-"""Votes in files: formats in and out, and their way into and out of the store. Never imports torch."""
+"""Import and export of votes: file formats, and the conversion between files and the store. Never imports torch."""

@@ -1,4 +1,4 @@
-"""From the store into files: votes as neutral judgements, each picture before the first that names it."""
+"""Export from the store: votes as the records that every file format writes."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -11,22 +11,22 @@ from d3po.store import Store
 from d3po.store.foreign import Foreign, KnownPicture, StoredEvent
 
 BATCH = 200
-"""Events read at once."""
+"""Events read at a time."""
 
 
 def export_items(
     store: Store, root: Path, *, events: bool, pictures: bool, round: int | None = None, purpose: Purpose | None = None
 ) -> Iterator[Item]:
-    """The store's votes as neutral items, each picture before the first judgement that names it.
+    """Yield the store's votes as format-independent records, each picture before the first judgement that names it.
 
     Args:
-        store: where they are.
-        root: the run folder; pictures' paths are relative to it.
-        events: every event, withdrawn and replaced ones too, with ids and times, and pictures called by where they belong; else the current
-            votes, and pictures called by the hash of their bytes.
-        pictures: with the pictures' bytes; else by hash alone.
-        round: only votes that serve this round.
-        purpose: only votes for this purpose.
+        store: the store.
+        root: the run folder, to which the pictures' paths are relative.
+        events: export every event, withdrawn and replaced ones included, with ids and times, and identify pictures by series and number; otherwise export
+            the current votes, and identify pictures by the hash of their bytes.
+        pictures: include the pictures' bytes; otherwise their hashes alone.
+        round: only votes on this round's questions.
+        purpose: only votes on questions for this purpose.
 
     Raises:
         CorruptFileError: a picture is missing or not what was recorded.

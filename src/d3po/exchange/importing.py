@@ -1,4 +1,4 @@
-"""From files into the store: pictures are found again by their content or brought in, and judgements become votes."""
+"""Import into the store: pictures are found by their content or added, and judgements become votes."""
 
 import hashlib
 import os
@@ -19,10 +19,10 @@ from d3po.store.people import OWNER
 from d3po.text import fold
 
 BATCH = 200
-"""Items recorded at once."""
+"""Items recorded at a time."""
 
 SHOWN = 5
-"""Of many bad records or votes left out, how many are told one by one."""
+"""How many bad records are reported one by one."""
 
 Key = tuple[str, str]
 """A picture's prompt and its id in the file."""
@@ -33,20 +33,21 @@ BAD_PICTURES = "of pictures that cannot be read"
 
 @dataclass(kw_only=True)
 class LeftOut:
-    """What was not recorded: how many times for what reason, and where the first of them stand."""
+    """Votes that were not recorded, by reason."""
 
     counts: Counter[str] = field(default_factory=Counter[str])
+    """How many votes, by reason."""
     places: dict[str, str] = field(default_factory=dict[str, str])
-    """By reason, the first place that is known."""
+    """File and line of the first vote, by reason; absent if it is not known."""
 
     def add(self, reason: str, where: str = "") -> None:
-        """Count one."""
+        """Count one vote; `where` is its file and line."""
         self.counts[reason] += 1
         if where:
             self.places.setdefault(reason, where)
 
     def lines(self) -> list[str]:
-        """`3 votes left out: why (first: file, line 2)`, in the order of the reasons."""
+        """Lines such as `3 votes left out: REASON (first: FILE, line 2)`, ordered by reason."""
         return [
             f"{count} votes left out: {reason}" + (f" (first: {self.places[reason]})" if reason in self.places else "")
             for reason, count in sorted(self.counts.items())
@@ -55,7 +56,7 @@ class LeftOut:
 
 @dataclass(kw_only=True)
 class Imported:
-    """What an import did, or would do."""
+    """The result of an import or of a dry run, as counts."""
 
     new_pictures: int = 0
     known_pictures: int = 0
@@ -64,11 +65,11 @@ class Imported:
     left_out: LeftOut = field(default_factory=LeftOut)
     """Judgements that were not recorded."""
     bad: int = 0
-    """Records and pictures that cannot be read or make no sense."""
+    """Number of records and pictures that cannot be read or are invalid."""
     first_bad: list[str] = field(default_factory=list[str])
-    """Where the first of them stand and what is wrong with each."""
+    """For the first of them, where they are and what is wrong."""
     passed_over: Counter[str] = field(default_factory=Counter[str])
-    """What the source holds and the format does not read."""
+    """What the source contains and the format does not read, with counts."""
 
     def add_bad(self, message: str) -> None:
         """Count a bad record."""
@@ -79,42 +80,42 @@ class Imported:
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """Where an import goes."""
+    """Where an import goes, and its options."""
 
     store: Store
     root: Path
-    """The run folder; pictures' paths are relative to it."""
+    """The run folder, to which the pictures' paths are relative."""
     name: str
-    """The import's own name: pictures go to the series import/NAME."""
+    """The import's name: its pictures are added to the series import/NAME."""
     kind: AnnotatorKind = "human"
-    """Of annotators that a file does not say the kind of."""
+    """The kind of annotators whose kind a file does not give."""
     anonymous: str = ""
-    """The handle for judgements of unknown annotators. Each further judgement of the same pictures is taken to be another one's, handle#2."""
+    """The handle for judgements of unknown annotators. A second judgement of the same pictures is recorded as by another annotator, handle#2, and so on."""
     take_pictures: bool = True
-    """Whether pictures that are not in the store are brought in; else judgements that name them are left out."""
+    """Whether pictures that are not in the store are added; otherwise judgements that name them are left out."""
     held_out: frozenset[str] = frozenset()
-    """Prompts, folded (`d3po.text.fold`), that the run measures itself by: judgements for training that are of them are left out."""
+    """The run's held-out prompts, folded (`d3po.text.fold`). Judgements of them that are for training are left out."""
     trusted: bool = False
-    """Whether annotators may be this store's administrators. A file from anywhere may name anybody, and then it is somebody else of that name."""
+    """Whether a handle in the file may be that of an administrator of this store. Otherwise such a handle is changed, since a file may contain any name."""
 
 
 def import_items(items: Iterable[Item | BadRecord], to: Destination) -> Imported:
-    """Bring pictures and judgements into the store, a batch at a time. Doing it again adds nothing. Bad records are left out and counted.
+    """Import pictures and judgements into the store, a batch at a time. Importing again adds nothing. Bad records are counted and left out.
 
-    A picture is the one in the store whose file has the same bytes and the same prompt, or the same bytes once encoded anew; so judgements of a
-    run's own pictures, sent out and come home, count for its training. Others are stored without trajectory, as imported.
+    A picture is taken for one in the store if that has the same prompt and its file has the same bytes, as they are or after encoding the picture again. So
+    judgements of a run's own pictures that were exported and come back count for its training. Other pictures are added as imported, without a trajectory.
 
     Args:
-        items: pictures before the judgements that name them.
+        items: the records, pictures before the judgements that name them.
         to: where they go.
     """
     return _taken(items, _Importer(to))
 
 
 def rehearse(items: Iterable[Item | BadRecord], to: Destination) -> Imported:
-    """Read and check everything as `import_items` does, and write nothing: what would be new, and every bad record.
+    """Read and check everything as `import_items` does, without writing anything, and count what would be new and what is bad.
 
-    What only the store can say of votes, such as that the annotator has judged the pictures before, is not looked up.
+    It is not looked up in the store whether votes are already recorded, or contradict recorded ones.
     """
     return _taken(items, _Rehearsal(to))
 
@@ -137,7 +138,7 @@ class _Importer:
     def __init__(self, to: Destination) -> None:
         self._to, self._foreign, self.done = to, Foreign(to.store.database), Imported()
         self._images: dict[Key, tuple[int, int | None]] = {}
-        """Id in the store and round, by prompt and id in the file."""
+        """Image id and round in the store, by prompt and id in the file."""
         self._missing: set[Key] = set()
         self._unreadable: set[Key] = set()
         people = to.store.people.annotators()
@@ -145,7 +146,7 @@ class _Importer:
         self._reserved = {fold(OWNER), *(fold(each.handle) for each in people if each.role == "admin")}
         self._annotators: dict[tuple[str, AnnotatorKind], int] = {}
         self._times: Counter[tuple[object, ...]] = Counter()
-        """How often the same pictures were judged anonymously."""
+        """How many judgements of the same pictures were anonymous."""
 
     def take(self, batch: Sequence[Item]) -> None:
         """Record a batch: its pictures, then its judgements."""
@@ -156,7 +157,7 @@ class _Importer:
         self._take_judgements([item for item in told if item.event is None])
 
     def _is_sound(self, item: ImportedJudgement) -> bool:
-        """Whether a judgement can be recorded; one that cannot is counted."""
+        """Whether a judgement can be recorded; if not, it is counted as bad or as left out."""
         keys = [(item.prompt, name) for name in item.pictures]
         if any(key in self._unreadable for key in keys):
             self.done.left_out.add(BAD_PICTURES, item.where)
@@ -172,11 +173,11 @@ class _Importer:
         return False
 
     def _makes_sense(self, item: ImportedJudgement) -> bool:
-        """Whether a judgement compares different pictures.
+        """Whether a judgement compares different pictures; if not, it is counted as left out.
 
         Raises:
-            FormatError: it names a picture that did not come before.
-            VoteError: it makes no sense.
+            FormatError: it names a picture that did not come before it.
+            VoteError: it is invalid.
         """
         images = [image for image, _ in self._asked_of(item)]
         if len(set(images)) < len(images) or len(set(item.pictures)) < len(item.pictures):
@@ -185,7 +186,7 @@ class _Importer:
         _check(item)
         handle, kind = self._handle(item), self._kind(item)
         if self._kinds.setdefault(handle, kind) != kind:
-            raise VoteError(f"annotator {handle!r} is of kind {self._kinds[handle]} here, not {kind}; say by --kind who judged")
+            raise VoteError(f"annotator {handle!r} is of kind {self._kinds[handle]} here, not {kind}; give the kind with --kind")
         return True
 
     def _take_pictures(self, new: dict[Key, ImportedPicture]) -> None:
@@ -205,7 +206,7 @@ class _Importer:
         self._bring({key: unknown[key] for key in clean}, clean)
 
     def _recognise(self, pictures: dict[Key, ImportedPicture], hashes: dict[Key, str]) -> dict[Key, ImportedPicture]:
-        """Find pictures in the store, by these hashes or their own; those that are not there are left."""
+        """Find pictures in the store by the given hashes, or else by their SHA-256. Returns those that are not in the store."""
         wanted = {key: hashes.get(key, picture.sha256) for key, picture in pictures.items()}
         found: dict[tuple[str, str], list[KnownPicture]] = defaultdict(list)
         for known in self._foreign.by_hash(sorted(set(wanted.values()))):
@@ -223,11 +224,11 @@ class _Importer:
         return left
 
     def _cleaned(self, picture: ImportedPicture) -> bytes:
-        """The picture encoded anew."""
+        """The picture decoded and encoded again, in d3po's encoding."""
         return encode(decode(_content(picture), _name_of(picture)))
 
     def _bring(self, pictures: dict[Key, ImportedPicture], clean: dict[Key, bytes]) -> None:
-        """Recognise pictures by their cleaned bytes, and store those that are new."""
+        """Find pictures in the store by their cleaned bytes, and add those that are new."""
         unknown = self._recognise(pictures, {key: hashlib.sha256(content).hexdigest() for key, content in clean.items()})
         if unknown:
             self._add(unknown, clean)
@@ -288,12 +289,14 @@ class _Importer:
             self._record(annotator, judgements)
 
     def _record(self, annotator: int, judgements: Sequence["_Judgement"]) -> None:
-        """All at once; where one of them contradicts an earlier one, one by one, and those are left out."""
+        """Record judgements all at once. If one contradicts an earlier one, record them one by one and leave out those that do."""
         try:
             new = self._to.store.votes.record_judgements(annotator, [(each.question, each.answer) for each in judgements])
         except VoteConflictError:
             if len(judgements) == 1:
-                self.done.left_out.add("the annotator has judged these pictures before, otherwise or in the app", judgements[0].where)
+                self.done.left_out.add(
+                    "the annotator has answered about these pictures before, differently or in the app", judgements[0].where
+                )
             else:
                 for judgement in judgements:
                     self._record(annotator, [judgement])
@@ -302,7 +305,7 @@ class _Importer:
         self.done.known_votes += len(judgements) - new
 
     def _handle(self, item: ImportedJudgement) -> str:
-        """The annotator's handle here: a name that is an administrator's gets the import's name, for a file may name anybody."""
+        """The annotator's handle in this store. The import's name is added to a handle that is an administrator's, since a file may contain any name."""
         if self._to.trusted or fold(item.annotator) not in self._reserved:
             return item.annotator
         return clean_handle(f"{item.annotator}:{self._to.name}")
@@ -326,14 +329,18 @@ class _Importer:
         return {name: image for name, (image, _) in zip(item.pictures, self._asked_of(item), strict=True)}
 
     def _asked_of(self, item: ImportedJudgement) -> list[tuple[int, int | None]]:
-        """Id and round of the pictures that a judgement is about."""
+        """Image id and round of the pictures that a judgement is about.
+
+        Raises:
+            FormatError: it names a picture that did not come before it.
+        """
         strangers = [name for name in item.pictures if (item.prompt, name) not in self._images]
         if strangers:
             raise FormatError(f"a judgement of {item.prompt[:60]!r} names picture {strangers[0][:16]}, which did not come before it")
         return [self._images[item.prompt, name] for name in item.pictures]
 
     def _asked(self, item: ImportedJudgement) -> NewQuestion:
-        """The question; it serves the round that all its pictures were sampled in, if there is one."""
+        """The judgement's question. It belongs to the round in which all its pictures were sampled, if there is one."""
         images = self._asked_of(item)
         rounds = {round for _, round in images}
         return NewQuestion(
@@ -349,15 +356,15 @@ class _Importer:
 
 
 class _Rehearsal(_Importer):
-    """Reads and checks as an import does; new pictures get made-up ids, and nothing is written."""
+    """A dry run: reads and checks as an import does, gives new pictures temporary ids, and writes nothing."""
 
     def __init__(self, to: Destination) -> None:
         super().__init__(to)
         self._pixels: dict[tuple[str, bytes], int] = {}
-        """Made-up id by prompt and what the pixels are."""
+        """Temporary id by prompt and hash of the pixels."""
 
     def _cleaned(self, picture: ImportedPicture) -> bytes:
-        """A hash of the pixels, which takes a fraction of the time that encoding them takes."""
+        """A hash of the pixels, which takes much less time than encoding them."""
         seen = decode(_content(picture), _name_of(picture))
         return hashlib.sha256(f"{seen.size}".encode() + seen.tobytes()).digest()
 
@@ -382,15 +389,15 @@ class _Judgement:
 
 
 def import_name(source: Path) -> str:
-    """A name for an import that may stand in a path and in a handle."""
+    """A name for an import from the source's file name, with characters that are valid in paths and handles."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", source.stem).strip(".-")[:40] or "import"
 
 
 def _check(item: ImportedJudgement) -> None:
-    """Whether question, answer and event make sense, with pictures called by their place from 1.
+    """Check a judgement's question, answer and event.
 
     Raises:
-        VoteError: they do not.
+        VoteError: one of them is invalid; the message names pictures by their position, from 1.
     """
     place = {name: number for number, name in enumerate(item.pictures, 1)}
     gold = None if item.expected is None else renamed(item.expected, place)

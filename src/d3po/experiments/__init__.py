@@ -1,1 +1,1 @@
-"""Comparing objectives: a grid of ordinary runs under equal budgets, and what came of them. See docs/comparing.md."""
+"""Compares objectives: a grid of ordinary runs under equal budgets, and their results. See docs/comparing.md."""

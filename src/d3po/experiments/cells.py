@@ -19,13 +19,13 @@ from d3po.run.starting import prompts_for, settings_for_objective, start
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A run of the grid."""
+    """A cell of the grid: one run."""
 
     label: str
     reward: str
     seed: int
     config: RunConfig
-    """`rounds` is the recipe's until a budget has said how many."""
+    """The configuration of the run. Its `rounds` is the recipe's until the budget has determined the number."""
     prompts: list[str]
     held_out: list[str]
 
@@ -34,30 +34,30 @@ class Cell:
         return f"{self.label}.{slug(self.reward)}.{self.seed}"
 
     def folder(self, comparison: Path) -> RunFolder:
-        """Where it is run."""
+        """The cell's run folder in the comparison's folder."""
         return RunFolder(path=comparison / "runs" / self.name)
 
 
 def cells_of(spec: Spec, say: Say = lambda _: None) -> list[Cell]:
-    """The whole grid; a seed's cells come one after another, so that what is done first can already be compared.
+    """The cells of the whole grid. All cells of a seed come before those of the next one, so that early results can already be compared.
 
-    What is left out of the files of prompts is said, once of all cells.
+    Duplicates dropped from prompt files are reported through `say`, once for all cells.
 
     Raises:
         ConfigError: an entry's settings do not make a run; the message names the entry.
     """
-    told = set[str]()
+    shown = set[str]()
 
     def say_once(line: str) -> None:
-        if line not in told:
-            told.add(line)
+        if line not in shown:
+            shown.add(line)
             say(line)
 
     return [_cell(spec, entry, reward, seed, say_once) for seed in spec.seeds for reward in spec.rewards for entry in spec.objectives]
 
 
 def by_label(cells: Sequence[Cell]) -> dict[str, Cell]:
-    """One cell of each label, in order; what a label's work is does not depend on seed and reward."""
+    """The first cell of each label, in order. It stands for the label's work, which does not depend on seed and reward."""
     first: dict[str, Cell] = {}
     for cell in cells:
         first.setdefault(cell.label, cell)
@@ -65,10 +65,12 @@ def by_label(cells: Sequence[Cell]) -> dict[str, Cell]:
 
 
 def _cell(spec: Spec, entry: ObjectiveSpec, reward: str, seed: int, say: Say) -> Cell:
-    said = {key: _toml(value) for key, value in (spec.settings | entry.settings).items()}
-    own = {"model": _toml(spec.model), "seed": _toml(seed), "feedback.reward": _toml(reward), "feedback.source": "reward"}
+    given = {key: _toml(value) for key, value in (spec.settings | entry.settings).items()}
+    of_cell = {"model": _toml(spec.model), "seed": _toml(seed), "feedback.reward": _toml(reward), "feedback.source": "reward"}
     try:
-        begun = start(load_recipe(spec.recipe), (settings_for_objective(entry.name) if entry.name else {}) | said | own, where="settings")
+        begun = start(
+            load_recipe(spec.recipe), (settings_for_objective(entry.name) if entry.name else {}) | given | of_cell, where="settings"
+        )
         check_needs(begun.config)
     except ConfigError as error:
         raise ConfigError(f"objective {entry.label!r} of the comparison: {error}") from error
@@ -82,10 +84,10 @@ def _toml(value: Any) -> str:
 
 
 def make_folder(cell: Cell, comparison: Path, *, rounds: int | None) -> RunFolder:
-    """The cell's run folder, made or found, and told how many rounds to train; None leaves that open.
+    """Make the cell's run folder, or check the existing one, and set its number of rounds. `rounds` None leaves the number as it is.
 
     Raises:
-        ConfigError: a run of that name is there that was made with other settings or prompts.
+        ConfigError: the existing run was made with other settings or prompts.
     """
     folder = cell.folder(comparison)
     if not folder.config_path.exists():

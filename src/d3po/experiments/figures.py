@@ -1,4 +1,4 @@
-"""The figures of a comparison, one reward at a time: how labels learn, what it costs them, and what they draw."""
+"""Draws the figures of a comparison for one reward: learning curves, over-optimisation curves, and pictures."""
 
 import math
 import textwrap
@@ -18,31 +18,31 @@ from d3po.experiments.findings import Row
 
 Value = Callable[[Row], float]
 SHADES = [matplotlib.colormaps["tab20"](place) for place in (*range(2, 20, 2), *range(3, 20, 2))]
-"""Of all labels but the baseline, which is drawn in ink."""
+"""The colours of all labels except the baseline, which is drawn in `INK`."""
 MARKS = "osv^DPX<>dph"
 WIDTH = 9.5
-"""Inches."""
+"""The width of a figure in inches."""
 BANDS = 5
-"""Labels whose bands can still be told apart; of more only the end is drawn, as a bar."""
+"""The most labels whose interval bands can be told apart. With more, only the last interval is drawn, as a bar."""
 GUIDE = {"color": "#9a9aa5", "lw": 0.8, "ls": ":", "zorder": 0}
-"""Lines where nothing has changed."""
+"""The style of the lines that mark no change."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Of one label: a value at each round, over seeds. A cell that a guard stopped stays where it was stopped."""
+    """The curve of one label: means over seeds after each round. A cell that a guard stopped keeps its last values."""
 
     x: Sequence[float]
-    """Means."""
+    """Means over seeds."""
     y: Sequence[float]
-    """Means."""
+    """Means over seeds."""
     low: Sequence[float]
     high: Sequence[float]
-    """Student's 95 % interval of the mean over seeds; nan where there is none (`t_interval`), as at the base model."""
+    """The ends of Student's 95 % interval of the mean of y; nan where there is none (see `t_interval`), as for the base model."""
 
 
 def curve(rows: Sequence[Row], x: Value, y: Value, *, within: Bounds = ANYWHERE) -> Curve:
-    """The curve of one label's rows for one reward; y lies within the bounds."""
+    """Compute the curve of one label from its rows for one reward. The intervals of y are cut to the bounds `within`."""
     by_seed: dict[int, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.rounds):
         by_seed.setdefault(row.seed, []).append(row)
@@ -58,7 +58,7 @@ def curve(rows: Sequence[Row], x: Value, y: Value, *, within: Bounds = ANYWHERE)
 
 
 def learning_figure(rows: Mapping[str, Sequence[Row]], baseline: str) -> Figure:
-    """Win rate and gain in the trained reward, by labels and by network rows; `rows` of one reward, by label."""
+    """Draw win rate and gain in the trained reward against labels and against forward passes. `rows` are those of one reward, by label."""
     figure = Figure(figsize=(WIDTH, 6.2 + _legend_height(rows)), layout="constrained")
     panels = figure.subplots(2, 2, sharey="row")
     ways: list[tuple[str, Value, float, Bounds]] = [
@@ -67,7 +67,7 @@ def learning_figure(rows: Mapping[str, Sequence[Row]], baseline: str) -> Figure:
     ]
     for line, (name, y, still, within) in enumerate(ways):
         for axes, (unit, x) in zip(
-            panels[line], (("labels", lambda row: row.labels), ("network rows", lambda row: row.network_rows)), strict=True
+            panels[line], (("labels", lambda row: row.labels), ("forward passes", lambda row: row.network_rows)), strict=True
         ):
             axes.axhline(still, **GUIDE)
             _draw(axes, {label: curve(mine, x, y, within=within) for label, mine in rows.items()}, baseline, band=True)
@@ -79,7 +79,7 @@ def learning_figure(rows: Mapping[str, Sequence[Row]], baseline: str) -> Figure:
 
 
 def trade_figure(rows: Mapping[str, Sequence[Row]], baseline: str) -> Figure:
-    """What became of each held-out reward, and of diversity, while the trained reward rose; `rows` of one reward, by label."""
+    """Draw each held-out reward, and diversity, against the trained reward. `rows` are those of one reward, by label."""
     held_out = list(next(iter(rows.values()))[0].held_out_gain)
     ways: list[tuple[str, Value, float]] = [(name, lambda row, name=name: row.held_out_gain[name], 0.0) for name in held_out]
     ways.append(("Diversity kept", lambda row: row.diversity_kept, 1.0))
@@ -100,7 +100,12 @@ def trade_figure(rows: Mapping[str, Sequence[Row]], baseline: str) -> Figure:
 
 
 def picture_figure(prompts: Sequence[str], columns: Mapping[str, Sequence[NDArray[np.uint8]]]) -> Figure:
-    """A row a prompt, a column a policy; `columns` are its pictures, (height, width, 3) each, in the order of the prompts."""
+    """Draw a grid of pictures with a row for each prompt and a column for each policy.
+
+    Args:
+        prompts: the prompts, one for each row.
+        columns: the pictures of each policy in the order of the prompts, by the policy's label; each is uint8 of shape (height, width, 3).
+    """
     left, right = 1.6, 0.5
     size = min(1.2, (WIDTH - left - right) / len(columns))
     slanted = {"rotation": 35, "ha": "left"} if size < 1 else {}

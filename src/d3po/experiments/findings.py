@@ -1,4 +1,4 @@
-"""What a comparison of objectives has shown: its rows, and what they come to over seeds."""
+"""The results of a comparison: a row for each cell and round, and their summaries over seeds."""
 
 import csv
 import io
@@ -14,21 +14,22 @@ from d3po.evaluation.win_rate import Interval
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One cell after some rounds; 0 rounds are the base model. What was spent is spent up to there, evaluation not counted."""
+    """The results of one cell after a number of rounds; 0 rounds is the base model. Costs are the sums up to that round, without evaluation."""
 
     label: str
     reward: str
     seed: int
     rounds: int
     is_result: bool
-    """The last round that counts: the budget is used up, or a guard stopped the cell."""
+    """Whether this is the cell's result: its last round that counts, because the budget is used up or a guard stopped the cell."""
     is_stopped: bool
-    """A guard has stopped the cell."""
+    """Whether a guard stopped the cell."""
     guards: str
-    """Names of the guards that spoke up to there, each once, with spaces between."""
+    """The names of the guards that fired up to that round, each once, separated by spaces."""
     labels: int
     images: int
     network_rows: int
+    """Forward passes of the network, as counted while it ran."""
     seconds: float
     win_rate: float
     score: float
@@ -36,11 +37,11 @@ class Row:
     checkerboard_ratio: float
     subject_accuracy: float | None
     gain: float
-    """Of the trained reward: how far its mean has moved, in standard deviations of the base model's pictures."""
+    """The change in the mean of the trained reward, in standard deviations over the base model's pictures."""
     held_out: Mapping[str, float]
-    """Mean of each reward that nothing was trained for."""
+    """The mean of each held-out reward, by its name."""
     held_out_gain: Mapping[str, float]
-    """Likewise for these."""
+    """The change in the mean of each held-out reward, in standard deviations over the base model's pictures."""
 
 
 FIGURES: dict[str, Callable[[Row], float | None]] = {
@@ -49,19 +50,19 @@ FIGURES: dict[str, Callable[[Row], float | None]] = {
     "diversity kept": lambda row: row.diversity_kept,
     "subject accuracy": lambda row: row.subject_accuracy,
 }
-"""What results are compared by."""
+"""The figures by which results are compared."""
 
 BOUNDS: dict[str, Bounds] = {"win rate": SHARE, "diversity kept": (0.0, math.inf), "subject accuracy": SHARE}
-"""Those of them that lie between bounds; the others may lie anywhere."""
+"""The bounds of those figures that have any."""
 
 COSTS: dict[str, Callable[[Row], float]] = {
     "rounds": lambda row: row.rounds,
     "labels": lambda row: row.labels,
     "images": lambda row: row.images,
-    "network rows": lambda row: row.network_rows,
+    "forward passes": lambda row: row.network_rows,
     "minutes": lambda row: row.seconds / 60,
 }
-"""What they took."""
+"""The costs of a result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,21 +72,21 @@ class Summary:
     label: str
     seeds: int
     stopped: int
-    """Cells that a guard stopped."""
+    """The number of cells that a guard stopped."""
     guards: Mapping[str, int]
-    """In how many cells each guard spoke, that only warned too."""
+    """The number of cells in which each guard fired, including guards that only warned."""
     figures: Mapping[str, Interval | None]
-    """None where the model has no such figure."""
+    """The mean of each figure over seeds; None where the model has no such figure."""
     differences: Mapping[str, Paired | None]
-    """To the baseline, over the seeds that both have; None of the baseline itself, or where they share no seed."""
+    """The difference of each figure to the baseline, over the seeds that both have. None for the baseline itself, or if they share no seed."""
     costs: Mapping[str, float]
-    """Means over seeds."""
+    """The mean of each cost over seeds."""
     gains: Mapping[str, Interval]
-    """Of the held-out rewards, in standard deviations of the base model's pictures."""
+    """The mean gain of each held-out reward, in standard deviations over the base model's pictures."""
 
 
 def summaries(rows: Sequence[Row], reward: str, *, labels: Sequence[str], baseline: str) -> list[Summary]:
-    """What the results for a reward come to, of the labels that have any, in the order of `labels`."""
+    """Summarise the results for a reward over seeds, for the labels that have results, in the order of `labels`."""
     results = {
         label: {row.seed: row for row in rows if (row.label, row.reward, row.is_result) == (label, reward, True)} for label in labels
     }
@@ -121,7 +122,7 @@ def _paired(ours: Sequence[float | None], theirs: Sequence[float | None], within
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """comparison.csv: a line for each row, a column for each field, and two for each held-out reward."""
+    """Write rows as CSV, with a column for each field and two for each held-out reward."""
     out = io.StringIO()
     names = list(rows[0].held_out) if rows else []
     plain = [name for name in Row.__dataclass_fields__ if name not in ("held_out", "held_out_gain")]

@@ -1,4 +1,4 @@
-"""The whole comparison: what is not done yet is run, and what came of it is written down."""
+"""Runs a whole comparison: does the cells that are not done yet, and writes the results."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,12 +21,12 @@ from d3po.run.progress import Bar, Narrator
 
 
 def plan_lines(file: Path, narrator: Narrator) -> list[str]:
-    """What the file's comparison will take, by label: counted, and timed by measured steps."""
+    """Estimate what a comparison takes, in lines of text, one for each label. The time comes from measured steps."""
     spec = load_spec(file)
     cells = cells_of(spec, narrator.say)
     scales = scales_of(cells, narrator, measure=True)
     each = len(spec.rewards) * len(spec.seeds)
-    lines = [f"{'':<20} cells  rounds  labels  images  network rows  of them trained  minutes a cell"]
+    lines = [f"{'':<20} cells  rounds  labels  images  forward passes  with gradient  minutes a cell"]
     total = 0.0
     for label, cell in by_label(cells).items():
         scale = scales[label]
@@ -37,23 +37,29 @@ def plan_lines(file: Path, narrator: Narrator) -> list[str]:
         work = work_of(cell.config, scale.shape, rounds)
         total += each * scale.seconds(work)
         lines.append(
-            f"{label:<20} {each:>5}  {rounds:>6}  {work.labels:>6,}  {work.images:>6,}  {work.forwards:>12,}  {work.training_forwards:>15,}  "
+            f"{label:<20} {each:>5}  {rounds:>6}  {work.labels:>6,}  {work.images:>6,}  {work.forwards:>14,}  {work.training_forwards:>13,}  "
             f"{scale.seconds(work) / 60:>14.1f}"
         )
     if total:
         lines.append(
-            f"all {len(cells)} cells one after another: {total / 60:.0f} min, from measured steps on this machine, without loading"
+            f"all {len(cells)} cells one after another: {total / 60:.0f} min, estimated from measured steps on this machine, without loading"
         )
     return lines
 
 
 def compare(file: Path, path: Path, narrator: Narrator, *, at_once: int) -> dict[str, str]:
-    """Bring every cell of the file's grid to its end and write the results; returns the last words of the cells that failed.
+    """Run every cell of a comparison to its end and write the results. Return the last line of output of each cell that failed, by the cell's name.
+
+    Args:
+        file: the file that describes the comparison.
+        path: the comparison's folder.
+        narrator: shows messages and progress.
+        at_once: how many cells run at the same time.
 
     Raises:
-        ConfigError: a cell cannot be made, or not one round of it fits into the budget; nothing was run.
-        RewardError: a held-out reward cannot be had; nothing was run.
-        RunFolderError: another process compares in this folder.
+        ConfigError: a cell cannot be made, or not even one of its rounds fits into the budget; nothing was run.
+        RewardError: a held-out reward cannot be loaded; nothing was run.
+        RunFolderError: another process works in this folder.
     """
     spec = load_spec(file)
     cells = cells_of(spec, narrator.say)
@@ -68,19 +74,19 @@ def compare(file: Path, path: Path, narrator: Narrator, *, at_once: int) -> dict
 
 @dataclass(kw_only=True)
 class _Grid:
-    """A comparison at work in its folder."""
+    """A comparison that is being run in its folder."""
 
     spec: Spec
     path: Path
     cells: Sequence[Cell]
     rounds: dict[str, int | None]
-    """That the budget allows, by label; None where time decides."""
+    """The number of rounds that the budget allows, by label; None for a budget in minutes."""
     narrator: Narrator
     held_out: dict[str, HeldOutReward]
     done: dict[str, Done] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    told: set[Path] = field(default_factory=set)
-    """Evaluations that were said."""
+    reported: set[Path] = field(default_factory=set)
+    """The records of evaluations that were already reported."""
 
     def run(self, at_once: int) -> dict[str, str]:
         by_name = {cell.name: cell for cell in self.cells}
@@ -93,13 +99,13 @@ class _Grid:
             bar.advance(len(self.done), "cells")
 
             def on_end(job: Job, code: int) -> None:
-                self._tell(job)
+                self._report(job)
                 if code == 0 and self._is_done(by_name[job.name]):
                     self._take(by_name[job.name])
                     self._write_tables()
                 else:
-                    self.failed[job.name] = job.last_words()
-                    self.narrator.say(f"{job.name}: failed: {job.last_words()} (all of it: {job.log})")
+                    self.failed[job.name] = job.last_line()
+                    self.narrator.say(f"{job.name}: failed: {job.last_line()} (full output: {job.log})")
                 bar.advance(1, "cells")
 
             run_jobs(waiting, at_once=at_once, on_end=on_end, while_waiting=lambda jobs: self._show(jobs, bar))
@@ -112,7 +118,7 @@ class _Grid:
         return Job(name=cell.name, run=run, log=self.path / "logs" / f"{cell.name}.log", minutes=self.spec.budget.minutes or 0.0)
 
     def _is_done(self, cell: Cell) -> bool:
-        """Whether there is nothing left for its run to do."""
+        """Whether the cell's run is finished."""
         folder, rounds = cell.folder(self.path), self.rounds[cell.label]
         if not folder.report.exists():
             return False
@@ -123,10 +129,10 @@ class _Grid:
             return enough and folder.evaluation(label_of(last_round(run, rounds))).exists()
 
     def _take(self, cell: Cell) -> None:
-        """Read what a cell that is done has shown."""
+        """Read the results of a finished cell."""
         with closing(open_run(cell.folder(self.path), self.narrator)) as run:
             if self.rounds[cell.label] is None:
-                run.folder.change({"rounds": str(max(1, run.trained_rounds()))})  # as many as there was time for
+                run.folder.change({"rounds": str(max(1, run.trained_rounds()))})  # as many as fitted into the time
             rows = rows_of(cell, run, self.held_out, rounds=self.rounds[cell.label])
             self.done[cell.name] = Done(cell=cell, rows=rows, folder=run.folder)
 
@@ -138,15 +144,15 @@ class _Grid:
 
     def _show(self, jobs: Sequence[Job], bar: Bar) -> None:
         for job in jobs:
-            self._tell(job)
-        bar.advance(0, "cells; at work: " + ", ".join(job.name for job in jobs))
+            self._report(job)
+        bar.advance(0, "cells; running: " + ", ".join(job.name for job in jobs))
 
-    def _tell(self, job: Job) -> None:
-        """Say the figures of evaluations that are new."""
+    def _report(self, job: Job) -> None:
+        """Report the figures of new evaluations."""
         run: OpenRun | None = None
         for path in sorted((job.run / "evaluations").glob("round-*.json")):
-            if path not in self.told:
-                self.told.add(path)
+            if path not in self.reported:
+                self.reported.add(path)
                 run = run or open_run(RunFolder(path=job.run), self.narrator)
                 rounds = int(path.stem.removeprefix("round-")) + 1
                 self.narrator.say(f"{job.name}: {path.stem}: {summary(read_evaluation(run, rounds))}")

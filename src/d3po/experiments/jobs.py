@@ -1,6 +1,6 @@
-"""Runs the cells: each as `d3po run` in a process of its own, so many at once; one that fails does not stop the others.
+"""Runs the cells of a comparison: each as `d3po run` in a separate process, several at once. A cell that fails does not stop the others.
 
-Processes are forked from one that has loaded torch and the libraries of models already, which of a small cell would take a third of the time.
+The processes are forked from one that has already loaded torch and the model libraries. Loading them would take a third of a small cell's time.
 """
 
 import multiprocessing
@@ -17,14 +17,14 @@ from typing import Any
 
 POLL_SECONDS = 0.3
 GRACE_SECONDS = 10.0
-"""That a process has to end in when the comparison is interrupted."""
+"""How long a process may take to end when the comparison is interrupted."""
 
-PRELOADED = ["d3po.run.loop", "d3po.models.load", "d3po.models.stable_diffusion", "diffusers.pipelines.stable_diffusion"]
+PRELOADED_MODULES = ["d3po.run.loop", "d3po.models.load", "d3po.models.stable_diffusion", "diffusers.pipelines.stable_diffusion"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A run that is to be brought to its end."""
+    """A run that is to be run to its end."""
 
     name: str
     run: Path
@@ -32,34 +32,34 @@ class Job:
     minutes: float = 0.0
 
     def arguments(self) -> list[str]:
-        """What `d3po` is given."""
+        """The arguments of `d3po`."""
         return ["run", str(self.run), "--minutes", str(self.minutes)]
 
     def work(self) -> None:
-        """Everything that its process does."""
+        """Run the command; this is all that the job's process does."""
         sys.argv = ["d3po", *self.arguments()]
         runpy.run_module("d3po", run_name="__main__")
 
-    def last_words(self) -> str:
-        """The last line that it wrote."""
+    def last_line(self) -> str:
+        """The last line of its output."""
         lines = self.log.read_text(errors="replace").split("\n") if self.log.exists() else []
         return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
 
 
 def started(job: Job) -> BaseProcess:
-    """The job's process."""
+    """Start the job's process."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     forked = "forkserver" in multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if forked else "spawn")
     if forked:
-        context.set_forkserver_preload(PRELOADED)
-    process: BaseProcess = context.Process(target=_at_work, args=(job,), name=job.name)
+        context.set_forkserver_preload(PRELOADED_MODULES)
+    process: BaseProcess = context.Process(target=_work, args=(job,), name=job.name)
     process.start()
     return process
 
 
-def _at_work(job: Job) -> None:
-    """In the job's process: one thread for torch; what it writes goes to its log."""
+def _work(job: Job) -> None:
+    """The body of the job's process: torch uses one thread, and all output goes to the job's log."""
     import torch
 
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -73,7 +73,7 @@ def _at_work(job: Job) -> None:
 
 @dataclass(kw_only=True)
 class Running:
-    """Processes at work."""
+    """The running processes."""
 
     processes: dict[str, tuple[Job, BaseProcess]] = field(default_factory=dict[str, tuple[Job, BaseProcess]])
 
@@ -82,14 +82,14 @@ class Running:
         self.processes[job.name] = (job, started(job))
 
     def ended(self) -> Iterator[tuple[Job, int]]:
-        """Jobs that have ended since, with their exit codes."""
+        """The jobs that have ended since the last call, with their exit codes."""
         for name, (job, process) in list(self.processes.items()):
             if process.exitcode is not None:
                 del self.processes[name]
                 yield job, process.exitcode
 
     def end_all(self) -> None:
-        """Ask what still runs to end, and make it end if it does not."""
+        """Terminate all running processes, and kill those that do not end in time."""
         for _, process in self.processes.values():
             process.terminate()
         for _, process in self.processes.values():
@@ -108,7 +108,14 @@ def _working() -> Generator[Running, None, None]:
 
 
 def run_jobs(jobs: Iterable[Job], *, at_once: int, on_end: Callable[[Job, int], None], while_waiting: Callable[[list[Job]], None]) -> None:
-    """Run all jobs; `on_end` is told each one's exit code, `while_waiting` again and again what is running."""
+    """Run all jobs.
+
+    Args:
+        jobs: the jobs.
+        at_once: how many run at the same time.
+        on_end: called with each job and its exit code when it ends.
+        while_waiting: called regularly with the running jobs.
+    """
     waiting = iter(jobs)
     with _working() as running:
         while True:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a comparison: tables, figures, pictures, and how to read each."""
+"""Renders a self-contained HTML page about a comparison: tables, figures and pictures, each with an explanation of how to read it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,22 +7,25 @@ from d3po.evaluation.drawing import data_uri, template
 from d3po.experiments.tables import Table
 
 LEARNING = (
-    "How far each objective has come after so many labels (left) and for so much computing (right). Points are rounds, lines means over seeds; the band, "
-    "or with many objectives the bar at the end, is Student's 95 % interval over seeds. What is steeper on the left learns more from a label, on the "
-    "right more from a pass of the network. The trained reward is in standard deviations of the base model's pictures; a cell that a guard stopped stays "
-    "where it was stopped."
+    "How far each objective has come, by labels (left) and by computation (right). Points are rounds, lines are means over seeds. The band, or with many "
+    "objectives the bar at the end, is Student's 95 % interval over seeds. A steeper curve on the left learns more from each label; a steeper curve on the "
+    "right learns more from each forward pass of the network. The trained reward is in standard deviations over the base model's pictures. A cell that a "
+    "guard stopped keeps its last values."
 )
 TRADE = (
-    "What else has changed while the trained reward rose, round after round, from the base model where the dotted lines cross. A curve that goes right "
-    "and up has found something that other judges like too; one that turns down is buying score: over-optimisation. Held-out rewards, in standard "
-    "deviations of the base model's pictures, were never trained for."
+    "What else changed while the trained reward rose, round after round. Curves start at the base model, where the dotted lines cross. A curve that goes "
+    "right and up is an improvement by other rewards too; a curve that turns down is over-optimisation. Held-out rewards are in standard deviations over "
+    "the base model's pictures; nothing was trained for them."
 )
-PICTURES = "The first picture of held-out prompts from the same noise, by the base model and by each result of one seed. A picture shows a manner, not a rate."
+PICTURES = (
+    "The first picture of each held-out prompt from the same noise, by the base model and by the results of one seed. A single picture shows a style; "
+    "it says nothing about how often it occurs."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A figure with how to read it: an SVG element, or a PNG."""
+    """A figure with an explanation of how to read it. Its content is an SVG element, or a PNG."""
 
     title: str
     reading: str
@@ -30,13 +33,13 @@ class Drawn:
 
     @property
     def element(self) -> str:
-        """As HTML."""
+        """The figure as an HTML element."""
         return self.content if isinstance(self.content, str) else f'<img src="{data_uri(self.content)}" alt="{self.title}">'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chapter:
-    """What was found for one reward."""
+    """The results for one reward."""
 
     title: str
     tables: Sequence[Table]
@@ -45,17 +48,17 @@ class Chapter:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """All that the page shows."""
+    """Everything that the page shows."""
 
     title: str
     lead: str
     chapters: Sequence[Chapter]
     failed: Mapping[str, str]
-    """The last words of cells that failed, by name."""
+    """The last line of output of each cell that failed, by the cell's name."""
     spec: str
     versions: Mapping[str, str]
 
 
 def render(page: Page) -> str:
-    """The page as HTML, which needs no other file."""
+    """Render the page as HTML that needs no other file."""
     return template("comparison.html.j2").render(page=page)

@@ -1,4 +1,4 @@
-"""What the cells have shown: a row for each cell and round, read off their folders."""
+"""Reads the results of the cells from their folders: a row for each cell and round."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,17 +19,17 @@ from d3po.run.train.rollback import is_undone
 from d3po.scorers.registry import load_criteria
 
 Scores = NDArray[np.float64]
-"""(P prompts, n images) of one held-out set of pictures."""
+"""The scores of the held-out pictures of one evaluation, of shape (P prompts, n images)."""
 
 
 def last_round(run: OpenRun, rounds: int | None) -> int:
-    """After how many rounds the run's result stands, of at most so many."""
+    """After how many rounds the run's result is taken, at most `rounds`."""
     reached = result_rounds(run)
     return reached if rounds is None else min(reached, rounds)
 
 
 def rows_of(cell: Cell, run: OpenRun, held_out: Mapping[str, "HeldOutReward"], *, rounds: int | None) -> list[Row]:
-    """A row for the base model and each evaluated round that stands, of at most so many rounds."""
+    """The rows of a cell: one for the base model and one for each evaluated round that counts, at most `rounds` rounds."""
     kept = [r for r in range(last_round(run, rounds) + 1) if r == 0 or not is_undone(run, r - 1)]
     evaluated = [r for r in kept if run.folder.evaluation(label_of(r)).exists()]
     trained = {r: _trained_scores(run, r) for r in evaluated}
@@ -69,17 +69,17 @@ def rows_of(cell: Cell, run: OpenRun, held_out: Mapping[str, "HeldOutReward"], *
 
 
 def gain(scores: Scores, base: Scores) -> float:
-    """How far the mean has moved, in standard deviations of the base model's pictures; nan where those are all scored alike."""
-    if np.ptp(base) == 0:  # a standard deviation may be its own rounding there
+    """The change in the mean score, in standard deviations over the base model's pictures. nan if those all have the same score."""
+    if np.ptp(base) == 0:  # their standard deviation may not be exactly 0, because of rounding
         return float("nan")
     return float(scores.mean() - base.mean()) / float(base.std())
 
 
 class HeldOutReward:
-    """A reward that nothing was trained for; what it said is kept in a folder, a file for each run.
+    """A reward that is measured but never trained for. Its scores are cached in a folder, in one file for each run.
 
     Raises:
-        RewardError: there is none of that name, or it cannot be made.
+        RewardError: there is no such reward, or it cannot be loaded.
     """
 
     def __init__(self, name: str, directory: Path, narrator: Narrator) -> None:
@@ -87,9 +87,9 @@ class HeldOutReward:
         self._criteria = load_criteria(name, narrator.say)
 
     def scores(self, run: OpenRun, label: str) -> Scores:
-        """Of the pictures that the evaluation of that label has made."""
+        """Score the pictures of the evaluation with this label, or read the cached scores."""
         path = self._directory / f"{run.folder.path.name}.json"
-        kept = read_record(path, remedy="delete it: what it holds is measured again") if path.exists() else {}
+        kept = read_record(path, remedy="delete it: its scores are then measured again") if path.exists() else {}
         mine = kept.setdefault(self._name, {})
         if label not in mine:
             mine[label] = self._measured(run, label)
@@ -106,10 +106,10 @@ class HeldOutReward:
 
 
 def first_pictures(run: OpenRun, rounds: int, prompts: int) -> list[NDArray[np.uint8]]:
-    """The first picture of each of the first held-out prompts, by the policy after so many rounds."""
+    """The first picture of each of the first `prompts` held-out prompts, by the policy after `rounds` rounds."""
     return [np.asarray(row[0]) for row in read_held_out(run, label_of(rounds), range(prompts))]
 
 
 def _trained_scores(run: OpenRun, rounds: int) -> Scores:
-    """The scores that evaluation kept; of several criteria their sum, as `mean_score` reads them."""
+    """The scores that the evaluation has stored, summed over criteria as for `mean_score`."""
     return np.atleast_3d(read_scores(run, label_of(rounds))["scores"]).sum(axis=-1)

@@ -1,4 +1,4 @@
-"""How much work the cells are, counted on the loaded model; and how long it takes, measured on it."""
+"""Determines how much work the cells are and how long it takes, with the loaded model."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,14 +20,14 @@ from d3po.run.session import Session, make_replay, policy_settings
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What decides how much work a label's cells are, and how long they take."""
+    """What determines the work of a label's cells and the time it takes."""
 
     shape: Shape
     cost: Probe | None
-    """Measured, where that was asked for."""
+    """Measured costs, if they were asked for."""
 
     def seconds(self, work: Work) -> float:
-        """That a cell's work takes on this machine, evaluation included; nan where nothing was measured."""
+        """The seconds that a cell's work takes on this machine, with evaluation. nan if nothing was measured."""
         if self.cost is None:
             return float("nan")
         without_gradient = work.forwards - work.training_forwards + work.evaluation_forwards
@@ -39,10 +39,15 @@ class Scale:
 
 
 def scales_of(cells: Sequence[Cell], narrator: Narrator, *, measure: bool) -> dict[str, Scale]:
-    """Of each label; seeds and rewards play no part. The model is loaded once for all labels that ask the same of it.
+    """Determine the scale of each label, which does not depend on seeds and rewards. The model is loaded once for all labels with the same model settings.
+
+    Args:
+        cells: the cells of the grid.
+        narrator: shows messages and progress.
+        measure: whether to measure time too.
 
     Raises:
-        ConfigError: an objective does not go with the model, or a timestep range holds nothing to train.
+        ConfigError: an objective does not fit the model, or a timestep range holds no step to train.
     """
     scales: dict[str, Scale] = {}
     while left := [cell for cell in by_label(cells).values() if cell.label not in scales]:

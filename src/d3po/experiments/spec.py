@@ -1,4 +1,4 @@
-"""What is to be compared: the file that `d3po compare` reads."""
+"""The file that `d3po compare` reads: what is to be compared."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ TAKEN = {
     "feedback.reward": "`rewards`",
     "objective.name": "`name` of an entry of `objectives`",
 }
-"""Settings of a run that a comparison has a key of its own for."""
+"""Settings of a run that must be given by another key of the comparison."""
 
-FIXED = {"database": "each cell keeps its own database", "feedback.source": "cells are judged by measured rewards"}
-"""Settings that a comparison decides."""
+FIXED = {"database": "each cell has a separate database", "feedback.source": "pictures are compared by rewards in all cells"}
+"""Settings of a run that cannot be changed in a comparison, and why."""
 
 
 def _flat(tables: object) -> object:
-    """Tables of settings as dotted keys, so that `sampling.steps = 5` and `"sampling.steps" = 5` are one."""
+    """Flatten tables of settings to dotted keys, so that `sampling.steps = 5` and `"sampling.steps" = 5` mean the same."""
     if not isinstance(tables, Mapping):
         return tables
     flat: dict[str, Any] = {}
@@ -38,7 +38,7 @@ def _flat(tables: object) -> object:
 
 
 def _named(entries: object) -> object:
-    """Bare names as entries that are labelled by them."""
+    """Turn the bare name of an objective into an entry with that label."""
     if not isinstance(entries, list):
         return entries
     return [{"label": entry, "name": entry} if isinstance(entry, str) else entry for entry in entries]
@@ -47,9 +47,9 @@ def _named(entries: object) -> object:
 def _require_free(settings: dict[str, Any]) -> dict[str, Any]:
     for key in settings:
         if key in TAKEN:
-            raise ValueError(f"settings hold {key!r}, which a comparison says by {TAKEN[key]}; write it there")
+            raise ValueError(f"settings contain {key!r}, which a comparison sets by {TAKEN[key]}; write it there")
         if key in FIXED:
-            raise ValueError(f"settings hold {key!r}, but {FIXED[key]}; leave it out")
+            raise ValueError(f"settings contain {key!r}, but {FIXED[key]}; remove it")
     return settings
 
 
@@ -57,10 +57,12 @@ Settings = Annotated[dict[str, Any], BeforeValidator(_flat), Field(default_facto
 
 
 class ObjectiveSpec(Section):
-    """One of the compared: an objective, or a variant of one."""
+    """One entry of the comparison: an objective, or a variant of one."""
 
     label: Label = Field(description="its name in tables and folders")
-    name: str = Field(default="", description="the objective, with its own settings in place of the recipe's; empty is the recipe as it is")
+    name: str = Field(
+        default="", description="the objective, with its default settings in place of the recipe's; empty is the recipe unchanged"
+    )
     settings: Settings = Field(description="dotted keys of run.toml, for this entry alone")
 
     @model_validator(mode="after")
@@ -72,10 +74,12 @@ class ObjectiveSpec(Section):
 class EqualBudget(Section):
     """What every cell may spend: exactly one of these."""
 
-    labels: Count | None = Field(default=None, description="pairs asked about; of objectives that read single pictures, pictures judged")
+    labels: Count | None = Field(
+        default=None, description="compared pairs; for objectives that learn from single pictures, labelled pictures"
+    )
     images: Count | None = Field(default=None, description="pictures sampled to learn from")
-    network_rows: Count | None = Field(default=None, description="rows of the network in sampling and training")
-    minutes: Annotated[float, Field(gt=0)] | None = Field(default=None, description="of sampling, judging and training")
+    network_rows: Count | None = Field(default=None, description="forward passes of the network in sampling and training")
+    minutes: Annotated[float, Field(gt=0)] | None = Field(default=None, description="minutes of sampling, comparing and training")
 
     @model_validator(mode="after")
     def _one(self) -> "EqualBudget":
@@ -88,12 +92,12 @@ class EqualBudget(Section):
 
     @property
     def unit(self) -> Unit:
-        """Which one is set."""
+        """The key that is set."""
         return next(iter(self.model_fields_set))  # pyright: ignore[reportReturnType]
 
     @property
     def amount(self) -> int | float:
-        """How much of it."""
+        """The value of the key that is set."""
         return getattr(self, self.unit)
 
 
@@ -101,20 +105,22 @@ class Spec(Section):
     """A whole comparison."""
 
     model: str = Field(default="emoji", description="as in run.toml")
-    recipe: str = Field(default="default", description="what all cells begin with")
+    recipe: str = Field(default="default", description="the recipe from which all cells start")
     prompts: str = Field(default="", description="a file of prompts to train on, as `d3po init --prompts`")
     held_out: str = Field(default="", description="a file of prompts for evaluation only, as `d3po init --held-out`")
     objectives: Annotated[list[ObjectiveSpec], BeforeValidator(_named), Field(min_length=1)] = Field(
         description="names of objectives, or tables with label, name and settings"
     )
-    rewards: Annotated[list[str], Field(min_length=1)] = Field(description="what is trained for, each in runs of its own")
-    held_out_rewards: list[str] = Field(default=[], description="measured on the same held-out pictures, never trained for")
-    seeds: Annotated[list[Annotated[int, Field(ge=0, le=LARGEST_SEED)]], Field(min_length=1)] = Field(
-        description="one run each; paired between objectives"
+    rewards: Annotated[list[str], Field(min_length=1)] = Field(description="rewards to train for, each in separate runs")
+    held_out_rewards: list[str] = Field(
+        default=[], description="rewards that are measured on the same held-out pictures and never trained for"
     )
-    baseline: str = Field(description="the label that differences are taken to")
+    seeds: Annotated[list[Annotated[int, Field(ge=0, le=LARGEST_SEED)]], Field(min_length=1)] = Field(
+        description="seeds, one run each; differences between objectives are paired by seed"
+    )
+    baseline: str = Field(description="the label with which the others are compared")
     budget: EqualBudget
-    settings: Settings = Field(description="dotted keys of run.toml, for all")
+    settings: Settings = Field(description="dotted keys of run.toml, for all entries")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Spec":
@@ -128,14 +134,19 @@ class Spec(Section):
         ):
             doubled = [value for value, count in Counter(values).items() if count > 1]
             if doubled:
-                raise ValueError(f"{key} names {doubled[0]!r} more than once; keep one of each, and give variants labels of their own")
+                raise ValueError(f"{key} names {doubled[0]!r} more than once; keep one of each, and give variants different labels")
         if self.baseline not in labels:
-            raise ValueError(f"baseline is {self.baseline!r}, which is none of the labels ({', '.join(labels)}); set it to one of them")
+            raise ValueError(f"baseline is {self.baseline!r}, which is not one of the labels ({', '.join(labels)}); set it to one of them")
         return self
 
 
+def unit_in_words(unit: Unit) -> str:
+    """The unit of a budget as texts name it."""
+    return {"network_rows": "forward passes"}.get(unit, unit)
+
+
 def slug(reward: str) -> str:
-    """A reward's name as a folder's name can hold it."""
+    """A reward's name in a form that a folder's name can hold."""
     return "-".join("".join(letter if letter.isalnum() or letter == "_" else " " for letter in reward).split())
 
 

@@ -1,4 +1,4 @@
-"""The tables of a comparison, as Markdown and as the page shows them."""
+"""Builds the tables of a comparison, for Markdown and for the page."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ NOTHING, LINE = "-", "\n"
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A title, how to read it, and cells of text, of several lines where that reads better."""
+    """A table with a title, an explanation of how to read it, and cells of text that may have several lines."""
 
     title: str
     reading: str
@@ -28,14 +28,14 @@ class Table:
 
 
 def result_table(summaries: Sequence[Summary]) -> Table:
-    """Each label's final figures."""
+    """The table of each label's final figures."""
     gains = list(summaries[0].gains)
     return Table(
         title="Results",
-        reading="Mean over seeds [95 % interval, Student's t, cut to what is possible; none where all seeds gave one value]. Win rate is over the "
-        "base model on held-out prompts, 0.5 is no change; score is in the reward's own unit; diversity kept is a share of the base model's."
-        + (" Held-out rewards are in standard deviations of the base model's pictures; 0 is no change." if gains else "")
-        + " Guards that spoke are named with the number of cells in which they did; of cells that one stopped, the result is the last policy it let pass.",
+        reading="Mean over seeds [95 % interval, Student's t, cut to possible values; none where all seeds gave the same value]. Win rate is over the "
+        "base model on held-out prompts, 0.5 is no change; score is in the reward's unit; diversity kept is a share of the base model's."
+        + (" Held-out rewards are in standard deviations over the base model's pictures; 0 is no change." if gains else "")
+        + " Guards that fired are named with the number of cells in which they did. The result of a stopped cell is the last policy that passed the guards.",
         header=["", "seeds", *FIGURES, *gains, "guards", "stopped"],
         rows=[
             [
@@ -52,25 +52,25 @@ def result_table(summaries: Sequence[Summary]) -> Table:
 
 
 def difference_table(summaries: Sequence[Summary], baseline: str) -> Table:
-    """Each label against the baseline, seed by seed."""
+    """The table of each label's differences to the baseline, paired by seed."""
     seeds = max(each.seeds for each in summaries)
     return Table(
         title=f"Differences to {baseline}",
-        reading="Mean difference over seeds that both have [95 % interval]; p of the paired t test / of the exact sign-flip test. Cells of a seed share "
-        "prompts and noise, so the difference is taken within it. "
-        f"With {seeds} seeds the sign-flip p cannot fall below {min(1.0, 2 / 2**seeds):.3g}. The p values are not corrected for how many labels "
-        "are compared: of twenty without any effect one falls below 0.05.",
+        reading="Mean difference over the seeds that both have [95 % interval]; p of the paired t test / of the exact sign-flip test. Cells with the same "
+        "seed share prompts and noise, so differences are taken within a seed. "
+        f"With {seeds} seeds the sign-flip p cannot fall below {min(1.0, 2 / 2**seeds):.3g}. The p values are not corrected for multiple comparisons: "
+        "of twenty labels without any effect, one falls below 0.05 on average.",
         header=["", *FIGURES],
         rows=[[each.label, *(_paired(each.differences[name]) for name in FIGURES)] for each in summaries if each.label != baseline],
     )
 
 
 def cost_table(summaries: Sequence[Summary]) -> Table:
-    """What each label took."""
+    """The table of each label's costs."""
     return Table(
         title="Cost",
-        reading="Means over seeds, evaluation not counted. A network row is one image at one denoising step in the network, doubled by guidance; sampling, "
-        "passes of the reference and training are counted. Minutes depend on what else the machine did.",
+        reading="Means over seeds, without evaluation. A forward pass is one image at one denoising step in the network, doubled by guidance; those of "
+        "sampling, of the reference and of training are counted. Minutes depend on what else the machine did.",
         header=["", *COSTS],
         rows=[[each.label, *(f"{each.costs[name]:,.1f}".removesuffix(".0") for name in COSTS)] for each in summaries],
     )

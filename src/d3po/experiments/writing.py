@@ -1,4 +1,4 @@
-"""Writes what a comparison has shown: the CSV, the tables and the page with its figures."""
+"""Writes the results of a comparison: the CSV, the tables, and the page with its figures."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from d3po.experiments.figures import learning_figure, picture_figure, trade_figu
 from d3po.experiments.findings import Row, summaries, to_csv
 from d3po.experiments.page import LEARNING, PICTURES, TRADE, Chapter, Drawn, Page, render
 from d3po.experiments.results import first_pictures
-from d3po.experiments.spec import Spec, slug
+from d3po.experiments.spec import Spec, slug, unit_in_words
 from d3po.experiments.tables import Table, cost_table, difference_table, result_table
 from d3po.run.evaluate.report import versions
 from d3po.run.folder import RunFolder
@@ -28,13 +28,13 @@ from d3po.run.progress import Narrator
 from d3po.text import read_text
 
 KEPT_SPEC = "comparison.toml"
-"""The copy, in its folder, of the file that says what is compared."""
+"""The name of the copy of the comparison's file in its folder."""
 SHOWN_PROMPTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """A cell that was brought to its end."""
+    """A finished cell with its results."""
 
     cell: Cell
     folder: RunFolder
@@ -42,14 +42,14 @@ class Done:
 
 
 def write_tables(spec: Spec, path: Path, done: Sequence[Done], failed: Mapping[str, str]) -> None:
-    """Write comparison.csv and comparison.md from the cells that are done."""
+    """Write comparison.csv and comparison.md from the finished cells."""
     rows = [row for each in done for row in each.rows]
     write_atomically(path / "comparison.csv", to_csv(rows))
     write_atomically(path / "comparison.md", _markdown(spec, rows, failed))
 
 
 def tables_of(spec: Spec, rows: Sequence[Row], reward: str) -> list[Table]:
-    """The tables of a reward; none where no cell of it is done."""
+    """The tables for a reward. Empty if none of its cells is finished."""
     labels = [entry.label for entry in spec.objectives]
     found = summaries(rows, reward, labels=labels, baseline=spec.baseline)
     if not found:
@@ -58,8 +58,8 @@ def tables_of(spec: Spec, rows: Sequence[Row], reward: str) -> list[Table]:
 
 
 def heading(spec: Spec) -> str:
-    """What was compared, in one sentence."""
-    unit = spec.budget.unit.replace("_", " ")
+    """Describe what is compared, in one sentence."""
+    unit = unit_in_words(spec.budget.unit)
     return (
         f"{len(spec.objectives)} objectives on the model {spec.model}, recipe {spec.recipe}, each with {spec.budget.amount:,} {unit}; "
         f"{len(spec.seeds)} seeds; baseline {spec.baseline}."
@@ -71,14 +71,14 @@ def _markdown(spec: Spec, rows: Sequence[Row], failed: Mapping[str, str]) -> str
     for reward in spec.rewards:
         tables = tables_of(spec, rows, reward)
         parts += [f"## Trained for {reward}\n", *(table.markdown() for table in tables)]
-        parts += [] if tables else ["No cell is done yet.\n"]
+        parts += [] if tables else ["No cell is finished yet.\n"]
     if failed:
         parts += ["## Cells that failed\n", "".join(f"* {name}: {words}\n" for name, words in failed.items())]
     return "\n".join(parts)
 
 
 def write_page(spec: Spec, path: Path, done: Sequence[Done], failed: Mapping[str, str]) -> None:
-    """Write comparison.html, and its figures under figures/."""
+    """Write comparison.html, and its figures in figures/."""
     chapters: list[Chapter] = []
     for reward in spec.rewards:
         mine = [each for each in done if each.cell.reward == reward]
@@ -101,7 +101,7 @@ def write_page(spec: Spec, path: Path, done: Sequence[Done], failed: Mapping[str
 
 
 def _figures(spec: Spec, done: Sequence[Done]) -> dict[str, Drawn]:
-    """The figures of one reward, by the names of their files."""
+    """Draw the figures of one reward. The keys are the beginnings of their file names."""
     rows = {
         entry.label: [row for each in done if each.cell.label == entry.label for row in each.rows]
         for entry in spec.objectives
@@ -109,13 +109,13 @@ def _figures(spec: Spec, done: Sequence[Done]) -> dict[str, Drawn]:
     }
     return {
         "learning": Drawn(title="Learning", reading=LEARNING, content=svg(learning_figure(rows, spec.baseline))),
-        "trade": Drawn(title="What the reward was bought with", reading=TRADE, content=svg(trade_figure(rows, spec.baseline))),
+        "trade": Drawn(title="Trained reward against held-out rewards", reading=TRADE, content=svg(trade_figure(rows, spec.baseline))),
         "pictures": Drawn(title="Pictures", reading=PICTURES, content=png(_pictures(done))),
     }
 
 
 def _pictures(done: Sequence[Done]) -> Figure:
-    """Of the seed that most labels are done with."""
+    """Draw pictures of the seed for which most labels are finished."""
     seed = Counter(each.cell.seed for each in done).most_common(1)[0][0]
     shown = [each for each in done if each.cell.seed == seed]
     prompts = shown[0].cell.held_out[: shown[0].cell.config.evaluation.prompts][:SHOWN_PROMPTS]

@@ -1,4 +1,4 @@
-"""What the rest of d3po needs to know of a diffusion model."""
+"""The interface of diffusion models: everything that the rest of d3po needs to know about a model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,26 +23,28 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Condition(Protocol):
-    """What a network is conditioned on, one row per prompt or image."""
+    """What a network is conditioned on: a batch with one element for each prompt or image."""
 
-    def rows(self, indices: Int[Tensor, " B"]) -> "Condition":
-        """The condition of the given rows, in that order, repeats allowed."""
+    def select(self, indices: Int[Tensor, " B"]) -> "Condition":
+        """The elements at the given indices, in that order; an index may occur several times."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """A condition as tensors by name, one row a prompt, and one row of what guidance moves away from (the negative prompt)."""
+    """A condition as tensors by name."""
 
     given: Mapping[str, Tensor]
+    """Prompt embeddings; the first dimension is the batch."""
     negative: Mapping[str, Tensor]
+    """Embeddings of the negative prompt, from which guidance moves away; the batch size is 1."""
 
-    def rows(self, indices: Int[Tensor, " B"]) -> "Embeddings":
-        """The condition of the given rows, in that order, repeats allowed."""
+    def select(self, indices: Int[Tensor, " B"]) -> "Embeddings":
+        """The elements at the given indices, in that order; an index may occur several times."""
         return Embeddings(given={name: value[indices.to(value.device)] for name, value in self.given.items()}, negative=self.negative)
 
     def with_negatives(self, count: int) -> dict[str, Tensor]:
-        """`count` rows of the negative prompt, and below them all rows given."""
+        """Repeat the negative prompt `count` times and append `given`, along the batch."""
         return {
             name: torch.cat([self.negative[name].expand(count, *value.shape[1:]), value]) if count else value
             for name, value in self.given.items()
@@ -51,7 +53,7 @@ class Embeddings:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
-    """How a run wants to sample, in terms that every family understands or refuses."""
+    """How a run samples, in terms that every model family either supports or refuses."""
 
     steps: int
     kind: SamplerKind = "model"
@@ -60,71 +62,73 @@ class SamplerSettings:
     noise_level: float = 0.7
     """Noise of a flow's SDE steps."""
     spacing: Spacing | None = None
-    """Spread of timesteps of a discrete-time model; None is its own."""
+    """Spacing of the timesteps of a discrete-time model; None takes that of its scheduler."""
     last_step: LastStep = "model"
     latent_shape: tuple[int, ...] = ()
-    """Of what is sampled, by which some flow models shift their noise levels; empty is the model's own."""
+    """Shape of the sampled latents, on which the noise levels of some flow models depend; empty takes the model's default shape."""
     zero_terminal_snr: bool = False
-    """Rescale a discrete-time schedule so that its last timestep is noise alone."""
+    """Rescale a discrete-time schedule so that its last timestep is pure noise (zero terminal SNR)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings:
-    """How a model is made a policy, beside its adapter."""
+    """How a policy is made from a model, apart from its adapter."""
 
     guidance: GuidanceKind = "model"
     negative_prompt: str = ""
     max_sequence_length: int = 0
-    """Tokens that a T5 encoder is given; 0: as many as the pipeline's default."""
+    """Length in tokens of a T5 encoder's input; 0 takes the pipeline's default."""
     width: int = 0
-    """Of the picture in pixels; 0 is the model's own."""
+    """Width of a picture in pixels; 0 takes the model's default."""
     height: int = 0
+    """Height of a picture in pixels; 0 takes the model's default."""
     parts: str = ""
-    """The folder or hub id of a pipeline that lends a single-file model the parts which are not in its file."""
+    """Folder or hub id of a pipeline that provides the parts missing from a single-file model."""
     weights: Weights = "float32"
-    """Precision of the frozen weights; the autoencoder's are at least in float32, as some overflow in half precision."""
+    """Precision of the frozen weights; the autoencoder's are at least float32, since some overflow in half precision."""
     arithmetic: Arithmetic = "weights"
-    """Precision in which the denoiser computes."""
+    """Precision of the denoiser's arithmetic."""
     decoding: Decoding = "whole"
     """How latents are decoded, for models that have a decoder."""
     text_encoders: TextEncoders = "keep"
-    """Where text encoders are between uses."""
+    """Where text encoders are kept between uses."""
     divide: Dividing = "no"
-    """By what the denoiser's frozen weights are divided, in a run of several processes."""
+    """How the denoiser's frozen weights are divided among the processes of a run."""
     deepspeed: str = ""
-    """DeepSpeed's own settings, a JSON file; empty takes those that hold least."""
+    """JSON file of DeepSpeed settings; empty takes the settings that use least memory."""
     start_from: str = ""
     """A LoRA that is merged into the network before anything else."""
     inpaint_image: str = ""
-    """The picture whose masked part is painted anew."""
+    """The picture whose masked part is inpainted."""
     inpaint_mask: str = ""
-    """Its mask: white is painted, black is kept."""
+    """The mask: white is inpainted, black is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """A model's reverse steps, and the ones that a rollout takes."""
+    """A model's reverse step distribution, and the steps that a rollout takes."""
 
     transition: Transition
     grid: StepGrid
 
 
 class AbstractPolicy(ABC):
-    """A diffusion model as a policy: it predicts, it can be trained, and its adapter can be switched off."""
+    """A diffusion model as a policy: it makes predictions, can be trained, and its adapter can be switched off."""
 
     latent_shape: tuple[int, ...]
-    guided_rows: int = 2
-    """Rows in the network that a guided image costs."""
+    """The default shape of one image's latents."""
+    guided_forwards: int = 2
+    """Forward passes that one guided prediction of one image costs."""
     guidance_is_input: bool = False
-    """Whether the network is told the scale, and so has no prediction without one."""
+    """Whether the network takes the guidance scale as an input, so that it has no prediction without one."""
     autocast: torch.dtype | None = None
-    """Precision of the network's arithmetic, in sampling and in training alike; None is the weights' own."""
+    """Precision of the network's arithmetic, both in sampling and in training; None takes that of the weights."""
     prompt_cache: PromptCache | None = None
-    """Where embeddings of prompts are kept, by models that have text encoders."""
+    """Where prompt embeddings are cached; used by models with text encoders."""
     notes: Sequence[str] = ()
-    """What the user has to know of how it was loaded."""
+    """What to tell the user about how the model was loaded."""
     divided: "DividedNetwork | None" = None
-    """The denoiser's division among processes, after `divide`."""
+    """The network as it is divided among processes, once `divide` was called."""
 
     @property
     @abstractmethod
@@ -133,14 +137,14 @@ class AbstractPolicy(ABC):
 
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        """The condition of each prompt, one row each."""
+        """Encode the prompts: a condition with one element for each."""
 
     def cut_prompts(self, prompts: Sequence[str]) -> list[str]:  # noqa: ARG002
-        """Which of the prompts are longer than a text encoder reads, one line an encoder; what is beyond is never seen."""
+        """Warnings about prompts that are longer than a text encoder reads, one line for each encoder; the tokens beyond its limit have no effect."""
         return []
 
     def latent_shape_of(self, width: int, height: int) -> tuple[int, ...]:
-        """The shape of the latents of a picture of this size in pixels; 0 is the model's own side.
+        """The shape of the latents of a picture of this size in pixels; 0 takes the model's default side.
 
         Raises:
             ConfigError: the model cannot make pictures of that size.
@@ -149,7 +153,7 @@ class AbstractPolicy(ABC):
 
     @abstractmethod
     def sampler(self, settings: SamplerSettings) -> Sampler:
-        """The reverse steps that this model takes under the run's settings.
+        """Make the sampler of this model under the run's settings.
 
         Raises:
             ConfigError: a setting does not fit the model.
@@ -159,24 +163,24 @@ class AbstractPolicy(ABC):
     def predict(
         self, x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"], condition: Condition, guidance: float | Float[Tensor, " B"]
     ) -> Float[Tensor, " B *latent"]:
-        """The guided prediction, in the model's own parameterisation.
+        """The guided prediction, in the model's own parameterisation (noise, velocity, ...).
 
-        `guidance` is one scale for all rows or one each. A scale of 1 means none, in one network row per image; a network that takes the
-        scale as an input is given it.
+        `guidance` is one scale for the batch or one for each element. A scale of 1 means no guidance and costs one forward pass an image, but a network
+        that takes the scale as an input is given the 1.
         """
 
     @abstractmethod
     def decode(self, latents: Float[Tensor, " B *latent"]) -> Float[Tensor, "B 3 height width"]:
-        """Pictures in [0, 1]."""
+        """Decode latents into pictures with values in [0, 1]."""
 
     def picture_size(self) -> tuple[int, int]:
-        """Height and width in pixels of what `decode` makes of latents of the model's own shape."""
+        """Height and width in pixels of a picture decoded from latents of the model's default shape."""
         height, width = self.decode(torch.zeros(1, *self.latent_shape, device=self.device)).shape[2:]
         return height, width
 
     @abstractmethod
     def encode(self, pictures: Float[Tensor, "B 3 height width"]) -> Float[Tensor, " B *latent"]:
-        """The latents of pictures in [0, 1] of the size that `decode` gives; the mode, where the encoder gives a distribution.
+        """Encode pictures with values in [0, 1], of the size that `decode` gives. Where the encoder gives a distribution, its mode is taken.
 
         Raises:
             ModelError: the model has no encoder.
@@ -184,32 +188,32 @@ class AbstractPolicy(ABC):
 
     @abstractmethod
     def without_adapter(self) -> AbstractContextManager[None]:
-        """Within this context the network is the pretrained one."""
+        """Context in which the adapter is switched off, so that the network is the pretrained one."""
 
     @abstractmethod
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that training moves, by name."""
+        """The trainable parameters by name."""
 
     @abstractmethod
     def export(self, directory: Path) -> list[Path]:
-        """Write the adapter as a LoRA that a plain diffusers pipeline loads, and the merged model; return what was written."""
+        """Write the adapter as a LoRA that a plain diffusers pipeline loads, and the merged model. Returns the written paths."""
 
     @abstractmethod
     def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations in the backward pass: less memory, more time, same gradients."""
+        """Recompute activations in the backward pass: less memory, more time, the same gradients."""
 
     def divide(self, device: torch.device) -> None:  # noqa: ARG002
-        """Divide the denoiser's frozen weights among the processes that a launcher started; called by all of them, once, each with its device.
+        """Divide the denoiser's frozen weights among the processes that a launcher started. All of them must call this once, each with its device.
 
-        In all processes but the first, which call nothing but the denoiser, every other part of the model is let go.
+        All processes but the first only evaluate the denoiser afterwards, so they drop every other part of the model.
 
         Raises:
-            ConfigError: the model is not one whose network can be divided.
+            ConfigError: the network of this model cannot be divided.
         """
         raise ConfigError("hardware.divide is on, but a network of your own is not divided; set it to 'no'")
 
     def to(self, device: str) -> None:
-        """Move every part of the model (here the denoiser alone); its trainable parameters stay the same objects."""
+        """Move the model to a device (by default the denoiser alone). The trainable parameters stay the same objects."""
         self.network.to(device)
 
     @property
@@ -225,11 +229,11 @@ class AbstractPolicy(ABC):
         """Set the trainable weights.
 
         Raises:
-            ValueError: names differ from the policy's own.
+            ValueError: the names are not those of the policy's trainable parameters.
         """
-        own = self.trainable()
-        if own.keys() != state.keys():
-            strangers = sorted(own.keys() ^ state.keys())
+        parameters = self.trainable()
+        if parameters.keys() != state.keys():
+            strangers = sorted(parameters.keys() ^ state.keys())
             raise ValueError(f"{len(strangers)} weights do not match this policy, the first is {strangers[0]}")
-        for name, parameter in own.items():
+        for name, parameter in parameters.items():
             parameter.copy_(state[name])

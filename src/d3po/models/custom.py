@@ -1,18 +1,18 @@
-"""Any network of one's own: `model = "custom:module:function"`.
+"""A user's own network: `model = "custom:module:function"`.
 
-The function takes nothing and returns a torch module with
+The function takes no arguments and returns a torch module with
 
-* `predict(x_t, t, condition)`: the network's output, of x_t's shape, for samples of any shape, not only pictures. `t` is (B,): whole timesteps of a
-  discrete-time model, 1000 sigma of a flow. `condition` is what `encode` gave for the rows, or None;
+* `predict(x_t, t, condition)`: the network's output, of the shape of x_t, (B, *sample_shape). Samples need not be pictures. `t` has shape (B,): whole
+  timesteps for a discrete-time model, 1000 sigma for a flow. `condition` is what `encode` returned for the B samples' prompts, or None;
 * `sample_shape`: the shape of one sample, such as (2,) or (horizon, actions);
 * `prediction`: "epsilon", "v_prediction", "sample", or "flow" (the velocity noise - x_0);
 * `alphas_cumprod`: signal share of each timestep, 1-D (not for "flow");
 
-and, where they make sense,
+and, optionally,
 
-* `encode(prompts)`: a tensor with one row a prompt;
+* `encode(prompts)`: a tensor whose first dimension is that of the prompts;
 * `decode(samples)`: pictures (B, 3, height, width) in [0, 1] of the samples, for people and rewards to look at;
-* `encode_pictures(pictures)`: the way back, to train from pictures that the model did not make.
+* `encode_pictures(pictures)`: samples from pictures, the inverse of `decode`, for training on pictures that the model did not make.
 """
 
 import importlib
@@ -41,7 +41,7 @@ PREDICTIONS = (*PARAMETERIZATIONS, "flow")
 
 
 class CustomPolicy(AbstractPolicy):
-    """A module with `predict(x_t, t, condition)`; guidance, where asked for, is classifier-free and needs `encode`."""
+    """A policy made from a module with `predict(x_t, t, condition)`. Guidance is classifier-free and needs the module's `encode`."""
 
     def __init__(self, module: Any, *, lora: dict[str, Any] | None, seed: int, settings: PolicySettings | None = None) -> None:
         self._module = module.eval()
@@ -83,8 +83,8 @@ class CustomPolicy(AbstractPolicy):
         if not hasattr(self._module, "encode"):
             return Embeddings(given={}, negative={})
         with _staying("encode"):
-            rows = self._module.encode([*prompts, self.settings.negative_prompt])
-        return Embeddings(given={"condition": rows[:-1]}, negative={"condition": rows[-1:]})
+            encoded = self._module.encode([*prompts, self.settings.negative_prompt])
+        return Embeddings(given={"condition": encoded[:-1]}, negative={"condition": encoded[-1:]})
 
     def predict(
         self, x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"], condition: Condition, guidance: float | Float[Tensor, " B"]
@@ -150,7 +150,7 @@ class CustomPolicy(AbstractPolicy):
 
 @contextmanager
 def _staying(method: str) -> Generator[None, None, None]:
-    """A user's own code may not end the run in silence, whatever code it gives sys.exit, and its errors are told as its own."""
+    """Turn errors of the user's code, sys.exit included, into a `ModelError` that names the method, so that it cannot end the run silently."""
     try:
         yield
     except SystemExit as error:
@@ -162,17 +162,17 @@ def _staying(method: str) -> Generator[None, None, None]:
 
 
 def load_custom(name: str) -> nn.Module:
-    """The module that `module:function` makes; modules in the current folder are found too.
+    """Import and call `module:function`, and return the module that it makes. Modules in the current folder are found too.
 
     Raises:
-        ModelError: it cannot be imported, failed, or lacks something of the protocol.
+        ModelError: the function cannot be imported, it failed, or what it returned lacks part of the interface.
     """
     module_name, _, function = name.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        maker: Callable[[], Any] = getattr(importlib.import_module(module_name), function)
-        module = maker()
+        factory: Callable[[], Any] = getattr(importlib.import_module(module_name), function)
+        module = factory()
     except (Exception, SystemExit) as error:
         raise ModelError(f"custom model {name!r} cannot be made: {type(error).__name__}: {error}") from error
     missing = [part for part in ("predict", "sample_shape", "prediction") if not hasattr(module, part)]

@@ -1,8 +1,8 @@
-"""A network too large for one device, its frozen weights divided among processes.
+"""A network too large for one device, with its frozen weights divided among processes.
 
-The first process runs everything as if it were alone. Where the network is called, every process computes a part of the rows with weights that
-are gathered block by block, used and dropped; so each holds a share of the frozen weights and a whole adapter, which is small. The other processes
-do nothing else: `lend` serves calls until the first one lets them go.
+The first process runs everything as if it were alone. When it calls the network, every process computes a part of the batch, with weights that are
+gathered block by block, used and dropped. So each process holds a share of the frozen weights and the whole adapter, which is small. The other processes
+do nothing else: `lend` serves calls until the first process releases them.
 """
 
 import warnings
@@ -21,50 +21,53 @@ from torch.distributed.fsdp import fully_shard
 from d3po.models.lora import switched_off
 
 Compute = Callable[[Tensor, Tensor, Mapping[str, Tensor], Tensor], Tensor]
-"""(x_t, timesteps, condition by name, scale), a row each -> the network's output, as `PipelinePolicy` computes it."""
+"""(x_t, timesteps, condition by name, scale), all with the same batch size -> the network's output, as `PipelinePolicy` computes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Call:
-    """What the first process tells the others before it sends tensors."""
+    """A message from the first process to the others: a forward pass follows, with these tensors."""
 
     tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+    """Shape and dtype of each tensor that will be sent, by name."""
     weights: bool
-    """Whether the adapter has changed since they last heard of it."""
+    """Whether the adapter has changed since the last call, so that its weights will be sent too."""
     adapted: bool
+    """Whether the adapter is on."""
     gradient: bool
+    """Whether a backward pass may follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Backward:
-    """The gradient of the last call's output follows."""
+    """A message from the first process to the others: the gradient of the last call's output follows."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
 
 
 class DividedNetwork:
-    """Calls of a network whose frozen weights are divided already; `compute` is how one process calls it."""
+    """Evaluates a network whose frozen weights are already divided; `compute` is how one process calls it."""
 
     def __init__(self, network: nn.Module, compute: Compute, trainable: Sequence[nn.Parameter], device: torch.device) -> None:
         self._network, self._compute, self._trainable = network, compute, list(trainable)
         self._size, self._device = dist.get_world_size(), device
         self.lends = dist.get_rank() > 0
-        """Whether this process computes for the first one alone, and so needs no other part of the model."""
+        """Whether this process only computes for the first one, and so needs no other part of the model."""
         self._known: list[int] = []
         self._graph: Tensor | None = None
 
     def __call__(self, x_t: Tensor, timesteps: Tensor, given: Mapping[str, Tensor], scale: Tensor) -> Tensor:
-        """The output for all rows; in the first process."""
-        rows = len(x_t)
+        """Compute the output for the whole batch. Called in the first process only."""
+        batch = len(x_t)
         tensors = {"x_t": x_t, "timesteps": timesteps, "scale": scale} | {f"given.{name}": value for name, value in given.items()}
         padded = {name: self._padded(value) for name, value in tensors.items()}
         gradient = torch.is_grad_enabled()
         output: Tensor = _Through.apply(self, padded, gradient, *self._trainable)  # pyright: ignore[reportAssignmentType]
-        return output[:rows]
+        return output[:batch]
 
     def lend(self) -> None:
-        """Serve the first process's calls until it releases this one."""
+        """Serve the first process's calls until it releases this process. Called in all other processes."""
         while True:
             (said,) = self._told(None)
             if said is None:
@@ -76,11 +79,11 @@ class DividedNetwork:
                 self._forward(said, tensors)
 
     def release(self) -> None:
-        """Let the other processes go; by the first one, at the end."""
+        """End `lend` in the other processes. Called in the first process only, at the end."""
         self._told(None)
 
     def begin(self, tensors: Mapping[str, Tensor], *, gradient: bool) -> Tensor:
-        """Have all processes compute their rows; in the first one."""
+        """Start a forward pass in all processes and return the whole output. Called in the first process only."""
         versions = [parameter._version for parameter in self._trainable]
         layers = [module for module in self._network.modules() if isinstance(module, BaseTunerLayer)]
         call = _Call(
@@ -94,12 +97,12 @@ class DividedNetwork:
         return self._forward(call, tensors)
 
     def gradients(self, gradient: Tensor) -> list[Tensor]:
-        """The adapter's gradient, given that of the last call's output; in the first process."""
+        """The adapter's gradients, given the gradient of the last call's output. Called in the first process only."""
         self._told(_Backward(shape=tuple(gradient.shape), dtype=gradient.dtype))
         return self._backward(gradient)
 
     def _forward(self, call: _Call, tensors: Mapping[str, Tensor]) -> Tensor:
-        """This process's part of the rows, and everybody's, put together."""
+        """Compute this process's part of the batch, and gather the parts of all processes."""
         for value in tensors.values():
             dist.broadcast(value, src=0)
         if call.weights:
@@ -121,7 +124,7 @@ class DividedNetwork:
         return torch.cat(parts)
 
     def _backward(self, gradient: Tensor) -> list[Tensor]:
-        """The adapter's gradient: in the first process the sum over all, of all rows."""
+        """The adapter's gradients; in the first process, summed over all processes and so over the whole batch."""
         assert self._graph is not None
         dist.broadcast(gradient, src=0)
         part = gradient.chunk(self._size)[dist.get_rank()]
@@ -136,14 +139,14 @@ class DividedNetwork:
         dist.broadcast_object_list(message, src=0, device=self._device)
         return message
 
-    def _padded(self, rows: Tensor) -> Tensor:
-        """As many rows more as it takes for every process to have as many; the last one again."""
-        missing = -len(rows) % self._size
-        return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]).contiguous()
+    def _padded(self, batch: Tensor) -> Tensor:
+        """Repeat the last element of the batch until the batch size is a multiple of the number of processes."""
+        missing = -len(batch) % self._size
+        return torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])]).contiguous()
 
 
 class _Through(torch.autograd.Function):
-    """One call, of which the first process's autograd sees only the adapter's weights."""
+    """One call of the divided network, as an autograd function of the adapter's weights."""
 
     @staticmethod
     def forward(ctx: Any, divided: DividedNetwork, tensors: Mapping[str, Tensor], gradient: bool, *_: Tensor) -> Tensor:
@@ -157,12 +160,12 @@ class _Through(torch.autograd.Function):
 
 
 def divide_by_fsdp(network: nn.Module, trainable: Sequence[nn.Parameter], device: torch.device) -> None:
-    """Divide all but the trainable weights among the processes of the default group, by torch's FSDP2."""
+    """Divide all but the trainable weights among the processes of the default group, with torch's FSDP2."""
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for part in (*_blocks(network), network):
         fully_shard(part, mesh=mesh, ignored_params=set(trainable))
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:
-    """What is gathered at a time: the entries of the network's own lists of blocks."""
+    """The units whose weights are gathered at a time: the entries of the network's lists of blocks."""
     return [block for part in network.children() if isinstance(part, nn.ModuleList) for block in part]

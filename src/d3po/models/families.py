@@ -1,4 +1,4 @@
-"""The model families d3po knows: one row each, from which models are recognised, loaded and listed."""
+"""The model families that d3po supports: one entry each, from which models are recognised, loaded and listed."""
 
 import difflib
 import json
@@ -15,7 +15,7 @@ from d3po.errors import ModelError
 EMBEDDED = "emoji"
 CUSTOM = "custom:"
 INDEX = "model_index.json"
-"""The file in a pipeline's folder or repository that says which pipeline it is."""
+"""The file in a pipeline's folder or repository that names the pipeline's class and parts."""
 HUB_ID = re.compile(r"(?!.*\.(safetensors|ckpt|bin|pt|pth)$)[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 DISCRETE = "DDIM, ancestral Euler"
 FLOW = "flow SDE"
@@ -33,27 +33,27 @@ class Family:
     name: str
     title: str
     pipelines: tuple[str, ...]
-    """Classes in diffusers, as `model_index.json` names them."""
+    """Pipeline classes in diffusers, as `model_index.json` names them."""
     policy: str
-    """The adapter, as module:class."""
+    """The policy class, as module:class."""
     sampling: str
     guidance: str
     training: str
     export: str
     tested: str
     single_file: tuple[str, ...] = ()
-    """What diffusers calls single-file checkpoints of this family."""
+    """diffusers' names for single-file checkpoints of this family."""
     may_lack: tuple[str, ...] = ()
-    """Parts that read prompts and without which the pipeline still draws."""
+    """Text encoders and tokenizers without which the pipeline still works."""
     prompts: bool = True
     """Whether a run needs a prompt file."""
     proposes: Mapping[str, str] = field(default_factory=dict)
-    """Settings that `d3po init` puts in place of the default recipe's, as with --set."""
+    """Settings that `d3po init` uses instead of the default recipe's, as with --set."""
     without_guidance_input: Mapping[str, str] = field(default_factory=dict)
-    """And of weights that take no guidance as an input, where others of the family do."""
+    """Settings that replace those of `proposes` for models of the family whose network takes no guidance scale as input."""
 
     def lines(self) -> list[str]:
-        """The family in words, for a terminal."""
+        """Describe the family in lines of text, for a terminal."""
         facts = {
             "pipelines": ", ".join(self.pipelines) or "-",
             "sampling": self.sampling,
@@ -66,7 +66,8 @@ class Family:
 
 
 PUBLISHED_RATE = {"training.learning_rate": "1e-4"}
-"""For models of the published sizes, whose LoRAs were trained at 3e-5 (D3PO) to 3e-4 (DDPO); the default recipe's rate suits the small embedded model."""
+"""The learning rate for models of published sizes, whose LoRAs were trained at 3e-5 (D3PO) to 3e-4 (DDPO). The default recipe's rate is for the small
+embedded model."""
 
 FAMILIES = (
     Family(
@@ -179,10 +180,10 @@ FAMILIES = (
 
 
 def family_of(model: str) -> Family:
-    """The family of a model: `emoji`, `custom:...`, a pipeline's folder, a .safetensors file, or a hub id, of which only the index is fetched.
+    """Find the family of a model: `emoji`, `custom:...`, a pipeline's folder, a .safetensors file, or a hub id (of which only the index is fetched).
 
     Raises:
-        ModelError: it is of no family that is known, not a model, or neither here nor within reach.
+        ModelError: it is of no supported family, not a model, or found neither on this machine nor on the hub.
     """
     if model == EMBEDDED:
         return named("stable-diffusion")
@@ -201,10 +202,14 @@ def family_of(model: str) -> Family:
 
 
 def is_here(model: str, setting: str = "model") -> bool:
-    """Whether a model is a file or folder on this machine; else it is a hub id, OWNER/NAME.
+    """Whether a model is a file or folder on this machine; otherwise it is a hub id, OWNER/NAME. The hub is not asked.
+
+    Args:
+        model: path or hub id.
+        setting: the setting that names it, for messages.
 
     Raises:
-        ModelError: it is written as a path, and nothing is there; the hub is not asked. `setting` is where the user wrote it.
+        ModelError: it is written as a path, and no such file or folder exists.
     """
     if os.path.exists(model):  # noqa: PTH110 - whatever the text holds
         return True
@@ -217,10 +222,10 @@ def is_here(model: str, setting: str = "model") -> bool:
 
 
 def of_pipeline(pipeline: str, model: str) -> Family:
-    """The family that a pipeline class belongs to.
+    """Find the family of a pipeline class; `model` is for messages.
 
     Raises:
-        ModelError: none.
+        ModelError: the class belongs to no supported family.
     """
     for family in FAMILIES:
         if pipeline in family.pipelines:
@@ -232,10 +237,10 @@ def of_pipeline(pipeline: str, model: str) -> Family:
 
 
 def proposed_for(family: Family, model: str) -> dict[str, str]:
-    """The settings that suit a model: its family's, or where its weights take no guidance as an input, those of such.
+    """The settings that `d3po init` proposes for a model of a family, depending on whether its network takes a guidance scale as input.
 
     Raises:
-        ModelError: the hub does not give the denoiser's configuration.
+        ModelError: the denoiser's configuration cannot be fetched from the hub.
     """
     if not family.without_guidance_input or _takes_guidance(model):
         return {**family.proposes}
@@ -243,7 +248,7 @@ def proposed_for(family: Family, model: str) -> dict[str, str]:
 
 
 def _takes_guidance(model: str) -> bool:
-    """Whether a FLUX transformer has an input for the scale; of one that is not whole it is said where it is loaded."""
+    """Whether a FLUX transformer takes the guidance scale as input; True if its configuration cannot be read, which is reported when it is loaded."""
     path = Path(model)
     if path.is_file():
         from safetensors import safe_open
@@ -259,12 +264,12 @@ def _takes_guidance(model: str) -> bool:
 
 
 def named(name: str) -> Family:
-    """The family of that name."""
+    """The family with this name, which must exist."""
     return next(family for family in FAMILIES if family.name == name)
 
 
 def supported() -> str:
-    """What can be used, in one line."""
+    """List the supported pipelines in one line."""
     return ", ".join([*(pipeline for family in FAMILIES for pipeline in family.pipelines), "custom:module:function"])
 
 
@@ -274,7 +279,7 @@ def model_directory(model: str) -> str:
 
 
 def table() -> list[list[str]]:
-    """The families as rows of text, the heading first."""
+    """The table of families in docs/families.md, heading first."""
     heading = ["family", "models", "pipelines", "sampling", "guidance", "training", "export", "tested how"]
     return [
         heading,
@@ -283,7 +288,7 @@ def table() -> list[list[str]]:
 
 
 def _fetched(model: str, name: str) -> Path:
-    """A small file of a pipeline on the hub, from the hub's cache on this machine if it is there."""
+    """Fetch a small file of a pipeline from the hub, or take it from the hub's cache on this machine."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     try:
@@ -297,7 +302,7 @@ def _fetched(model: str, name: str) -> Path:
 
 
 def _of_single_file(path: Path) -> Family:
-    """Recognised by names and shapes of its tensors, as diffusers does it; no weights are read."""
+    """Recognise a single-file checkpoint by the names and shapes of its tensors, as diffusers does; no weights are read."""
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
     from safetensors import SafetensorError, safe_open
 
@@ -310,7 +315,7 @@ def _of_single_file(path: Path) -> Family:
         raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
     kind = infer_diffusers_model_type(tensors)
     family = next((f for f in FAMILIES if kind in f.single_file), None)
-    # diffusers takes whatever it does not recognise for Stable Diffusion 1.x
+    # diffusers takes everything that it does not recognise for Stable Diffusion 1.x
     if family is None or (kind == "v1" and "model.diffusion_model.input_blocks.0.0.weight" not in tensors):
         what = "no model that diffusers recognises" if kind == "v1" else f"a checkpoint of the kind {kind!r}"
         raise ModelError(f"{path} is {what}; supported: {supported()}")
@@ -319,6 +324,6 @@ def _of_single_file(path: Path) -> Family:
 
 @dataclass(frozen=True)
 class _Shaped:
-    """Stands for a tensor where only its shape is asked for."""
+    """Stands in for a tensor of which only the shape is read."""
 
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""FLUX.1: a flow transformer on packed latents; the dev model takes the guidance scale as an input."""
+"""FLUX.1: a flow transformer on packed latents. The dev model takes the guidance scale as an input."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,14 +13,14 @@ from d3po.models.pipeline import PipelinePolicy
 from d3po.models.schedulers import flow_sampler
 
 PACKED = 2
-"""Each place in the transformer's sequence is a square of this side in the latents."""
+"""Each token of the transformer's sequence is a square of this side in the latents."""
 
 
 class FluxPolicy(PipelinePolicy):
     """A `FluxPipeline`. Latents are kept as pictures (C, H, W) and packed only for the network.
 
-    A network without a guidance input (schnell) is sampled without guidance, as its own pipeline does it. With classifier-free guidance
-    (`sampling.guidance_kind = "cfg"`) a network that also takes a guidance input is given 1.
+    A network without a guidance input (schnell) is sampled without guidance, as in diffusers' pipeline. With classifier-free guidance
+    (`sampling.guidance_kind = "cfg"`) a network that has a guidance input is given a scale of 1.
     """
 
     denoiser = "transformer"
@@ -57,7 +57,7 @@ class FluxPolicy(PipelinePolicy):
     def _kohya(self, layers: dict[str, Tensor]) -> dict[str, Tensor]:
         return to_kohya(on_original_flux(layers, self.network))
 
-    def _own_sides(self) -> tuple[int, ...]:
+    def _default_sides(self) -> tuple[int, ...]:
         return (self.pipeline.default_sample_size, self.pipeline.default_sample_size)
 
     def _latent_channels(self) -> int:

@@ -1,4 +1,4 @@
-"""Inpainting with Stable Diffusion: one picture's masked part is painted anew, as the prompts say."""
+"""Inpainting with Stable Diffusion: the masked part of one picture is generated from the prompts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ from d3po.pictures import read_picture
 
 
 class InpaintingPolicy(PipelinePolicy):
-    """A `StableDiffusionInpaintPipeline` whose U-Net sees the mask and the picture around it (9 input channels).
+    """A `StableDiffusionInpaintPipeline` whose U-Net also takes the mask and the masked picture as input (9 channels).
 
-    Picture and mask are the run's, `sampling.inpaint_image` and `sampling.inpaint_mask`, scaled to the size that is sampled.
+    The run has one picture and one mask, `sampling.inpaint_image` and `sampling.inpaint_mask`, which are scaled to the sampled size.
     """
 
     def __init__(self, pipeline: Any, **rest: Any) -> None:
@@ -46,7 +46,11 @@ class InpaintingPolicy(PipelinePolicy):
 
     @torch.no_grad()
     def _fixed_at(self, size: tuple[int, ...]) -> Float[Tensor, "1 c h w"]:
-        """The mask, and below it the encoded picture with its masked part taken out, at the size of some latents."""
+        """The mask and the encoded masked picture, concatenated along the channels, for latents of the given height and width.
+
+        Raises:
+            ConfigError: the picture or the mask is not set.
+        """
         if size in self._fixed:
             return self._fixed[size]
         settings, pipeline = self.settings, self.pipeline

@@ -1,6 +1,7 @@
-"""LoRAs of other tools: read from any common layout, merged into a network to start from, and put together with what was trained on top.
+"""LoRAs of other tools: reading them from any common layout, merging them into a network as a starting point, and joining them with a LoRA trained on top.
 
-A LoRA is kept here as peft names it, with its strength in it: `MODULE.lora_A.weight` (rank, in) and `MODULE.lora_B.weight` (out, rank), times 1.
+Here a LoRA is a dictionary with peft's names, `MODULE.lora_A.weight` (rank, in) and `MODULE.lora_B.weight` (out, rank), whose strength alpha / rank is
+multiplied into B.
 """
 
 import json
@@ -21,11 +22,11 @@ DOWN, UP = "lora_A.weight", "lora_B.weight"
 KOHYA = "lora_unet_"
 PREFIXES = ("", "base_model.model.", "unet.", "transformer.", "diffusion_model.")
 NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-"""What diffusers and peft call the file in a LoRA's folder."""
+"""The names that diffusers and peft give the file in a LoRA's folder, in this order."""
 FACTOR = re.compile(r"(?P<module>.+?)[._]lora\d?(_linear_layer)?[._](?P<factor>down|up|A|B)(\.\w+)?\.weight")
-"""A factor's name, in any layout."""
+"""The name of a LoRA's factor, in any layout."""
 TEXT = ("lora_te", "text_encoder")
-"""How names of text encoders' layers begin."""
+"""Prefixes of the names of text encoders' layers."""
 OTHERS = {
     "dora_scale": "DoRA",
     "magnitude_vector": "DoRA",
@@ -34,7 +35,7 @@ OTHERS = {
     "oft_": "OFT",
     "lora_mid": "LoCon in Tucker form",
 }
-"""Adapters that are not B A and nothing else, by what their tensors' names have in them."""
+"""Kinds of adapters that are not plain LoRAs, by a part of their tensors' names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,10 @@ class StartingLora:
 
     layers: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     left_out: int = 0
-    """Layers of text encoders in its file, which are not used."""
+    """Number of text encoders' layers in its file, which are not used."""
 
     def notes(self, path: str) -> list[str]:
-        """What the user has to know."""
+        """Warnings for the user."""
         if not self.left_out:
             return []
         used = len(self.layers) // 2
@@ -60,7 +61,7 @@ def start_from(path: Path, network: nn.Module, pipeline: Any = None) -> Starting
     """Merge the LoRA in a file or folder into the network.
 
     Raises:
-        ModelError: it cannot be read, is no plain LoRA, or one of another model.
+        ModelError: it cannot be read, is no plain LoRA, or was made for another model.
     """
     lora = read_lora(path, network, pipeline)
     merge_layers(network, lora.layers)
@@ -68,10 +69,10 @@ def start_from(path: Path, network: nn.Module, pipeline: Any = None) -> Starting
 
 
 def read_lora(path: Path, network: nn.Module, pipeline: Any = None) -> StartingLora:
-    """The denoiser's LoRA in a file or folder of diffusers', peft's or Kohya's layout, or any other that the pipeline's class can read.
+    """Read the denoiser's LoRA from a file or folder in diffusers', peft's or Kohya's layout, or any other that the pipeline's class can read.
 
     Raises:
-        ModelError: it cannot be read, is no plain LoRA, or one of another model.
+        ModelError: it cannot be read, is no plain LoRA, or was made for another model.
     """
     file = next((path / name for name in NAMES if (path / name).exists()), path)
     try:
@@ -90,10 +91,10 @@ def read_lora(path: Path, network: nn.Module, pipeline: Any = None) -> StartingL
 
 @torch.no_grad()
 def merge_layers(network: nn.Module, layers: dict[str, Tensor]) -> None:
-    """Add every B A to the weight it belongs to.
+    """Add each layer's product B A to the weight that it belongs to.
 
     Raises:
-        ModelError: a layer belongs to no module of the network, has another size, or is not whole; nothing is added then.
+        ModelError: a layer belongs to no module of the network, has another size, lacks a factor, or is not finite; no weight is changed then.
     """
     modules = dict(network.named_modules())
     places: dict[str, Any] = {name: getattr(modules.get(name.rpartition(".lora_")[0]), "weight", None) for name in layers}
@@ -113,9 +114,9 @@ def merge_layers(network: nn.Module, layers: dict[str, Tensor]) -> None:
 
 
 def stack_layers(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Both LoRAs as one: A below A, B beside B.
+    """Join two LoRAs into one whose effect is their sum, by concatenating the A and the B along the rank.
 
-    A layer that has less than the largest rank is filled up with zeros, as some loaders take one layer's rank for that of all.
+    All layers are padded with zeros to the largest rank, since some loaders assume that all layers have the same rank.
     """
     stacked: dict[str, Tensor] = {}
     for module in sorted(_modules([*first, *second])):
@@ -135,7 +136,11 @@ def _filled(value: Tensor, side: int, rank: int) -> Tensor:
 
 
 def _refuse_other_adapters(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """No tensor may be there that would be left aside in silence."""
+    """Refuse a file with tensors that would otherwise be silently ignored.
+
+    Raises:
+        ModelError: the adapter is not a plain LoRA.
+    """
     for name in tensors:
         kind = next((kind for part, kind in OTHERS.items() if part in name), None)
         if kind is not None:
@@ -152,12 +157,15 @@ def _refuse_other_adapters(file: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _modules(names: list[str]) -> set[str]:
-    """The modules that factors of these names belong to."""
+    """The modules to which factors with these names belong."""
     return {match["module"] for name in names if (match := FACTOR.fullmatch(name))}
 
 
 def _scaled(name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Tensor:
-    """A factor, alpha / rank folded into the second one: as a tensor beside it says it, else as a configuration does; 1 where neither does."""
+    """A factor, multiplied by the strength alpha / rank if it is the second one (B).
+
+    alpha is taken from a tensor `MODULE.alpha`, else from the peft configuration `facts`; without either the strength is 1.
+    """
     from peft.utils.other import get_pattern_key
 
     match, value = FACTOR.fullmatch(name), at_least_float32(tensors[name])
@@ -175,7 +183,7 @@ def _scaled(name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) 
 
 
 def _facts(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The denoiser's peft configuration, from the file beside peft's or the metadata in diffusers'."""
+    """The denoiser's peft configuration: for peft's layout from the file next to the weights, for diffusers' layout from the metadata."""
     config = file.parent / "adapter_config.json"
     if file.name == NAMES[1] and config.exists():
         return json.loads(config.read_text())
@@ -184,32 +192,36 @@ def _facts(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _named(factors: dict[str, Tensor], network: nn.Module, pipeline: Any) -> dict[str, Tensor]:
-    """The factors by the network's own names; the pipeline's class translates those that are of another layout."""
-    own = {f"{prefix}{name}": name for name, _ in network.named_modules() for prefix in PREFIXES}
-    own |= {KOHYA + name.replace(".", "_"): name for name, _ in network.named_modules()}
-    if not _modules([*factors]) <= own.keys() and hasattr(pipeline, "lora_state_dict"):
+    """Rename the factors after the network's modules; names of other layouts are converted by the pipeline's class."""
+    modules = {f"{prefix}{name}": name for name, _ in network.named_modules() for prefix in PREFIXES}
+    modules |= {KOHYA + name.replace(".", "_"): name for name, _ in network.named_modules()}
+    if not _modules([*factors]) <= modules.keys() and hasattr(pipeline, "lora_state_dict"):
         factors = _translated(factors, network, pipeline)
     layers: dict[str, Tensor] = {}
     for name, value in factors.items():
         match = FACTOR.fullmatch(name)
-        if match is None or match["module"] not in own:
+        if match is None or match["module"] not in modules:
             raise ModelError(
                 f"the LoRA's {name} belongs to no module of {type(network).__name__}; it was made for another model, or is in a layout "
                 "that diffusers cannot read for this one"
             )
-        layers[f"{own[match['module']]}.{DOWN if match['factor'] in ('down', 'A') else UP}"] = value
+        layers[f"{modules[match['module']]}.{DOWN if match['factor'] in ('down', 'A') else UP}"] = value
     return layers
 
 
 def _translated(factors: dict[str, Tensor], network: Any, pipeline: Any) -> dict[str, Tensor]:
-    """In diffusers' layout, by the converters that its own loaders use."""
+    """Convert the factors to diffusers' layout, with the converters of diffusers' loaders.
+
+    Raises:
+        ModelError: diffusers knows no such layout, or understood only some of the layers.
+    """
     from diffusers.utils import convert_unet_state_dict_to_peft
 
     kind = type(pipeline)
     try:
         read = kind.lora_state_dict(dict(factors), unet_config=network.config, return_alphas=True)
         translated: dict[str, Tensor] = convert_unet_state_dict_to_peft(read[0] if isinstance(read, tuple) else read)
-    except Exception as error:  # converters of many layouts, which raise what they like
+    except Exception as error:  # the converters of many layouts may raise any exception
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"the LoRA is in no layout that diffusers reads for {kind.__name__} ({first}); it was made for another model"

@@ -1,4 +1,4 @@
-"""LoRAs in the layout of Kohya's scripts, which ComfyUI and others read."""
+"""LoRAs in the layout of Kohya's scripts, which ComfyUI and other programs read."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from d3po.models.interchange import DOWN, KOHYA, UP
 
 ORIGINAL = {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
-"""Layers of U-Nets that only go by their original names."""
+"""Layers of U-Nets that these programs know only by their original names."""
 FLUX_DOUBLE = {
     "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
     "img_attn.proj": ("attn.to_out.0",),
@@ -21,7 +21,7 @@ FLUX_DOUBLE = {
     "txt_mlp.2": ("ff_context.net.2",),
     "txt_mod.lin": ("norm1_context.linear",),
 }
-"""Layers of a block in FLUX's original network, and what they are in diffusers'."""
+"""Layers of a double block in FLUX's original network, and the layers of diffusers' network that they consist of."""
 FLUX_SINGLE = {
     "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
     "linear2": ("proj_out",),
@@ -38,11 +38,11 @@ FLUX_ENDS = {
     "guidance_in.out_layer": ("time_text_embed.guidance_embedder.linear_2",),
     "final_layer.linear": ("proj_out",),
 }
-"""Layers before and after the blocks; the modulation of the last one is not among them, as its halves change places."""
+"""Layers before and after the blocks. The modulation of the last layer is not among them, since its halves are in the opposite order."""
 
 
 def to_kohya(layers: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Module names with underscores, `lora_down`, `lora_up`, and an alpha equal to the rank, so that the strength is 1."""
+    """Convert a LoRA to Kohya's layout: module names with underscores, `lora_down`, `lora_up`, and an alpha equal to the rank, so that the strength is 1."""
     tensors: dict[str, Tensor] = {}
     for name, value in layers.items():
         module, _, factor = name.rpartition(".lora_")
@@ -54,10 +54,10 @@ def to_kohya(layers: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def on_original_flux(layers: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
-    """A LoRA of diffusers' FLUX transformer on the layers of the original network.
+    """Convert a LoRA of diffusers' FLUX transformer to the layers of the original network.
 
-    Where several layers are one there, the A of each stand below each other and the B on a diagonal of blocks, all of one rank: so loaders that
-    take the layer apart again find the parts as they were.
+    Where the original network joins several layers into one, their A are stacked and their B form a block diagonal, all with the same rank. Loaders that
+    split the layer again recover the parts exactly.
     """
     origins = dict(FLUX_ENDS)
     for block in range(len(network.transformer_blocks)):
@@ -80,9 +80,9 @@ def _within(table: dict[str, tuple[str, ...]], theirs: str, ours: str) -> dict[s
 
 
 def _fused(module: str, parts: tuple[str, ...], layers: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
-    """One layer's LoRA of its parts'; a part that has none counts as zeros."""
+    """Join the LoRAs of a layer's parts into one; a part without a LoRA counts as zeros."""
     like = next(layers[f"{part}.{DOWN}"] for part in parts if f"{part}.{DOWN}" in layers)
-    rows = [network.get_submodule(part).out_features for part in parts]
+    widths = [network.get_submodule(part).out_features for part in parts]
     downs = [layers.get(f"{part}.{DOWN}", torch.zeros_like(like)) for part in parts]
-    ups = [layers.get(f"{part}.{UP}", like.new_zeros(row, len(like))) for part, row in zip(parts, rows, strict=True)]
+    ups = [layers.get(f"{part}.{UP}", like.new_zeros(width, len(like))) for part, width in zip(parts, widths, strict=True)]
     return {f"{module}.{DOWN}": torch.cat(downs), f"{module}.{UP}": torch.block_diag(*ups)}

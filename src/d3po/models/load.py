@@ -1,4 +1,4 @@
-"""Find a model by name or path and make it a policy."""
+"""Loading a model by name, path or hub id, as a policy or as a plain pipeline."""
 
 import importlib
 import os
@@ -17,16 +17,17 @@ __all__ = ["EMBEDDED", "load_pipeline", "load_policy", "model_directory", "plain
 
 
 def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int, settings: PolicySettings | None = None) -> AbstractPolicy:
-    """Load a model of a supported family with a fresh adapter.
+    """Load a model of a supported family, with a new adapter, as a policy.
 
     Args:
         model: `emoji`, a folder in diffusers' layout, a .safetensors file, a hub id, or `custom:module:function`.
         lora: rank, alpha and targets, or None to train the whole network.
-        seed: decides the adapter's initial weights.
-        settings: guidance, picture size and what else a family asks for.
+        seed: seed of the adapter's initial weights.
+        settings: guidance, picture size and other properties of the policy.
 
     Raises:
-        ModelError: nothing is found there, or it is of another family.
+        ModelError: the model is not found, incomplete, or of no supported family.
+        ConfigError: a setting does not fit the model.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     settings = settings or PolicySettings()
@@ -51,12 +52,12 @@ def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int, settings:
 
 
 def load_pipeline(source: str, family: Family, *, parts: str = "", weights: Weights = "float32") -> Any:
-    """The diffusers pipeline, in the precision asked for, but its autoencoder at least in float32.
+    """Load the diffusers pipeline in the given precision, with its autoencoder in at least float32.
 
-    Pickles are never loaded, nor is a safety checker, which nothing here asks.
+    Pickles are never loaded. The safety checker is left out, since nothing here uses it.
 
     Raises:
-        ModelError: it is not there, not whole, or the hub is out of reach.
+        ModelError: the pipeline is not found, incomplete, or the hub cannot be reached.
     """
     if not Path(source).is_file():
         return _opened(source, family).load(_dtypes(weights))
@@ -67,10 +68,10 @@ def load_pipeline(source: str, family: Family, *, parts: str = "", weights: Weig
 
 
 def plain_pipeline(model: str, exported: Path) -> Any:
-    """A diffusers pipeline of what `AbstractPolicy.export` wrote: the model with the LoRA loaded, or the merged model where that cannot be.
+    """Load a plain diffusers pipeline from what `AbstractPolicy.export` wrote: the model with the LoRA, or the merged model if a LoRA cannot be loaded.
 
     Raises:
-        ModelError: it is a network of one's own, which has no pipeline.
+        ModelError: the model is a user's own network, which has no pipeline.
     """
     if model.startswith(CUSTOM):
         raise ModelError(f"{model} is a network of your own, which has no diffusers pipeline; its weights are in what `d3po export` writes")
@@ -91,7 +92,7 @@ def _opened(source: str, family: Family) -> "PipelineFolder":
 
 
 def _dtypes(weights: Weights) -> dict[str, Any]:
-    """Precision of the parts by name; some autoencoders overflow in half precision."""
+    """The dtype of each part by name, "default" for all that are not named; autoencoders are at least float32, as some overflow in half precision."""
     import torch
 
     dtype: torch.dtype = getattr(torch, weights)

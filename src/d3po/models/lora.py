@@ -1,4 +1,4 @@
-"""LoRA through peft: a fresh adapter is a no-op, and two runs with one seed start from the same one."""
+"""LoRA adapters, by peft. A new adapter does not change the network's output, and its initial weights depend on the seed alone."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,15 +15,15 @@ from d3po.errors import ModelError
 ADAPTER = "d3po"
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-"""Of transformers that attend to text and picture at once."""
+"""Attention projections of transformers with joint attention to text and picture."""
 CONVOLUTIONS = ("conv1", "conv2")
 
 
 def attach_lora(network: nn.Module, *, rank: int, alpha: float, targets: str, seed: int) -> dict[str, nn.Parameter]:
-    """Freeze `network`, add a LoRA in float32 (float64, where the network is), and return its parameters by name.
+    """Freeze `network`, add a LoRA to it, and return the LoRA's parameters by name. They are float32, or float64 if the network is.
 
     Raises:
-        ModelError: the network has no module of the kind asked for.
+        ModelError: the network has no module that `targets` asks for.
     """
     network.requires_grad_(False)
     modules = target_modules(network, targets)
@@ -31,7 +31,7 @@ def attach_lora(network: nn.Module, *, rank: int, alpha: float, targets: str, se
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, init_lora_weights=True)  # pyright: ignore[reportArgumentType]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # diffusers' own models have a method that also tells their loaders of the adapter; the others take it as plain modules.
+        # diffusers' models have a method that also registers the adapter with their loaders; other networks get plain modules.
         adder: Any = getattr(network, "add_adapter", None)
         if adder is not None:
             adder(config, adapter_name=ADAPTER)
@@ -45,10 +45,10 @@ def attach_lora(network: nn.Module, *, rank: int, alpha: float, targets: str, se
 
 
 def target_modules(network: nn.Module, targets: str) -> list[str]:
-    """The endings (for `linear`: whole names) of the modules that get an adapter.
+    """The suffixes of the names of the modules that get an adapter; for `linear`, their whole names.
 
     Raises:
-        ModelError: there are none in this network.
+        ModelError: the network has no such module.
     """
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     names = [name for name, _ in network.named_modules()]
@@ -63,7 +63,7 @@ def target_modules(network: nn.Module, targets: str) -> list[str]:
 
 @contextmanager
 def switched_off(network: nn.Module) -> Generator[None, None, None]:
-    """Within this context the network computes without its adapters."""
+    """Context in which the network computes without its adapters."""
     _switch(network, on=False)
     try:
         yield
@@ -72,7 +72,7 @@ def switched_off(network: nn.Module) -> Generator[None, None, None]:
 
 
 def scaled_lora(network: Any) -> dict[str, Tensor]:
-    """The LoRA in peft's layout with alpha / rank folded into its second factor, as loaders assume alpha = rank where nothing is said."""
+    """The LoRA in peft's layout, with alpha / rank multiplied into its second factor, since loaders assume alpha = rank if no alpha is given."""
     config = network.peft_config[ADAPTER]
     scale = config.lora_alpha / config.r
     state = get_peft_model_state_dict(network, adapter_name=ADAPTER)
@@ -80,7 +80,7 @@ def scaled_lora(network: Any) -> dict[str, Tensor]:
 
 
 def merge_lora(network: Any) -> None:
-    """Add the LoRA to the weights for good and leave the plain network behind."""
+    """Add the LoRA to the network's weights permanently, and remove the adapter."""
     for name, module in list(network.named_modules()):
         if isinstance(module, BaseTunerLayer):
             merged: Any = module
@@ -88,7 +88,7 @@ def merge_lora(network: Any) -> None:
             parent, _, child = name.rpartition(".")
             setattr(network.get_submodule(parent), child, merged.get_base_layer())
     del network.peft_config
-    network._hf_peft_config_loaded = False  # diffusers refuses to save a model that it takes for an adapted one
+    network._hf_peft_config_loaded = False  # otherwise diffusers takes the model for an adapted one and refuses to save it
 
 
 def _present(names: list[str], endings: tuple[str, ...]) -> list[str]:

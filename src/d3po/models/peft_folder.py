@@ -1,4 +1,4 @@
-"""A LoRA as a folder that `peft.PeftModel.from_pretrained(network, folder)` loads, for pipelines without a LoRA loader of their own."""
+"""A LoRA as a folder that `peft.PeftModel.from_pretrained(network, folder)` loads, for pipelines that have no LoRA loader."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from d3po.models.interchange import DOWN
 
 
 def save_peft_folder(directory: Path, layers: dict[str, Tensor]) -> Path:
-    """Write `layers` (peft's names, strength folded in, all of one rank) with the configuration that says where they go."""
+    """Write a LoRA with the configuration that names its layers. `layers` has peft's names, contains the strength, and has one rank throughout."""
     ranks = {name.removesuffix(f".{DOWN}"): len(value) for name, value in layers.items() if name.endswith(DOWN)}
     rank = max(ranks.values())
     directory.mkdir(parents=True, exist_ok=True)

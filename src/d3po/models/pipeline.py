@@ -1,4 +1,4 @@
-"""What all policies made of a diffusers pipeline have in common: an adapter, guidance, a picture decoder, export."""
+"""The base class of policies made from a diffusers pipeline: adapter, guidance, picture decoder, export."""
 
 import inspect
 from abc import abstractmethod
@@ -24,19 +24,20 @@ from d3po.models.widening import narrow, widen
 from d3po.options import Decoding
 
 PROMPTS_PER_CALL = 16
-"""Of the text encoders: they are large, and a round may have hundreds."""
+"""Prompts in one call of the text encoders: they need much memory, and a round may have hundreds of prompts."""
 
 
 class PipelinePolicy(AbstractPolicy):
     """A diffusers pipeline with a LoRA on its denoiser (or, with `lora=None`, with the whole denoiser trained).
 
-    A family says how prompts are encoded (`_encode`), how the denoiser is called (`_network_output`) and which of its parts are which.
+    A subclass for a model family defines how prompts are encoded (`_encode`), how the denoiser is called (`_network_output`) and how the pipeline's parts
+    are named.
     """
 
     denoiser = "unet"
-    """The pipeline's attribute that is trained."""
+    """The pipeline's attribute that holds the denoiser."""
     plain_guidance = "cfg"
-    """What the family's own pipeline does with a guidance scale that the network does not take as an input: `cfg`, or `none`."""
+    """Guidance of networks that do not take the scale as an input, as in the family's diffusers pipeline: `cfg`, or `none`."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class PipelinePolicy(AbstractPolicy):
             )
         self.latent_shape = self.latent_shape_of(self.settings.width, self.settings.height)
         self.guidance_kind = self._guidance_kind()
-        self.guided_rows = 2 if self.guidance_kind == "cfg" else 1
+        self.guided_forwards = 2 if self.guidance_kind == "cfg" else 1
         self.guidance_is_input = self.guidance_kind == "embedded"
         self._started = StartingLora()
         if self.settings.start_from:
@@ -83,11 +84,11 @@ class PipelinePolicy(AbstractPolicy):
 
     @abstractmethod
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """What the network is conditioned on, by name, one row a prompt."""
+        """Encode prompts into the network's condition: tensors by name, whose first dimension is that of the prompts."""
 
     @abstractmethod
     def _network_output(self, x_t: Float[Tensor, " B *latent"], timesteps: Num[Tensor, " B"], given: Mapping[str, Tensor]) -> Tensor:
-        """One call of the network. `given["guidance"]` is the scale of each row in float32, for networks that take it as an input."""
+        """Call the network. `given` is the condition; `given["guidance"]` is the scale of each element in float32, for networks that take it as input."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> Embeddings:
         every = self._encoded([*prompts, self.settings.negative_prompt])
@@ -97,7 +98,7 @@ class PipelinePolicy(AbstractPolicy):
 
     @torch.no_grad()
     def _encoded(self, prompts: list[str]) -> dict[str, Tensor]:
-        """`_encode`, or what an earlier call of it gave."""
+        """`_encode` in batches, or from the cache where prompts were encoded before."""
 
         def encode(batches: list[list[str]]) -> list[dict[str, Tensor]]:
             with self._shelf.at_work(self.device):
@@ -119,24 +120,24 @@ class PipelinePolicy(AbstractPolicy):
         ]
 
     def _as_read(self, prompts: Sequence[str]) -> list[str]:
-        """The prompts as the tokenizers are given them."""
+        """The prompts as the tokenizers receive them."""
         return list(prompts)
 
     def _limit(self, tokenizer: Any) -> int:
-        """Tokens that the pipeline gives its encoder at most, marks of beginning and end among them; a T5 encoder's are the pipeline's own choice."""
-        own = self._default_sequence_length()
-        if own is None or not type(tokenizer).__name__.startswith("T5"):
+        """The most tokens that the tokenizer's encoder reads, start and end tokens included. For a T5 encoder the pipeline chooses the number."""
+        default = self._default_sequence_length()
+        if default is None or not type(tokenizer).__name__.startswith("T5"):
             return tokenizer.model_max_length
-        return self.settings.max_sequence_length or own
+        return self.settings.max_sequence_length or default
 
     def _default_sequence_length(self) -> int | None:
-        """Tokens that the pipeline gives a T5 encoder if nothing else is said; None of a pipeline that takes none."""
+        """The pipeline's default number of tokens for a T5 encoder; None if its `encode_prompt` has no such argument."""
         encode = getattr(self.pipeline, "encode_prompt", None)
-        own = None if encode is None else inspect.signature(encode).parameters.get("max_sequence_length")
-        return None if own is None else own.default
+        argument = None if encode is None else inspect.signature(encode).parameters.get("max_sequence_length")
+        return None if argument is None else argument.default
 
     def _sequence_length(self) -> dict[str, int]:
-        """The argument of `encode_prompt` that says how many tokens a T5 encoder is given, where that is not the pipeline's default."""
+        """The argument of `encode_prompt` that sets a T5 encoder's number of tokens; empty if it is to be the pipeline's default."""
         return {"max_sequence_length": self.settings.max_sequence_length} if self.settings.max_sequence_length else {}
 
     def sampler(self, settings: SamplerSettings) -> Sampler:
@@ -144,7 +145,7 @@ class PipelinePolicy(AbstractPolicy):
 
     @property
     def facts(self) -> SchedulerFacts:
-        """The discrete-time schedule the model was trained on."""
+        """The discrete-time schedule that the model was trained with."""
         return read_scheduler(self.pipeline.scheduler)
 
     def predict(
@@ -154,15 +155,15 @@ class PipelinePolicy(AbstractPolicy):
         scales = guidance.to(x_t) if isinstance(guidance, Tensor) else x_t.new_full((len(x_t),), guidance)
         if self.guidance_kind == "embedded":
             return self._called(x_t, timesteps, condition.given, scales)
-        rows = _guided_rows(guidance, scales)
-        if self.guidance_kind == "none" or len(rows) == 0:
+        indices = _guided_indices(guidance, scales)
+        if self.guidance_kind == "none" or len(indices) == 0:
             return self._called(x_t, timesteps, condition.given, torch.ones_like(scales))
-        inputs, times = torch.cat([x_t[rows], x_t]), torch.cat([timesteps[rows], timesteps])
-        output = self._called(inputs, times, condition.with_negatives(len(rows)), torch.ones_like(times, dtype=x_t.dtype))
-        away, towards = output[: len(rows)], output[len(rows) :]
-        scale = scales[rows].view(-1, *[1] * (x_t.ndim - 1))
-        guided = away + scale * (towards[rows] - away)
-        return guided if len(rows) == len(x_t) else towards.index_copy(0, rows, guided)
+        inputs, times = torch.cat([x_t[indices], x_t]), torch.cat([timesteps[indices], timesteps])
+        output = self._called(inputs, times, condition.with_negatives(len(indices)), torch.ones_like(times, dtype=x_t.dtype))
+        away, towards = output[: len(indices)], output[len(indices) :]
+        scale = scales[indices].view(-1, *[1] * (x_t.ndim - 1))
+        guided = away + scale * (towards[indices] - away)
+        return guided if len(indices) == len(x_t) else towards.index_copy(0, indices, guided)
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, " B *latent"]) -> Float[Tensor, "B 3 height width"]:
@@ -216,7 +217,7 @@ class PipelinePolicy(AbstractPolicy):
         return directory / "pytorch_lora_weights.safetensors"
 
     def _kohya(self, layers: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The LoRA in Kohya's layout; empty where diffusers knows none for this family."""
+        """The LoRA in Kohya's layout; empty if the family has none."""
         return to_kohya(layers) if self.denoiser == "unet" and hasattr(self.pipeline, "load_lora_weights") else {}
 
     def divide(self, device: torch.device) -> None:
@@ -242,12 +243,12 @@ class PipelinePolicy(AbstractPolicy):
             return at_least_float32(_without_variance(self._network_output(self._cast(x_t), timesteps, inputs), x_t.shape[1]))
 
     def _cast(self, value: Tensor) -> Tensor:
-        """A network's input in the precision that it computes in."""
+        """Cast an input to the precision in which the network computes."""
         return value.to(self._dtype) if value.is_floating_point() else value
 
     def latent_shape_of(self, width: int, height: int) -> tuple[int, ...]:
-        sides = zip((height, width), self._own_sides(), strict=True)
-        return (self._latent_channels(), *(self._in_latents(pixels, own, self._pixels_a_latent) for pixels, own in sides))
+        sides = zip((height, width), self._default_sides(), strict=True)
+        return (self._latent_channels(), *(self._in_latents(pixels, default, self._pixels_a_latent) for pixels, default in sides))
 
     def picture_size(self) -> tuple[int, int]:
         _, height, width = self.latent_shape
@@ -255,28 +256,32 @@ class PipelinePolicy(AbstractPolicy):
 
     @property
     def _pixels_a_latent(self) -> int:
-        """Pixels along a side of what one place in the latents stands for."""
+        """The factor by which a picture's side in pixels is larger than its side in latents."""
         return getattr(self.pipeline, "vae_scale_factor", 1)
 
-    def _own_sides(self) -> tuple[int, ...]:
-        """Height and width in latents of the pictures that the network was trained on; 0 where its configuration does not say."""
+    def _default_sides(self) -> tuple[int, ...]:
+        """Height and width, in latents, of the pictures that the network was trained on; 0 if its configuration does not say."""
         config: Any = self.network.config
-        own = config.sample_size or 0
-        return (own, own) if isinstance(own, int) else tuple(own)
+        side = config.sample_size or 0
+        return (side, side) if isinstance(side, int) else tuple(side)
 
     def _latent_channels(self) -> int:
         config: Any = self.network.config
         return config.in_channels
 
-    def _in_latents(self, pixels: int, own: int, factor: int) -> int:
-        """A picture's side in latents; `own` where none was asked for."""
-        if pixels == 0 and own == 0:
+    def _in_latents(self, pixels: int, default: int, factor: int) -> int:
+        """A picture's side in latents, from its side in pixels; `default` if that is 0.
+
+        Raises:
+            ConfigError: the side is no multiple of what the model can draw, or is neither set nor known.
+        """
+        if pixels == 0 and default == 0:
             raise ConfigError(
                 f"the configuration of the model's {type(self.network).__name__} does not say what size it draws (sample_size); "
                 "set sampling.width and sampling.height"
             )
         if pixels == 0:
-            return own
+            return default
         step = factor * self._patch()
         if pixels % step:
             raise ConfigError(
@@ -289,7 +294,7 @@ class PipelinePolicy(AbstractPolicy):
         return getattr(config, "patch_size", None) or 2 ** (len(getattr(config, "block_out_channels", (0,))) - 1)
 
     def _guidance_kind(self) -> str:
-        """`cfg`, `embedded` or `none`."""
+        """The guidance that the network is used with: `cfg`, `embedded` or `none`."""
         wanted = self.settings.guidance
         if wanted == "model":
             return "embedded" if self._embeds_guidance else self.plain_guidance
@@ -306,7 +311,10 @@ class PipelinePolicy(AbstractPolicy):
         return getattr(config, "time_cond_proj_dim", None) is not None
 
     def _embedded_scale(self, given: Mapping[str, Tensor]) -> Tensor | None:
-        """The scale as U-Nets take it that were distilled with guidance (Luo et al. 2023, arXiv 2310.04378): features of scale - 1; None of others."""
+        """The embedded guidance scale of U-Nets that were distilled with guidance (Luo et al. 2023, arXiv 2310.04378): features of scale - 1.
+
+        None for U-Nets without such an input.
+        """
         config: Any = self.network.config
         size, scale = getattr(config, "time_cond_proj_dim", None), given["guidance"]
         return (
@@ -322,12 +330,12 @@ def _choose_decoding(vae: Any, decoding: Decoding) -> None:
 
 
 def _without_variance(output: Tensor, channels: int) -> Tensor:
-    """What the network predicts of x_0 or the noise; the variance that some predict below it is left aside, as their own pipelines do."""
+    """The first half of the channels, if the network also predicts a variance; diffusers' pipelines ignore that variance too."""
     return output[:, :channels] if output.shape[1] == 2 * channels else output
 
 
-def _guided_rows(guidance: float | Tensor, scales: Tensor) -> Tensor:
-    """Rows whose scale is not 1, and so cost a second row in the network."""
+def _guided_indices(guidance: float | Tensor, scales: Tensor) -> Tensor:
+    """Indices of the batch elements whose scale is not 1, and which therefore need a second forward pass."""
     if isinstance(guidance, Tensor):
         return (scales != 1).nonzero().flatten()
     return torch.arange(0 if guidance == 1 else len(scales), device=scales.device)

@@ -1,4 +1,4 @@
-"""A pipeline in diffusers' layout: a folder with a subfolder a part. What is missing or damaged is named before anything is loaded."""
+"""A pipeline in diffusers' layout, a folder with a subfolder for each part. Missing and damaged files are reported before anything is loaded."""
 
 import importlib
 import json
@@ -16,41 +16,42 @@ from d3po.errors import ModelError
 from d3po.models.families import INDEX, Family
 
 BASES = {"transformers": "model", "diffusers": "diffusion_pytorch_model"}
-"""What each library calls its files of weights."""
+"""The base name of each library's weight files."""
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 VARIANTS = ("fp16", "bf16", "non_ema")
-"""Copies of the weights in another precision, or without averaging, in the order in which one is taken where the plain weights are not there."""
+"""Copies of the weights in another precision, or without averaging, in the order of preference if there are no plain weights."""
 UNUSED = ("safety_checker", "feature_extractor")
-"""Parts that nothing here asks, and so are not loaded."""
+"""Parts that nothing here uses, and that are therefore not loaded."""
 TEXT = ("text_encoder", "tokenizer")
-"""How the names of parts begin that read prompts."""
+"""Prefixes of the names of parts that read prompts."""
 NO_SAFETENSORS = "Could not find the necessary `safetensors` weights"
-"""What diffusers says of a repository without the weights that were asked for."""
+"""Part of diffusers' message about a repository that lacks the weights asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A part with weights."""
+    """A part of a pipeline that has weights."""
 
     kind: Any
-    """Its class."""
+    """The part's class."""
     variant: str | None
-    """Which copy of its weights is loaded; None is the plain one."""
+    """The copy of its weights that is loaded; None for the plain weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineFolder:
-    """A whole pipeline on this machine."""
+    """A complete pipeline on this machine."""
 
     path: Path
     pipeline: Any
-    """Its class."""
+    """The pipeline's class."""
     parts: Mapping[str, Part]
+    """The parts with weights, by name."""
     absent: Sequence[str]
-    """Parts that its class has a place for, and that are not there or not loaded."""
+    """Parts that the class can have, but that are missing or not loaded."""
 
     def load(self, dtypes: Mapping[str, torch.dtype]) -> Any:
-        """The pipeline, each part in the precision given for its name, or else for "default".
+        """Load the pipeline, each part in the dtype given for its name, or else in that for "default".
 
         Raises:
             ModelError: a part's weights are not those that its configuration asks for.
@@ -59,11 +60,11 @@ class PipelineFolder:
         unused = {"requires_safety_checker": False} if "safety_checker" in self.absent else {}
         try:
             return self.pipeline.from_pretrained(self.path, local_files_only=True, **modules, **dict.fromkeys(self.absent), **unused)
-        except Exception as error:  # tokenizers and schedulers of many kinds, which raise what they like
+        except Exception as error:  # tokenizers and schedulers of many kinds may raise any exception
             raise ModelError(f"model {self.path} cannot be loaded: {first_line(error)}") from error
 
     def load_part(self, name: str, dtype: torch.dtype) -> nn.Module:
-        """One part with its weights.
+        """Load one part with its weights.
 
         Raises:
             ModelError: its weights are not those that its configuration asks for.
@@ -73,7 +74,7 @@ class PipelineFolder:
             module, said = part.kind.from_pretrained(
                 self.path, subfolder=name, variant=part.variant, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
             )  # fmt: skip
-        except Exception as error:  # the loaders of two libraries raise what they like
+        except Exception as error:  # the loaders of two libraries may raise any exception
             raise ModelError(f"{self.path / name} cannot be loaded: {first_line(error)}") from error
         if missing := sorted(said["missing_keys"]):
             raise ModelError(
@@ -82,18 +83,18 @@ class PipelineFolder:
         return module
 
     def notes(self) -> list[str]:
-        """What the user has to know of what is loaded."""
+        """Warnings for the user about the weights that are loaded."""
         taken = [f"{name} ({part.variant})" for name, part in self.parts.items() if part.variant]
         return [f"warning: {self.path} has no plain weights of {', '.join(taken)}; the variants in brackets are taken"] if taken else []
 
 
 def open_folder(source: str, family: Family, *, leave_out: Collection[str] = ()) -> PipelineFolder:
-    """The pipeline in a folder, or fetched from the hub; every file that will be loaded is looked at.
+    """Open the pipeline in a folder, or fetch it from the hub, and check every file that will be loaded.
 
-    `leave_out` names parts that are not asked for: they are neither fetched nor looked at.
+    `leave_out` names parts that are not needed: they are neither fetched nor checked.
 
     Raises:
-        ModelError: it lacks a part, or a part lacks a file or holds its weights as pickles.
+        ModelError: the pipeline lacks a part, or a part lacks a file or has its weights as pickles.
     """
     import diffusers
 
@@ -115,19 +116,19 @@ def open_folder(source: str, family: Family, *, leave_out: Collection[str] = ())
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says first."""
+    """The first line of another library's error message, or the error's type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _fetched(source: str, leave_out: Iterable[str]) -> Path:
-    """The folder in the hub's cache that holds the repository's pipeline, with the first variant of its weights that is there."""
+    """Fetch the repository's pipeline, with the first variant of its weights that exists, and return its folder in the hub's cache."""
     from diffusers import DiffusionPipeline
 
     first: Exception | None = None
     for variant in (None, *VARIANTS):
         try:
             return Path(DiffusionPipeline.download(source, use_safetensors=True, variant=variant, **dict.fromkeys(leave_out)))
-        except Exception as error:  # the hub's client raises what it likes
+        except Exception as error:  # the hub's client may raise any exception
             first = first or error
             if not any(words in str(error) for words in (NO_SAFETENSORS, "no such modeling files")):
                 break
@@ -145,7 +146,9 @@ def _parts(path: Path, named: Mapping[str, list[str]]) -> dict[str, Part]:
     for name, (library, kind_name) in named.items():
         kind = getattr(importlib.import_module(library), kind_name, None) if library in BASES else None
         if kind is None:
-            raise ModelError(f"{path / INDEX} names {library}.{kind_name} as its {name}, which is not installed; its own code is not run")
+            raise ModelError(
+                f"{path / INDEX} names {library}.{kind_name} as its {name}, which is not installed; code from a model's repository is not run"
+            )
         if isinstance(kind, type) and issubclass(kind, nn.Module):
             _require(path / name, "config.json")
             parts[name] = Part(kind=kind, variant=_variant(path / name, BASES[library]))
@@ -162,7 +165,7 @@ def _require(folder: Path, name: str) -> None:
 
 
 def _require_vocabulary(folder: Path, kind: Any) -> None:
-    """A tokenizer without its vocabulary is loaded all the same, and reads nothing."""
+    """Refuse a tokenizer without its vocabulary, which transformers would load although it reads nothing."""
     whole = "tokenizer.json"
     pieces = sorted({*kind.vocab_files_names.values()} - {whole})
     missing = [name for name in pieces if not (folder / name).is_file()]
@@ -171,10 +174,10 @@ def _require_vocabulary(folder: Path, kind: Any) -> None:
 
 
 def _variant(folder: Path, base: str) -> str | None:
-    """Which copy of the weights is there, the plain one first; all its files are looked at.
+    """Choose the copy of the weights to load, the plain one if it exists, and check all its files. Returns None for the plain copy.
 
     Raises:
-        ModelError: there is none, it is pickled, or a file of it is missing or cut off.
+        ModelError: there are no weights, they are pickled, or a file is missing or cut off.
     """
     named = re.compile(rf"{base}(?:\.(?P<variant>\w+))?(?P<shard>-\d+-of-\d+)?(?:\.(?P<late>\w+))?\.safetensors")
     found: dict[str | None, list[re.Match[str]]] = {}
@@ -197,7 +200,11 @@ def _variant(folder: Path, base: str) -> str | None:
 
 
 def _shards(folder: Path, indices: Sequence[str], variant: str | None) -> list[str]:
-    """The files that an index names."""
+    """The files of weights that an index names.
+
+    Raises:
+        ModelError: there is no index, or it cannot be read.
+    """
     indices = [name for name in indices if variant is not None or name.endswith(".safetensors.index.json")]
     if not indices:
         raise ModelError(
@@ -210,7 +217,11 @@ def _shards(folder: Path, indices: Sequence[str], variant: str | None) -> list[s
 
 
 def _require_whole(file: Path) -> None:
-    """Its head says how long it is; no weights are read."""
+    """Check that a file exists and has the length that its header says; no weights are read.
+
+    Raises:
+        ModelError: it does not.
+    """
     if not file.is_file():
         raise ModelError(f"{file} is not there, but is named by its index; is the download whole?")
     try:

@@ -13,7 +13,8 @@ from d3po.models.pipeline import PipelinePolicy
 class PixArtPolicy(PipelinePolicy):
     """A `PixArtSigmaPipeline`.
 
-    Prompts are cleaned as its own pipeline cleans them: of markup and addresses where ftfy and beautifulsoup4 are installed, else put in small letters alone.
+    Prompts are cleaned as in diffusers' pipeline: markup and addresses are removed if ftfy and beautifulsoup4 are installed; otherwise prompts are only
+    put in lower case.
     """
 
     denoiser = "transformer"

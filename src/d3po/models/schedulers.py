@@ -1,4 +1,4 @@
-"""Samplers from what diffusers' scheduler configurations say."""
+"""Samplers made from the configurations of diffusers' schedulers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,19 +17,19 @@ from d3po.models.base import Sampler, SamplerSettings
 from d3po.options import Spacing
 
 PARAMETERIZATIONS: dict[str, Parameterization] = {"epsilon": Epsilon(), "v_prediction": Velocity(), "sample": CleanSample()}
-"""What diffusers' `prediction_type` names."""
+"""The parameterizations by diffusers' names (`prediction_type`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerFacts:
-    """What a discrete-time model was trained with, read once from its scheduler's configuration."""
+    """The schedule of a discrete-time model, read once from its scheduler's configuration."""
 
     schedule: NoiseSchedule
     parameterization: Parameterization
     spacing: Spacing
     steps_offset: int
     chained: bool
-    """Whether each step ends where the next begins; DDIMScheduler goes down by whole strides instead, wherever the next timestep is."""
+    """Whether each step ends at the timestep where the next one begins. DDIMScheduler subtracts a whole stride instead, whatever the next timestep is."""
     clip_range: float | None
     threshold_ratio: float | None
     threshold_max: float
@@ -40,10 +40,10 @@ class SchedulerFacts:
 
 
 def read_scheduler(scheduler: Any) -> SchedulerFacts:
-    """The facts of a diffusers discrete-time scheduler of any class; its own sampling method is not used.
+    """Read the schedule of a discrete-time scheduler of any class in diffusers; the scheduler's sampling method is not used.
 
     Raises:
-        ModelError: it is of another kind.
+        ModelError: the scheduler is not a discrete-time one, or of an unknown prediction type.
     """
     config = scheduler.config
     prediction = config.get("prediction_type", "epsilon")
@@ -72,10 +72,10 @@ def read_scheduler(scheduler: Any) -> SchedulerFacts:
 
 
 def discrete_sampler(facts: SchedulerFacts, settings: SamplerSettings) -> Sampler:
-    """DDIM or ancestral Euler on a discrete-time model's schedule.
+    """Make a DDIM or ancestral Euler sampler on a discrete-time model's schedule.
 
     Raises:
-        ConfigError: another kind of step, more steps than timesteps, or a schedule whose first step the model cannot take.
+        ConfigError: the settings ask for a flow's step, for more steps than timesteps, or for a first step that the model cannot take.
     """
     if settings.kind == "flow_sde":
         raise ConfigError("sampling.sampler is 'flow_sde', but this is no flow model; choose 'ddim', 'euler_ancestral' or 'model'")
@@ -94,7 +94,7 @@ def discrete_sampler(facts: SchedulerFacts, settings: SamplerSettings) -> Sample
     if float(schedule.alpha_bar(grid.timesteps[:1])) == 0 and facts.parameterization.needs_signal:
         raise ConfigError(
             "the schedule's last timestep is noise alone (zero terminal SNR), from which a model that predicts the noise learns no picture; "
-            "set sampling.zero_terminal_snr = false, or, where the model's own scheduler has it so, sampling.spacing = 'leading', which begins "
+            "set sampling.zero_terminal_snr = false, or, if the model's scheduler itself has it so, sampling.spacing = 'leading', which begins "
             "below that timestep; or use a model of v prediction"
         )
     if settings.kind == "euler_ancestral":
@@ -112,44 +112,43 @@ def discrete_sampler(facts: SchedulerFacts, settings: SamplerSettings) -> Sample
 
 
 def flow_sampler(scheduler: Any, settings: SamplerSettings, *, sigmas: list[float] | None, tokens: int) -> Sampler:
-    """The SDE steps of a flow model, at the noise levels that its scheduler computes.
+    """Make the SDE sampler of a flow model, at the noise levels that its scheduler computes.
 
     Args:
-        scheduler: the pipeline's; its shift, or its mu for `tokens` places in the picture, is applied by itself.
-        settings: the run's.
-        sigmas: the levels before they are shifted, where the model's pipeline gives them; None leaves them to the scheduler.
-        tokens: length of the picture's sequence in the transformer.
+        scheduler: the pipeline's scheduler, which applies its shift, or its mu for a picture of `tokens` tokens.
+        settings: the run's settings.
+        sigmas: the noise levels before the shift, if the model's pipeline sets them; with None the scheduler computes them.
+        tokens: length of the picture's token sequence in the transformer.
 
     Raises:
-        ConfigError: a discrete-time step was asked for.
-        ModelError: the scheduler is none of a flow.
+        ConfigError: the settings ask for a discrete-time step.
+        ModelError: the scheduler is not that of a flow model.
     """
     if settings.kind in ("ddim", "euler_ancestral"):
         raise ConfigError(f"sampling.sampler is {settings.kind!r}, but this is a flow model; choose 'flow_sde' or 'model'")
     if settings.zero_terminal_snr:
-        raise ConfigError("sampling.zero_terminal_snr is true, but a flow model begins at noise alone anyhow; set it to false")
+        raise ConfigError("sampling.zero_terminal_snr is true, but a flow model always begins at pure noise; set it to false")
     levels = _noise_levels(scheduler, settings.steps, sigmas, tokens)
     flow = FlowSDE(noise_level=settings.noise_level, ceiling=_ceiling(levels), noisy_end=settings.last_step == "clamped")
     return Sampler(transition=flow, grid=flow_grid(levels))
 
 
 def _noise_levels(scheduler: Any, steps: int, sigmas: list[float] | None, tokens: int) -> torch.Tensor:
-    """From noise to picture, as the model's own scheduler spreads them; higher-order solvers visit the same levels as Euler's method."""
+    """The noise levels of the model's scheduler, falling to 0. Higher-order solvers visit the same levels as Euler's method."""
     config, mu = scheduler.config, None
     if config.get("use_dynamic_shifting", False):
         low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
         slope = (config.get("max_shift", 1.15) - config.get("base_shift", 0.5)) / (high - low)
         mu = config.get("base_shift", 0.5) + slope * (tokens - low)
-    if config.get(
-        "use_flow_sigmas", False
-    ):  # UniPC, DPM-Solver and the like, whose shift is flow_shift; pipelines leave the levels to them
-        own: Any = type(scheduler).from_config(config)
-        own.set_timesteps(steps, **({} if mu is None else {"mu": mu}))
-        return torch.cat([own.sigmas[:-1].float(), torch.zeros(1)])  # some repeat their last level, where a rollout goes on to the picture
+    if config.get("use_flow_sigmas", False):
+        # UniPC, DPM-Solver and similar schedulers, whose shift is flow_shift; pipelines let them compute the levels
+        fresh: Any = type(scheduler).from_config(config)
+        fresh.set_timesteps(steps, **({} if mu is None else {"mu": mu}))
+        return torch.cat([fresh.sigmas[:-1].float(), torch.zeros(1)])  # some repeat their last level instead of ending at 0
     if type(scheduler).__name__.startswith("FlowMatch"):
-        own = FlowMatchEulerDiscreteScheduler.from_config(config)
-        own.set_timesteps(None if sigmas else steps, sigmas=sigmas, mu=mu)
-        return own.sigmas.float()
+        fresh = FlowMatchEulerDiscreteScheduler.from_config(config)
+        fresh.set_timesteps(None if sigmas else steps, sigmas=sigmas, mu=mu)
+        return fresh.sigmas.float()
     raise ModelError(
         f"the model's scheduler is {type(scheduler).__name__}, but d3po samples this family by a flow's noise levels; use a model whose scheduler "
         "is of flow matching, or says use_flow_sigmas"
@@ -157,7 +156,7 @@ def _noise_levels(scheduler: Any, steps: int, sigmas: list[float] | None, tokens
 
 
 def _ceiling(levels: torch.Tensor) -> float:
-    """The level after the first step; of a single step, half of it."""
+    """The noise level after the first step; if there is only one step, half of the first level."""
     return float(levels[1]) if float(levels[1]) > 0 else float(levels[0]) / 2
 
 
@@ -174,7 +173,7 @@ def _chained(timesteps: torch.Tensor, settings: SamplerSettings) -> StepGrid:
 
 
 def _zero_terminal(schedule: NoiseSchedule) -> NoiseSchedule:
-    """Shift and scale sqrt(alpha_bar) so that it ends at 0 and begins where it did (Lin et al. 2024, arXiv 2305.08891, algorithm 1)."""
+    """Shift and scale sqrt(alpha_bar) so that it ends at 0 and keeps its first value (Lin et al. 2024, arXiv 2305.08891, algorithm 1)."""
     roots = schedule.alphas_cumprod.sqrt()
     rescaled = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
     return NoiseSchedule(alphas_cumprod=rescaled, final_alpha_cumprod=schedule.final_alpha_cumprod)

@@ -11,7 +11,7 @@ from d3po.models.schedulers import flow_sampler
 
 
 class SD3Policy(PipelinePolicy):
-    """A `StableDiffusion3Pipeline`; a T5 encoder that is left out of it counts as zeros, as in diffusers."""
+    """A `StableDiffusion3Pipeline`. If it has no T5 encoder, that encoder's embedding is zero, as in diffusers."""
 
     denoiser = "transformer"
 

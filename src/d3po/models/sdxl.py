@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: two text encoders, a pooled embedding and the picture's size as conditions."""
+"""Stable Diffusion XL, whose condition consists of two text encoders' embeddings, a pooled embedding and the picture's size."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from d3po.models.pipeline import PipelinePolicy
 
 
 class SDXLPolicy(PipelinePolicy):
-    """A `StableDiffusionXLPipeline` without a refiner; the size condition is that of an uncropped picture of the size that is sampled."""
+    """A `StableDiffusionXLPipeline` without a refiner. The size condition is that of an uncropped picture of the sampled size."""
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         text, _, pooled, _ = self.pipeline.encode_prompt(list(prompts), device=self.device, do_classifier_free_guidance=False)
@@ -41,7 +41,7 @@ class SDXLPolicy(PipelinePolicy):
         return (latents - mean * self.pipeline.vae.config.scaling_factor) / std
 
     def _statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and spread that some autoencoders' latents are normalised with; 0 and 1 of the others."""
+        """Mean and standard deviation by which the autoencoder's latents are normalised; 0 and 1 if it does not define them."""
         config: Any = self.pipeline.vae.config
         mean, std = config.get("latents_mean"), config.get("latents_std")
         if mean is None or std is None:

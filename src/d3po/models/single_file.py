@@ -1,4 +1,4 @@
-"""A pipeline whose weights are one .safetensors file; another pipeline lends what the file lacks."""
+"""A pipeline whose weights are in one .safetensors file; another pipeline provides what the file lacks."""
 
 import importlib
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from d3po.models.families import Family, is_here
 from d3po.models.pipeline_folder import UNUSED, first_line, open_folder
 
 AUTOENCODER = ("first_stage_model.", "vae.")
-"""What the names of an autoencoder's tensors begin with in such files."""
+"""Prefixes of the names of an autoencoder's tensors in such files."""
 
 
 def load_single_file(path: str, family: Family, *, parts: str, dtypes: Mapping[str, torch.dtype]) -> Any:
-    """A pipeline of the family's first class, without what nothing here asks.
+    """Load a pipeline of the family's first class, without the parts that nothing here uses.
 
-    Its tokenizers, its configurations and the weights that the file lacks are those of the folder or hub id `parts`.
+    Tokenizers, configurations and the weights that the file lacks are taken from the folder or hub id `parts`.
 
     Raises:
-        ModelError: what it needs is neither in the file nor in `parts`.
+        ModelError: a part is neither in the file nor in `parts`.
     """
     import diffusers
 
@@ -37,7 +37,7 @@ def load_single_file(path: str, family: Family, *, parts: str, dtypes: Mapping[s
         pipeline = kind.from_single_file(path, dtype=dtypes["default"], **given)
     except ModelError:
         raise
-    except Exception as error:  # the loaders of three libraries raise what they like
+    except Exception as error:  # the loaders of three libraries may raise any exception
         raise ModelError(
             f"model {path!r} cannot be loaded: {first_line(error)}; a single file lacks tokenizers, configurations, and at times whole parts: "
             "name a folder or hub id that has them by `parts`"
@@ -47,7 +47,7 @@ def load_single_file(path: str, family: Family, *, parts: str, dtypes: Mapping[s
 
 
 def _lent(path: str, parts: str, kind: Any, family: Family, dtypes: Mapping[str, torch.dtype]) -> dict[str, Any]:
-    """What `from_single_file` takes from another pipeline: its configurations, and the parts that have no weights in the file."""
+    """The arguments of `from_single_file` that come from another pipeline: its configurations, and the parts without weights in the file."""
     with safe_open(path, framework="pt") as file:
         tensors = set(file.keys())
     local = is_here(parts, "parts")
@@ -70,7 +70,7 @@ def _class_of(named: list[str | None]) -> type[nn.Module] | None:
 
 
 def _holds(tensors: set[str], part: type[nn.Module]) -> bool:
-    """Whether a file with tensors of these names has the weights of such a part."""
+    """Whether a file whose tensors have these names contains the weights of such a part."""
     from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import is_clip_model_in_single_file, is_t5_in_single_file
     from transformers import T5EncoderModel

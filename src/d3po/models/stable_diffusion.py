@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x, and the embedded emoji model, which is one in miniature."""
+"""Stable Diffusion 1.x and 2.x, and the embedded emoji model, which has the same structure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from d3po.models.pipeline import PipelinePolicy
 
 
 class StableDiffusionPolicy(PipelinePolicy):
-    """A `StableDiffusionPipeline`; epsilon or v prediction, as its scheduler says."""
+    """A `StableDiffusionPipeline` with epsilon or v prediction, as its scheduler says."""
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         return {"text": self.pipeline.encode_prompt(list(prompts), self.device, 1, False)[0]}

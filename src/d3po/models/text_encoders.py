@@ -1,4 +1,4 @@
-"""Text encoders: large, needed once a prompt, and out of the way for the rest of the time."""
+"""Text encoders, which are large and needed only once for each prompt: where they are kept between uses, and a cache of embeddings."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,26 +11,29 @@ from d3po.errors import ConfigError
 from d3po.options import TextEncoders
 
 SHOWN, WIDEST = 5, 60
-"""How many prompts a message names, and how many letters of each."""
+"""How many prompts a message names, and how many characters of each."""
 
 
 @runtime_checkable
 class PromptCache(Protocol):
-    """Where embeddings are kept between processes, so that a prompt is encoded once."""
+    """A cache of embeddings that outlives the process, so that each prompt is encoded once."""
 
     def read(self, prompt: str) -> Mapping[str, Tensor] | None:
-        """The prompt's embedding, one row a tensor, or None."""
+        """The prompt's embedding, as tensors of batch size 1 by name; None if it is not in the cache."""
         ...
 
-    def write(self, prompt: str, rows: Mapping[str, Tensor]) -> None:
-        """Keep a prompt's embedding."""
+    def write(self, prompt: str, embedding: Mapping[str, Tensor]) -> None:
+        """Store a prompt's embedding."""
         ...
 
 
 class EncoderShelf:
-    """A pipeline's text encoders: on its device, or put away while no prompt is encoded.
+    """Moves a pipeline's text encoders to the device while prompts are encoded, and away from it between uses.
 
-    `load` makes an encoder anew, given its name in the pipeline; None where that cannot be done.
+    `load` loads an encoder again, given its name in the pipeline; None if that is not possible.
+
+    Raises:
+        ConfigError: encoders are to be dropped between uses and cannot be loaded again.
     """
 
     def __init__(self, pipeline: Any, between_uses: TextEncoders, load: Callable[[str], nn.Module] | None) -> None:
@@ -42,7 +45,7 @@ class EncoderShelf:
             )
 
     def to(self, device: str) -> None:
-        """Move the pipeline, without encoders that are to stay away from the device."""
+        """Move the pipeline, but leave out encoders that are kept away from the device between uses."""
         if self._between_uses == "keep":
             self._pipeline.to(device)
             return
@@ -52,7 +55,7 @@ class EncoderShelf:
 
     @contextmanager
     def at_work(self, device: torch.device) -> Generator[None, None, None]:
-        """Within this context the encoders are on `device`."""
+        """Context in which the encoders are on `device`."""
         if self._between_uses == "keep":
             yield
             return
@@ -73,22 +76,22 @@ class EncoderShelf:
 def encode_once(
     prompts: list[str], cache: PromptCache, encode: Callable[[list[list[str]]], list[dict[str, Tensor]]]
 ) -> dict[str, Mapping[str, Tensor]]:
-    """The embedding of each prompt, from the cache where it is there.
+    """The embedding of each prompt, from the cache if it is there.
 
-    `encode` takes batches of prompts; what is missing goes to it one by one, so that an embedding never depends on what was encoded beside it.
+    `encode` takes batches of prompts. Missing prompts are passed to it one by one, so that an embedding never depends on the rest of its batch.
     """
     kept = {prompt: cache.read(prompt) for prompt in prompts}
-    missing = [prompt for prompt, rows in kept.items() if rows is None]
+    missing = [prompt for prompt, embedding in kept.items() if embedding is None]
     made = dict(zip(missing, encode([[prompt] for prompt in missing]) if missing else [], strict=True))
-    for prompt, rows in made.items():
-        cache.write(prompt, rows)
-    return {prompt: made[prompt] if rows is None else rows for prompt, rows in kept.items()}
+    for prompt, embedding in made.items():
+        cache.write(prompt, embedding)
+    return {prompt: made[prompt] if embedding is None else embedding for prompt, embedding in kept.items()}
 
 
 def cut_lines(encoder: str, tokenizer: Any, prompts: Sequence[str], read: Sequence[str], limit: int) -> list[str]:
-    """One line on the prompts of which an encoder sees the beginning alone; none if it sees all of them whole.
+    """A warning, in one line, about the prompts of which an encoder reads only the beginning; empty if there are none.
 
-    `read` are the prompts as the tokenizer is given them, `limit` how many tokens it passes on.
+    `read` are the prompts as the tokenizer receives them, `limit` is how many tokens the encoder reads.
     """
     lengths = [len(tokens) for tokens in tokenizer(list(read), truncation=False).input_ids] if read else []
     cut = [f"{_shortened(prompt)!r} ({length})" for prompt, length in zip(prompts, lengths, strict=True) if length > limit]

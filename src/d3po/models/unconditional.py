@@ -1,4 +1,4 @@
-"""Unconditional DDPM and DDIM pipelines: no prompts, no text encoder, diffusion in the pixels themselves."""
+"""Unconditional DDPM and DDIM pipelines: no prompts, no text encoder, diffusion in pixel space."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ from d3po.models.pipeline import PipelinePolicy
 
 
 class UnconditionalPolicy(PipelinePolicy):
-    """A `DDPMPipeline` or `DDIMPipeline`. A run's "prompts" are then only names of starting noises; the network never sees them.
+    """A `DDPMPipeline` or `DDIMPipeline`. The network does not read a run's "prompts"; they only name starting noises.
 
     Raises:
-        ModelError: the network asks for a class.
+        ModelError: the network takes a class as input.
     """
 
     plain_guidance = "none"
@@ -26,7 +26,7 @@ class UnconditionalPolicy(PipelinePolicy):
     def __init__(self, pipeline: Any, **rest: Any) -> None:
         if pipeline.unet.class_embedding is not None:
             raise ModelError(
-                "this model's network is told a class of what it draws, but d3po tells an unconditional model nothing; "
+                "this model's network takes a class as input, but d3po gives an unconditional model no condition; "
                 "wrap it as custom:module:function, whose encode(prompts) gives classes"
             )
         super().__init__(pipeline, **rest)

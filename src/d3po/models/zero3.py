@@ -1,4 +1,4 @@
-"""Frozen weights divided by DeepSpeed's ZeRO-3, whose own settings can also keep them in the computers' memory or on disk."""
+"""Frozen weights divided among processes by DeepSpeed's ZeRO-3, whose settings can also keep them in CPU memory or on disk."""
 
 import importlib
 import json
@@ -42,10 +42,10 @@ def divide_by_zero3(network: nn.Module, settings: dict[str, Any]) -> None:
 
 
 def zero3_settings(file: str, dtype: torch.dtype) -> dict[str, Any]:
-    """DeepSpeed's settings: those of the user's file, and where it says nothing, weights gathered layer by layer and dropped at once.
+    """Read DeepSpeed's settings from the user's file. Where it sets nothing, weights are gathered layer by layer and dropped at once.
 
     Raises:
-        ConfigError: the file cannot be read, is no JSON object, or asks for another stage.
+        ConfigError: the file cannot be read, is no JSON object, or sets another stage than 3.
     """
     said = _read(file) if file else {}
     zero = {"stage": 3, "stage3_param_persistence_threshold": 10_000, "stage3_max_live_parameters": 0, "stage3_max_reuse_distance": 0}
@@ -68,7 +68,7 @@ def _read(file: str) -> dict[str, Any]:
 
 @contextmanager
 def _adapter_away(network: nn.Module) -> Generator[None, None, None]:
-    """Within this context the network has no adapter, so that what walks over it meets frozen weights alone."""
+    """Context in which the adapter is taken out of the network, so that DeepSpeed finds frozen weights alone."""
     taken: list[tuple[Any, str, nn.Module]] = [
         (layer, name, getattr(layer, name)) for layer in network.modules() if isinstance(layer, BaseTunerLayer) for name in FACTORS
     ]

@@ -1,6 +1,6 @@
-"""Preference objectives: pure functions from log-ratios to one loss a pair, or an image, and step.
+"""Preference objectives: pure functions from log-ratios to one loss for each pair (or image) and step.
 
-Shapes: S steps, N images, P pairs. `OBJECTIVES` lists them by name with what each needs, `build` makes one with its settings.
+Shapes: S steps, N images, P pairs. `OBJECTIVES` lists the objectives by name with what each needs; `build` makes one with its settings.
 """
 
 from d3po.objectives.base import ImageObjective, ImageTerms, Needs, PairObjective

@@ -75,7 +75,7 @@ class PairObjective(ABC):
         log_ratio_b: Float[Tensor, "*pairs"],  # noqa: ARG002
         target: Float[Tensor, "*pairs"],  # noqa: ARG002
     ) -> Float[Tensor, "*pairs"]:
-        """The share of each pair's two gradients, 0 to 1, that clipping cut off; a loss that clips the margin cuts off both or none."""
+        """The share of each pair's two gradients, 0 to 1, that clipping removed; a loss that clips the margin removes both or none."""
         return torch.zeros_like(log_ratio_a)
 
 

@@ -72,7 +72,7 @@ class D3PO(PairObjective):
     def clipped_share(
         self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
     ) -> Float[Tensor, "*pairs"]:
-        """The share of each pair's two gradients, 0 to 1, that clipping cut off; each image is clipped by itself."""
+        """The share of each pair's two gradients, 0 to 1, that clipping removed; each image is clipped separately."""
         sign = 2 * target - 1
         cut_a = self.clipped(log_ratio_a, sign) != log_ratio_a
         cut_b = self.clipped(log_ratio_b, -sign) != log_ratio_b

@@ -4,7 +4,7 @@ With rho = pi_theta / pi_old of one step, pi_old the policy that sampled, and th
 
     L = -min( A rho, A clip(rho, 1 - c, 1 + c) ),     A = clip( (R - mean) / (std + 1e-6), -5, 5 )
 
-mean and std are those of the prompt's own images in this round (the paper keeps a buffer of a prompt's last scores over rounds);
+where R is the image's score, and mean and std are over the prompt's images in this round (the paper keeps a buffer of a prompt's last scores over rounds).
 A is 0 where a prompt's scores are all equal.
 """
 
@@ -19,22 +19,22 @@ from d3po.objectives.policy_gradient import clipped_gain, is_gain_clipped
 
 LARGEST_ADVANTAGE = 5.0
 SMALLEST_SPREAD = 1e-6
-"""Added to the standard deviation, in the scores' own unit, as the published code does."""
+"""Added to the standard deviation, in the unit of the scores, as in the published code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DDPO(ImageObjective):
-    """The objective's settings."""
+    """The DDPO objective with its settings; calling it returns the loss of each image and step."""
 
     clip_range: float
-    """c. Log-probs that are means over dimensions make ratios very close to 1, hence the small published value."""
+    """c. Where log-probs are means over dimensions, ratios are very close to 1; hence the small published value."""
 
     @property
     def reward_scale(self) -> float:
         return 1.0
 
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-        """The advantages."""
+        """The advantages A, from the scores."""
         return by_prompt(partial(standardised, epsilon=SMALLEST_SPREAD), labels, prompts).clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
 
     def __call__(self, terms: ImageTerms) -> Float[Tensor, "S N"]:

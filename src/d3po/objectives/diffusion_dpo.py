@@ -1,11 +1,12 @@
-"""Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908, eq. 14), and the same on flow models (Flow-DPO, Liu et al. 2025, arXiv 2501.13918).
+"""Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908, eq. 14), and its form for flow models (Flow-DPO, Liu et al. 2025, arXiv 2501.13918).
 
-It needs finished pictures only. With e the mean squared denoising error at a noise level and noise that both pictures share, and
+It needs finished pictures only. With e the mean squared denoising error, at a noise level and with noise that both pictures share, and
 r = -(e_theta - e_ref),
 
     L = -log sigmoid( beta / 2 * (r_w - r_l) )
 
-Soft targets are read as probabilities: the cross-entropy of sigmoid(beta / 2 (r_a - r_b)) and the target, so a tie pulls both together.
+A soft target is read as a probability: the loss is the cross-entropy between the target and sigmoid(beta / 2 (r_a - r_b)), so a tie pulls r_a and r_b
+together.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from d3po.objectives.base import PairObjective, preference_loss
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionDPO(PairObjective):
-    """The objective's settings."""
+    """The Diffusion-DPO objective with its settings; calling it returns the loss of each pair and noise level."""
 
     beta: float
     """Larger keeps the policy closer to the reference."""

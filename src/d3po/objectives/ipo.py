@@ -4,7 +4,7 @@ With z the log-ratio margin r_a - r_b and sign h = 2 target - 1,
 
     L = (z - h / (2 beta))^2
 
-A squared loss has a finite place to go to: a margin of 1 / (2 beta), and no further, however sure the judges are. At a tie that place is 0.
+The squared loss has its minimum at a finite margin, 1 / (2 beta), even if all annotators agree. At a tie its minimum is at a margin of 0.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from d3po.objectives.base import PairObjective
 
 @dataclass(frozen=True, kw_only=True)
 class IPO(PairObjective):
-    """The objective's settings."""
+    """The IPO objective with its settings; calling it returns the loss of each pair and step."""
 
     beta: float
-    """The margin aimed at is 1 / (2 beta)."""
+    """The loss aims at a margin of 1 / (2 beta)."""
 
     @property
     def reward_scale(self) -> float:
-        """1 at the margin aimed at."""
+        """2 beta, so that the implicit reward is 1 at the margin that the loss aims at."""
         return 2 * self.beta
 
     def __call__(

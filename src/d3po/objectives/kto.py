@@ -1,7 +1,7 @@
-"""Diffusion-KTO (Li et al. 2024, arXiv 2404.04465): likes and dislikes of single pictures, no pairs.
+"""Diffusion-KTO (Li et al. 2024, arXiv 2404.04465): learning from likes and dislikes of single pictures, without pairs.
 
-With r = -(e_theta - e_ref) of a picture at one noise level, y = +1 of liked and -1 of disliked pictures, and the reference point
-z = max(0, mean of r over the update), through which no gradient goes,
+With r = -(e_theta - e_ref) of a picture at one noise level, where e is the mean squared denoising error, y = +1 for liked and -1 for disliked pictures,
+and the reference point z = max(0, mean of r over the update), through which no gradient flows,
 
     L = w_y (1 - sigmoid( y beta (r - z) ))
 
@@ -19,19 +19,19 @@ from d3po.objectives.base import ImageObjective, ImageTerms
 
 @dataclass(frozen=True, kw_only=True)
 class KTO(ImageObjective):
-    """The objective's settings."""
+    """The Diffusion-KTO objective with its settings; calling it returns the loss of each image and noise level."""
 
     beta: float
-    """How soon a picture counts as learnt; larger keeps the policy closer to the reference."""
+    """Factor of r - z inside the sigmoid; larger saturates the loss sooner and so keeps the policy closer to the reference."""
     dislike_weight: float
-    """w of disliked pictures; that of liked ones is 1."""
+    """w of disliked pictures; w of liked pictures is 1."""
 
     @property
     def reward_scale(self) -> float:
         return self.beta
 
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:  # noqa: ARG002
-        """Likes as they are: 1 liked, -1 disliked, in between where people disagree."""
+        """The likes, unchanged: 1 is liked by all, -1 is disliked by all."""
         return labels
 
     def __call__(self, terms: ImageTerms) -> Float[Tensor, "S N"]:

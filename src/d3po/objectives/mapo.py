@@ -4,8 +4,8 @@ With e the mean squared denoising error of an image and f(e) = s e / (exp(s e) -
 
     L = e_w - beta log sigmoid( T (f(e_w) - f(e_l)) )
 
-The first term alone is supervised fine-tuning on the winner, which takes the reference's place. Of a soft target, both readings are
-weighted by it.
+The first term alone is supervised fine-tuning on the winner; it takes the place of a reference. For a soft target, the loss is the mean of the losses of
+both outcomes, weighted by the target.
 """
 
 from dataclasses import dataclass
@@ -20,24 +20,24 @@ from d3po.objectives.base import PairObjective
 
 @dataclass(frozen=True, kw_only=True)
 class MaPO(PairObjective):
-    """The objective's settings."""
+    """The MaPO objective with its settings; calling it returns the loss of each pair and noise level."""
 
     beta: float
     """Weight of the preference term."""
     sharpness: float
-    """T: how steeply the preference term reads the difference."""
+    """T: factor of the difference inside the sigmoid."""
     scale: float = 0.5
-    """s."""
+    """s, the scale of the error in f."""
 
     def __call__(
         self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
     ) -> Float[Tensor, "*pairs"]:
-        """Loss of each pair and noise level; this objective has no reference, so the log-ratios are -e themselves."""
+        """The loss of each pair and noise level. This objective has no reference, so it is given -e in place of the log-ratios."""
         a, b = -log_ratio_a, -log_ratio_b
         gap = self.sharpness * (self.certainty(a) - self.certainty(b))
         return target * (a - self.beta * F.logsigmoid(gap)) + (1 - target) * (b - self.beta * F.logsigmoid(-gap))
 
     def certainty(self, error: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
-        """f(e), 1 at e = 0."""
+        """f(e) = s e / (exp(s e) - 1), which is 1 at e = 0."""
         exponent = (self.scale * error).clamp(min=1e-6)
         return exponent / torch.expm1(exponent)

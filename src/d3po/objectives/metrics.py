@@ -1,4 +1,4 @@
-"""What is measured of every pair and step, next to the loss. Each metric is defined in docs/metrics.md."""
+"""Metrics of each pair (or image) and step, besides the loss. They are defined in docs/metrics.md."""
 
 import torch
 from jaxtyping import Float
@@ -16,9 +16,9 @@ def pair_metrics(
     target: Float[Tensor, "*pairs"],
     step_scale: Float[Tensor, "*scale"] | float = 1.0,
 ) -> dict[str, Float[Tensor, "*pairs"]]:
-    """Per-pair, per-step metrics, to be averaged by the caller.
+    """Metrics of each pair and step, by name, to be averaged by the caller.
 
-    `step_scale` is what the loss multiplied the log-ratios by (step weighting), which decides where clipping cuts in.
+    `step_scale` is the step weight by which the loss multiplied the log-ratios; it determines which of them are clipped.
     """
     a_wins = target >= 0.5
     winner = torch.where(a_wins, log_ratio_a, log_ratio_b)
@@ -37,9 +37,10 @@ def pair_metrics(
 def image_metrics(
     objective: ImageObjective, losses: Float[Tensor, "S N"], terms: ImageTerms, sign: Float[Tensor, " N"]
 ) -> dict[str, Float[Tensor, "S N"]]:
-    """The same of objectives on single images, by image; nan where an image has no part in the metric.
+    """Metrics of each image and step, by name, for objectives on single images; nan where a metric does not apply to an image.
 
-    `sign` is 1 of images whose label is above their prompt's mean, -1 of those below, 0 at it; it stands in for winning and losing.
+    `sign` is 1 for images whose label is above their prompt's mean, -1 for images below it, and 0 at the mean. Images with sign 1 count as winners, images
+    with sign -1 as losers.
     """
     log_ratio = terms.log_ratio.detach()
     gain = sign * log_ratio

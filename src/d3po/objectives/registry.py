@@ -1,4 +1,4 @@
-"""All objectives by name: what each needs, and where it is from; their settings are in `d3po.objective_settings`."""
+"""The objectives by name, with what each needs and where it is published; their settings are in `d3po.objective_settings`."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -21,25 +21,27 @@ PICTURE_PAIRS = Needs(labels="pairs", evidence="pictures", reference="chosen")
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveEntry:
-    """An objective as it is found by its name."""
+    """What is known about one objective."""
 
     factory: Callable[..., Objective]
+    """Makes the objective from its settings."""
     needs: Needs
     settings: Mapping[str, str]
-    """Other settings of a run that belong to it, as `d3po init --objective` sets them."""
+    """Other settings of a run that the objective needs, which `d3po init --objective` sets."""
     summary: str
     source: str
+    """Where it is published."""
 
     def lines(self, name: ObjectiveName) -> list[str]:
-        """The objective in words."""
-        own = [
+        """Describe the objective in lines of text, as `d3po objectives` prints them."""
+        settings = [
             *(f"{key} = {_written(value)}" for key, value in default_settings(name).items()),
             *(f"{key} = {value}" for key, value in self.settings.items()),
         ]
         return [
             f"{name}: {self.summary}",
             f"  reads     {self.needs.words()}",
-            f"  its own   {', '.join(own) or 'no settings'}",
+            f"  settings  {', '.join(settings) or 'none'}",
             f"  source    {self.source}",
         ]
 
@@ -49,21 +51,21 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
         factory=D3PO,
         needs=STEP_PAIRS,
         settings={},
-        summary="every denoising step of the winner becomes likelier, of the loser less likely",
+        summary="every denoising step of the winner is made more likely, every step of the loser less likely",
         source="Yang et al. 2024, arXiv 2311.13231",
     ),
     "d3po_branch": ObjectiveEntry(
         factory=D3PO,
         needs=Needs(labels="pairs", evidence="trajectories", reference="chosen", same_state=True),
         settings={"sampling.branch": "true", "objective.log_prob": "mean"},
-        summary="D3PO on the one step in which two pictures parted, so that both actions are of one state",
-        source="form of Liang et al. 2024 (SPO), arXiv 2406.04314; judged by the finished picture, or by the step (sampling.judged)",
+        summary="D3PO on the one step at which two pictures were branched, so that both actions share their state",
+        source="form of Liang et al. 2024 (SPO), arXiv 2406.04314; compared by the finished picture, or by the step (sampling.judged)",
     ),
     "ipo_step": ObjectiveEntry(
         factory=IPO,
         needs=STEP_PAIRS,
         settings={"objective.log_prob": "mean"},
-        summary="the margin of every denoising step is drawn to a finite place instead of pushed for ever",
+        summary="the margin of every denoising step is drawn to a finite value instead of growing without bound",
         source="Azar et al. 2023, arXiv 2310.12036, applied to D3PO's steps",
     ),
     "ddpo": ObjectiveEntry(
@@ -77,7 +79,7 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
         factory=DPOK,
         needs=Needs(labels="scores", evidence="trajectories", reference="sampler", exact_kl=True),
         settings={"objective.log_prob": "mean", "objective.step_weighting": "uniform"},
-        summary="policy gradient, held to the pretrained model by the exact KL of each step",
+        summary="policy gradient, with the exact KL of each step to the pretrained model as a penalty",
         source="Fan et al. 2023, arXiv 2305.16381",
     ),
     "reward_weighted": ObjectiveEntry(
@@ -91,7 +93,7 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
         factory=SFT,
         needs=Needs(labels="likes", evidence="pictures", reference="none"),
         settings={},
-        summary="denoising error of the liked pictures alone",
+        summary="supervised fine-tuning: denoising error of the liked pictures alone",
         source="the baseline of Yang et al. 2024, arXiv 2311.13231, table 1",
     ),
     "diffusion_dpo": ObjectiveEntry(
@@ -133,7 +135,7 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
 
 
 def table() -> Iterator[list[str]]:
-    """The rows of the table in docs/methods/README.md, the heading first."""
+    """The table of objectives in docs/methods/README.md, heading first."""
     yield ["objective", "learns from", "looks at", "compares with"]
     for name, entry in OBJECTIVES.items():
         needs = entry.needs
@@ -153,7 +155,7 @@ def default_settings(name: ObjectiveName) -> dict[str, float | str]:
 
 
 def for_model(name: ObjectiveName, *, flow: bool) -> ObjectiveName:
-    """The objective as it is called for models of that kind: itself, unless its formula was made for the other kind."""
+    """The name of the objective's form for flow or discrete-time models; the same name, unless its formula is for the other kind."""
     entry, kind = OBJECTIVES[name], "flow" if flow else "discrete"
     if entry.needs.model_kind in ("any", kind):
         return name
@@ -161,10 +163,10 @@ def for_model(name: ObjectiveName, *, flow: bool) -> ObjectiveName:
 
 
 def build(name: ObjectiveName, **settings: object) -> Objective:
-    """The objective of that name, with these of its own settings and the defaults of the others.
+    """Make the objective of this name with the given settings, and defaults for the others.
 
     Raises:
-        ValueError: it has no setting of that name, or one cannot have that value.
+        ValueError: the objective has no such setting, or a setting cannot have the value.
     """
     return OBJECTIVES[name].factory(**SETTINGS[name](**settings).model_dump())
 

@@ -14,15 +14,15 @@ from d3po.objectives.base import ImageObjective, ImageTerms, standardised
 
 @dataclass(frozen=True, kw_only=True)
 class RewardWeighted(ImageObjective):
-    """The objective's settings."""
+    """Reward-weighted regression with its settings; calling it returns the loss of each image and noise level."""
 
     temperature: float
-    """tau, in standard deviations of the round's scores; towards 0 only the best picture counts."""
+    """tau, in standard deviations of the round's scores; as it goes to 0, only the best picture counts."""
 
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:  # noqa: ARG002
-        """The weights, of mean 1 over the round."""
+        """The weights w, whose mean over the round is 1, from the scores."""
         return (standardised(labels) / self.temperature).softmax(dim=0) * len(labels)
 
     def __call__(self, terms: ImageTerms) -> Float[Tensor, "S N"]:
-        """Loss of each image and noise level; there is no reference, so the log-ratio is -e itself."""
+        """The loss of each image and noise level. There is no reference, so it is given -e in place of the log-ratio."""
         return -terms.log_ratio * terms.value

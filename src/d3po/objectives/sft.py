@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the denoising error of liked pictures, L = e. What disliked pictures look like is not used."""
+"""Supervised fine-tuning: the denoising error of liked pictures, L = e. Disliked pictures are not used."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ from d3po.objectives.base import ImageObjective, ImageTerms
 
 @dataclass(frozen=True, kw_only=True)
 class SFT(ImageObjective):
-    """It has no settings."""
+    """Supervised fine-tuning, which has no settings; calling it returns the loss of each image and noise level."""
 
     def values(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> Float[Tensor, " N"]:  # noqa: ARG002
-        """1 of a picture that all like, 0 of one that no more like than dislike, the label in between."""
+        """The likes, with negative values set to 0: 1 is liked by all, 0 is not liked by more people than dislike it."""
         return labels.clamp(min=0)
 
     def can_learn_from(self, labels: Float[Tensor, " N"]) -> bool:
-        """Any liked picture teaches it, be it that all are."""
+        """Whether any picture is liked; unlike for other objectives, all may be liked equally."""
         return bool((labels > 0).any())
 
     def __call__(self, terms: ImageTerms) -> Float[Tensor, "S N"]:
-        """Loss of each image and noise level; there is no reference, so the log-ratio is -e itself."""
+        """The loss of each image and noise level. There is no reference, so it is given -e in place of the log-ratio."""
         return -terms.log_ratio * terms.value

@@ -1,4 +1,4 @@
-"""Who preferred what: the records that cross the walls, and how answers become comparisons and labels. Never imports torch: rating needs no GPU."""
+"""Preferences: the records that packages exchange, and the conversion of votes into comparisons and labels. Never imports torch: rating needs no GPU."""
 
 from d3po.preferences.conversion import PairJudgement, comparisons_of, pair_judgements
 from d3po.preferences.labels import ImageLabel, labels_of

@@ -1,19 +1,19 @@
-"""From votes to comparisons: what each kind of answer says of each two of its pictures, and no more than that.
+"""From votes to comparisons: what each kind of answer says about every two of its pictures.
 
-| answer | what it says of two pictures |
+| answer | what it says about two pictures |
 |---|---|
 | win | the winner beats the other |
 | share | a's share of preference, as given |
-| rank | the smaller place beats the larger; equal places tie; a picture without a place is left out |
-| best and worst | the best beats all others, all others beat the worst; nothing about those in between |
+| rank | the smaller rank beats the larger; equal ranks tie; a picture without a rank is left out |
+| best and worst | the best beats all others, all others beat the worst; nothing about two others |
 | marks (of bad ones) | unmarked beats marked; nothing about two marked or two unmarked ones |
 | score | the larger beats the smaller, equal scores tie |
 | up, down | up beats down; nothing about two ups or two downs |
 | tie | every pair of the question ties |
 | both bad, skip, flag | nothing |
 
-Scores and thumbs are asked of one picture at a time, so they are paired up within one annotator, prompt, round and purpose: one person's 4 is not
-another's. Which votes to convert (train, not blind) is the caller's choice.
+Scores and thumbs are about one picture at a time. They are compared only within one annotator, prompt, round and purpose, since one person's 4 is not
+another's. The caller selects the votes to convert (those for training, not those of a blind test).
 """
 
 from collections import defaultdict
@@ -25,32 +25,34 @@ from math import fsum
 from d3po.preferences.records import Comparison, Vote
 
 Verdict = Callable[[float, float], float | None]
-"""From the values of pictures a and b to a's share of preference, or None where nothing is said."""
+"""Computes a's share of preference from the values of pictures a and b; None if they say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairJudgement:
-    """What one annotator said of two pictures of one prompt."""
+    """What one vote says about two pictures of one prompt."""
 
     prompt: int
     """Prompt id."""
     image_a: int
     """The smaller image id."""
     image_b: int
+    """The larger image id."""
     annotator: int
+    """Annotator id."""
     target: float
     """The share of preference that a holds: 1 a is preferred, 0 b is, 0.5 a tie."""
 
 
 def comparisons_of(votes: Iterable[Vote], *, reliability: Mapping[int, float] | None = None) -> list[Comparison]:
-    """One comparison for each pair of pictures that anybody judged, ordered by prompt and image ids, whatever the order of the votes.
+    """Make one comparison of each pair of pictures that any vote says something about, ordered by prompt and image ids, whatever the order of the votes.
 
     Args:
         votes: current votes.
-        reliability: by annotator id, how much a judgement counts; 1 for annotators it does not name. Judgements that count 0 are left out.
+        reliability: the weight of an annotator's judgements, by annotator id; 1 for annotators that are not named. Judgements with weight 0 are left out.
 
     Returns:
-        Comparisons with image_a < image_b. The target is the reliability-weighted mean of the judgements, the weight is the sum of their reliabilities.
+        Comparisons with image_a < image_b. The target is the mean of the judgements, weighted by reliability; the weight is the sum of the reliabilities.
     """
     trust = reliability or {}
     shares: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
@@ -62,9 +64,9 @@ def comparisons_of(votes: Iterable[Vote], *, reliability: Mapping[int, float] | 
 
 
 def pair_judgements(votes: Iterable[Vote]) -> list[PairJudgement]:
-    """Everything the votes say of two pictures, ordered by prompt, image ids, annotator and target.
+    """List everything that the votes say about two pictures, ordered by prompt, image ids, annotator and target.
 
-    An annotator who judged a pair in two questions appears twice.
+    If an annotator's votes on two questions say something about one pair, the pair occurs twice.
     """
     alone: dict[tuple[object, ...], list[Vote]] = defaultdict(list)
     said: list[PairJudgement] = []
@@ -84,7 +86,7 @@ def _pooled(pair: tuple[int, int], judged: list[tuple[float, float]]) -> Compari
 
 
 def weighted_mean(said: list[tuple[float, float]]) -> tuple[float, float]:
-    """The mean of (weight, value) pairs, and the sum of their weights, whatever their order."""
+    """The weighted mean of (weight, value) pairs, and the sum of their weights. Both are exactly the same in any order of the pairs."""
     total = fsum(weight for weight, _ in said)
     return fsum(weight * value for weight, value in said) / total, total
 
@@ -97,7 +99,7 @@ def _judgements(vote: Vote, values: Mapping[int, float], verdict: Verdict) -> It
 
 
 def _values_of(vote: Vote) -> tuple[Mapping[int, float], Verdict]:
-    """A value for each picture that the vote speaks of, and how to read two of them."""
+    """A value of each picture that the vote says something about, and the function that compares two values."""
     answer, images = vote.answer, vote.images
     match answer.outcome:
         case "win":
@@ -117,7 +119,7 @@ def _values_of(vote: Vote) -> tuple[Mapping[int, float], Verdict]:
 
 
 def _values_of_single(votes: list[Vote]) -> tuple[Mapping[int, float], Verdict]:
-    """The same for one annotator's scores or thumbs of a prompt; of two votes on one picture the later one counts."""
+    """The values of one annotator's scores or thumbs of a prompt, and the function that compares two. Of two votes on a picture the later one counts."""
     values: dict[int, float] = {}
     for vote in sorted(votes, key=lambda vote: vote.sequence):
         if vote.answer.outcome == "score":
@@ -135,5 +137,5 @@ def _larger_wins_or_tie(a: float, b: float) -> float | None:
     return 0.5 if a == b else float(a > b)
 
 
-def _share(a: float, b: float) -> float | None:  # noqa: ARG001 the two sum to 1
+def _share(a: float, b: float) -> float | None:  # noqa: ARG001 - the two sum to 1
     return a

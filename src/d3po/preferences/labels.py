@@ -1,15 +1,13 @@
-"""From votes to labels of single images: how well each is liked, for objectives that read images one by one.
+"""From votes to labels of single images: how well each image is liked, for objectives that read images one by one.
 
-| answer | what it says of a picture |
+| answer | what it says about a picture |
 |---|---|
 | up, down | 1, -1 |
 | marks (of bad ones) | -1 of marked, 1 of unmarked ones |
 | score | (score - 3) / 2, so 5 is 1 and 1 is -1 |
 | both bad | -1 of both |
-| win, share, rank, best and worst, tie | 2 s - 1, s being the picture's mean share of preference against the others it was compared with |
+| win, share, rank, best and worst, tie | 2 s - 1, where s is the picture's mean share of preference against the pictures it was compared with |
 | skip, flag | nothing |
-
-What was said in pairs keeps its order and its ties; what was said of single pictures is taken as it was said.
 """
 
 from collections import defaultdict
@@ -21,33 +19,34 @@ from d3po.preferences.conversion import pair_judgements, weighted_mean
 from d3po.preferences.records import Vote
 
 ABSOLUTE = frozenset({"up", "down", "marks", "score", "both_bad"})
-"""Outcomes that speak of each picture by itself."""
+"""Outcomes that say something about each picture by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLabel:
-    """How well one image is liked."""
+    """The label of one image."""
 
     image: int
+    """Image id."""
     value: float
-    """From -1, disliked by all, to 1, liked by all; or a measured reward in its own unit."""
+    """From -1 (disliked by all) to 1 (liked by all); or a reward, in the reward's unit."""
     weight: float = 1.0
-    """How much it counts: the sum of its annotators' reliabilities."""
+    """The sum of the reliabilities of its annotators."""
 
 
 def labels_of(votes: Iterable[Vote], *, reliability: Mapping[int, float] | None = None) -> list[ImageLabel]:
-    """One label for each image that anybody judged, ordered by image id, whatever the order of the votes.
+    """Make one label of each image that any vote says something about, ordered by image id, whatever the order of the votes.
 
     Args:
         votes: current votes.
-        reliability: by annotator id, how much a judgement counts; 1 for annotators it does not name.
+        reliability: the weight of an annotator, by annotator id; 1 for annotators that are not named. Annotators with weight 0 are left out.
 
     Returns:
-        The weighted mean of what each annotator said, and the sum of their weights.
+        Labels whose value is the weighted mean over annotators of each annotator's mean, and whose weight is the sum of the annotators' weights.
     """
     trust, votes = reliability or {}, list(votes)
     said: dict[tuple[int, int], list[float]] = defaultdict(list)
-    """What each annotator said of each image."""
+    """The values that each annotator gave to each image."""
     for vote in votes:
         for image, value in _absolute(vote).items():
             said[image, vote.annotator].append(value)

@@ -1,7 +1,7 @@
-"""Recipes: complete starting points for a run, one TOML file each, with the numbers to expect in its heading.
+"""Recipes: complete starting points for a run, one TOML file each, with the expected numbers in its heading.
 
-A recipe's file overrides the defaults of `d3po.config`, or those of the recipe it `extends`; `d3po init --recipe NAME` writes the complete run.toml.
-Its table `[about]` says what it is for; prompts, where it has its own, are in `prompts/`.
+A recipe's file overrides the defaults of `d3po.config`, or the settings of the recipe that it `extends`; `d3po init --recipe NAME` writes the complete
+run.toml. The table `[about]` says what the recipe is for. Its prompts, if it has any, are in `prompts/`.
 """
 
 import difflib
@@ -17,41 +17,41 @@ from d3po.config import RunConfig, parse_config
 from d3po.errors import ConfigError
 
 FOLDER = Path(str(files(__name__)))
-HEADING = ["recipe", "what it is for", "published", "hardware and time", "tested here"]
+HEADING = ["recipe", "what it is for", "published", "hardware and time", "tested"]
 
 
 class About(BaseModel):
-    """What a recipe's file says of it."""
+    """The description of a recipe, from its table `[about]`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     what: str
     published: str = ""
-    """Numbers of the paper, and where they stand there."""
+    """Published numbers, and where they are published."""
     hardware: str
     tested: str
     prompts: str = ""
-    """The name of its prompt list; empty for a recipe that leaves prompts to the user."""
+    """The name of its prompt list; empty if the user has to give prompts."""
     extends: str = ""
-    """The recipe whose settings hold where this one says nothing."""
+    """The recipe from which the settings are taken that this one does not set."""
 
     def lines(self, name: str) -> list[str]:
-        """The recipe in words, for a terminal."""
+        """Describe the recipe in lines of text, for a terminal."""
         facts = zip(HEADING[2:], self.cells(name)[2:], strict=True)
         return [f"{name}: {self.what}", *(f"  {title:<17} {fact}" for title, fact in facts)]
 
     def cells(self, name: str) -> list[str]:
-        """The recipe as a row under `HEADING`."""
+        """The recipe as a row of a table with `HEADING`."""
         return [name, self.what, self.published or "-", self.hardware, self.tested]
 
 
 def recipe_names() -> list[str]:
-    """All recipes shipped here."""
+    """The names of all recipes."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def load_recipe(name: str) -> RunConfig:
-    """The complete configuration of a recipe.
+    """Load the complete configuration of a recipe.
 
     Raises:
         ConfigError: there is no such recipe; the message suggests the nearest.
@@ -60,7 +60,7 @@ def load_recipe(name: str) -> RunConfig:
 
 
 def about_recipe(name: str) -> About:
-    """What a recipe is for.
+    """Load the description of a recipe.
 
     Raises:
         ConfigError: there is no such recipe; the message suggests the nearest.
@@ -69,13 +69,13 @@ def about_recipe(name: str) -> About:
 
 
 def recipe_prompts(name: str) -> tuple[Path, Path] | None:
-    """A recipe's own prompts: files for training and held out; None if it has none."""
+    """The files of a recipe's training and held-out prompts; None if it has none."""
     prompts = about_recipe(name).prompts
     return (FOLDER / "prompts" / f"{prompts}.txt", FOLDER / "prompts" / f"{prompts}-held-out.txt") if prompts else None
 
 
 def table() -> Iterable[list[str]]:
-    """The recipes as rows, a heading first."""
+    """All recipes as rows of a table, the heading first."""
     return [HEADING, *(about_recipe(name).cells(f"`{name}`") for name in recipe_names())]
 
 
@@ -86,7 +86,7 @@ def _settings(name: str) -> dict[str, Any]:
 
 
 def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The values, and the base's where there are none, table by table."""
+    """Merge values over those of the base recipe, table by table."""
     tables = {key: _over(base[key], value) for key, value in values.items() if isinstance(value, dict) and key in base}
     return base | values | tables
 

@@ -1,1 +1,1 @@
-"""A run is a folder: its state, its phases, and the round loop. To resume, run the same command again."""
+"""A run: its folder, its phases, and the loop over rounds. To resume a run, run the same command again."""

@@ -1,4 +1,4 @@
-"""What people tell a running trainer from the dashboard: pause, resume, stop, train now."""
+"""Carries out what people tell a running trainer from the dashboard: pause, resume, stop, train now."""
 
 import time
 
@@ -10,10 +10,10 @@ POLL_SECONDS = 1.0
 
 
 def check_control(run: OpenRun) -> ControlState:
-    """Wait while the run is paused, and return what is wanted.
+    """Wait while the run is paused, and return the state of the controls.
 
     Raises:
-        RunEndedError: the run is to stop here; everything done so far is saved.
+        RunEndedError: the run was told to stop; everything done so far is saved.
     """
     state = run.store.journal.current_control()
     while state.paused and not state.stop:
@@ -21,5 +21,5 @@ def check_control(run: OpenRun) -> ControlState:
         state = run.store.journal.current_control()
     if state.stop:
         run.journal.phase("stopped", None, "stopped from the dashboard")
-        raise RunEndedError(f"stopped from the dashboard; `d3po run {run.folder.path}` goes on from here")
+        raise RunEndedError(f"stopped from the dashboard; `d3po run {run.folder.path}` continues from here")
     return state

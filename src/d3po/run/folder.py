@@ -1,4 +1,4 @@
-"""The run folder: where everything lies, and who may write there."""
+"""The run folder: the paths in it, its lock, and which settings may change."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from d3po.artifacts.files import read_bytes, write_atomically
 from d3po.artifacts.records import read_record, unseal, write_record
 from d3po.config import Objective, RunConfig, dump_config, load_config, override, under_new_names
-from d3po.errors import ConfigError, CorruptFileError, RunFolderError, StorageError, told
+from d3po.errors import ConfigError, CorruptFileError, RunFolderError, StorageError, storage_errors
 from d3po.run.places import contents, follow_moves, whole_paths
 from d3po.run.prompts import Say, read_prompts, require_new, said_shared, shared_prompts
 from d3po.store import Store, Watermark
@@ -25,28 +25,28 @@ CHANGEABLE: dict[str, bool | set[str]] = {
     "evaluation": {"blind_questions", "blind_between_rounds"},
     "feedback": {"source", "ask", "pairs_per_prompt", "choose", "overlap", "quota", "deadline_minutes"},
 }
-"""Settings that may change between two commands on one folder; all others decide what was already made."""
+"""Settings that may change between two commands on one folder. All others must stay, because earlier results depend on them."""
 
 BASE = "base"
 """Label of the policy before any training."""
 
 CONTENTS = "contents"
-"""Where `started.json` keeps the hashes of what the settings name."""
+"""The key in `started.json` under which the hashes of files and folders named by settings are kept."""
 RESTORE = "restore it from a copy, or start a new run folder"
-"""What to do about a file that nothing else can make anew."""
-MARK_REMEDY = "restore it from a copy; or see that the database is the run's own and complete, and delete the file, which is then made anew"
+"""What to do about a file that cannot be made again."""
+MARK_REMEDY = "restore it from a copy; or check that the database belongs to this run and is complete, and delete the file, which is then written again"
 SECONDS_TO_REMEMBER = 5.0
-"""After which the rating page writes down what was voted."""
+"""Seconds between two updates of the watermark while the rating page is served."""
 PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@\s]+(?=@)|(?<=[?&])(password|sslpassword)=[^&\"\s]+")
-"""In a database's URL: before its host, or as an option."""
+"""A password in a database's URL: before the host, or as an option."""
 QUOTED = re.compile(r'"([^"\n]*)"')
 PARENTS = re.compile(r"(^|:|sqlite:///)(?:~[\\/]|[A-Za-z]:[\\/]+|/(?!/))[^:+]*[\\/](?=[^:+\\/])")
-"""Folders above what a setting names, at its beginning or behind a judge's name."""
+"""The parent folders of a path in a setting, at its beginning or behind a scorer's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """Paths of a run folder, and its small files."""
+    """A run folder: the paths in it, its settings, prompts and metrics."""
 
     path: Path
 
@@ -56,12 +56,12 @@ class RunFolder:
 
     @property
     def started(self) -> Path:
-        """The settings that everything made so far depends on."""
+        """The file with the settings that everything made so far depends on."""
         return self.path / "started.json"
 
     @property
     def watermark(self) -> Path:
-        """How far the database had come when the run last wrote it down."""
+        """The file that records how far the database had come."""
         return self.path / "database.json"
 
     @property
@@ -91,18 +91,18 @@ class RunFolder:
 
     @property
     def verdicts(self) -> Path:
-        """What a vision-language model has said."""
+        """The folder with the answers of a vision-language model."""
         return self.path / "verdicts"
 
     def relative(self, path: Path) -> str:
         return path.relative_to(self.path).as_posix()
 
     def config(self) -> RunConfig:
-        """The run's settings.
+        """Read the run's settings.
 
         Raises:
-            RunFolderError: there is no run here.
-            ConfigError: run.toml is not valid, or differs in a setting that decided what was already made.
+            RunFolderError: there is no run in this folder.
+            ConfigError: run.toml is not valid, or changes a setting that earlier results depend on.
         """
         if not self.config_path.exists():
             raise RunFolderError(f"{self.path} is not a run folder: it has no run.toml; make one with `d3po init {self.path}`")
@@ -120,23 +120,27 @@ class RunFolder:
         """Change settings in run.toml, given as dotted keys, and return the new config.
 
         Raises:
-            ConfigError: unknown or out of range, or one that decided what was already made.
+            ConfigError: a setting is unknown or out of range, or earlier results depend on it.
         """
         config = whole_paths(override(self.config(), assignments, where="--set"))
         self._require_unchanged(config)
         write_atomically(self.config_path, dump_config(config))
         return config
 
-    def choose_reward(self, name: str) -> RunConfig:
-        """Make `name` the reward of a run in which nothing was judged or measured yet, and return the new config.
+    def choose_reward(self, name: str, *, compared: bool) -> RunConfig:
+        """Make `name` the reward of a run in which nothing was compared, trained or evaluated yet, and return the new config.
+
+        Args:
+            name: of the reward.
+            compared: whether the next round's pictures have been compared already.
 
         Raises:
-            ConfigError: something was.
+            ConfigError: something was compared, trained or evaluated.
         """
         config = self.config()
-        if any(self.path.glob("evaluations/*.json")) or self._is_trained():
+        if compared or any(self.path.glob("evaluations/*.json")) or self._is_trained():
             raise ConfigError(
-                f"{self.path} is judged by {config.feedback.reward!r} already, so {name!r} cannot take its place; begin another run with it"
+                f"{self.path} already uses the reward {config.feedback.reward!r}, so {name!r} cannot replace it; begin another run with it"
             )
         config = override(config, {"feedback.reward": name}, where="reward")
         write_atomically(self.config_path, dump_config(config))
@@ -145,18 +149,22 @@ class RunFolder:
         return config
 
     def mark_started(self, config: RunConfig, say: Say = lambda _: None) -> None:
-        """Remember the settings that everything made from here on depends on.
+        """Record the settings that everything made from here on depends on.
+
+        In a run that was begun with held-out prompts among its training prompts, this is reported through `say`.
 
         Raises:
-            ConfigError: the run is new, and some of its held-out prompts are training prompts too. Of a run that was begun with such ones it
-                is said.
+            ConfigError: the run is new, and some of its held-out prompts are training prompts too.
+            CorruptFileError: the run has results, but the file of their settings is missing.
         """
         if not self.started.exists():
             if self._is_trained() or any(self.path.glob("rollouts/*/*.safetensors")):
-                raise CorruptFileError(f"{self.started} is gone, which says what the rounds of this run were made with; {RESTORE}")
+                raise CorruptFileError(
+                    f"{self.started} is missing, which holds the settings that this run's rounds were made with; {RESTORE}"
+                )
             require_new(self.prompts(), self.held_out())
             if (whole := whole_paths(config)) != config:
-                write_atomically(self.config_path, dump_config(whole))  # a path written by hand is found from anywhere, from now on
+                write_atomically(self.config_path, dump_config(whole))  # relative paths become absolute, so that they work from any folder
             write_record(self.started, self._decisive(whole) | {CONTENTS: contents(whole)})
             return
         self._remember_moves(config)
@@ -164,7 +172,7 @@ class RunFolder:
             say(f"warning: {said_shared(shared)}; this run's figures on held-out prompts flatter it")
 
     def _remember_moves(self, config: RunConfig) -> None:
-        """Write down new places of what was moved, whose content has been looked at, so that it is not looked at again."""
+        """Record the new paths of files that were moved and checked, so that they need not be checked again."""
         before = read_record(self.started, remedy=RESTORE)
         moved = follow_moves(before, self._decisive(config), before.get(CONTENTS, {}), self.path)
         if moved != before:
@@ -176,10 +184,10 @@ class RunFolder:
         return config.model_dump(mode="json", exclude=CHANGEABLE) | {"files": files}
 
     def store(self, url: str = "") -> Store:
-        """The run's database: `d3po.db` in the folder, or one elsewhere by its URL.
+        """Open the run's database: `d3po.db` in the folder, or the one at `url`.
 
         Raises:
-            CorruptFileError: it is gone or damaged, or lacks what it held when the run last wrote down how far it had come.
+            CorruptFileError: it is missing or damaged, or lacks entries that the watermark says it held.
             StorageError: it cannot be opened.
         """
         mark = self._watermark()
@@ -201,24 +209,24 @@ class RunFolder:
         if lacks:
             raise CorruptFileError(
                 f"the database {store.database.name} is not as this run left it: it lacks {' and '.join(lacks)} that it held before (is it an "
-                "older copy, a copy made without its -wal file, or another run's?); put the newest one back, together with the files of its name "
-                "and -wal or -shm that lay beside it; if it is lost, start a new run folder"
+                "older copy, a copy made without its -wal file, or another run's?); put the newest one back, together with the files of the same "
+                "name that end in -wal or -shm; if it is lost, start a new run folder"
             )
 
     def remember(self, store: Store) -> None:
-        """Write down how far the database has come, so that what lacks any of it is never taken for it.
+        """Record how far the database has come, so that an older copy or another database is not mistaken for it.
 
         Raises:
-            StorageError: the disk is full or not writable, or the database is away.
+            StorageError: the disk is full or not writable, or the database is unreachable.
         """
-        with FileLock(self.path / ".database.lock"):  # a run and its rating page both do
+        with FileLock(self.path / ".database.lock"):  # the run and its rating page may both write
             mark = store.watermark()
             if mark != self._watermark():
                 write_record(self.watermark, asdict(mark))
 
     @contextmanager
     def remembering(self, store: Store) -> Generator[None, None, None]:
-        """Within the block, write down again and again how far the database has come; where that fails, what is in the database is still safe."""
+        """Within the block, regularly record how far the database has come. A failure is ignored: what is in the database is still safe."""
         over = threading.Event()
 
         def remember() -> None:
@@ -235,7 +243,7 @@ class RunFolder:
             thread.join(2 * SECONDS_TO_REMEMBER)
 
     def _watermark(self) -> Watermark | None:
-        """How far the database has come; None in a run that has not begun, or from before this was written down."""
+        """Read how far the database had come. None in a run that has not begun, or that was made by a version that did not record it."""
         if not self.watermark.exists():
             return None
         record = read_record(self.watermark, remedy=MARK_REMEDY, needs=("journal", "image", "vote"))
@@ -245,9 +253,7 @@ class RunFolder:
         return any(self.checkpoints.glob("round-*-final-*.safetensors"))
 
     def public_settings(self) -> str:
-        """run.toml without the password that a database's URL may hold and without folders of this machine: reports and model cards may be
-        shown to anybody.
-        """
+        """The text of run.toml without database passwords and without parent folders of paths, for reports and model cards that may be published."""
         settings = re.sub(
             PASSWORD, lambda found: f"{found[2]}=***" if found[2] else f"{found[1]}:***", read_text(self.config_path, ConfigError)
         )
@@ -262,11 +268,11 @@ class RunFolder:
         return self._prompts("held_out.txt")
 
     def _prompts(self, name: str) -> list[str]:
-        """Of a file that was changed by hand, lines that stand there twice are kept once; `d3po init` has said so of what it was given."""
+        """Read a prompt file of the folder. Duplicate lines, which only an edit by hand can bring in, are dropped."""
         return list(dict.fromkeys(read_prompts(self.path / name)))
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All updates' metrics so far, in order of round and update; a line cut short by a kill is left out.
+        """Read the metrics of all updates so far, in order of round and update. A last line cut short by a kill is left out.
 
         Raises:
             CorruptFileError: a line is damaged.
@@ -274,7 +280,7 @@ class RunFolder:
         if not self.metrics.exists():
             return []
         *complete, _ = read_bytes(self.metrics, remedy=RESTORE).split(b"\n")
-        remedy = "restore the file from a copy, or delete that line: the report then lacks its update"
+        remedy = "restore the file from a copy, or delete that line: the report then leaves out its update"
         lines = [
             unseal(line, f"{self.metrics}, line {number},", remedy=remedy, needs=("round", "update"))
             for number, line in enumerate(complete, start=1)
@@ -282,26 +288,26 @@ class RunFolder:
         return sorted(lines, key=lambda line: (line["round"], line["update"]))
 
     def locked(self) -> AbstractContextManager[None]:
-        """Hold the folder for this process; see `locked`."""
+        """Lock the folder for this process; see `locked`."""
         return locked(self.path)
 
 
 def without_parents(value: str) -> str:
-    """A setting in which paths are cut to their last names."""
+    """Shorten the paths in a setting to their last component."""
     return re.sub(PARENTS, r"\1", value)
 
 
 @contextmanager
 def locked(path: Path) -> Generator[None, None, None]:
-    """Hold a folder for this process; the lock goes with the process, however it ends.
+    """Lock a folder for this process within the block. The operating system releases the lock however the process ends.
 
     Raises:
-        RunFolderError: another process holds it.
-        StorageError: it is not writable.
+        RunFolderError: another process holds the lock.
+        StorageError: the folder is not writable.
     """
     lock = FileLock(path / ".lock")
     try:
-        with told(f"cannot work in {path}"):
+        with storage_errors(f"cannot work in {path}"):
             lock.acquire(timeout=0)
     except Timeout as error:
         raise RunFolderError(f"{path} is in use by another d3po process; wait for it or stop it first") from error
@@ -312,7 +318,7 @@ def locked(path: Path) -> Generator[None, None, None]:
 
 
 def label_of(rounds: int) -> str:
-    """Name of the policy after that many rounds, in files and in the store."""
+    """The label of the policy after that many rounds of training, in file names and in the store: `base`, `round-000`, ..."""
     return BASE if rounds == 0 else f"round-{rounds - 1:03}"
 
 
@@ -325,12 +331,12 @@ def create_run(path: Path, config: RunConfig, *, prompts: list[str], held_out: l
     """Make a run folder with its settings and prompts.
 
     Raises:
-        RunFolderError: there is a run already.
-        ConfigError: held-out prompts are among the training prompts, or too few.
+        RunFolderError: there is already a run in the folder.
+        ConfigError: held-out prompts are among the training prompts, or there are too few prompts.
     """
     folder = RunFolder(path=path)
     if folder.config_path.exists():
-        raise RunFolderError(f"{path} holds a run already; go on with `d3po run {path}` or choose another folder")
+        raise RunFolderError(f"{path} holds a run already; continue it with `d3po run {path}` or choose another folder")
     require_new(prompts, held_out)
     if len(held_out) < config.evaluation.prompts:
         raise ConfigError(
@@ -347,10 +353,10 @@ def create_run(path: Path, config: RunConfig, *, prompts: list[str], held_out: l
 
 
 def require_same(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    """Hold the settings a run was made with against those of now. A setting that did not exist then was as its default is.
+    """Compare the settings that a run was made with to the present ones. A setting that did not exist then counts as its present default.
 
     Raises:
-        ConfigError: they differ; the first difference is named.
+        ConfigError: they differ; the message names the first difference.
     """
     new = _flat(now)
     of_this_objective = RunConfig(objective=Objective(name=now["objective"]["name"]))

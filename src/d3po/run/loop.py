@@ -23,26 +23,29 @@ from d3po.run.opened import OpenRun
 from d3po.run.sample.phase import sample_round
 from d3po.run.session import Session
 from d3po.run.train.phase import train_round
-from d3po.run.train.rollback import is_undone, roll_back, stand_undone
+from d3po.run.train.rollback import ensure_undone, is_undone, roll_back
 from d3po.training.guards import check_base, check_evaluation, check_settings
 
-STOP_REMEDY = "restore it from a copy, or delete it: the run goes on where a guard stopped it, and is measured again"
+STOP_REMEDY = "restore it from a copy, or delete it: the run then continues where a guard stopped it, and is evaluated again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """A run that a guard ended before its last round."""
+    """The record of a guard that ended the run before its last round."""
 
     kept_rounds: int
-    """The result is the policy after this many rounds."""
+    """After how many rounds the run's result is taken."""
     reason: str
 
 
 def run_rounds(session: Session, *, minutes: float = 0.0) -> None:
-    """Bring the run to its end from wherever it is, and write the report.
+    """Continue the run to its end from wherever it is, and write the report.
 
-    Of several processes all sample and train; the first one does everything else, while the others wait.
-    With `minutes` the run ends after the round in which so much time has gone into sampling, judging and training, whatever `rounds` says.
+    If there are several processes, all of them sample and train; the first one does everything else while the others wait.
+
+    Args:
+        session: the open run with its model.
+        minutes: if above 0, end after the round in which sampling, comparing and training have taken this long, whatever `rounds` says.
     """
     distributed = session.run.distributed
     if distributed.lends:
@@ -56,7 +59,7 @@ def run_rounds(session: Session, *, minutes: float = 0.0) -> None:
         except TrainingStoppedError as stop:
             distributed.lead(partial(refuse, session, round, str(stop)))
             if not distributed.leads:
-                session.moved(None)  # the first process may have gone back; the others do when they next stand at a round
+                session.moved(None)  # the first process may have rolled back; the others load the right weights at the next round
     distributed.lead(partial(_finish, session))
 
 
@@ -74,10 +77,11 @@ def _begin(session: Session) -> None:
 
 
 def prepare(session: Session) -> None:
-    """Have everything at hand that the run needs, so that what cannot be had, or what a setting spoils, is said before any work is done.
+    """Load everything that the run needs, so that anything missing or misconfigured is reported before any work is done.
 
     Raises:
-        UserError: a part of the model, a judge, the optimizer, the database or a place for metrics cannot be had; or settings leave nothing to train.
+        UserError: a part of the model, a reward, the optimizer, the database or Weights & Biases is not available; or the settings leave nothing
+            to train.
     """
     run = session.run
     if run.config.feedback.source == "model":
@@ -117,19 +121,19 @@ def _is_over(run: OpenRun, minutes: float) -> bool:
 
 
 def is_time_up(run: OpenRun, minutes: float) -> bool:
-    """Whether the rounds so far have taken that long."""
+    """Whether the rounds so far have taken at least `minutes`."""
     return spent_in_all(run.store.journal.read()).seconds >= 60 * minutes
 
 
 def run_round(session: Session, round: int) -> None:
-    """One whole round.
+    """Do one round: sample, compare, train, evaluate. What is done already is kept.
 
     Raises:
-        TrainingStoppedError: a guard fired that stops.
-        RunEndedError: somebody ended the run from the dashboard.
+        TrainingStoppedError: a guard stopped the run.
+        RunEndedError: a person ended the run from the dashboard.
     """
     distributed = session.run.distributed
-    if distributed.lead(partial(stand_undone, session, round)):
+    if distributed.lead(partial(ensure_undone, session, round)):
         return
     if session.run.config.feedback.source != "imported":
         distributed.lead(partial(_enter, session.run, "sampling", round))
@@ -152,7 +156,7 @@ def _measure_round(session: Session, round: int) -> None:
 
 
 def plan_lines(session: Session) -> list[str]:
-    """What the rest of the run will take, in words."""
+    """Estimate what the whole run takes, in lines of text."""
     lines = plan_run(session).lines()
     if session.run.judged_by_people:
         lines += [f"people               {line}" for line in what_to_expect(session.run.config)]
@@ -164,7 +168,7 @@ def plan_lines(session: Session) -> list[str]:
 
 
 def collect_feedback(run: OpenRun, round: int) -> None:
-    """Have the round's pictures compared, by people, a vision-language model or the measured judge, whichever the settings say."""
+    """Have the round's pictures compared by people, by a vision-language model or by a reward, as `feedback.source` says."""
     source = run.config.feedback.source
     if source == "human":
         ask_people(run, round, tested=result_rounds(run))
@@ -177,10 +181,10 @@ def collect_feedback(run: OpenRun, round: int) -> None:
 
 
 def measure(session: Session, rounds: int) -> EvaluationResult:
-    """Evaluate the policy after `rounds` rounds, say the figures, and let the guards look at them.
+    """Evaluate the policy after `rounds` rounds, report the figures, and check them against the guards.
 
     Raises:
-        TrainingStoppedError: a guard fired that stops.
+        TrainingStoppedError: a guard stopped the run.
     """
     result = evaluate(session, rounds)
     announce(session.run, result)
@@ -197,7 +201,7 @@ def measure(session: Session, rounds: int) -> EvaluationResult:
 
 
 def result_rounds(run: OpenRun) -> int:
-    """How many rounds are behind the run's result: all that were trained, or those before a guard stopped it or the last was undone."""
+    """After how many rounds the run's result is taken: all trained rounds, without those that a guard refused or that were undone at the end."""
     stop = read_stop(run)
     rounds = stop.kept_rounds if stop else run.trained_rounds()
     while rounds and is_undone(run, rounds - 1):
@@ -206,7 +210,7 @@ def result_rounds(run: OpenRun) -> int:
 
 
 def announce(run: OpenRun, result: EvaluationResult) -> None:
-    """One line of figures, and the same for the dashboard."""
+    """Report an evaluation, and write it to the journal for the dashboard."""
     measured = without_parents(run.config.feedback.reward) if run.judged_by_people else ""
     fields = asdict(result, dict_factory=_without_nan)
     run.journal.write("evaluation", result.rounds - 1 if result.rounds else None, **fields, measured=measured)
@@ -220,7 +224,7 @@ def announce(run: OpenRun, result: EvaluationResult) -> None:
 
 
 def _without_nan(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """As JSON, which has no nan, takes them: ends that an interval does not have are null."""
+    """Replace nan, which JSON does not have, by None: the missing ends of an interval become null."""
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in fields}
 
 
@@ -238,14 +242,14 @@ def summary(result: EvaluationResult) -> str:
         f"checkerboard x{result.checkerboard_ratio:.2f}",
     ]
     if result.held_out_win_rate is not None:
-        parts.append(f"held-out judge {result.held_out_win_rate}")
+        parts.append(f"held-out reward {result.held_out_win_rate}")
     if result.subject_accuracy is not None and result.subject_change is not None:
         parts.append(f"subject accuracy {result.subject_accuracy:.1%} ({100 * result.subject_change:+.1f} points)")
     return ", ".join(parts) + f", {result.comparisons} comparisons"
 
 
 def refuse(session: Session, round: int, reason: str) -> None:
-    """What guards.action says of a round that may not stand: the run ends before it, or goes back to before it."""
+    """Act on a round that a guard refused, as `guards.action` says: roll it back, or end the run with the policy before it as its result."""
     if session.run.config.guards.action == "rollback":
         roll_back(session, round, reason)
     else:
@@ -253,12 +257,12 @@ def refuse(session: Session, round: int, reason: str) -> None:
 
 
 def stop_at(run: OpenRun, *, kept_rounds: int, reason: str) -> None:
-    """Record that the run ends here."""
+    """Record that a guard ended the run, and after how many rounds its result is taken."""
     write_record(run.folder.path / "stopped.json", {"kept_rounds": kept_rounds, "reason": reason, "guards": _guards(run)})
 
 
 def read_stop(run: OpenRun) -> Stop | None:
-    """The record of a guard that ended the run; with other settings in [guards] than then, the run may go on."""
+    """Read the record of a guard that ended the run. None if there is none, or if the settings in [guards] have changed since: the run may continue."""
     path = run.folder.path / "stopped.json"
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""An opened run: the folder, its settings, its store, and where it tells what happens."""
+"""An open run: its folder, settings, store, journal, rewards and objective. It loads no model."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,36 +24,36 @@ from d3po.training.tracking import start_wandb
 
 
 def open_run(folder: RunFolder, narrator: Narrator | None = None, *, config: RunConfig | None = None) -> "OpenRun":
-    """Open a run folder; whoever writes into it holds its lock (`RunFolder.locked`).
+    """Open a run folder. A caller that writes into the folder must hold its lock (`RunFolder.locked`).
 
     Args:
-        folder: of the run.
-        narrator: where it says what happens. Default: the console.
-        config: its settings, where the caller has them. Default: run.toml's.
+        folder: the run folder.
+        narrator: prints messages and progress. Default: to the console.
+        config: the run's settings, if the caller has read them already. Default: those in run.toml.
 
     Raises:
-        RunFolderError: there is no run.
-        ConfigError: run.toml is not valid, differs in a setting that decided what was already made, or lacks what the objective needs.
+        RunFolderError: there is no run in the folder.
+        ConfigError: run.toml is not valid, changes a setting that earlier results depend on, or does not meet the objective's needs.
     """
     return OpenRun(folder=folder, config=config or folder.config(), narrator=narrator or Narrator())
 
 
 @dataclass(kw_only=True)
 class OpenRun:
-    """What a phase needs that asks no model; its parts are opened when first used. `open_run` makes one."""
+    """An open run without its model. Its parts are opened when they are first used. Make one with `open_run`."""
 
     folder: RunFolder
     config: RunConfig
     narrator: Narrator
     scores: dict[int, tuple[float, ...]] = field(default_factory=dict[int, tuple[float, ...]], init=False)
-    """What this process has measured of sampled images, by image id; a learned scorer is not asked twice."""
+    """Scores of sampled images that this process has computed, by image id, so that no scorer is called twice."""
 
     def __post_init__(self) -> None:
         check_needs(self.config)
 
     @cached_property
     def needs(self) -> Needs:
-        """What the run's objective has to be given."""
+        """What the run's objective needs."""
         return OBJECTIVES[self.config.objective.name].needs
 
     @cached_property
@@ -73,41 +73,41 @@ class OpenRun:
 
     @cached_property
     def held_out_prompts(self) -> frozenset[int]:
-        """Ids in the store of the prompts that count as held-out ones: they fold alike."""
+        """Ids in the store of all prompts that count as held-out prompts, compared by `fold`."""
         held_out = set(map(fold, self.folder.held_out()))
         return frozenset(id for id, prompt in self.store.pictures.prompts().items() if fold(prompt) in held_out)
 
     @cached_property
     def journal(self) -> RunJournal:
-        """What the run tells its dashboard."""
+        """The journal for the dashboard."""
         return RunJournal(lambda: self.store.journal)
 
     @cached_property
     def criteria(self) -> tuple[Reward, ...]:
-        """What pictures are measured by, as `feedback.reward` names it; loaded once, for judging and evaluating."""
+        """The rewards that `feedback.reward` names, one for each criterion. They are loaded once, for comparing and for evaluating."""
         return load_criteria(self.config.feedback.reward, self.narrator.say)
 
     @cached_property
     def held_out_reward(self) -> Reward | None:
-        """The judge that is only measured by, if the run has one; loaded once."""
+        """The reward that is measured but never trained on (`evaluation.held_out_reward`), if the run has one. It is loaded once."""
         name = self.config.evaluation.held_out_reward
         return load_reward(name, self.narrator.say) if name else None
 
     @cached_property
     def wandb(self) -> Any:
-        """The run at Weights & Biases, where `tracking.wandb` is on, else None."""
+        """The run at Weights & Biases if `tracking.wandb` is on, else None."""
         return start_wandb(self.folder.path, self.config) if self.config.tracking.wandb else None
 
     @cached_property
     def distributed(self) -> Distributed:
-        """The processes of this run."""
+        """The processes that work on this run."""
         return Distributed(divided=self.config.hardware.divide != "no")
 
     def raise_alarm(self, alarm: Alarm, round: int) -> None:
-        """Say that a guard fired.
+        """Report that a guard fired.
 
         Raises:
-            TrainingStoppedError: it is one that stops.
+            TrainingStoppedError: the guard stops the run.
         """
         self.journal.alarm(alarm, round)
         if alarm.stops:
@@ -119,11 +119,11 @@ class OpenRun:
         return final_checkpoints(self.folder)
 
     def trained_rounds(self) -> int:
-        """How many rounds have been trained to their end."""
+        """The number of rounds whose training is finished."""
         return len(self.finals())
 
     def close(self) -> None:
-        """Give the database's connections back, and end what is written elsewhere."""
+        """Close the database and finish the run at Weights & Biases."""
         if self.__dict__.get("wandb") is not None:
             self.wandb.finish()
         if "store" in self.__dict__:

@@ -1,4 +1,4 @@
-"""Files and folders that settings name: written as whole paths, and known again by what is in them when they have been moved."""
+"""Files and folders that settings name. Their paths are stored as absolute paths, and moved ones are recognised by a hash of their content."""
 
 import copy
 import hashlib
@@ -15,37 +15,38 @@ from d3po.models.families import CUSTOM, EMBEDDED
 from d3po.scorers.catalogue import SCORERS
 
 DECISIVE = ("model", "parts", "adapter.start_from", "sampling.inpaint_image", "sampling.inpaint_mask")
-"""Settings that name a file or folder which decides what is made."""
+"""Settings that name a file or folder on which results depend."""
 NAMED = (*DECISIVE, "hardware.deepspeed")
-JUDGING = ("feedback.reward", "evaluation.held_out_reward")
+"""Settings that name a file or folder."""
+SCORER_SETTINGS = ("feedback.reward", "evaluation.held_out_reward")
 """Settings that name scorers, whose argument may be a folder."""
 WITH_ARGUMENT = re.compile(rf"\b({'|'.join(map(re.escape, SCORERS))}):([^+]+)")
 LOADED = (".json", ".safetensors", ".txt", ".model")
-"""What is read of a folder."""
+"""Suffixes of the files that are read in a model folder."""
 
 
 def whole_paths(config: RunConfig) -> RunConfig:
-    """The settings with whole paths where they name files or folders from here, so that they are found from anywhere."""
+    """Return the settings with absolute paths for existing files and folders, so that they are found from any working directory."""
     values = config.model_dump(mode="json")
     for key in NAMED:
         table, last = _in(values, key)
         if (place := _place(table[last])) is not None:
             table[last] = str(place.absolute())
-    for key in JUDGING:
+    for key in SCORER_SETTINGS:
         table, last = _in(values, key)
         table[last] = WITH_ARGUMENT.sub(_whole_argument, table[last])
     return parse_config(values, where="settings")
 
 
 def contents(config: RunConfig) -> dict[str, str]:
-    """A SHA-256 of what is read of each decisive file or folder that is on this machine, by the setting that names it."""
+    """The SHA-256 of each existing file or folder on which results depend, by the setting that names it."""
     values = config.model_dump(mode="json")
     places = {key: _place(_value(values, key)) for key in DECISIVE}
     return {key: content_of(place) for key, place in places.items() if place is not None}
 
 
 def content_of(place: Path) -> str:
-    """A SHA-256 of a file, or of the names and bytes of what is read of a folder; hidden files are not."""
+    """The SHA-256 of a file, or of the names and bytes of those files of a folder that are read. Hidden files are left out."""
     if place.is_file():
         return sha256(place)
     within = sorted(file.relative_to(place) for file in place.rglob("*") if file.suffix in LOADED and file.is_file())
@@ -54,16 +55,16 @@ def content_of(place: Path) -> str:
 
 
 def follow_moves(before: Mapping[str, Any], now: Mapping[str, Any], known: Mapping[str, str], run: Path) -> dict[str, Any]:
-    """The settings `before` with the new places of what was moved.
+    """Return the settings `before` with the new paths of files and folders that were moved.
 
     Args:
         before: the settings that a run began with.
-        now: those of now.
-        known: what `contents` gave when the run began.
-        run: its folder, for messages.
+        now: the present settings.
+        known: the result of `contents` when the run began.
+        run: the run folder, for messages.
 
     Raises:
-        ConfigError: what is at a new place is not what was at the old one.
+        ConfigError: the content at a new path is not the content that was at the old one.
     """
     moved = copy.deepcopy({**before})
     for key in DECISIVE:
@@ -73,8 +74,8 @@ def follow_moves(before: Mapping[str, Any], now: Mapping[str, Any], known: Mappi
             continue
         if content_of(place) != known[key]:
             raise ConfigError(
-                f"{run}: {key} is {new!r}, whose content is not that of {old!r}, which this run was made with; set it to where that is now, or start a "
-                "new run folder"
+                f"{run}: {key} is {new!r}, whose content differs from that of {old!r}, which this run was made with; set it to the new path of that, or "
+                "start a new run folder"
             )
         table, last = _in(moved, key)
         table[last] = new
@@ -82,10 +83,10 @@ def follow_moves(before: Mapping[str, Any], now: Mapping[str, Any], known: Mappi
 
 
 def _place(value: Any) -> Path | None:
-    """The file or folder of that name, seen from here; None of what is no path, or not there."""
+    """The path that a setting's value names. None if it names no file or folder, or if that does not exist."""
     if not isinstance(value, str) or value in ("", EMBEDDED) or value.startswith(CUSTOM):
         return None
-    path = os.path.expanduser(value)  # noqa: PTH111 - whatever the text holds
+    path = os.path.expanduser(value)  # noqa: PTH111 - the text may be anything
     return Path(path) if os.path.exists(path) else None  # noqa: PTH110
 
 
@@ -95,7 +96,7 @@ def _whole_argument(found: re.Match[str]) -> str:
 
 
 def _in(values: Any, key: str) -> tuple[dict[str, Any], str]:
-    """The table that a setting stands in, and its name there."""
+    """The table that holds a setting, and the setting's name in it."""
     *tables, last = key.split(".")
     for table in tables:
         values = values.setdefault(table, {})

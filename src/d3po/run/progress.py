@@ -1,4 +1,4 @@
-"""What a user sees while a run works."""
+"""Prints messages and progress bars while a run works."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class Bar:
-    """A progress bar that can carry a remark."""
+    """A progress bar with a remark beside it."""
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
 
     def advance(self, count: int = 1, remark: str | None = None) -> None:
-        """Move on, and say something about it."""
+        """Advance by `count`, and replace the remark if one is given."""
         if remark is None:
             self._progress.update(self._task, advance=count)
         else:
@@ -22,18 +22,18 @@ class Bar:
 
 
 class Narrator:
-    """Prints what happens: a bar with time left for long work, a line for each result."""
+    """Prints a line for each result, and a progress bar with the time left for long work."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, title: str, total: int | None) -> Generator[Bar, None, None]:
-        """A bar for `total` pieces of work, or an unknown number (None); on a terminal it moves, elsewhere its last state is printed."""
+        """Show a progress bar for `total` pieces of work, or an unknown number (None). Outside a terminal only its final state is printed."""
         columns = (
             TextColumn("{task.description:<21}"),
             BarColumn(10),

@@ -1,4 +1,4 @@
-"""A session: the model of an opened run, its sampler and its trainer, at any round."""
+"""A session: an open run with its model, its sampler and its trainer, whose weights can be set to any round."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -23,14 +23,15 @@ from d3po.training.trainer import AUTOCAST, Trainer
 
 @dataclass
 class Session:
-    """What a phase needs that samples or trains: `Session(open_run(folder))`; the policy is loaded when first used."""
+    """An open run with its model, for phases that sample or train. Make one with `Session(open_run(folder))`; the model is loaded when first used."""
 
     run: OpenRun
     _round_loaded: int | None = field(default=None, init=False)
-    """After how many rounds the policy stands; None: as loaded, or in the middle of a round."""
+    """The number of rounds of training behind the policy's present weights. None: not set yet, or in the middle of a round."""
     _touched: bool = field(default=False, init=False)
-    _read: set[str] = field(default_factory=set[str], init=False)
-    """Prompts that were looked at for their length."""
+    """Whether the policy's weights have changed since the model was loaded."""
+    _length_checked: set[str] = field(default_factory=set[str], init=False)
+    """Prompts whose length was already checked against the text encoders' limit."""
 
     @cached_property
     def policy(self) -> AbstractPolicy:
@@ -54,11 +55,11 @@ class Session:
         if divided:
             policy.divide(run.distributed.device)
         if torch.cuda.is_available():
-            policy.to(str(run.distributed.device))  # not run here: there was no GPU
+            policy.to(str(run.distributed.device))
         if config.hardware.channels_last:
             network: Any = policy.network
             network.to(memory_format=torch.channels_last)
-            for weight in policy.trainable().values():  # these are saved, and so stay as they are
+            for weight in policy.trainable().values():  # these are saved in checkpoints, so they keep the default layout
                 weight.data = weight.data.contiguous()
         if config.hardware.compile:
             policy.network.compile()
@@ -67,10 +68,11 @@ class Session:
         return policy
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        """What the model reads in prompts; which of them it does not read to their end is said once.
+        """Encode prompts for the model. A prompt that is too long for a text encoder is reported once.
 
         Raises:
             ModelError: a text encoder gives values that are not finite.
+            NonFiniteError: the same after training.
         """
         self._say_what_is_cut(self.policy, prompts)
         condition = self.policy.encode_prompts(prompts)
@@ -80,32 +82,36 @@ class Session:
         return condition
 
     def finite(self, values: Tensor, part: str) -> Tensor:
-        """`values` as they are, each row of which belongs to a picture or prompt.
+        """Return `values` unchanged if all are finite.
+
+        Args:
+            values: a tensor whose first dimension runs over pictures or prompts.
+            part: the part of the model that gave them, for messages.
 
         Raises:
-            ModelError: some are infinite or no numbers, and nothing has been trained yet.
-            NonFiniteError: the same after training, which is then at fault.
+            ModelError: some values are infinite or nan, and nothing has been trained yet.
+            NonFiniteError: the same after training, which is then the cause.
         """
         bad = int((~values.isfinite()).reshape(len(values), -1).any(dim=1).sum())
         if not bad:
             return values
-        said = f"{part} of {self.run.config.model} gives values that are infinite or no numbers, in {bad} of {len(values)} rows"
+        said = f"{part} of {self.run.config.model} gives values that are infinite or not a number, for {bad} of {len(values)} inputs"
         if self._round_loaded == 0 or not self._touched:
             raise ModelError(
-                f"{said}; no picture is made of them. Are its weights whole? Half precision overflows in some models: try weights = 'bfloat16', "
+                f"{said}; no picture is made of them. Are its weights intact? Half precision overflows in some models: try weights = 'bfloat16', "
                 "or 'float32'"
             )
         raise NonFiniteError(f"{said}: training has gone too far. Lower training.learning_rate")
 
     def _say_what_is_cut(self, policy: AbstractPolicy, prompts: Sequence[str]) -> None:
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._read]
-        self._read.update(new)
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._length_checked]
+        self._length_checked.update(new)
         for line in policy.cut_prompts(new) if self.run.distributed.leads else ():
             self.run.narrator.say(line)
 
     @cached_property
     def replay(self) -> Replay:
-        """How the run samples, and so how it replays; held against what the run wants of it."""
+        """The sampler of the run, with which steps are also replayed in training; checked against the objective's needs."""
         replay = make_replay(self.policy, self.run.config)
         check_model(self.run.config, replay)
         likelihood_of(self.policy, replay, self.run.needs).choices(self.run.config.training.timestep_range)
@@ -113,7 +119,7 @@ class Session:
 
     @cached_property
     def trainer(self) -> Trainer:
-        """The run's trainer, optimizer state not yet loaded."""
+        """The run's trainer. Its optimizer state is not loaded yet."""
         replay = self.replay if self.run.config.training.guided else self.replay.unguided(self.policy)
         return Trainer(
             self.policy, replay, self.run.config, sampler=self.replay, distributed=self.run.distributed, say=self.run.narrator.say
@@ -121,40 +127,40 @@ class Session:
 
     @cached_property
     def sampling_sizer(self) -> BatchSizer:
-        """How many rows of the network fit without a gradient."""
+        """Finds the batch size with which the network fits into memory without gradients."""
         return self._sizer("sampling")
 
     @cached_property
     def decoding_sizer(self) -> BatchSizer:
-        """How many pictures fit in the decoder."""
+        """Finds how many pictures the decoder can take at once."""
         return self._sizer("decoding")
 
     @cached_property
     def encoding_sizer(self) -> BatchSizer:
-        """How many pictures fit in the encoder."""
+        """Finds how many pictures the encoder can take at once."""
         return self._sizer("encoding")
 
     @cached_property
     def reference_sizer(self) -> BatchSizer:
-        """How many rows of the network fit where the reference is asked."""
+        """Finds the batch size with which the reference policy's steps fit into memory."""
         return self._sizer("reference log-probs")
 
     def _sizer(self, what: str) -> BatchSizer:
         return BatchSizer(what, self.run.narrator.say, halve=self.run.config.hardware.may_halve)
 
     def close(self) -> None:
-        """Give the database's connections back, and let processes go that lend their part of the network."""
+        """Close the run, and release the other processes of a sharded network."""
         if "policy" in self.__dict__ and self.policy.divided is not None and self.run.distributed.leads:
             self.policy.divided.release()
         self.run.close()
 
     def lend(self) -> None:
-        """Compute this process's share of the first one's calls of a divided network, until it lets this one go."""
+        """Compute this process's share of the first process's calls of a sharded network, until that one releases it."""
         assert self.policy.divided is not None
         self.policy.divided.lend()
 
     def load_round_weights(self, rounds: int) -> None:
-        """Give the trainer and its policy the state after `rounds` rounds of training."""
+        """Load the state after `rounds` rounds of training into the trainer and its policy."""
         if self._round_loaded == rounds:
             return
         if rounds > 0:
@@ -166,12 +172,12 @@ class Session:
         self._touched = self._touched or rounds > 0
 
     def moved(self, rounds: int | None) -> None:
-        """Say that training has changed the state: to the end of `rounds` rounds, or (None) to somewhere in between."""
+        """Note that training has changed the weights: to those after `rounds` rounds, or (None) to those in the middle of a round."""
         self._round_loaded, self._touched = rounds, True
 
 
 def make_replay(policy: AbstractPolicy, config: RunConfig) -> Replay:
-    """The sampler that a configuration asks for, on a model's own schedule."""
+    """Make the sampler that a configuration asks for, on the model's noise schedule."""
     sampling = config.sampling
     settings = SamplerSettings(
         steps=sampling.steps,
@@ -195,7 +201,7 @@ def make_replay(policy: AbstractPolicy, config: RunConfig) -> Replay:
 
 
 def policy_settings(config: RunConfig) -> PolicySettings:
-    """What a configuration asks of the model itself."""
+    """The settings of a configuration that apply to the model itself."""
     sampling = config.sampling
     return PolicySettings(
         guidance=sampling.guidance_kind,

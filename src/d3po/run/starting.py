@@ -1,4 +1,4 @@
-"""The settings a new run begins with: the recipe's, what its model's family proposes, and what the user says."""
+"""The settings that a new run begins with: the recipe's, those that the model's family proposes, and the user's."""
 
 import difflib
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from d3po.run.places import whole_paths
 from d3po.run.prompts import Say, choose_prompts
 
 STARTS = 64
-"""Starting noises of a run without prompts, if its settings ask for no more."""
+"""How many starting noises an unconditional model is trained on, if its settings ask for no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """A configuration, and where it came from."""
+    """The configuration of a new run, and where it came from."""
 
     config: RunConfig
     family: Family | None
-    """None: the recipe's own model, whose settings the recipe holds."""
+    """The model's family. None for the recipe's model, whose settings are in the recipe."""
     proposed: dict[str, str]
-    """What the family put in place of the recipe's settings."""
+    """The settings that the family proposes in place of the recipe's."""
 
     @property
     def needs_prompts(self) -> bool:
@@ -34,11 +34,11 @@ class Start:
 
     @property
     def has_prompts(self) -> bool:
-        """Whether the model is told anything by a prompt."""
+        """Whether the model is conditioned on prompts."""
         return self.family is None or self.family.prompts
 
     def words(self) -> str:
-        """What was recognised, in one line."""
+        """Describe the recognised model and the proposed settings in one line."""
         if self.family is None:
             return f"model: {self.config.model}, with the settings of the recipe {self.config.recipe!r}"
         proposed = ", ".join(f"{key} = {value}" for key, value in self.proposed.items())
@@ -46,11 +46,18 @@ class Start:
 
 
 def start(recipe: RunConfig, assignments: dict[str, str], *, where: str = "--set") -> Start:
-    """The recipe's settings for the model; `default` takes what the model's family proposes, and assignments win over both; messages
-    say that they came from `where`.
+    """Combine a recipe with the user's settings.
+
+    With the recipe `default`, settings that the model's family proposes replace the recipe's. The user's settings win over both.
+
+    Args:
+        recipe: the recipe's configuration.
+        assignments: the user's settings, as dotted keys and values in TOML.
+        where: the source of the assignments, for messages.
 
     Raises:
-        ModelError: the model is not found, or is of no family that is known.
+        ConfigError: a setting is unknown or out of range.
+        ModelError: the model is not found, or belongs to no known family.
     """
     said = override(recipe, assignments, where=where)
     config = whole_paths(said)
@@ -66,19 +73,21 @@ def start(recipe: RunConfig, assignments: dict[str, str], *, where: str = "--set
 
 
 def settings_for_objective(objective: str) -> dict[str, str]:
-    """The settings that make a run train by an objective as it wants to be run.
+    """The settings with which a run trains by an objective as recommended: its name, its defaults, and the other settings it needs.
 
     Raises:
-        ConfigError: there is none of that name; the message suggests the nearest.
+        ConfigError: there is no objective of that name; the message suggests the nearest.
     """
     if objective not in OBJECTIVES:
         near = difflib.get_close_matches(objective, OBJECTIVES, n=1)
         raise ConfigError(
             f"there is no objective {objective!r}; {f'did you mean {near[0]!r}? ' if near else ''}objectives: {', '.join(OBJECTIVES)}"
         )
-    # its numbers alone: a choice such as d3po's clip stays as the recipe has it
-    own = {f"objective.{objective}.{key}": str(value) for key, value in default_settings(objective).items() if isinstance(value, float)}
-    return {"objective.name": objective, **own, **OBJECTIVES[objective].settings}
+    # only numbers: a choice such as d3po's clip stays as the recipe sets it
+    defaults = {
+        f"objective.{objective}.{key}": str(value) for key, value in default_settings(objective).items() if isinstance(value, float)
+    }
+    return {"objective.name": objective, **defaults, **OBJECTIVES[objective].settings}
 
 
 def settings_for_feedback(feedback: str, said: Mapping[str, str]) -> dict[str, str]:
@@ -90,24 +99,24 @@ def settings_for_feedback(feedback: str, said: Mapping[str, str]) -> dict[str, s
 def prompts_for(
     begun: Start, prompts: Path | None, held_out: Path | None, *, skip_empty: bool = False, say: Say = lambda _: None
 ) -> tuple[list[str], list[str]]:
-    """Training and held-out prompts: from the files, else the recipe's, else the model's own or what takes their place.
+    """Training and held-out prompts: from the files, else from the recipe, else the embedded model's. Models without prompts get numbered starts.
 
-    What is left out of the files is said.
+    Dropped duplicates are reported through `say`.
 
     Raises:
         ConfigError: the model needs prompts and no file is given.
         PromptError: a file cannot be used.
     """
-    if prompts is None and (own := recipe_prompts(begun.config.recipe)) is not None:
-        prompts, held_out = own[0], held_out or own[1]
+    if prompts is None and (lists := recipe_prompts(begun.config.recipe)) is not None:
+        prompts, held_out = lists[0], held_out or lists[1]
     if begun.needs_prompts and prompts is None:
-        raise ConfigError(f"model {begun.config.model!r} needs prompts; give a file with one a line by --prompts")
+        raise ConfigError(f"model {begun.config.model!r} needs prompts; pass a file with one prompt a line as --prompts")
     if prompts is None and not begun.has_prompts:
         return numbered_starts(begun.config)
     return choose_prompts(prompts, held_out, skip_empty=skip_empty, say=say)
 
 
 def numbered_starts(config: RunConfig) -> tuple[list[str], list[str]]:
-    """What stands in for prompts where the model takes none: names of starting noises, for training and held out."""
+    """Names of starting noises, for training and held out, which take the place of prompts where the model takes none."""
     count = max(STARTS, config.sampling.prompts_per_round)
     return [f"start {i:04}" for i in range(count)], [f"held-out start {i:04}" for i in range(config.evaluation.prompts)]

@@ -1,1 +1,1 @@
-"""What can be measured of a picture. A scorer is `f(image: PIL.Image, prompt: str) -> float`, larger is better; learned ones load when asked for."""
+"""Scorers: rewards of a picture and its prompt, `f(image: PIL.Image, prompt: str) -> float`, larger is better. Learned scorers are loaded on demand."""

@@ -1,7 +1,7 @@
-"""The scorers d3po knows by name: one row each, from which they are found, made and listed.
+"""The built-in scorers: one entry each, from which they are found by name, made and listed.
 
-A judge turns its argument (what follows a colon in its name; often nothing) into a reward. Those that need torch or another heavy package live
-in `d3po.scorers.learned` and are imported when they are asked for, not before.
+A scorer's entry makes a reward from its argument, which is what follows a colon in its name and may be empty. Scorers that need torch or another heavy
+package are in `d3po.scorers.learned` and are imported only when a run asks for them.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from d3po.errors import RewardError
 from d3po.scorers import pixels
 
 Reward = Callable[[Image.Image, str], float]
-"""Of a picture and its prompt; larger is better."""
+"""A reward, from a picture and its prompt; larger is better."""
 
 FORMULA = "the formula, by hand-derived values"
 TINY = "the whole path, on a tiny randomly initialised model of the real classes, read from a folder; the formula, by hand-derived values"
@@ -27,7 +27,7 @@ MEDIAPIPE_REPORTS = "MediaPipe sends metrics of its performance and use to Googl
 
 @dataclass(frozen=True)
 class Download:
-    """Weights that a judge fetches from elsewhere."""
+    """Weights that a scorer downloads."""
 
     name: str
     size: str
@@ -40,63 +40,64 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerEntry:
-    """One judge."""
+    """One built-in scorer."""
 
     name: str
     measures: str
     make: Callable[[str], Reward]
-    """From the argument to the reward."""
+    """Makes the reward from the argument."""
     argument: str = ""
-    """What may follow `name:`; empty if nothing may."""
+    """Placeholder of the argument that may follow `name:`; empty if the scorer takes none."""
     extra: str = ""
-    """What `pip install 'd3po[EXTRA]'` has to bring; empty if the default install will do."""
+    """The extra that has to be installed, `pip install 'd3po[EXTRA]'`; empty if none is needed."""
     packages: tuple[str, ...] = ()
-    """Modules that the extra brings."""
+    """Modules that the extra installs."""
     downloads: tuple[Download, ...] = ()
-    """What is fetched where no argument says where it lies."""
+    """What is downloaded if no argument says where it is."""
     reports: str = ""
-    """What the judge's package tells others of its own accord."""
+    """What the scorer's package sends to others."""
     licence: str = "Apache-2.0"
-    """Of code and weights together."""
+    """Licence of code and weights."""
     kind: Literal["rule", "model"] = "rule"
-    """How the store names an annotator of this kind."""
+    """The kind of annotator that the store records for votes by this scorer."""
     tested: str
+    """How the scorer was tested."""
 
     def reward(self, argument: str, say: Callable[[str], None]) -> Reward:
-        """The reward, made after saying what will be downloaded for it, and what its package reports to others.
+        """Make the reward. First `say` is told what will be downloaded, and what the scorer's package sends to others.
 
         Raises:
-            RewardError: a package is missing, the argument does not fit, or the weights cannot be had.
+            RewardError: a package is missing, the scorer takes no such argument, or the weights cannot be loaded.
         """
         self._require_fit(argument)
         if self.downloads and not argument:
-            say(f"judge {self.name}: fetched once, then kept on this machine: {'; '.join(map(str, self.downloads))}")
+            say(f"scorer {self.name}: downloaded once, then kept on this machine: {'; '.join(map(str, self.downloads))}")
         if self.reports:
-            say(f"judge {self.name}: {self.reports}")
+            say(f"scorer {self.name}: {self.reports}")
         try:
             return self.make(argument)
         except RewardError:
             raise
-        except Exception as error:  # loaders of other people's weights raise what they like
+        except Exception as error:  # loaders of other people's weights may raise any exception
             first = (str(error).splitlines() or [""])[0]
             remedy = (
                 f"; if the weights are on this machine, say where: {self.name}:{self.argument}" if self.downloads and not argument else ""
             )
-            raise RewardError(f"judge {self.name} cannot be loaded: {type(error).__name__}: {first}{remedy}") from error
+            raise RewardError(f"scorer {self.name} cannot be loaded: {type(error).__name__}: {first}{remedy}") from error
 
     def lines(self) -> list[str]:
-        """The judge in words, for a terminal."""
+        """Describe the scorer in lines of text, for a terminal."""
         facts = dict(zip(HEADING[1:], self.cells()[1:], strict=True))
         return [f"{self.written}: {self.measures}", *(f"  {name:<9} {fact}" for name, fact in facts.items() if name != "measures")]
 
     def cells(self) -> list[str]:
-        """The judge as a row under `HEADING`."""
+        """The scorer's cells under `HEADING`."""
         install = f"`pip install 'd3po[{self.extra}]'`" if self.extra else "-"
         return [self.written, self.measures, install, "; ".join(map(str, self.downloads)) or "-", self.licence, self.tested]
 
     @property
     def written(self) -> str:
-        """The name as it is written in run.toml."""
+        """The name as it is written in run.toml, with a placeholder for a required argument."""
         return f"{self.name}:{self.argument}" if self.argument and not self.downloads else self.name
 
     def _require_fit(self, argument: str) -> None:
@@ -104,19 +105,19 @@ class ScorerEntry:
             raise RewardError(f"{self.name}:{argument} has an argument, but {self.name} takes none; write {self.name!r}")
         missing = [name for name in self.packages if find_spec(name) is None]
         if missing:
-            raise RewardError(f"judge {self.name} needs {', '.join(missing)}, not installed here; `pip install 'd3po[{self.extra}]'`")
+            raise RewardError(f"scorer {self.name} needs {', '.join(missing)}, not installed here; `pip install 'd3po[{self.extra}]'`")
 
 
 HEADING = ["scorer", "measures", "install", "downloads", "licence", "tested"]
 
 
 def _plain(reward: Reward) -> Callable[[str], Reward]:
-    """A judge without an argument."""
+    """The `make` of a scorer without an argument."""
     return lambda argument: reward
 
 
 def _lazy(target: str) -> Callable[[str], Reward]:
-    """A judge made by `module:function`, imported when it is asked for."""
+    """The `make` of a scorer that the function `module:function` makes, which is imported on demand."""
 
     def make(argument: str) -> Reward:
         module, _, function = target.partition(":")
@@ -230,7 +231,7 @@ ENTRIES = (
             Download("hand_landmarker.task", "7.8 MB", "Apache-2.0", "https://ai.google.dev/edge/mediapipe/solutions/vision/hand_landmarker"),
         ),
         kind="model",
-        tested=FORMULA + "; MediaPipe's own weights were not at hand",
+        tested=FORMULA + "; MediaPipe's weights were not available",
     ),
     ScorerEntry(
         name="pose",
@@ -244,7 +245,7 @@ ENTRIES = (
             Download("pose_landmarker_full.task", "9.4 MB", "Apache-2.0", "https://ai.google.dev/edge/mediapipe/solutions/vision/pose_landmarker"),
         ),
         kind="model",
-        tested=FORMULA + "; MediaPipe's own weights were not at hand",
+        tested=FORMULA + "; MediaPipe's weights were not available",
     ),
     ScorerEntry(
         name="safe",
@@ -262,5 +263,5 @@ SCORERS = {entry.name: entry for entry in ENTRIES}
 
 
 def table() -> Iterable[list[str]]:
-    """The scorers as rows, a heading first."""
+    """The table of scorers in docs/scorers.md, heading first."""
     return [HEADING, *([f"`{entry.written}`", *entry.cells()[1:]] for entry in ENTRIES)]

@@ -1,4 +1,4 @@
-"""Rewards that are read off the pixels."""
+"""Rewards computed from the pixels alone."""
 
 import io
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def brightness(image: Image.Image, prompt: str) -> float:
 
 
 def colourfulness(image: Image.Image, prompt: str) -> float:
-    """Hasler and Suesstrunk (2003): spread plus 0.3 times mean of the opponent colours, pixels in [0, 1]."""
+    """Colourfulness (Hasler and Suesstrunk 2003): standard deviation plus 0.3 times mean of the opponent colours, pixels in [0, 1]."""
     red, green, blue = np.moveaxis(_pixels(image), -1, 0)
     opponents = np.stack([red - green, (red + green) / 2 - blue])
     spread, mean = opponents.std(axis=(1, 2)), opponents.mean(axis=(1, 2))
@@ -44,10 +44,10 @@ def warmth(image: Image.Image, prompt: str) -> float:
 
 
 def closeness_to(colour: str) -> Callable[[Image.Image, str], float]:
-    """The reward that is minus the mean distance of the pixels to a colour, in RGB with channels in [0, 1]; 0 where every pixel is that colour.
+    """Make the reward that is minus the mean distance of the pixels to a colour, in RGB with channels in [0, 1]; 0 if every pixel has that colour.
 
     Raises:
-        RewardError: there is no such colour.
+        RewardError: `colour` names no colour.
     """
     try:
         target = np.array(ImageColor.getrgb(colour)[:3]) / 255

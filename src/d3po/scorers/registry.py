@@ -1,9 +1,9 @@
-"""Find the rewards that a run's `feedback.reward` names: one, a weighted sum of some, or several side by side.
+"""Loading the rewards that a run's `feedback.reward` names: one reward, a weighted sum, or several criteria.
 
-* `colourfulness`: a judge of the catalogue; `closeness:#ff0000`, `pickscore:/models/pick`: with an argument
-* `mymodule:myfunction`: a function of your own
-* `weighted:0.7*pickscore+3*warmth`: one reward, the sum of the values times the weights
-* `pareto:pickscore+aesthetic`: several criteria; better by one and worse by none wins, anything else is a tie
+* `colourfulness`: a scorer of the catalogue; `closeness:#ff0000`, `pickscore:/models/pick`: with an argument
+* `mymodule:myfunction`: a user's own function
+* `weighted:0.7*pickscore+3*warmth`: one reward, the weighted sum of others
+* `pareto:pickscore+aesthetic`: several criteria; a picture wins if it is better by at least one and worse by none, anything else is a tie
 """
 
 import difflib
@@ -28,14 +28,14 @@ TERM = re.compile(rf"({NUMBER})\*(.+)")
 
 
 def load_criteria(name: str, say: Callable[[str], None]) -> tuple[Reward, ...]:
-    """The rewards that pictures are compared by: one, or of `pareto:` several.
+    """Load the rewards by which pictures are compared: one, or several for `pareto:`.
 
     Args:
-        name: as `feedback.reward` writes it, see the head of this file.
-        say: told what will be downloaded, before it is.
+        name: the value of `feedback.reward`, see the module docstring.
+        say: told what will be downloaded, beforehand.
 
     Raises:
-        RewardError: there is none of that name, or it cannot be made; the message says what to do.
+        RewardError: there is no reward of that name, or it cannot be made; the message says what to do.
     """
     if not name.startswith(PARETO):
         return (load_reward(name, say),)
@@ -46,7 +46,7 @@ def load_criteria(name: str, say: Callable[[str], None]) -> tuple[Reward, ...]:
 
 
 def load_reward(name: str, say: Callable[[str], None]) -> Reward:
-    """One reward: a judge of the catalogue, a weighted sum, or a user's `module:function`; see `load_criteria`."""
+    """Load one reward: a scorer of the catalogue, a weighted sum, or a user's `module:function`. Arguments and errors are those of `load_criteria`."""
     if name.startswith(WEIGHTED):
         return _weighted(name, say)
     head, colon, tail = name.partition(":")
@@ -60,16 +60,17 @@ def load_reward(name: str, say: Callable[[str], None]) -> Reward:
 
 
 def annotator_kind(name: str) -> Literal["rule", "model"]:
-    """How the store names who judges so: `model` where a learned scorer has a say, else `rule`."""
+    """The kind of annotator that the store records for votes by this reward: `model` if a learned scorer is part of it, else `rule`."""
     named = {part.partition(":")[0] for part in re.split(r"[+*]", name.removeprefix(WEIGHTED).removeprefix(PARETO))}
     return "model" if any(SCORERS[each].kind == "model" for each in named & SCORERS.keys()) else "rule"
 
 
 def score_file(criteria: tuple[Reward, ...], path: Path, prompt: str, *, checksum: str | None = None) -> tuple[float, ...]:
-    """What the criteria give a picture on disk, whose SHA-256 is `checksum` if one is given.
+    """Score a picture on disk by each criterion, and check the file against the SHA-256 `checksum` if one is given.
 
     Raises:
         CorruptFileError: the file is gone, not what was written, or no picture.
+        RewardError: a reward failed, or returned no finite number.
     """
     image = read_picture(path, remedy=SAMPLE_AGAIN, checksum=checksum)
     return tuple(reward(image, prompt) for reward in criteria)
@@ -88,13 +89,13 @@ def _imported(module: str, function: str) -> Reward:
         sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module), function)
-    except (Exception, SystemExit) as error:  # a user's module may raise anything, and must not end the run in silence
+    except (Exception, SystemExit) as error:  # a user's module may raise anything, and must not end the run silently
         said = f"{type(error).__name__}: {error}"
         raise RewardError(f"reward {module}:{function} cannot be imported: {said}; run from the folder that holds {module}.py") from error
 
 
 def checked_reward(name: str, reward: Reward) -> Reward:
-    """The reward, whose errors and values that are no finite numbers are told as its own."""
+    """Wrap a reward so that its errors, and values that are no finite numbers, raise a `RewardError` that names it."""
 
     def checked(image: Image.Image, prompt: str) -> float:
         try:

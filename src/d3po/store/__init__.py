@@ -1,7 +1,7 @@
-"""The store: everything a run knows about its pictures, the questions asked about them, and the answers (SQLite, or PostgreSQL by URL).
+"""The store: a run's database of pictures, the questions asked about them, and the answers (SQLite, or PostgreSQL by URL).
 
-The trainer and the rating server share this and nothing else. Each method of a part is one transaction; what must not happen is made impossible
-by the tables' constraints, so several processes may work at once.
+The trainer and the rating server share the store and the pictures, and nothing else. Each method of a part is one transaction. Invalid states are made
+impossible by the tables' constraints, so several processes may work at once.
 """
 
 from pathlib import Path
@@ -45,17 +45,17 @@ __all__ = [
 
 
 class Store:
-    """A run's database, by what is done with it.
+    """A run's database, with an attribute for each part of it.
 
     Args:
-        url: as SQLAlchemy writes it: `sqlite:////path/to/d3po.db` or `postgresql://user@host/name`; or one put together of parts.
-        key_file: the key that signs invitations, made when first needed; it may stay away where nobody is invited.
+        url: the address, as SQLAlchemy writes it (`sqlite:////path/to/d3po.db` or `postgresql://user@host/name`), or as a `URL`.
+        key_file: file of the key that signs invitations, made when first needed; None if nobody is invited.
         patience: seconds to wait for another process's lock, or for a server to answer.
-        may_be_new: whether it may be one that was never used; one that is not there yet is then made.
+        may_be_new: whether the database may be empty or missing, in which case it is made.
 
     Raises:
-        StorageError: the database cannot be opened, lies on a network file system, or was written by a newer d3po.
-        CorruptFileError: it is gone or empty, and may not be new.
+        StorageError: the database cannot be opened, is on a network file system, or was written by a newer d3po.
+        CorruptFileError: the database is missing or empty, and may not be new.
     """
 
     def __init__(self, url: str | URL, *, key_file: Path | None = None, patience: float = 5.0, may_be_new: bool = True) -> None:
@@ -70,21 +70,21 @@ class Store:
 
     @classmethod
     def in_folder(cls, folder: Path, *, may_be_new: bool = True) -> "Store":
-        """The store of a run folder: `d3po.db` in it, and its key beside it in `d3po.key`."""
+        """The store of a run folder: `d3po.db` and the key `d3po.key` in that folder."""
         return cls(file_address(folder / "d3po.db"), key_file=folder / "d3po.key", may_be_new=may_be_new)
 
     def watermark(self) -> Watermark:
-        """The newest of what it holds."""
+        """The newest picture, vote and journal entry."""
         return watermark(self.database)
 
     def lacks(self, mark: Watermark) -> list[str]:
-        """Of what it lacks something that it held when the mark was taken; empty if it holds all."""
+        """The kinds of entries that the database had when the mark was taken and lacks now, in words; empty if it has them all."""
         return missing(self.database, mark)
 
     def now(self) -> int:
-        """Milliseconds since 1970, by a clock that is never set back."""
+        """Milliseconds since 1970, by a clock that never goes back."""
         return self.database.now()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self.database.close()

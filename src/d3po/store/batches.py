@@ -1,4 +1,4 @@
-"""Batches: which votes a round's training used. Fixed once, so that every vote reaches one training at most, and a resumed one the same."""
+"""Batches: the votes that a round's training used. A batch is fixed once, so a vote is used by one training at most, and by a resumed one again."""
 
 from collections.abc import Sequence
 
@@ -12,22 +12,22 @@ from d3po.store.tables import FeedbackBatchRow, FeedbackBatchVoteRow, QuestionRo
 
 
 class Batches:
-    """Gives votes to trainings; each method is one transaction."""
+    """Assigns votes to the rounds that train on them; each method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def claim(self, round: int, *, imported: bool = False) -> list[Vote]:
-        """The round's batch. The first call takes every current training vote of the round and closes its questions; later ones return the same.
+        """The votes of the round's batch. The first call makes it of every current training vote of the round and closes the round's questions.
 
-        With no votes there is no batch yet, and the list is empty. Of two that claim at once, one makes the batch and both get it.
-        `imported` takes the votes on imported pictures, which are of no round, for this one.
+        Without votes no batch is made, and the list is empty. Of two processes that claim at once, one makes the batch and both get it. With `imported` the
+        batch is made of the votes on imported pictures, which belong to no round.
         """
         of = None if imported else round
         return self._database.write(lambda connection: _claim(connection, round, of, self._database.now()))
 
     def votes(self, round: int) -> list[Vote] | None:
-        """The round's batch as it was claimed, whatever became of its votes since; None if there is none yet."""
+        """The votes of the round's batch as they were when it was made, even if they were changed since; None if there is no batch yet."""
         with self._database.reading() as connection:
             batch = _batch(connection, round)
             return None if batch is None else _votes(connection, batch)
@@ -52,8 +52,9 @@ def _batch(connection: Connection, round: int) -> int | None:
 
 
 def _unused(connection: Connection, round: int | None) -> Sequence[str]:
-    """AssignmentCache training votes of the round that are in no batch. By what is missing, never by "newer than the last": a vote may become
-    visible after one with a higher number.
+    """The current training votes of the round that are in no batch.
+
+    They are not selected as those newer than the last batch, because a vote may become visible after one with a higher sequence number.
     """
     used = select(FeedbackBatchVoteRow.vote_id).where(FeedbackBatchVoteRow.vote_id == VoteRow.id).exists()
     query = (

@@ -15,7 +15,7 @@ from d3po.store.slots import take_slot
 from d3po.store.tables import AssignmentRow, QuestionRow, VoteItemRow, VoteRow
 
 ATTEMPTS = 5
-"""How often an event is tried that meets another on the same question, or with the same id, at the same moment."""
+"""How often an event is tried that collides with a concurrent event on the same question or with the same id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,25 +24,25 @@ class Retract:
 
     id: str
     vote: str
-    """The vote that is withdrawn."""
+    """The id of the vote that is withdrawn."""
     annotator: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What became of an event; given only after it is on the disk."""
+    """The confirmation of an event, given only after it is on disk."""
 
     vote: str
-    """The event that is in the store: the one sent, or the one that had the same effect before."""
+    """The id of the event in the store: the one that was sent, or an earlier one with the same effect."""
     status: Literal["new", "duplicate"]
     assignment: str
 
 
 def record_event(connection: Connection, event: Cast | Retract, now: int, expires: int) -> Receipt | VoteError:
-    """Record an event, or say what is wrong with it, in which case nothing was written.
+    """Record an event and return its receipt. If the event is invalid, nothing is written and the error is returned.
 
     Raises:
-        IntegrityError: another transaction recorded an event of the same id, or on the same vote, at the same moment.
+        IntegrityError: another transaction recorded an event with the same id, or on the same vote, at the same time.
     """
     try:
         return _cast(connection, event, now) if isinstance(event, Cast) else _retract(connection, event, now, expires)
@@ -51,7 +51,10 @@ def record_event(connection: Connection, event: Cast | Retract, now: int, expire
 
 
 def record_alone(connection: Connection, event: Cast | Retract, now: int, expires: int) -> Receipt | VoteError:
-    """The same within a savepoint, tried again where another transaction came first."""
+    """Record an event in its own savepoint, and try again if another transaction recorded a colliding one first.
+
+    Returns the receipt, or the error if the event is invalid or collided `ATTEMPTS` times; nothing is written then.
+    """
     reason = ""
     for _ in range(ATTEMPTS):
         try:
@@ -62,7 +65,7 @@ def record_alone(connection: Connection, event: Cast | Retract, now: int, expire
     return VoteError(f"the vote {event.id} cannot be recorded: {reason}")
 
 
-# Statements of the way that every vote takes, built once: building them takes longer than running them.
+# Statements that run for every vote. They are built once, since building them takes longer than running them.
 
 _known, _newest, _later = aliased(VoteRow), aliased(VoteRow), aliased(VoteRow)
 
@@ -90,7 +93,7 @@ _ASSIGNMENT = (
     .where(AssignmentRow.id == bindparam("assignment"))
     .with_for_update(key_share=True, of=AssignmentRow)
 )
-"""The assignment, kept from other transactions, with what an event of this id said, if there is one, and the last event on the question."""
+"""The assignment, locked, with the payload hash of the event with this id, if it exists, and the newest event on the annotator's question."""
 
 _CAST = select(VoteRow.assignment_id).where(
     VoteRow.id == bindparam("vote"), VoteRow.annotator_id == bindparam("annotator"), VoteRow.action == "cast"
@@ -99,7 +102,7 @@ _CAST = select(VoteRow.assignment_id).where(
 _SET = update(AssignmentRow).where(AssignmentRow.id == bindparam("assignment"))
 
 _INSERT: dict[str, Insert] = {}
-"""By dialect, which decides where sequence numbers come from."""
+"""The insert statement by dialect, on which the source of sequence numbers depends."""
 
 
 def _cast(connection: Connection, cast: Cast, now: int) -> Receipt:
@@ -144,7 +147,7 @@ def _came_before(assignment: Any, id: str, sent: str) -> bool:
 
 
 def _insert(connection: Connection, id: str, assignment: Any, now: int, sent: str, supersedes: str | None, cast: Cast | None) -> None:
-    """Write an event: a vote, or without one a withdrawal."""
+    """Insert an event: the vote `cast`, or a withdrawal if that is None."""
     if connection.dialect.name not in _INSERT:
         _INSERT[connection.dialect.name] = insert(VoteRow).values(sequence=next_sequence(connection))
     connection.execute(

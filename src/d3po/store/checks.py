@@ -1,4 +1,4 @@
-"""What a question and an answer to it must look like, and the hashes that recognise them when they come again."""
+"""Validity checks of questions and answers, and the hashes by which repeated ones are recognised."""
 
 import hashlib
 import json
@@ -11,20 +11,20 @@ from d3po.errors import VoteError
 from d3po.preferences.records import OUTCOMES, Answer, Cast, Kind, NewQuestion
 
 LONGEST_WORDS = 2000
-"""Characters of a reason."""
+"""The most characters of a reason."""
 
 LONGEST_NAME = 200
-"""Characters of a client's name."""
+"""The most characters of a client's name."""
 
 LONGEST_TIME = 2**31 - 1
-"""Milliseconds; what an integer column holds, 24 days."""
+"""The longest response time in milliseconds: the largest value of an integer column, 24 days."""
 
 
 def check_question(question: NewQuestion) -> None:
-    """Whether it has as many pictures as its kind needs, each once, and an expected answer exactly if it is gold.
+    """Check that a question has the number of pictures that its kind needs, each once, and an expected answer exactly if it is a gold question.
 
     Raises:
-        VoteError: it has not.
+        VoteError: the question is invalid.
     """
     count, needed = len(question.images), {"pair": 2, "thumb": 1, "score": 1}.get(question.kind)
     if needed is not None and count != needed:
@@ -42,10 +42,10 @@ def check_question(question: NewQuestion) -> None:
 
 
 def check_answer(kind: Kind, images: Sequence[int], answer: Answer) -> None:
-    """Whether the answer fits the kind of question and speaks of its pictures only.
+    """Check that an answer fits the kind of question and names only the question's pictures.
 
     Raises:
-        VoteError: it does not.
+        VoteError: the answer is invalid.
     """
     if answer.outcome not in OUTCOMES[kind]:
         raise VoteError(f"{answer.outcome!r} is no answer to a {kind} question; there are {', '.join(sorted(OUTCOMES[kind]))}")
@@ -64,10 +64,10 @@ def check_answer(kind: Kind, images: Sequence[int], answer: Answer) -> None:
 
 
 def check_cast(cast: Cast) -> None:
-    """Whether a vote's id, time and client's name can be stored.
+    """Check that a vote's id, response time and client's name can be stored.
 
     Raises:
-        VoteError: they cannot.
+        VoteError: one of them cannot.
     """
     check_id(cast.id)
     if cast.rt_ms is not None and not 0 <= cast.rt_ms <= LONGEST_TIME:
@@ -76,7 +76,7 @@ def check_cast(cast: Cast) -> None:
 
 
 def check_id(id: str) -> None:
-    """Whether it is a UUID as it is usually written.
+    """Check that an id is a UUID in the usual form, lower case with hyphens.
 
     Raises:
         VoteError: it is not.
@@ -90,37 +90,37 @@ def check_id(id: str) -> None:
 
 
 def dedup_key(question: NewQuestion) -> str:
-    """The same for the same pictures asked in the same way for the same purpose, in whatever order they are named."""
+    """The hash by which a question is recognised: of its purpose, its kind and its pictures, in any order."""
     return hashlib.sha256(f"{question.purpose}/{question.kind}/{sorted(question.images)}".encode()).hexdigest()
 
 
 def payload_hash(action: str, *parts: object) -> str:
-    """The same for the same words."""
+    """A hash of everything that an event says; equal events have equal hashes."""
     return hashlib.sha256(json.dumps([action, *parts], sort_keys=True).encode()).hexdigest()
 
 
 def cast_hash(cast: Cast) -> str:
-    """Of everything a vote says."""
+    """The payload hash of a vote."""
     return payload_hash("cast", cast.assignment, cast.annotator, answer_to_json(cast.answer), cast.rt_ms, cast.client)
 
 
 def answer_to_json(answer: Answer) -> dict[str, Any]:
-    """An answer as it is kept with a gold question."""
+    """The expected answer of a gold question as JSON, as it is stored."""
     values = {str(image): float(value) for image, value in sorted(answer.values.items())}
     return {"outcome": answer.outcome, "winner": answer.winner, "values": values, "reason": answer.reason}
 
 
 def answer_from_json(kept: dict[str, Any]) -> Answer:
-    """The answer of a gold question."""
+    """The expected answer of a gold question, from its JSON."""
     values = {int(image): float(value) for image, value in kept["values"].items()}
     return Answer(outcome=kept["outcome"], winner=kept["winner"], values=values, reason=kept["reason"])
 
 
 def check_text(what: str, text: str | None, longest: int) -> None:
-    """Whether a text can be kept; `what` names it in the message.
+    """Check that a text can be stored; `what` names it in the message.
 
     Raises:
-        VoteError: it is too long, or holds a null character.
+        VoteError: it is too long, or contains a null character.
     """
     if text is not None and (len(text) > longest or "\0" in text):
         raise VoteError(f"{what} has {len(text)} characters; {longest} are allowed, and no null character")

@@ -1,4 +1,4 @@
-"""A clock that is never set back: not while a process runs, and not between two."""
+"""A clock that never goes back, neither while a process runs nor from one process to the next."""
 
 import threading
 import time
@@ -15,14 +15,14 @@ _NEWEST = (
     *(select(row.at).order_by(row.id.desc()).limit(1) for row in (JournalRow, ControlRow, AuditRow)),
     *(select(row.created_at).order_by(row.id.desc()).limit(1) for row in (TokenRow, AnnotatorRow, FeedbackBatchRow)),
 )
-"""Each is answered from an index, so that opening a database with a million votes takes no longer."""
+"""Queries for the newest times. Each is answered from an index, so that a database with a million votes opens as fast as a small one."""
 
 
 class Clock:
-    """Milliseconds since 1970. While the machine's clock is behind what was said before, it goes on from there at its own pace.
+    """Tells milliseconds since 1970. While the machine's clock is behind the latest time, this clock continues from that time at normal speed.
 
     Args:
-        newest: what it said last, in whatever process.
+        newest: the latest time told so far, by any process.
     """
 
     def __init__(self, newest: int) -> None:
@@ -30,7 +30,7 @@ class Clock:
         self._latest, self._told_at = newest, _running()
 
     def now(self) -> int:
-        """The time, never less than any before."""
+        """The time in milliseconds since 1970, never less than one told before."""
         with self._lock:
             running = _running()
             self._latest = max(time.time_ns() // 1_000_000, self._latest + running - self._told_at)
@@ -39,10 +39,10 @@ class Clock:
 
 
 def newest_time(connection: Connection) -> int:
-    """The newest time that the database knows; 0 in an empty one."""
+    """The newest time in the database; 0 if it is empty."""
     return max(connection.execute(query).scalar_one_or_none() or 0 for query in _NEWEST)
 
 
 def _running() -> int:
-    """Milliseconds by a clock that nobody can set."""
+    """Milliseconds by the monotonic clock, which cannot be set."""
     return time.monotonic_ns() // 1_000_000

@@ -1,7 +1,7 @@
-"""A run's database: opened, brought to the newest schema, and worked on in short transactions.
+"""A run's database: opening it, migrating it to the newest schema, and short transactions on it.
 
-One database serves the trainer, the rating server and whoever looks: SQLite (a file, one machine) or PostgreSQL. What another process does at
-the same time is seen between transactions, never within one.
+One database serves the trainer, the rating server and every reader: SQLite (a file, on one machine) or PostgreSQL. Changes by other processes become
+visible between transactions, never within one.
 """
 
 import random
@@ -27,49 +27,49 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 ATTEMPTS = 20
-"""How often a transaction that collided with another writer's is tried in all."""
+"""The most tries of a transaction that collides with other writers' transactions."""
 
 CACHE_KIB = 16 * 1024
-"""Pages of an SQLite file that a connection keeps in memory; with the usual 2 MiB, looking things up among a million votes reads all the time."""
+"""Size of a connection's page cache of an SQLite file; with the default 2 MiB, queries among a million votes read from disk all the time."""
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"9p", "afpfs", "afs", "beegfs", "ceph", "cifs", "davfs", "fuse.glusterfs", "fuse.sshfs", "glusterfs", "gpfs", "lustre"}
     | {"ncpfs", "nfs", "nfs3", "nfs4", "orangefs", "smb2", "smb3", "smbfs", "webdav"}
 )
-"""File systems whose locks SQLite cannot trust; WAL needs memory shared between processes, which they do not have."""
+"""File systems whose locks SQLite cannot trust, and that lack the shared memory that WAL needs."""
 
 GONE = (
     "the database {name} is gone or empty, but there is work that counts on it; put it back, together with the files of its name and -wal or -shm "
     "that lay beside it; if it is lost, start a new run folder"
 )
-"""What is said of a database that has to be there."""
+"""The message about a database that must exist but is missing or empty."""
 
 COLLISIONS = frozenset({"40001", "40P01"})
-"""PostgreSQL's codes for a serialization failure and a deadlock: the same transaction, tried again, goes through."""
+"""PostgreSQL's codes for a serialization failure and a deadlock, after which the same transaction can be tried again."""
 
 
 class CollisionError(StorageError):
-    """Two writers were in each other's way for longer than their transactions should last."""
+    """A transaction collided with another writer's and was rolled back."""
 
 
 class Database:
     """The connections to one database, and its clock.
 
     Args:
-        url: as SQLAlchemy writes it: `sqlite:////path/to/d3po.db` or `postgresql://user@host/name`; or one put together of parts.
+        url: the address, as SQLAlchemy writes it (`sqlite:////path/to/d3po.db` or `postgresql://user@host/name`), or as a `URL`.
         patience: seconds to wait for another process's lock, or for a server to answer.
-        may_be_new: whether it may be one that was never used; one that is not there yet is then made.
+        may_be_new: whether the database may be empty or missing, in which case it is made.
 
     Raises:
-        StorageError: it cannot be opened, lies on a network file system, or was written by a newer d3po.
-        CorruptFileError: it is gone or empty, and may not be new.
+        StorageError: the database cannot be opened, is on a network file system, or was written by a newer d3po.
+        CorruptFileError: the database is missing or empty, and may not be new.
     """
 
     def __init__(self, url: str | URL, *, patience: float = 5.0, may_be_new: bool = True) -> None:
         self.address = address_of(url) if isinstance(url, str) else url
         self.is_postgresql = self.address.get_backend_name() == "postgresql"
         self.file = None if self.is_postgresql else Path(str(self.address.database))
-        """An SQLite database's own."""
+        """The file of an SQLite database; None for PostgreSQL."""
         self.name = str(self.file or self.address.set(query={}).render_as_string(hide_password=True))
         if self.file is not None:
             refuse_network_file_system(self.file)
@@ -86,14 +86,14 @@ class Database:
             raise
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self.engine.dispose()
 
     def require_sound(self) -> None:
-        """Read all of an SQLite file's pages; a server looks after its own.
+        """Check the integrity of all pages of an SQLite file; a PostgreSQL server is not checked.
 
         Raises:
-            CorruptFileError: some do not hang together.
+            CorruptFileError: the file is damaged.
         """
         if self.is_postgresql:
             return
@@ -108,9 +108,9 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Generator[Connection, None, None]:
-        """A transaction that writes: committed when the block ends, rolled back when it raises.
+        """A transaction that writes. It is committed when the block ends and rolled back if the block raises.
 
-        SQLite has one writer at a time: threads of this process wait in line, other processes are waited for with patience.
+        SQLite has one writer at a time: threads of this process take turns, other processes' locks are waited for up to `patience` seconds.
 
         Raises:
             StorageError: the disk is full or not writable, the database is locked by another process, or its server is away.
@@ -124,19 +124,19 @@ class Database:
 
     @contextmanager
     def reading(self) -> Generator[Connection, None, None]:
-        """A transaction that only reads; on SQLite it sees one state throughout and waits for nobody.
+        """A transaction that only reads. On SQLite it sees one state throughout and never waits.
 
         Raises:
-            StorageError: as `transaction`.
+            StorageError: as for `transaction`.
         """
         with self._begin(writes=False) as connection:
             yield connection
 
     def write(self, work: Callable[[Connection], Result], *, attempts: int = ATTEMPTS) -> Result:
-        """Do `work` in a transaction; where a concurrent writer came first, roll back and do it again from the start.
+        """Run `work` in a transaction that writes. If it collides with a concurrent writer, roll back and run `work` again.
 
         Raises:
-            StorageError: as `transaction`.
+            StorageError: as for `transaction`, or the transaction collided `attempts` times.
         """
         for attempt in range(attempts):
             try:
@@ -171,35 +171,35 @@ def _has_content(path: Path) -> bool:
 
 
 def refuse_network_file_system(path: Path) -> None:
-    """Raise if the file lies, or would lie, where SQLite's locks do not hold.
+    """Refuse an SQLite file on a file system where SQLite's locks do not work; the file need not exist yet.
 
     Raises:
-        StorageError: the file system is one shared over a network.
+        StorageError: the file is on a network file system.
     """
     place = path.absolute().resolve()
     kinds = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
     mount = next((parent for parent in (place, *place.parents) if parent in kinds), None)
     if mount is not None and kinds[mount].lower() in NETWORK_FILE_SYSTEMS:
         raise StorageError(
-            f"{path} lies on {mount}, a network file system ({kinds[mount]}), where SQLite's locks do not hold and votes could be lost; "
+            f"{path} is on {mount}, a network file system ({kinds[mount]}), where SQLite's locks do not work and votes could be lost; "
             "use a local disk, or a postgresql:// database"
         )
 
 
 def file_address(path: Path) -> URL:
-    """The address of an SQLite file. A path is no text of a URL: in one, `?` and `%` mean something else."""
+    """The address of an SQLite file. It is not made from URL text, where `?` and `%` in a path would have another meaning."""
     return URL.create("sqlite", database=str(path))
 
 
 def address_of(url: str) -> URL:
-    """The address that somebody wrote as a URL, its parts decoded.
+    """Parse the URL of a database.
 
     Raises:
-        StorageError: it is no URL of SQLite or PostgreSQL, or names no file.
+        StorageError: it is not the URL of an SQLite or PostgreSQL database, or names no file.
     """
     try:
         address = make_url(url)
-    except (sql.ArgumentError, ValueError) as error:  # the latter of a port that is no number
+    except (sql.ArgumentError, ValueError) as error:  # ValueError if the port is no number
         raise StorageError(f"{url!r} is not a database URL; write sqlite:////path/to/d3po.db or postgresql://user@host/name") from error
     if address.get_backend_name() == "postgresql":
         return address.set(drivername="postgresql+psycopg")
@@ -227,19 +227,19 @@ def _engine(address: URL, patience: float) -> Engine:
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # the driver begins nothing on its own; _begin_sqlite does
+    connection.isolation_level = None  # the driver must not begin transactions; _begin_sqlite does
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", f"cache_size=-{CACHE_KIB}"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """A writer takes the lock at once: one that first reads and then writes could not wait for another's lock."""
+    """Begin a transaction; one that writes takes the write lock at once, since SQLite does not wait for a lock after a transaction has read."""
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options()["d3po_writes"] else "BEGIN")
 
 
 @contextmanager
 def _one_line(name: str) -> Generator[None, None, None]:
-    """Say in one line what is wrong with the disk, the lock or the server; constraint violations and mistakes in SQL pass."""
+    """Turn errors of the disk, the lock or the server into a `StorageError` of one line; other database errors pass through."""
     try:
         yield
     except sql.TimeoutError as error:
@@ -252,7 +252,10 @@ def _one_line(name: str) -> Generator[None, None, None]:
 
 
 def _led_to(error: BaseException | None) -> Iterator[sql.DBAPIError]:
-    """The error, and those it came up under: a full disk makes SQLite roll back everything, and then going back to a savepoint fails too."""
+    """The error, and the errors during whose handling it was raised.
+
+    For example, a full disk makes SQLite roll back the transaction, after which returning to a savepoint fails.
+    """
     while error is not None:
         if isinstance(error, sql.DBAPIError):
             yield error
@@ -264,13 +267,15 @@ def _explained(name: str, error: sql.DBAPIError) -> StorageError | None:
     if isinstance(error.orig, sqlite3.Error):
         return _explained_sqlite(name, error, error.orig)
     if code in COLLISIONS:
-        return CollisionError(f"{name}: two writers were in each other's way and both gave up; try again")
+        return CollisionError(f"{name}: a change collided with another writer's and was not made; try again")
     if code in ("53100", "53200"):
         return StorageError(f"{name}: the server's disk or memory is full; what was saved before is whole; free some space and try again")
     if code == "55P03":
         return StorageError(f"{name} is locked by another connection; nothing was changed, try again")
-    if isinstance(error, sql.OperationalError) or (code is None and isinstance(error, sql.ProgrammingError)):  # a URL that libpq refuses
-        return StorageError(f"{name} cannot be reached ({_first_line(error)}); see that the server runs and try again")
+    if isinstance(error, sql.OperationalError) or (
+        code is None and isinstance(error, sql.ProgrammingError)
+    ):  # the latter if libpq refuses the URL
+        return StorageError(f"{name} cannot be reached ({_first_line(error)}); check that the server runs and try again")
     return None
 
 
@@ -282,7 +287,7 @@ def _explained_sqlite(name: str, error: sql.DBAPIError, orig: sqlite3.Error) -> 
         case sqlite3.SQLITE_FULL:
             return StorageError(f"cannot write {name}: the disk is full; what was saved before is whole; free some space and try again")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-            return StorageError(f"cannot open or write {name}: {_first_line(error)}; see that the folder is there and writable")
+            return StorageError(f"cannot open or write {name}: {_first_line(error)}; check that the folder exists and is writable")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return StorageError(f"{name} is damaged or not a database: {_first_line(error)}; restore it from a copy")
         case _:
@@ -294,7 +299,7 @@ def _first_line(error: sql.DBAPIError) -> str:
 
 
 def insert_new(connection: Connection, table: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert the rows that violate no unique constraint, and leave those that do."""
+    """Insert the rows that violate no unique constraint, and skip the others."""
     if not rows:
         return
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
@@ -302,6 +307,6 @@ def insert_new(connection: Connection, table: type[Base], rows: Sequence[Mapping
 
 
 def chunks(items: Sequence[Item], size: int = 500) -> Iterator[Sequence[Item]]:
-    """The items in parts that fit one statement's list of values."""
+    """Split the items into parts that fit into one statement's list of values."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -1,4 +1,4 @@
-"""What moves between stores: pictures found by their content, and vote events read and recorded as they are, ids and times included."""
+"""Exchange between stores: finding pictures by their content, and reading and recording vote events unchanged, with their ids and times."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +17,15 @@ from d3po.store.slots import close_slots, free_slots
 from d3po.store.tables import AnnotatorRow, AssignmentRow, FeedbackBatchRow, ImageRow, PromptRow, QuestionRow, VoteItemRow, VoteRow
 
 PAGE = 500
+"""Events read at a time."""
 
 LATEST = 253_402_300_800_000
-"""The beginning of the year 10000 in milliseconds since 1970; calendars go no further."""
+"""The beginning of the year 10000 in milliseconds since 1970, the end of what calendar functions support."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownPicture:
-    """A picture in the store, with all that says which one it is."""
+    """A picture in the store, with everything that identifies it."""
 
     id: int
     prompt: str
@@ -41,7 +42,7 @@ class KnownPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredEvent:
-    """A vote event with all that surrounds it."""
+    """A vote event with its question, its assignment and its annotator."""
 
     id: str
     assignment: str
@@ -52,12 +53,12 @@ class StoredEvent:
     """Prompt id."""
     shown: tuple[int, ...]
     expected: Answer | None
-    """What a gold question's answer must be."""
+    """The expected answer of a gold question; None for other questions."""
     annotator: str
-    """Handle."""
+    """The annotator's handle."""
     annotator_kind: AnnotatorKind
     answer: Answer | None
-    """None withdraws the answer that it supersedes."""
+    """The answer; None if the event withdraws the one that it supersedes."""
     supersedes: str | None
     rt_ms: int | None
     client: str | None
@@ -67,22 +68,22 @@ class StoredEvent:
 
 @dataclass(kw_only=True)
 class Recorded:
-    """What became of events that came from elsewhere."""
+    """The result of recording events from elsewhere, as counts."""
 
     new: int = 0
     duplicates: int = 0
     left_out: Counter[str] = field(default_factory=Counter[str])
-    """By reason."""
+    """Events that were not recorded, by reason."""
 
 
 class Foreign:
-    """Reads and records what comes from other stores and from files; each method is one transaction."""
+    """Reads and records events of other stores and of files; each method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def events(self, *, round: int | None = None, purpose: Purpose | None = None, current: bool = True) -> Iterator[StoredEvent]:
-        """Vote events in order of arrival, as they were at one moment: those that stand, or all."""
+        """Vote events in order of arrival, all as they were at one moment: the current votes, or all events if `current` is False."""
         query = _select_events().order_by(VoteRow.sequence)
         if round is not None:
             query = query.where(QuestionRow.round == round)
@@ -96,16 +97,16 @@ class Foreign:
                 yield from (_event(row, values.get(row.id, {})) for row in page)
 
     def by_id(self, images: Sequence[int]) -> dict[int, KnownPicture]:
-        """Pictures by their ids."""
+        """The pictures with these ids, by id."""
         return {picture.id: picture for part in chunks(images) for picture in self._pictures(ImageRow.id.in_(part))}
 
     def by_hash(self, hashes: Sequence[str]) -> list[KnownPicture]:
-        """Pictures whose files have these hashes, those with trajectories first, then the older ones."""
+        """The pictures whose files have these hashes; those with trajectories first, then in order of their ids."""
         found = [picture for part in chunks(hashes) for picture in self._pictures(ImageRow.sha256.in_(part))]
         return sorted(found, key=lambda picture: (picture.origin != "sampled", picture.id))
 
     def next_numbers(self, series: str, prompts: Sequence[int]) -> dict[int, int]:
-        """By prompt, the number that a series' next picture gets."""
+        """The number of a series' next picture, by prompt."""
         taken: dict[int, int] = {}
         with self._database.reading() as connection:
             for part in chunks(prompts):
@@ -115,11 +116,11 @@ class Foreign:
         return {prompt: taken.get(prompt, 0) for prompt in prompts}
 
     def known(self, events: Sequence[StoredEvent], handles: Mapping[str, str]) -> dict[str, bool]:
-        """By the ids of the events that are recorded here, whether they say here what they say there. Pictures are the same by their files.
+        """For each of the events that this store has, by id, whether its content is the same here. Pictures are compared by their files.
 
         Args:
-            events: with pictures by this store's ids, and annotators as they are called there.
-            handles: what the annotators are called here; an event may be recorded under either name.
+            events: the events, with this store's picture ids and the other store's annotator handles.
+            handles: this store's handle of each annotator; an event may be recorded under either handle.
         """
         found: dict[str, bool] = {}
         for part in chunks(events):
@@ -137,17 +138,17 @@ class Foreign:
         return found
 
     def record(self, annotators: dict[str, int], events: Sequence[StoredEvent]) -> Recorded:
-        """Record events whose pictures are in the store, given by this store's ids, older ones first. Recording again changes nothing.
+        """Record events whose pictures are in the store. Recording them again changes nothing.
 
-        An event is left out where the annotator was asked the same here, where it replaces an event that is not here, or where another
-        event has replaced that one already.
+        An event is left out if the annotator was asked the same question here, if it replaces an event that is not here, or if another event has already
+        replaced that one.
 
         Args:
-            annotators: ids by handle.
-            events: with the payload hashes they were first recorded with.
+            annotators: annotator ids by handle.
+            events: the events, older ones first, with this store's picture ids and the payload hashes that they were first recorded with.
 
         Raises:
-            VoteError: an event makes no sense.
+            VoteError: an event is invalid.
         """
         for event in events:
             check_event(event)
@@ -205,7 +206,7 @@ def _event(row: Any, values: dict[int, float]) -> StoredEvent:
 
 
 def _words(event: StoredEvent, files: Mapping[int, str]) -> tuple[object, ...]:
-    """All that an event says, with pictures by the hashes of their files."""
+    """The content of an event except its annotator's handle, with pictures identified by the hashes of their files."""
     answer = event.answer
     said = None
     if answer is not None:
@@ -217,10 +218,10 @@ def _words(event: StoredEvent, files: Mapping[int, str]) -> tuple[object, ...]:
 
 
 def check_event(event: StoredEvent) -> None:
-    """Whether an event from elsewhere makes sense and can be kept.
+    """Check that an event from elsewhere is valid and can be stored.
 
     Raises:
-        VoteError: it does not, or cannot.
+        VoteError: it is not, or cannot.
     """
     check_id(event.id)
     check_id(event.assignment)
@@ -239,22 +240,22 @@ def check_event(event: StoredEvent) -> None:
 
 @dataclass(kw_only=True)
 class _Here:
-    """What the store knows of some events' surroundings; kept current while events are added."""
+    """What the store contains about some events, updated as events are added, and the database rows to be inserted for them."""
 
     hashes: dict[str, str]
     """Payload hash by event id."""
     assignments: dict[tuple[int, int], str]
-    """By question and annotator."""
+    """Assignment id by question and annotator."""
     owners: dict[str, tuple[int, int]]
-    """Question and annotator by assignment."""
+    """Question and annotator by assignment id."""
     heads: dict[tuple[int, int], str]
-    """The newest event by question and annotator."""
+    """Id of the newest event by question and annotator."""
     turns: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
-    """Rows to be inserted: assignments,"""
+    """Assignments to be inserted."""
     votes: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
-    """votes,"""
+    """Votes and withdrawals to be inserted."""
     items: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
-    """and what they say of single pictures."""
+    """Values of single pictures, as part of votes, to be inserted."""
 
 
 def _record(connection: Connection, annotators: dict[str, int], events: Sequence[StoredEvent], now: int) -> Recorded:
@@ -301,7 +302,7 @@ def _look_up(connection: Connection, events: Sequence[StoredEvent], whose: Seque
 
 
 def _problem(event: StoredEvent, key: tuple[int, int], here: _Here) -> str | None:
-    """Why an event cannot be recorded; None if it can, or is recorded already."""
+    """The reason why an event cannot be recorded; None if it can be, or is recorded already."""
     if event.id in here.hashes:
         return None if here.hashes[event.id] == event.payload_hash else "an event of the same id says something else here"
     if here.assignments.get(key, event.assignment) != event.assignment:
@@ -314,7 +315,7 @@ def _problem(event: StoredEvent, key: tuple[int, int], here: _Here) -> str | Non
 
 
 def _add(event: StoredEvent, key: tuple[int, int], here: _Here, now: int) -> None:
-    """Note the rows of an event that can be recorded."""
+    """Add the rows of an event that can be recorded to those to be inserted."""
     question, annotator = key
     owner: dict[str, object] = {"question_id": question, "annotator_id": annotator}
     if key not in here.assignments:
@@ -343,11 +344,11 @@ def _insert(connection: Connection, here: _Here) -> None:
 
 
 def _settle(connection: Connection, touched: dict[str, int | None]) -> None:
-    """Set assignments right: one whose answer was withdrawn is lost, and a person's current answer takes a slot that is left.
+    """Update assignments after their events were recorded: without a current answer an assignment is lost; a person's current answer takes a free slot.
 
     Args:
-        connection: of the transaction.
-        touched: by assignment the question, or None where no slot is to be taken.
+        connection: the transaction's connection.
+        touched: the question of each assignment, by assignment id; None if the assignment is to take no slot.
     """
     current = set(connection.execute(select(VoteRow.assignment_id).where(VoteRow.assignment_id.in_(touched), IS_CURRENT)).scalars())
     held = select(AssignmentRow.id, AssignmentRow.question_id)
@@ -362,13 +363,13 @@ def _settle(connection: Connection, touched: dict[str, int | None]) -> None:
         question = touched[turn]
         if question is not None and turn not in holding:
             wanting[question].append(turn)
-    while wanting:  # one answer of each question at a time, since each takes the slot that the one before it left
+    while wanting:  # one answer of each question at a time, since each changes the question's free slots
         _take_slots(connection, {question: turns.pop(0) for question, turns in wanting.items()})
         wanting = defaultdict(list, {question: turns for question, turns in wanting.items() if turns})
 
 
 def _reopen(connection: Connection, given_up: Counter[int]) -> None:
-    """Let slots that are about to be given up be asked again, where the round still asks: open slots and held ones are then all that are wanted."""
+    """Open the slots that are about to be released, if the round's questions are still asked (then open and held slots add up to the overlap)."""
     holders = (
         select(func.count()).where(AssignmentRow.question_id == QuestionRow.id, AssignmentRow.overlap_slot.is_not(None)).scalar_subquery()
     )
@@ -380,7 +381,7 @@ def _reopen(connection: Connection, given_up: Counter[int]) -> None:
 
 
 def _take_slots(connection: Connection, turns: dict[int, str]) -> None:
-    """Give each assignment, by question, a slot that nobody holds, open or never opened, if there is one."""
+    """Give each question's assignment in `turns` a free slot, open or never opened, if there is one."""
     query = select(QuestionRow.id, QuestionRow.overlap, QuestionRow.open_slots).where(QuestionRow.id.in_(turns)).order_by(QuestionRow.id)
     wanted = {row.id: row for row in connection.execute(query.with_for_update(key_share=True))}
     free = free_slots(connection, list(turns))

@@ -1,4 +1,4 @@
-"""What trainer and dashboard tell each other through the database, and the administrators' audit log."""
+"""Messages between trainer and dashboard through the database, and the audit log of administrators' actions."""
 
 import hashlib
 import json
@@ -15,12 +15,12 @@ EntryKind = Literal["phase", "evaluation", "update", "alarm"]
 Action = Literal["pause", "resume", "stop", "train_now"]
 
 FIRST_HASH = "0" * 64
-"""What the first entry of the audit log names as the one before it."""
+"""The hash that the first entry of the audit log has as its predecessor's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JournalEntry:
-    """Something the trainer said."""
+    """A message from the trainer to the dashboard."""
 
     id: int
     at: int
@@ -31,17 +31,17 @@ class JournalEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlState:
-    """What the dashboard wants of the trainer."""
+    """What the dashboard currently asks of the trainer."""
 
     paused: bool = False
     stop: bool = False
     train_now_round: int | None = None
-    """The round to be trained on the votes it has."""
+    """The round that is to be trained with the votes that it has."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditEntry:
-    """Something an administrator did."""
+    """An action of an administrator."""
 
     id: int
     at: int
@@ -53,18 +53,18 @@ class AuditEntry:
 
 
 class Journal:
-    """From the trainer to the dashboard, and back; each method is one transaction."""
+    """Messages from the trainer to the dashboard and back; each method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def write(self, kind: EntryKind, round: int | None, body: Mapping[str, Any]) -> None:
-        """Say something to the dashboard; `body` is JSON."""
+        """Write a message to the dashboard; `body` is JSON."""
         columns = {"at": self._database.now(), "kind": kind, "round": round, "body": dict(body)}
         self._database.write(lambda connection: connection.execute(insert(JournalRow).values(columns)))
 
     def read(self, *, after: int = 0, kind: EntryKind | None = None, limit: int | None = None) -> list[JournalEntry]:
-        """What was said, oldest first: with ids above `after`, of one kind, at most so many."""
+        """The entries with ids above `after`, oldest first; only those of one kind if `kind` is given, and at most `limit`."""
         query = select(JournalRow.id, JournalRow.at, JournalRow.kind, JournalRow.round, JournalRow.body).where(JournalRow.id > after)
         if kind is not None:
             query = query.where(JournalRow.kind == kind)
@@ -72,19 +72,19 @@ class Journal:
             return [JournalEntry(**row) for row in connection.execute(query.order_by(JournalRow.id).limit(limit)).mappings()]
 
     def last(self, kind: EntryKind) -> JournalEntry | None:
-        """The newest entry of a kind."""
+        """The newest entry of a kind; None if there is none."""
         query = select(JournalRow.id, JournalRow.at, JournalRow.kind, JournalRow.round, JournalRow.body).where(JournalRow.kind == kind)
         with self._database.reading() as connection:
             row = connection.execute(query.order_by(JournalRow.id.desc()).limit(1)).mappings().one_or_none()
         return None if row is None else JournalEntry(**row)
 
     def control(self, action: Action, annotator: int, round: int | None = None) -> None:
-        """Tell the trainer something; `round` is the one that train_now closes."""
+        """Send an action to the trainer; `round` is the round that train_now closes."""
         columns = {"at": self._database.now(), "annotator_id": annotator, "action": action, "round": round}
         self._database.write(lambda connection: connection.execute(insert(ControlRow).values(columns)))
 
     def current_control(self) -> ControlState:
-        """What all that was told so far comes to: the newest of pause, resume and stop counts, and the newest train_now."""
+        """The state that results from all actions so far: that of the newest pause, resume or stop, and the newest train_now."""
         state = select(ControlRow.action).where(ControlRow.action != "train_now").order_by(ControlRow.id.desc()).limit(1)
         now = select(ControlRow.round).where(ControlRow.action == "train_now").order_by(ControlRow.id.desc()).limit(1)
         with self._database.reading() as connection:
@@ -94,13 +94,13 @@ class Journal:
 
 
 class Audit:
-    """The administrators' log: append-only, each entry chained to the one before by its hash."""
+    """The audit log of administrators' actions: append-only, each entry contains the hash of the previous one."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def append(self, actor: str, action: str, detail: Mapping[str, Any]) -> None:
-        """Record that the actor did something; `detail` is JSON."""
+        """Record an action of an administrator; `detail` is JSON."""
         self._database.write(lambda connection: append_entry(connection, self._database.now(), actor, action, detail))
 
     def newest(self, limit: int) -> list[AuditEntry]:
@@ -109,14 +109,14 @@ class Audit:
             return [AuditEntry(**row) for row in connection.execute(_entries().order_by(AuditRow.id.desc()).limit(limit)).mappings()]
 
     def verify(self) -> bool:
-        """Whether every entry is as it was written and follows on the one before. That the newest were cut off does not show in the chain."""
+        """Whether every entry is unchanged and follows the previous one. Missing entries at the end cannot be detected."""
         query = _entries().order_by(AuditRow.id).execution_options(yield_per=500)
         with self._database.reading() as connection, connection.execute(query) as result:
             return _is_chain(result.mappings())
 
 
 def append_entry(connection: Connection, at: int, actor: str, action: str, detail: Mapping[str, Any]) -> None:
-    """Add an entry to the audit log, in the transaction of what it is about."""
+    """Add an entry to the audit log, in the transaction of the action that it records."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("LOCK TABLE audit_log IN EXCLUSIVE MODE"))  # an entry has one successor
     newest = select(AuditRow.hash).order_by(AuditRow.id.desc()).limit(1)

@@ -1,4 +1,4 @@
-"""Recording what rules, models and imported files say, in bulk, within the caller's transaction."""
+"""Recording answers of rules, models and imported files in bulk, within the caller's transaction."""
 
 import uuid
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from d3po.store.slots import close_slots, free_slots
 from d3po.store.tables import AnnotatorRow, AssignmentRow, QuestionRow, VoteItemRow, VoteRow
 
 NAMESPACE = uuid.UUID("8b1f2b0e-6b0c-5d3f-9f0a-3d5a0d3b70aa")
-"""In which a judgement's id follows from who judged what."""
+"""The namespace of the UUIDs that are derived from an annotator's handle and a question."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,11 @@ def _named(handle: str, question: NewQuestion, answer: Answer, id: int) -> _Reco
 
 
 def _new(connection: Connection, judgements: Sequence[_RecordedJudgement]) -> list[_RecordedJudgement]:
-    """Those not recorded yet, each once."""
+    """The judgements that are not recorded yet, each once.
+
+    Raises:
+        VoteConflictError: the annotator has answered one of the questions differently before.
+    """
     query = select(VoteRow.id, VoteRow.payload_hash).where(VoteRow.id.in_([each.id for each in judgements]))
     known = {row.id: row.payload_hash for row in connection.execute(query)}
     new: list[_RecordedJudgement] = []
@@ -69,7 +73,7 @@ def _new(connection: Connection, judgements: Sequence[_RecordedJudgement]) -> li
             new.append(each)
         elif known[each.id] != each.payload_hash:
             raise VoteConflictError(
-                f"pictures {sorted(each.shown)} were judged otherwise by the same annotator before; nothing was recorded"
+                f"the same annotator answered differently about pictures {sorted(each.shown)} before; nothing was recorded"
             )
     return new
 
@@ -114,7 +118,7 @@ def _insert(connection: Connection, annotator: int, judgements: Sequence[_Record
 
 
 def _take_slots(connection: Connection, questions: Sequence[int]) -> dict[int, int]:
-    """A slot of each question that has one left, open or never opened, by question id."""
+    """Take a slot of each question that has a free one, open or never opened. Returns the slots by question id."""
     query = select(QuestionRow.id, QuestionRow.overlap, QuestionRow.open_slots).where(QuestionRow.id.in_(questions))
     wanted = {row.id: row for row in connection.execute(query.order_by(QuestionRow.id).with_for_update(key_share=True))}
     slots = {question: slot for question, slot in free_slots(connection, questions).items() if slot < wanted[question].overlap}

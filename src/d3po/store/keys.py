@@ -1,4 +1,4 @@
-"""The key that signs invitations: a small file that is its owner's alone, checked each time it is read."""
+"""The key that signs invitations: a small file that only its owner may read, checked each time it is read."""
 
 import os
 import re
@@ -12,14 +12,14 @@ from d3po.errors import StorageError
 
 KEY_BYTES = 32
 KEY = re.compile(rb"[A-Za-z0-9+/_=-]{43,1024}\s*")
-"""256 bits take 43 characters of base64; a longer one of one's own is welcome."""
+"""256 bits take 43 characters of base64; a user may put a longer key there."""
 
 
 def signing_key(path: Path) -> str:
-    """The key in the file, which is made if it is not there; of two that make it at once, one does and both get the same.
+    """Read the key from the file, which is made if it does not exist. If two processes make it at once, both get the same key.
 
     Raises:
-        StorageError: it cannot be read or made, is a link, may be read by others, or is not a whole key.
+        StorageError: the file cannot be read or made, is a link, may be read by others, or contains no valid key.
     """
     try:
         with suppress(FileNotFoundError):
@@ -28,7 +28,7 @@ def signing_key(path: Path) -> str:
         return _read(path, path.lstat())
     except OSError as error:
         raise StorageError(
-            f"the key file {path} cannot be read or made: {error.strerror}; see that its folder is there and writable"
+            f"the key file {path} cannot be read or made: {error.strerror}; check that its folder exists and is writable"
         ) from error
 
 
@@ -40,12 +40,12 @@ def _read(path: Path, found: os.stat_result) -> str:
     if not KEY.fullmatch(content):
         raise StorageError(
             f"the key file {path} holds no key ({len(content)} bytes; a key is one line of 43 letters and digits or more): bring it back "
-            "from a copy, or remove it: a new one is made, and invitations must be sent anew"
+            "from a copy, or remove it: a new one is made, and invitations must be sent again"
         )
     if os.name == "posix" and found.st_mode & 0o077 and _keeps_permissions(path.parent):
         raise StorageError(
             f"others than its owner may use the key file {path} (mode {stat.S_IMODE(found.st_mode):03o}): `chmod 600 {path}`, "
-            "or remove it if others may have read it: a new one is made, and invitations must be sent anew"
+            "or remove it if others may have read it: a new one is made, and invitations must be sent again"
         )
     return content.decode("ascii").strip()
 
@@ -60,12 +60,12 @@ def _make(path: Path) -> None:
         with suppress(FileExistsError):
             os.link(fresh, path)
     except OSError:
-        fresh.replace(path)  # a file system without hard links
+        fresh.replace(path)  # the file system has no hard links
     else:
         fresh.unlink()
 
 
 def _keeps_permissions(folder: Path) -> bool:
-    """Whether the folder's file system keeps permissions at all; on a USB stick's every file may be everybody's."""
+    """Whether the folder's file system stores permissions at all; that of a USB stick may not."""
     with tempfile.NamedTemporaryFile(dir=folder) as probe:
         return os.fstat(probe.fileno()).st_mode & 0o077 == 0

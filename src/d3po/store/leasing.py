@@ -1,4 +1,4 @@
-"""Putting questions to annotators, within the caller's transaction."""
+"""Leasing questions to annotators, within the caller's transaction."""
 
 import random
 import uuid
@@ -13,13 +13,13 @@ from d3po.store.slots import close_slots, free_slots
 from d3po.store.tables import AnnotatorRow, AssignmentRow, PromptRow, QuestionImageRow, QuestionRow
 
 IS_OPEN = QuestionRow.open_slots > literal_column("0")
-"""As the index of open questions has it, so that it is used."""
+"""Written exactly as in the index of open questions, so that the index is used."""
 
 _QUESTION = (QuestionRow.id.label("question_id"), QuestionRow.kind, QuestionRow.purpose, PromptRow.text.label("prompt"))
 
 
 def select_assigned() -> Select[*tuple[Any, ...]]:
-    """Assignments with all that an `Assigned` holds."""
+    """Select assignments, with all columns of an `Assigned`."""
     return (
         select(*_QUESTION, AssignmentRow.id, AssignmentRow.shown, AssignmentRow.lease_expires_at)
         .join(QuestionRow, QuestionRow.id == AssignmentRow.question_id)
@@ -28,7 +28,7 @@ def select_assigned() -> Select[*tuple[Any, ...]]:
 
 
 def select_open() -> Select[*tuple[Any, ...]]:
-    """Open questions that `:annotator` neither answered nor has in front of them, with the assignment they lost if there is one."""
+    """Select open questions that `:annotator` has neither answered nor leased, with the annotator's lost assignment of each, if there is one."""
     mine = aliased(AssignmentRow)
     return (
         select(*_QUESTION, mine.id, mine.shown)
@@ -39,7 +39,7 @@ def select_open() -> Select[*tuple[Any, ...]]:
 
 
 def assigned_from(row: Any, *, id: str | None = None, shown: Sequence[int] | None = None, expires: int | None = None) -> Assigned:
-    """A row of `select_assigned`, or of `select_open` with what was just assigned."""
+    """Make an `Assigned` from a row of `select_assigned`, or from one of `select_open` and the assignment just made."""
     return Assigned(
         assignment=id or row.id,
         question=row.question_id,
@@ -51,7 +51,7 @@ def assigned_from(row: Any, *, id: str | None = None, shown: Sequence[int] | Non
     )
 
 
-# Statements of the way that every lease takes, built once: building them takes longer than running them.
+# Statements that run for every lease. They are built once, since building them takes longer than running them.
 
 _LOCK = select(AnnotatorRow.id).where(AnnotatorRow.id == bindparam("annotator")).with_for_update(key_share=True)
 
@@ -80,12 +80,12 @@ _TAKE_BACK = update(AssignmentRow).where(AssignmentRow.id == bindparam("assignme
 
 
 def lock_annotator(connection: Connection, annotator: int) -> None:
-    """Let two tabs of one annotator take turns, so that both get the same questions."""
+    """Lock the annotator, so that two browser tabs of one annotator take turns and get the same questions."""
     connection.execute(_LOCK, {"annotator": annotator}).one()
 
 
 def renew(connection: Connection, annotator: int, expires: int) -> list[Assigned]:
-    """What is in front of the annotator, oldest first, its leases made to last until `expires`."""
+    """Extend the annotator's leases until `expires`, and return the leased questions, oldest first."""
     held = [assigned_from(row, expires=expires) for row in connection.execute(_HELD, {"annotator": annotator})]
     if held:
         connection.execute(_RENEW, {"annotator": annotator, "expires": expires})
@@ -93,14 +93,14 @@ def renew(connection: Connection, annotator: int, expires: int) -> list[Assigned
 
 
 def candidates(connection: Connection, annotator: int, limit: int, *, gold: bool) -> list[Any]:
-    """Questions to put to the annotator next, locked; those that another transaction has its hands on are passed over."""
+    """Questions that the annotator may be asked next, locked; those that another transaction has locked are skipped."""
     if limit <= 0:
         return []
     return list(connection.execute(_GOLD_CANDIDATES if gold else _CANDIDATES, {"annotator": annotator, "limit": limit}))
 
 
 def assign(connection: Connection, annotator: int, chosen: Sequence[Any], chance: random.Random, now: int, expires: int) -> list[Assigned]:
-    """Lease the chosen `candidates` to the annotator, each in an order drawn by chance, or in the order it was shown in before."""
+    """Lease the chosen `candidates` to the annotator. The pictures' order is random, or as it was if the question was shown to the annotator before."""
     if not chosen:
         return []
     ids = [row.question_id for row in chosen]
@@ -125,7 +125,7 @@ def assign(connection: Connection, annotator: int, chosen: Sequence[Any], chance
 
 
 def _images(connection: Connection, questions: Sequence[int]) -> dict[int, list[int]]:
-    """Each question's image ids, in the order they were asked in."""
+    """Each question's image ids, in the order in which the question names them."""
     found: dict[int, list[int]] = {question: [] for question in questions}
     for question, image in connection.execute(_IMAGES, {"questions": questions}):
         found[question].append(image)

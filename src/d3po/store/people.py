@@ -1,7 +1,7 @@
-"""People in the store: annotators, the invitations they are sent, and the sessions of their browsers.
+"""Annotators, their invitations, and the sessions of their browsers.
 
-Secrets are 256 random bits, shown once; only their hashes are kept. Invitations are signed besides, with a key that lies in a file beside the
-database, so that a copy of the database alone admits nobody, and made-up tokens are turned away without asking it.
+Secrets are 256 random bits and shown once; only their hashes are stored. Invitations are also signed, with a key in a file outside the database. So a copy
+of the database alone admits nobody, and forged tokens are refused without a query.
 """
 
 import hashlib
@@ -22,17 +22,18 @@ from d3po.store.keys import signing_key
 from d3po.store.tables import AnnotatorRow, TokenRow
 
 OWNER = "owner"
-"""Handle of whoever started the run; its link can be had at the machine alone."""
+"""Handle of the person who runs d3po. A link for the owner can only be made on that machine."""
 
 LONGEST_HANDLE = 64
+"""The most characters of a handle."""
 
 DAY = 86_400.0
-"""Seconds."""
+"""Seconds in a day."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Annotator:
-    """Somebody, or something, that judges."""
+    """A person, model or rule that answers questions."""
 
     id: int
     handle: str
@@ -43,7 +44,7 @@ class Annotator:
 
 @dataclass(frozen=True, kw_only=True)
 class Invitation:
-    """An invitation as its list shows it; its token cannot be shown again."""
+    """An existing invitation, without its token, which cannot be shown again."""
 
     id: int
     handle: str
@@ -52,35 +53,35 @@ class Invitation:
     expires_at: int
     revoked_at: int | None
     sessions: int
-    """Sessions that came from it and have not ended."""
+    """Number of sessions that were opened with it and have not ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewInvitation:
-    """An invitation that was just made."""
+    """An invitation that was just made, with its token."""
 
     id: int
     token: str
-    """To be sent to the person; it cannot be shown again."""
+    """The token to send to the person; it cannot be shown again."""
     expires_at: int
 
 
 class People:
-    """Knows annotators and lets them in; each method is one transaction.
+    """Annotators, invitations and sessions; each method is one transaction.
 
     Args:
-        database: where they are kept.
-        key_file: the key that signs invitations, made when first needed; without one, nobody can be invited.
+        database: the run's database.
+        key_file: file of the key that signs invitations, made when first needed; without one, nobody can be invited.
     """
 
     def __init__(self, database: Database, key_file: Path | None) -> None:
         self._database, self._key_file = database, key_file
 
     def annotator(self, handle: str, kind: AnnotatorKind, role: Role = "annotator") -> Annotator:
-        """The annotator of that handle, made if there is none; the role of one that is there stays as it is.
+        """The annotator with this handle, added if there is none; an existing annotator keeps its role.
 
         Raises:
-            VoteError: the handle is of another kind of annotator, or is empty, too long or not printable.
+            VoteError: the handle belongs to another kind of annotator, or is empty, too long or not printable.
         """
         if not (handle.isprintable() and 0 < len(handle) <= LONGEST_HANDLE):
             raise VoteError(f"a handle has 1 to {LONGEST_HANDLE} printable characters, not {handle[:80]!r}")
@@ -90,27 +91,27 @@ class People:
         return found
 
     def owner(self) -> Annotator:
-        """The administrator at the machine itself."""
+        """The owner, who is an administrator; added if there is none."""
         found = self.annotator(OWNER, "human", "admin")
-        if found.role != "admin":  # the name came with votes from elsewhere before anybody was here
+        if found.role != "admin":  # the handle was imported with votes before the owner was added
             promoted = update(AnnotatorRow).where(AnnotatorRow.id == found.id).values(role="admin")
             self._database.write(lambda connection: connection.execute(promoted))
         return replace(found, role="admin")
 
     def annotators(self) -> list[Annotator]:
-        """All of them, in order of their ids."""
+        """All annotators, in order of their ids."""
         with self._database.reading() as connection:
             return [Annotator(**row) for row in connection.execute(_annotators().order_by(AnnotatorRow.id)).mappings()]
 
     def invite(self, handle: str, role: Role = "annotator", *, lifetime: float = 30 * DAY) -> NewInvitation:
-        """Let a person in for `lifetime` seconds, on as many devices as they like.
+        """Make an invitation that is valid for `lifetime` seconds, on any number of devices.
 
         Raises:
-            VoteError: the handle is not a person's, is the owner's, or is that of a person in another role.
+            VoteError: the handle is the owner's, is not a person's, or belongs to a person with another role.
             StorageError: there is no key file, or it cannot be used.
         """
         if handle == OWNER:
-            raise VoteError(f"{OWNER!r} is whoever started the run; at that machine, `d3po invite RUN {OWNER}` prints a link")
+            raise VoteError(f"{OWNER!r} is the person who runs d3po; on that machine, `d3po invite RUN {OWNER}` prints a link")
         signer, secret = self._signer(), secrets.token_urlsafe(32)
         annotator = self.annotator(handle, "human", role)
         if annotator.role != role:
@@ -122,10 +123,10 @@ class People:
         return NewInvitation(id=id, token=signer.sign(secret).decode(), expires_at=expires)
 
     def invite_owner(self, *, lifetime: float = DAY) -> NewInvitation:
-        """Let whoever sits at the machine in: one browser, within `lifetime` seconds. The owner's links that nobody used are void from now on.
+        """Make an invitation for the owner, valid for `lifetime` seconds and for one browser. The owner's earlier unused invitations are removed.
 
         Raises:
-            VoteError: the owner's handle is not a person's.
+            VoteError: the owner's handle belongs to a model or a rule.
             StorageError: there is no key file, or it cannot be used.
         """
         signer, secret, owner = self._signer(), secrets.token_urlsafe(32), self.owner()
@@ -140,9 +141,12 @@ class People:
         return NewInvitation(id=self._database.write(make), token=signer.sign(secret).decode(), expires_at=expires)
 
     def exchange(self, token: str, *, lifetime: float = 30 * DAY) -> str | None:
-        """The secret of a new session; None if the token is not, or no longer, valid.
+        """Open a session with an invitation's token, and return the session's secret; None if the token is not, or no longer, valid.
 
-        A session ends with its invitation at the latest. The owner's link opens one session, which outlives it.
+        A session ends with its invitation at the latest. The owner's invitation opens one session only, which may last longer than the invitation.
+
+        Raises:
+            StorageError: there is no key file, or it cannot be used.
         """
         try:
             secret = self._signer().unsign(token).decode()
@@ -175,7 +179,7 @@ class People:
         return self._database.write(enter)
 
     def session(self, secret: str) -> Annotator | None:
-        """Whose session it is; None if it has ended or never was."""
+        """The annotator whose session has this secret; None if the session has ended or never existed."""
         valid = TokenRow.scope == "session", TokenRow.revoked_at.is_(None), TokenRow.expires_at > self._database.now()
         query = _annotators().join(TokenRow, TokenRow.annotator_id == AnnotatorRow.id).where(TokenRow.secret_hash == _hash(secret), *valid)
         with self._database.reading() as connection:
@@ -188,7 +192,10 @@ class People:
             connection.execute(_ended(self._database.now(), TokenRow.secret_hash == _hash(secret), TokenRow.scope == "session"))
 
     def revoke(self, invitation: int, *, by: str) -> bool:
-        """End an invitation and the sessions that came from it, and note in the audit log by whom; False if there is no such invitation."""
+        """End an invitation and the sessions that were opened with it, and record it in the audit log. Returns False if there is no such invitation.
+
+        `by` is the handle of the administrator.
+        """
         known = select(TokenRow.id).where(TokenRow.id == invitation, TokenRow.scope == "invitation")
 
         def end(connection: Connection) -> bool:
@@ -250,7 +257,7 @@ def _is_used(connection: Connection, invitation: int) -> bool:
 
 
 def _forget_unused(connection: Connection, annotator: int, now: int) -> None:
-    """Remove somebody's sessions that have ended, and invitations without a session: a server that starts daily leaves no heap of them."""
+    """Delete an annotator's ended sessions, and then invitations without a session, so that they do not accumulate each time a server starts."""
     over = or_(TokenRow.revoked_at.is_not(None), TokenRow.expires_at <= now)
     connection.execute(delete(TokenRow).where(TokenRow.annotator_id == annotator, TokenRow.scope == "session", over))
     child = aliased(TokenRow)
@@ -263,5 +270,5 @@ def _token(annotator: int, scope: str, secret: str, now: int, expires: int) -> d
 
 
 def _hash(secret: str) -> str:
-    """A fast hash will do: nobody guesses 256 random bits."""
+    """The hash of a secret. A fast hash suffices, since nobody can guess 256 random bits."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Pictures in the store: prompts, finished shards with their images, and pictures without trajectories."""
+"""Prompts, finished shards with their images, and pictures without trajectories."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ class NewPicture:
     prompt: int
     """Prompt id."""
     number: int
-    """Its place among the prompt's pictures of the series, from 0."""
+    """Its number among the prompt's pictures of the series, from 0."""
     path: str
-    """The file, relative to the picture store."""
+    """The file, relative to the run folder."""
     sha256: str
     """Hash of the file's bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureRecord:
-    """A picture of any origin."""
+    """A picture of any origin, as it is stored."""
 
     id: int
     series: str
@@ -45,7 +45,7 @@ class PictureRecord:
 
 
 class PictureFile(NamedTuple):
-    """Where a picture's bytes are, and their hash."""
+    """A picture's file, relative to the run folder, and the SHA-256 of its bytes."""
 
     path: str
     sha256: str
@@ -58,7 +58,7 @@ class Pictures:
         self._database = database
 
     def add_prompts(self, texts: Sequence[str]) -> list[int]:
-        """The id of each text, added where it is new."""
+        """Add the texts that are new, and return the prompt id of each text."""
 
         def add(connection: Connection) -> list[int]:
             hashes = [_hash(text) for text in texts]
@@ -78,10 +78,10 @@ class Pictures:
     def add_shard(
         self, *, round: int, number: int, path: str, checksum: str, images: Sequence[NewPicture], model: str, policy: str, seed: int
     ) -> None:
-        """Record a finished shard with its images, given in row order.
+        """Record a finished shard with its images, in the order of the shard's batch.
 
         Raises:
-            IntegrityError: the shard or one of its images is recorded already; nothing is added.
+            IntegrityError: the shard or one of its images is already recorded; nothing is added.
         """
         whose = {"origin": "sampled", "series": f"round-{round:03}", "round": round, "model": model, "policy": policy, "seed": seed}
 
@@ -94,13 +94,13 @@ class Pictures:
         self._database.write(add)
 
     def shards(self, round: int) -> list[ShardRecord]:
-        """The round's finished shards, in order."""
+        """The round's finished shards, ordered by number."""
         query = select(ShardRow.id, ShardRow.round, ShardRow.number, ShardRow.path, ShardRow.checksum).where(ShardRow.round == round)
         with self._database.reading() as connection:
             return [ShardRecord(**row) for row in connection.execute(query.order_by(ShardRow.number)).mappings()]
 
     def images(self, round: int) -> list[ImageRecord]:
-        """The round's images, ordered by shard and row."""
+        """The round's images, ordered by shard and by index in the shard's batch."""
         query = (
             select(
                 ImageRow.id,
@@ -131,10 +131,10 @@ class Pictures:
         seed: int | None,
         pictures: Sequence[NewPicture],
     ) -> list[int]:
-        """The id of each picture, recorded where it is new; the same pictures again are the same ids.
+        """Record the pictures that are new, and return the id of each. The same pictures again get the same ids.
 
         Raises:
-            StorageError: the series holds another picture in that place, or the file is recorded elsewhere; nothing is added.
+            StorageError: the series has another picture with that prompt and number, or the file belongs to another picture; nothing is added.
         """
         whose = {"origin": origin, "series": series, "model": model, "policy": policy, "seed": seed}
 
@@ -145,14 +145,14 @@ class Pictures:
                 if stored.get((picture.prompt, picture.number), (0, "", ""))[1:] != (picture.path, picture.sha256):
                     raise StorageError(
                         f"picture {picture.number} of prompt {picture.prompt} in {series} is not {picture.path}: another picture has that "
-                        "place, or another series has that file; choose another name for the series"
+                        "number, or another series has that file; choose another name for the series"
                     )
             return [stored[picture.prompt, picture.number][0] for picture in pictures]
 
         return self._database.write(add)
 
     def picture(self, image: int) -> PictureFile | None:
-        """Where the picture's file is, and its hash; None if there is no such picture."""
+        """The file of a picture; None if there is no such picture."""
         with self._database.reading() as connection:
             row = connection.execute(select(ImageRow.path, ImageRow.sha256).where(ImageRow.id == image)).one_or_none()
         return None if row is None else PictureFile(path=row.path, sha256=row.sha256)
@@ -162,7 +162,7 @@ class Pictures:
         return self._records(ImageRow.series == name, ImageRow.prompt_id, ImageRow.number)
 
     def imported(self) -> list[PictureRecord]:
-        """All pictures that came from elsewhere, in order of their ids."""
+        """All imported pictures, in order of their ids."""
         return self._records(ImageRow.origin == "imported", ImageRow.id)
 
     def _records(self, which: ColumnElement[bool], *order: InstrumentedAttribute[int]) -> list[PictureRecord]:
@@ -205,7 +205,7 @@ def _prompt_ids(connection: Connection, hashes: Sequence[str]) -> dict[str, int]
 
 
 def _places(connection: Connection, series: str, prompts: Sequence[int]) -> dict[tuple[int, int], tuple[int, str, str]]:
-    """By prompt and number: the id, path and hash of the series' picture there."""
+    """The id, path and hash of each picture of the series, by prompt and number."""
     found: dict[tuple[int, int], tuple[int, str, str]] = {}
     for part in chunks(prompts):
         query = select(ImageRow).where(ImageRow.series == series, ImageRow.prompt_id.in_(part))

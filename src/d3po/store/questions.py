@@ -1,4 +1,4 @@
-"""Questions in the store: what is asked, of whom, and how far it has come."""
+"""Questions: asking them, leasing them to annotators, and their progress."""
 
 import random
 from collections import defaultdict
@@ -17,59 +17,58 @@ from d3po.store.slots import close_blind, close_round, release_expired
 from d3po.store.tables import AssignmentRow, QuestionImageRow, QuestionRow
 
 LEASE_SECONDS = 600.0
-"""How long a question stays reserved for whom it was put to."""
+"""How long a question stays reserved for the annotator it is leased to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How many answers there are to come and where they are."""
+    """How many answers are given and how many are missing, for a round or for one annotator."""
 
     wanted: int
-    """Of a round: answers its questions ask for. Of an annotator: the three below, added up."""
+    """For a round, the answers that its questions ask for; for an annotator, the sum of the three numbers below."""
     done: int
-    """Answers that stand."""
+    """Current answers."""
     leased: int
-    """Questions in front of somebody."""
+    """Questions that are leased and not answered yet."""
     open: int
-    """Of a round: answers neither given nor leased. Of an annotator: questions that may still be put to them."""
+    """For a round, answers neither given nor leased; for an annotator, open questions that they may still be asked."""
 
     @property
     def left(self) -> int:
-        """Answers that may still come."""
+        """The answers that may still come."""
         return self.leased + self.open
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Due:
-    """How much of somebody's next gold question, and of their next repeat, has become due."""
+    """The fractions of an annotator's next gold question and next repeat that are due; one is asked when its fraction reaches 1."""
 
     gold: float = 0.0
     repeat: float = 0.0
 
 
 class Questions:
-    """Asks questions and hands them to annotators; each method is one transaction."""
+    """Records questions and leases them to annotators; each method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._chance = random.SystemRandom()
         self._due: dict[int, _Due] = defaultdict(_Due)
-        """By annotator, counted in this process."""
+        """What is due by annotator, counted in this process."""
 
     def ask(self, questions: Sequence[NewQuestion]) -> list[int]:
-        """The id of each question, recorded where it is new; all or none of them.
+        """Record the questions that are new, all or none, and return the id of each.
 
-        A question that is there already stays as it is; only if it was never put to anybody, because a rule or a judge brought it with its
-        answer, it is opened now.
+        An existing question is not changed, with one exception: if it was recorded with the answer of a rule or a model, and nobody was asked yet, it is
+        opened now.
 
         Raises:
-            VoteError: a question has the wrong number of pictures, pictures that are not in the store or not of one prompt, or lacks its
-                expected answer.
+            VoteError: a question is invalid, or its pictures are not in the store or not of one prompt.
         """
         return self._database.write(lambda connection: record_questions(connection, questions, opened=True))
 
     def asked(self, round: int) -> list[Asked]:
-        """The round's questions for training that people were asked or will be, in the order in which they were put."""
+        """The round's training questions, in the order in which they were recorded."""
         mine = QuestionRow.round == round, QuestionRow.purpose == "train"
         query = select(QuestionRow.id, QuestionRow.prompt_id, QuestionRow.overlap, QuestionRow.probability, QuestionRow.at_random)
         pictures = select(QuestionImageRow.question_id, QuestionImageRow.image_id).join(QuestionRow)
@@ -88,11 +87,11 @@ class Questions:
     def lease(
         self, annotator: int, n: int, *, lease_seconds: float = LEASE_SECONDS, gold_rate: float = 0.0, repeat_rate: float = 0.0
     ) -> list[Assigned]:
-        """Up to n questions for the annotator: first those in front of them already, then new ones by priority and id.
+        """Lease up to n questions to the annotator: first those already leased to them, then new ones by priority and id.
 
-        Every 1/gold_rate-th new one is a gold question, as long as there are some they have not seen. With every 1/repeat_rate-th other one they are
-        asked a pair of before again, sides swapped. Otherwise nobody gets a question twice, except one whose lease they lost before answering. The
-        order in which the pictures are shown is drawn here and kept.
+        A share `gold_rate` of the new questions are gold questions, as long as there are some that the annotator has not seen. A share `repeat_rate` of the
+        others are pairs that they answered before, with the sides swapped. Apart from these, nobody is asked a question twice, unless they lost its lease
+        before answering. The order in which the pictures are shown is drawn here and stored.
         """
 
         def take(connection: Connection) -> tuple[list[Assigned], _Due]:
@@ -119,14 +118,14 @@ class Questions:
         return assigned
 
     def assigned(self, assignment: str, annotator: int) -> Assigned | None:
-        """What was put to the annotator, answered or not; None if there is no such assignment of theirs."""
+        """An assignment of the annotator, answered or not; None if they have no such assignment."""
         mine = AssignmentRow.id == assignment, AssignmentRow.annotator_id == annotator
         with self._database.reading() as connection:
             row = connection.execute(select_assigned().where(*mine)).one_or_none()
         return None if row is None else assigned_from(row)
 
     def close(self, round: int) -> None:
-        """Put the round's training and blind questions to nobody any more, and end the leases on them; votes that still come are kept."""
+        """Close the round's training and blind questions and end the leases on them; votes that still arrive are kept."""
         self._database.write(lambda connection: close_round(connection, round))
 
     def close_blind(self) -> None:
@@ -147,13 +146,13 @@ class Questions:
             return open + connection.execute(leased).scalar_one()
 
     def expected(self) -> dict[int, Answer]:
-        """What each gold question's answer must be, by question id."""
+        """The expected answer of each gold question, by question id."""
         query = select(QuestionRow.id, QuestionRow.gold_answer).where(QuestionRow.purpose == "gold")
         with self._database.reading() as connection:
             return {row.id: answer_from_json(row.gold_answer) for row in connection.execute(query)}
 
     def progress(self, *, round: int | None = None, annotator: int | None = None) -> Progress:
-        """How far a round's training questions have come, or all rounds'; with an annotator, how far their own work has, checks included."""
+        """The progress of the training questions of a round, or of all rounds; with an annotator, of that annotator's questions of any purpose."""
         within = true() if round is None else QuestionRow.round == round
         by_state = select(AssignmentRow.state, func.count()).group_by(AssignmentRow.state)
         if annotator is not None:

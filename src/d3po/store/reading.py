@@ -1,4 +1,4 @@
-"""Votes as records: which stand, and how they are read back. Works within the caller's transaction."""
+"""Reading votes as records, and which of them are current, within the caller's transaction."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from d3po.store.database import chunks
 from d3po.store.tables import AssignmentRow, QuestionRow, VoteItemRow, VoteRow
 
 PAGE = 500
-"""Votes read at once."""
+"""Votes read at a time."""
 
 _later = aliased(VoteRow)
 
 IS_CURRENT = and_(VoteRow.action == "cast", ~select(_later.id).where(_later.supersedes == VoteRow.id).exists())
-"""Cast, and neither replaced nor withdrawn."""
+"""Whether a vote event is a vote that was neither replaced nor withdrawn."""
 
 
 def select_votes() -> Select[*tuple[Any, ...]]:
-    """Votes with all that a `Vote` holds, except the values of single pictures."""
+    """Select votes, with all columns of a `Vote` except the values of single pictures."""
     return (
         select(
             VoteRow.id,
@@ -46,7 +46,7 @@ def select_votes() -> Select[*tuple[Any, ...]]:
 
 
 def stream(connection: Connection, query: Select[*tuple[Any, ...]]) -> Iterator[Vote]:
-    """The votes of a query made from `select_votes`, a page at a time, all as they were when the query began."""
+    """Run a query made from `select_votes` and yield its votes, read a page at a time, all as they were when the query began."""
     with connection.execute(query.execution_options(yield_per=PAGE)) as result:
         for page in result.partitions(PAGE):
             yield from _votes(connection, page)
@@ -84,7 +84,8 @@ def _values(connection: Connection, votes: Ordered[str]) -> dict[str, dict[int, 
 def next_sequence(connection: Connection) -> ColumnElement[int]:
     """The next event's sequence number, as an expression to insert.
 
-    SQLite has one writer at a time, so it counts on; PostgreSQL draws from a sequence, where nobody waits and numbers may be left out.
+    On SQLite, which has one writer at a time, it is the largest number plus 1. PostgreSQL draws from a sequence, so that no writer waits and numbers may be
+    skipped.
     """
     if connection.dialect.name == "postgresql":
         return Sequence("vote_sequence").next_value()

@@ -13,10 +13,10 @@ from d3po.store.tables import AssignmentRow, FeedbackBatchRow, ImageRow, Questio
 
 
 def record_questions(connection: Connection, questions: Sequence[NewQuestion], *, opened: bool) -> list[int]:
-    """The id of each question, recorded where it is new; with `opened`, annotators will be asked those never asked before.
+    """Record the questions that are new, and return the id of each. With `opened`, those never asked before are opened to annotators.
 
     Raises:
-        VoteError: a question makes no sense, or its pictures are not in the store or not of one prompt.
+        VoteError: a question is invalid, or its pictures are not in the store or not of one prompt.
     """
     for question in questions:
         check_question(question)
@@ -40,7 +40,7 @@ def known_questions(connection: Connection, keys: Iterable[str]) -> dict[str, in
 
 
 def _insert(connection: Connection, new: dict[str, NewQuestion], *, opened: bool) -> dict[str, int]:
-    """The ids of those inserted, by key; another transaction may have come first with some."""
+    """Insert questions and return the ids of those inserted, by key; another transaction may have inserted some of them first."""
     if not new:
         return {}
     prompts = _prompts(connection, new.values())
@@ -72,7 +72,11 @@ def _insert(connection: Connection, new: dict[str, NewQuestion], *, opened: bool
 
 
 def _prompts(connection: Connection, questions: Iterable[NewQuestion]) -> dict[int, int]:
-    """The prompt of each picture that the questions name, which must be one a question."""
+    """The prompt of each picture that the questions name.
+
+    Raises:
+        VoteError: a picture is not in the store, or a question's pictures are of several prompts.
+    """
     questions = list(questions)
     prompts: dict[int, int] = {}
     for part in chunks(sorted({image for question in questions for image in question.images})):
@@ -88,7 +92,7 @@ def _prompts(connection: Connection, questions: Iterable[NewQuestion]) -> dict[i
 
 
 def _open(connection: Connection, questions: dict[int, NewQuestion]) -> None:
-    """Open those among the known questions that nobody was ever asked and that no training has closed."""
+    """Open those of the existing questions that nobody was ever asked and whose round was not trained yet."""
     held = select(AssignmentRow.id).where(AssignmentRow.question_id == QuestionRow.id, AssignmentRow.overlap_slot.is_not(None)).exists()
     trained = select(FeedbackBatchRow.id).where(FeedbackBatchRow.round == QuestionRow.round).exists()
     never_asked = QuestionRow.open_slots == 0, ~held, or_(~trained, QuestionRow.purpose != "train")

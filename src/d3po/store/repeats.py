@@ -1,4 +1,4 @@
-"""Pairs put to somebody a second time with the sides swapped, to see whether they say the same again. Works within the caller's transaction."""
+"""Repeats: pairs that an annotator is asked a second time with the sides swapped, to measure consistency. Works within the caller's transaction."""
 
 import random
 import uuid
@@ -15,15 +15,15 @@ from d3po.store.slots import free_slots
 from d3po.store.tables import AssignmentRow, PromptRow, QuestionRow, VoteRow
 
 GAP = 10
-"""Pairs that were decided since, at least: by then the first answer is forgotten."""
+"""The least number of pairs that the annotator answered since, so that the first answer is forgotten."""
 REACH = 40
-"""Of so many before those, one is drawn."""
+"""How many pairs before those the repeat is drawn from."""
 EVERYBODY = 1_000_000
-"""People who may be asked one pair again, each for themselves."""
+"""The overlap of a repeat, so that every annotator can be asked it."""
 
 
 def put_again(connection: Connection, annotator: int, chance: random.Random, now: int, expires: int) -> list[Assigned]:
-    """Lease to the annotator one of the pairs they decided a while ago, its pictures in the opposite order; nothing if there is none left."""
+    """Lease to the annotator one of the pairs that they answered a while ago, with its pictures in the opposite order; an empty list if there is none."""
     candidates = _candidates(connection, annotator)
     if not candidates:
         return []
@@ -47,7 +47,7 @@ def put_again(connection: Connection, annotator: int, chance: random.Random, now
 
 
 def _candidates(connection: Connection, annotator: int) -> list[Any]:
-    """Pairs that the annotator decided before the last `GAP` of them, and was not asked again."""
+    """The annotator's pairs with a winner, except the last `GAP` and those already repeated."""
     query = (
         select(QuestionRow.round, AssignmentRow.shown, PromptRow.text.label("prompt"))
         .select_from(VoteRow)

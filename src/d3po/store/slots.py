@@ -1,7 +1,7 @@
-"""The slots of a question: how many answers are still wanted, and who holds one.
+"""The slots of questions: each answer that a question asks for is a slot, which is open or held by an assignment.
 
-For every question that is open, open_slots + the assignments holding a slot = overlap. The table's constraints hold that line; the functions
-here keep to it. They work within the caller's transaction and lock what they change.
+For every question that is asked, open_slots + the number of assignments that hold a slot = overlap. The functions here keep this equation, and the
+tables' constraints bound both sides. They work within the caller's transaction and lock what they change.
 """
 
 from collections import Counter, defaultdict
@@ -13,10 +13,10 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, literal_colum
 from d3po.store.tables import AssignmentRow, FeedbackBatchRow, QuestionRow
 
 MOST_RELEASED = 200
-"""Expired leases given up in one transaction; the next one goes on."""
+"""The most expired leases that are released in one transaction; the next transaction continues."""
 
 IS_LEASED = AssignmentRow.state == literal_column("'leased'")
-"""As the index of leases has it, so that it is used."""
+"""Written exactly as in the index of leases, so that the index is used."""
 
 
 _HELD = select(AssignmentRow.question_id, AssignmentRow.overlap_slot).where(
@@ -28,7 +28,7 @@ _CLOSE = update(QuestionRow).where(QuestionRow.id.in_(bindparam("questions", exp
 _TRAINED = select(FeedbackBatchRow.id).where(FeedbackBatchRow.round == QuestionRow.round).exists()
 
 _REOPENS = and_(QuestionRow.purpose != "repeat", or_(~_TRAINED, QuestionRow.purpose == "gold"))
-"""Whether somebody else may be asked: a round that was trained on stays closed, and a repeat is one person's own."""
+"""Whether the question is asked again when a lease is lost: not if its round was trained, and not if it is a repeat, which is for one person."""
 
 _EXPIRED = (
     select(AssignmentRow.id, AssignmentRow.question_id, _REOPENS.label("reopens"))
@@ -59,14 +59,14 @@ def take_slot(connection: Connection, question: int) -> int | None:
 
 
 def close_slots(connection: Connection, questions: Sequence[int]) -> None:
-    """Count one open slot less for each of the questions, which are locked."""
+    """Reduce the number of open slots of each question by one; the questions must be locked."""
     connection.execute(_CLOSE, {"questions": questions})
 
 
 def release_expired(connection: Connection, *, now: int) -> None:
-    """Give up the leases that ran out, so that others are asked; a round that was trained on stays closed.
+    """Release expired leases, so that other annotators are asked; questions of a trained round stay closed.
 
-    What another transaction has its hands on is left to it.
+    Leases that another transaction has locked are skipped.
     """
     found = connection.execute(_EXPIRED, {"now": now}).all()
     if found:
@@ -83,12 +83,12 @@ def release_expired(connection: Connection, *, now: int) -> None:
 
 
 def close_round(connection: Connection, round: int) -> None:
-    """Ask nobody about the round's training and blind questions any more, and end the leases on them; votes that still come are kept."""
+    """Close the round's training and blind questions and end the leases on them; votes that still arrive are kept."""
     _close(connection, QuestionRow.round == round, QuestionRow.purpose.in_(("train", "blind")))
 
 
 def close_blind(connection: Connection) -> None:
-    """The same of all blind questions."""
+    """Close all blind questions and end the leases on them; votes that still arrive are kept."""
     _close(connection, QuestionRow.purpose == "blind")
 
 

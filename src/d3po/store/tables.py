@@ -1,7 +1,7 @@
-"""The tables of a run's database. What must not happen is made impossible here, by constraints, not by the code that writes.
+"""The tables of a run's database. Their constraints, not the code that writes, make invalid states impossible.
 
-One database is one run. Times are milliseconds since 1970 (UTC) by the server's clock; ids of votes and assignments are UUIDs as
-text, so that a client can name its vote before the server has seen it.
+One database is one run. Times are milliseconds since 1970 (UTC) by the server's clock. Ids of votes and assignments are UUIDs as text, so that a client
+can choose a vote's id before it sends the vote.
 """
 
 from sqlalchemy import BigInteger, CheckConstraint, Dialect, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, text
@@ -9,11 +9,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import JSON, TypeDecorator
 
 Milliseconds = BigInteger
-"""A point in time."""
+"""A point in time, in milliseconds since 1970."""
 
 
 class Unsigned(TypeDecorator[int]):
-    """A whole number from 0 to 2^64 - 1 in the 64 bits that databases know with a sign: the upper half lies among the negative ones."""
+    """A whole number from 0 to 2^64 - 1, stored in a signed 64-bit column; the upper half is stored as negative numbers."""
 
     impl = BigInteger
     cache_ok = True
@@ -30,28 +30,28 @@ class Base(DeclarativeBase):
 
 
 class PromptRow(Base):
-    """A text that pictures are made from."""
+    """A text that pictures are sampled from."""
 
     __tablename__ = "prompt"
     id: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str] = mapped_column(comment="as the model was given it")
+    text: Mapped[str] = mapped_column(comment="the text as the model is given it")
     text_hash: Mapped[str] = mapped_column(unique=True, comment="SHA-256 of the text; long texts cannot be indexed everywhere")
 
 
 class ShardRow(Base):
-    """A finished file of trajectories; its presence here says that the sampler is done with it."""
+    """A file of trajectories. A row exists only once the file is complete."""
 
     __tablename__ = "shard"
     __table_args__ = (UniqueConstraint("round", "number"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     round: Mapped[int] = mapped_column(comment="the round it was sampled for")
-    number: Mapped[int] = mapped_column(comment="place among the round's shards, from 0")
+    number: Mapped[int] = mapped_column(comment="number among the round's shards, from 0")
     path: Mapped[str] = mapped_column(unique=True, comment="relative to the run folder")
     checksum: Mapped[str] = mapped_column(comment="SHA-256 of the file")
 
 
 class ImageRow(Base):
-    """A picture. Unique by series, prompt and number, so a resumed sampler cannot double it; a sampled one has a trajectory, others have none."""
+    """A picture. It is unique by series, prompt and number, so that a resumed sampler cannot record it twice. Only sampled pictures have a trajectory."""
 
     __tablename__ = "image"
     __table_args__ = (
@@ -62,24 +62,24 @@ class ImageRow(Base):
         CheckConstraint("origin IN ('sampled', 'evaluation', 'imported')", name="origin_known"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
-    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"), comment="what it was made from")
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"), comment="the prompt it was made from")
     origin: Mapped[str] = mapped_column(comment="sampled (a round's, with trajectory), evaluation (held out) or imported")
-    series: Mapped[str] = mapped_column(comment="which batch of pictures: round-000, held-out/base, import/NAME")
-    number: Mapped[int] = mapped_column(comment="place among the prompt's pictures of the series, from 0")
+    series: Mapped[str] = mapped_column(comment="the set of pictures it belongs to: round-000, held-out/base, import/NAME")
+    number: Mapped[int] = mapped_column(comment="number among the prompt's pictures of the series, from 0")
     round: Mapped[int | None] = mapped_column(index=True, comment="the round it was sampled for")
     shard_id: Mapped[int | None] = mapped_column(ForeignKey("shard.id"), comment="the file its trajectory is in")
-    row: Mapped[int | None] = mapped_column(comment="row in the shard's batch dimension")
-    path: Mapped[str] = mapped_column(unique=True, comment="the file, relative to the picture store")
+    row: Mapped[int | None] = mapped_column(comment="index in the shard's batch dimension")
+    path: Mapped[str] = mapped_column(unique=True, comment="the file, relative to the run folder")
     sha256: Mapped[str] = mapped_column(index=True, comment="hash of the file's bytes")
     model: Mapped[str] = mapped_column(comment="the base model, or where an imported picture came from")
-    policy: Mapped[str] = mapped_column(comment="adapter version that drew it: base, round-000, ...; empty for imported pictures")
+    policy: Mapped[str] = mapped_column(comment="the policy that sampled it: base, round-000, ...; empty for imported pictures")
     seed: Mapped[int | None] = mapped_column(
-        Unsigned, comment="the run's seed; noise follows from it, the round, the prompt and the number"
+        Unsigned, comment="the run's seed; noise is derived from it, the round, the prompt and the number"
     )
 
 
 class AnnotatorRow(Base):
-    """Somebody, or something, that judges: known by a handle, never by an e-mail address."""
+    """A person, model or rule that answers questions, identified by a handle, never by an e-mail address."""
 
     __tablename__ = "annotator"
     __table_args__ = (
@@ -87,31 +87,31 @@ class AnnotatorRow(Base):
         CheckConstraint("role IN ('admin', 'annotator')", name="role_known"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
-    handle: Mapped[str] = mapped_column(unique=True, comment="the name it goes by")
-    kind: Mapped[str] = mapped_column(comment="human, model (a judge), or rule (a measured reward)")
+    handle: Mapped[str] = mapped_column(unique=True, comment="the annotator's name")
+    kind: Mapped[str] = mapped_column(comment="human, model (a vision-language model or a learned scorer), or rule (any other reward)")
     role: Mapped[str] = mapped_column(default="annotator", comment="admin may use the dashboard, annotator only answers")
-    created_at: Mapped[int] = mapped_column(Milliseconds, comment="when it was first heard of")
+    created_at: Mapped[int] = mapped_column(Milliseconds, comment="when it was added")
 
 
 class TokenRow(Base):
-    """An invitation or a browser's session. Only the hash of the secret is kept."""
+    """An invitation or a browser's session. Only the hash of its secret is stored."""
 
     __tablename__ = "token"
     __table_args__ = (CheckConstraint("scope IN ('invitation', 'session')", name="scope_known"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"), index=True, comment="whom it lets in")
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"), index=True, comment="the annotator it is for")
     scope: Mapped[str] = mapped_column(comment="invitation (exchanged for sessions) or session (of one browser)")
     secret_hash: Mapped[str] = mapped_column(unique=True, comment="SHA-256 of the secret")
     parent_id: Mapped[int | None] = mapped_column(
-        ForeignKey("token.id"), comment="the invitation a session came from; revoking it ends both"
+        ForeignKey("token.id"), comment="the invitation that opened the session; revoking it ends both"
     )
     created_at: Mapped[int] = mapped_column(Milliseconds, comment="when it was made")
-    expires_at: Mapped[int] = mapped_column(Milliseconds, comment="from when on it lets nobody in")
-    revoked_at: Mapped[int | None] = mapped_column(Milliseconds, comment="when it was ended before its time")
+    expires_at: Mapped[int] = mapped_column(Milliseconds, comment="when it becomes invalid")
+    revoked_at: Mapped[int | None] = mapped_column(Milliseconds, comment="when it was ended early")
 
 
 class QuestionRow(Base):
-    """Something to ask: K pictures of one prompt and how to judge them. Asking again the same pictures the same way is the same question."""
+    """A question about K pictures of one prompt. The same pictures asked about in the same way for the same purpose are the same question."""
 
     __tablename__ = "question"
     __table_args__ = (
@@ -125,17 +125,19 @@ class QuestionRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(comment="two pictures; best and worst; an order; mark the bad ones; up or down; 1 to 5")
     purpose: Mapped[str] = mapped_column(
-        comment="train; or, never trained on: gold (checks the annotator), blind (before against after), repeat (asked the same person before)"
+        comment="train; or, never trained on: gold (checks the annotator), blind (base against tuned), repeat (answered before by the same person)"
     )
     prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"), comment="the prompt of all its pictures")
     round: Mapped[int | None] = mapped_column(index=True, comment="the round whose training it serves")
     dedup_key: Mapped[str] = mapped_column(unique=True, comment="hash of purpose, kind and the sorted image ids, so that (a, b) is (b, a)")
-    overlap: Mapped[int] = mapped_column(comment="answers wanted, each from another annotator")
+    overlap: Mapped[int] = mapped_column(comment="number of answers wanted, each from another annotator")
     open_slots: Mapped[int] = mapped_column(comment="answers neither given nor leased; 0 once the question is closed")
     priority: Mapped[float] = mapped_column(comment="smaller is asked earlier")
-    gold_answer: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True), comment="what a gold question's answer must be")
-    probability: Mapped[float | None] = mapped_column(comment="of this pair being chosen, where pairs are chosen by the votes before")
-    at_random: Mapped[bool | None] = mapped_column(comment="whether it was drawn at random all the same, to check the others by")
+    gold_answer: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True), comment="the expected answer of a gold question")
+    probability: Mapped[float | None] = mapped_column(
+        comment="probability with which this pair was selected, if pairs are selected by earlier votes"
+    )
+    at_random: Mapped[bool | None] = mapped_column(comment="whether it was drawn at random nevertheless, as a check on the selected ones")
 
 
 class QuestionImageRow(Base):
@@ -143,13 +145,15 @@ class QuestionImageRow(Base):
 
     __tablename__ = "question_image"
     __table_args__ = (UniqueConstraint("question_id", "image_id"),)
-    question_id: Mapped[int] = mapped_column(ForeignKey("question.id"), primary_key=True, comment="the question it is asked in")
-    slot: Mapped[int] = mapped_column(primary_key=True, comment="place in which it was named; what annotators see is drawn anew for each")
+    question_id: Mapped[int] = mapped_column(ForeignKey("question.id"), primary_key=True, comment="the question")
+    slot: Mapped[int] = mapped_column(
+        primary_key=True, comment="position in which the question names it; the order shown is drawn for each annotator"
+    )
     image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), comment="the picture")
 
 
 class AssignmentRow(Base):
-    """One annotator's turn at one question, with the order in which the server shows the pictures and the lease that reserves it."""
+    """One question as it is put to one annotator, with the order in which the pictures are shown and the lease that reserves a slot."""
 
     __tablename__ = "assignment"
     __table_args__ = (
@@ -162,13 +166,13 @@ class AssignmentRow(Base):
         Index("assignment_of_annotator", "annotator_id", "state"),
     )
     id: Mapped[str] = mapped_column(primary_key=True, comment="UUID")
-    question_id: Mapped[int] = mapped_column(ForeignKey("question.id"), comment="what is asked")
-    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"), comment="who is asked")
-    overlap_slot: Mapped[int | None] = mapped_column(comment="which of the wanted answers it is; given up when the lease is lost")
+    question_id: Mapped[int] = mapped_column(ForeignKey("question.id"), comment="the question")
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"), comment="the annotator who is asked")
+    overlap_slot: Mapped[int | None] = mapped_column(comment="number of the slot it holds, from 0; none once the lease is lost")
     shown: Mapped[list[int]] = mapped_column(JSON, comment="image ids in the order shown, left to right")
-    state: Mapped[str] = mapped_column(comment="leased (in front of them), answered, or lost (the lease ran out, or the round was closed)")
-    created_at: Mapped[int] = mapped_column(Milliseconds, comment="when it was first put to them")
-    lease_expires_at: Mapped[int] = mapped_column(Milliseconds, comment="until when the slot is kept for them")
+    state: Mapped[str] = mapped_column(comment="leased (not answered yet), answered, or lost (the lease expired, or the round was closed)")
+    created_at: Mapped[int] = mapped_column(Milliseconds, comment="when the annotator was first asked")
+    lease_expires_at: Mapped[int] = mapped_column(Milliseconds, comment="when the lease expires")
 
 
 class VoteRow(Base):
@@ -205,22 +209,22 @@ class VoteRow(Base):
     sequence: Mapped[int] = mapped_column(
         BigInteger, unique=True, comment="order of arrival at the writer; for paging and exports, not for claiming"
     )
-    assignment_id: Mapped[str] = mapped_column(comment="the turn it answers")
-    question_id: Mapped[int] = mapped_column(comment="what was asked")
-    annotator_id: Mapped[int] = mapped_column(comment="who answered")
-    action: Mapped[str] = mapped_column(comment="cast, or retract (withdraws what it supersedes)")
-    outcome: Mapped[str | None] = mapped_column(comment="what the answer says; nothing in a withdrawal")
+    assignment_id: Mapped[str] = mapped_column(comment="the assignment that it answers")
+    question_id: Mapped[int] = mapped_column(comment="the question")
+    annotator_id: Mapped[int] = mapped_column(comment="the annotator")
+    action: Mapped[str] = mapped_column(comment="cast, or retract (withdraws the event that it supersedes)")
+    outcome: Mapped[str | None] = mapped_column(comment="the kind of answer; none in a withdrawal")
     winner_id: Mapped[int | None] = mapped_column(comment="the preferred image of a win")
     reason: Mapped[str | None] = mapped_column(comment="an annotator's words, with a flag")
     supersedes: Mapped[str | None] = mapped_column(ForeignKey("vote.id"), unique=True, comment="the event this one replaces")
-    rt_ms: Mapped[int | None] = mapped_column(comment="milliseconds between seeing and answering")
+    rt_ms: Mapped[int | None] = mapped_column(comment="response time: milliseconds between seeing and answering")
     client: Mapped[str | None] = mapped_column(comment="the browser tab or program that sent it")
-    payload_hash: Mapped[str] = mapped_column(comment="of what was sent; the same id with another payload is refused")
-    received_at: Mapped[int] = mapped_column(Milliseconds, comment="when the server had it, by a clock that is never set back")
+    payload_hash: Mapped[str] = mapped_column(comment="hash of what was sent; the same id with another payload is refused")
+    received_at: Mapped[int] = mapped_column(Milliseconds, comment="when the server received it, by a clock that never goes back")
 
 
 class VoteItemRow(Base):
-    """What a vote says of one picture: its rank from 1, best 1 and worst -1, marked 1, a score, or a share of preference."""
+    """The value that a vote gives to one picture: a rank from 1, best 1 and worst -1, marked 1, a score, or a share of preference."""
 
     __tablename__ = "vote_item"
     __table_args__ = (
@@ -230,20 +234,20 @@ class VoteItemRow(Base):
     vote_id: Mapped[str] = mapped_column(primary_key=True, comment="the vote")
     image_id: Mapped[int] = mapped_column(primary_key=True, comment="the picture")
     question_id: Mapped[int] = mapped_column(comment="the vote's question, so that only its pictures can be named")
-    value: Mapped[float] = mapped_column(comment="what is said of it")
+    value: Mapped[float] = mapped_column(comment="the value")
 
 
 class FeedbackBatchRow(Base):
-    """The votes that one round's training used, fixed once: a resumed training sees what it saw before."""
+    """The votes that one round's training used. They are fixed once, so that a resumed training reads the same votes."""
 
     __tablename__ = "feedback_batch"
     id: Mapped[int] = mapped_column(primary_key=True)
-    round: Mapped[int] = mapped_column(unique=True, comment="the round that was trained on it")
+    round: Mapped[int] = mapped_column(unique=True, comment="the round that is trained on it")
     created_at: Mapped[int] = mapped_column(Milliseconds, comment="when it was claimed")
 
 
 class FeedbackBatchVoteRow(Base):
-    """A vote in a batch; no vote is in two."""
+    """A vote in a batch; no vote is in two batches."""
 
     __tablename__ = "feedback_batch_vote"
     vote_id: Mapped[str] = mapped_column(ForeignKey("vote.id"), primary_key=True, comment="the vote")
@@ -251,37 +255,37 @@ class FeedbackBatchVoteRow(Base):
 
 
 class JournalRow(Base):
-    """What the trainer tells the dashboard: phases, evaluations, alarms. Server and trainer share nothing but this database."""
+    """A message from the trainer to the dashboard: a phase, an evaluation, an update or an alarm."""
 
     __tablename__ = "journal"
     __table_args__ = (CheckConstraint("kind IN ('phase', 'evaluation', 'update', 'alarm')", name="kind_known"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    at: Mapped[int] = mapped_column(Milliseconds, comment="when")
-    kind: Mapped[str] = mapped_column(index=True, comment="what it is about")
+    at: Mapped[int] = mapped_column(Milliseconds, comment="when it was written")
+    kind: Mapped[str] = mapped_column(index=True, comment="phase, evaluation, update or alarm")
     round: Mapped[int | None] = mapped_column(comment="the round it is about")
-    body: Mapped[dict[str, object]] = mapped_column(JSON, comment="what there is to say")
+    body: Mapped[dict[str, object]] = mapped_column(JSON, comment="the message")
 
 
 class ControlRow(Base):
-    """What the dashboard tells the trainer: pause, resume, stop, train now. The trainer acts on the newest."""
+    """An action that the dashboard sends to the trainer: pause, resume, stop, train now. The trainer acts on the newest."""
 
     __tablename__ = "control"
     __table_args__ = (CheckConstraint("action IN ('pause', 'resume', 'stop', 'train_now')", name="action_known"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    at: Mapped[int] = mapped_column(Milliseconds, comment="when")
-    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"), comment="the administrator who said so")
+    at: Mapped[int] = mapped_column(Milliseconds, comment="when it was sent")
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotator.id"), comment="the administrator who sent it")
     action: Mapped[str] = mapped_column(comment="what the trainer is to do")
     round: Mapped[int | None] = mapped_column(comment="the round that train_now closes")
 
 
 class AuditRow(Base):
-    """Who did what as an administrator, chained by hashes: a changed or missing entry breaks the chain."""
+    """The audit log of administrators' actions. Entries are chained by hashes, so that a changed or missing entry breaks the chain."""
 
     __tablename__ = "audit_log"
     id: Mapped[int] = mapped_column(primary_key=True)
-    at: Mapped[int] = mapped_column(Milliseconds, comment="when")
+    at: Mapped[int] = mapped_column(Milliseconds, comment="when it was done")
     actor: Mapped[str] = mapped_column(comment="the administrator's handle")
     action: Mapped[str] = mapped_column(comment="what was done")
-    detail: Mapped[dict[str, object]] = mapped_column(JSON, comment="to whom or what")
-    previous_hash: Mapped[str] = mapped_column(comment="hash of the entry before; 64 zeros in the first")
+    detail: Mapped[dict[str, object]] = mapped_column(JSON, comment="what the action was applied to")
+    previous_hash: Mapped[str] = mapped_column(comment="hash of the previous entry; 64 zeros in the first")
     hash: Mapped[str] = mapped_column(unique=True, comment="SHA-256 of everything else in the entry")

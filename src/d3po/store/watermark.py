@@ -1,7 +1,7 @@
 """The high-water mark of a database: the newest row of each table that only grows.
 
-A database that holds these rows holds all that was there when the mark was taken. One that was made anew, restored from an older copy, or copied
-without the file that SQLite keeps its newest pages in (`-wal`) does not.
+A database that contains these rows contains everything that it did when the mark was taken. A new database, an older copy, or a copy without the file in
+which SQLite keeps its newest pages (`-wal`) does not contain them.
 """
 
 from dataclasses import dataclass
@@ -12,18 +12,19 @@ from d3po.store.database import Database
 from d3po.store.tables import ImageRow, JournalRow, VoteRow
 
 Row = tuple[int, int | str]
+"""A row's number, and a second value that distinguishes it from the row with that number in another database."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watermark:
-    """The newest rows, each as its number and something that tells it from another row of that number; None where there is none."""
+    """The newest row of each table; None where a table is empty."""
 
     journal: Row | None = None
-    """Id, and when it was written."""
+    """Id, and time of writing."""
     image: Row | None = None
-    """Id, and the hash of the file."""
+    """Id, and hash of the file."""
     vote: Row | None = None
-    """Order of arrival, and id."""
+    """Sequence number, and id."""
 
 
 COLUMNS = {
@@ -35,13 +36,13 @@ WORDS = {"journal": "entries of the journal", "image": "pictures", "vote": "vote
 
 
 def watermark(database: Database) -> Watermark:
-    """Of the database as it is."""
+    """The watermark of the database as it is now."""
     with database.reading() as connection:
         return Watermark(**{name: _newest(connection, name) for name in COLUMNS})
 
 
 def missing(database: Database, mark: Watermark) -> list[str]:
-    """Of what the database lacks a row of the mark, in words."""
+    """The kinds of entries, in words, of which the database lacks the mark's row; empty if it has them all."""
     rows = {name: getattr(mark, name) for name in COLUMNS}
     with database.reading() as connection:
         return [WORDS[name] for name, row in rows.items() if row is not None and not _holds(connection, name, row)]

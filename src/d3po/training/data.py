@@ -1,4 +1,4 @@
-"""A round's judgements, grouped by prompt, with the pictures and trajectories they speak of."""
+"""A round's training data: comparisons or labels grouped by prompt, with the images' recorded trajectories."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,94 +12,100 @@ from d3po.artifacts.shards import Shard
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLabels:
-    """What is said of K images one by one, as an `ImageObjective` reads it."""
+    """The labels of K images, as an `ImageObjective` reads them."""
 
     values: Float[Tensor, " K"]
-    """What the objective made of likes or scores."""
+    """What `ImageObjective.values` returned for the likes or scores."""
     signs: Float[Tensor, " K"]
-    """1 of images that are better than their prompt's mean, -1 of worse ones, 0 at it."""
+    """1 for an image whose label is above its prompt's mean, -1 for one below, 0 for one equal to it."""
     weights: Float[Tensor, " K"]
+    """How much each image counts in the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceSteps:
-    """The reference's own steps from the x_t of every recorded step of B images; nan where a step is deterministic."""
+    """The reference's step distribution at every recorded step of B images; nan where a step is deterministic."""
 
     log_probs: Float[Tensor, "T B"]
-    """log pi_ref of what was recorded."""
+    """log pi_ref(x_{t-1} | x_t) of the recorded step, in nats."""
     sketches: Float[Tensor, "T B width"]
-    """Of its means (see `d3po.diffusion.divergence`)."""
+    """Sketches of the reference's means (see `d3po.diffusion.divergence`)."""
 
-    def of(self, rows: Int[Tensor, " K"]) -> "ReferenceSteps":
-        """Of these images."""
-        return ReferenceSteps(log_probs=self.log_probs[:, rows], sketches=self.sketches[:, rows])
+    def of(self, indices: Int[Tensor, " K"]) -> "ReferenceSteps":
+        """The steps of the images at these indices."""
+        return ReferenceSteps(log_probs=self.log_probs[:, indices], sketches=self.sketches[:, indices])
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptGroup:
-    """The K judged images of one prompt, and the P comparisons between them or the labels of each."""
+    """K compared or labelled images of one prompt, with the P comparisons between them or the label of each."""
 
     prompt: int
-    """The prompt's row in the round's condition."""
+    """The prompt's index in the round's condition."""
     shard: Shard
-    rows: Int[Tensor, " K"]
-    """The images' rows in the shard."""
+    indices: Int[Tensor, " K"]
+    """The images' indices in the shard's batch."""
     pairs: Int[Tensor, "P 2"]
-    """Comparisons as positions in `rows`: (a, b)."""
+    """Comparisons (a, b), as positions in `indices`."""
     targets: Float[Tensor, " P"]
+    """The share of preference, in [0, 1], that image a holds."""
     weights: Float[Tensor, " P"]
+    """How much each comparison counts in the loss."""
     reference: ReferenceSteps | None
-    """Of objectives that read trajectories."""
+    """The reference's steps; None for objectives that read pictures alone."""
     labels: ImageLabels | None = None
-    """Of objectives that read images one by one; those get no pairs."""
+    """The images' labels, for objectives that read images one by one; those have no pairs."""
     identity: str = ""
-    """The prompt's text, which noise is drawn for."""
+    """The prompt's text, from which seeds of noise are derived."""
     branch: int | None = None
-    """The one step in which these images parted, if they did: the only one whose two actions are of one state."""
+    """The step at which these images were branched from one latent, if they were: the only step at which they share the state."""
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.indices)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """The shape that latents of all its images have."""
+        """The shape of one image's latents."""
         return self.shard.latent_shape
 
     def goes_with(self, other: "PromptGroup") -> bool:
-        """Whether images of both can be in one network call."""
+        """Whether the images of both groups can be in one network call."""
         return self.branch == other.branch and self.latent_shape == other.latent_shape
 
     @property
     def weight(self) -> float:
-        """What all its judgements weigh together."""
+        """The summed weight of the group's comparisons or labels."""
         return float((self.weights if self.labels is None else self.labels.weights).sum())
 
     def latents(self, positions: Sequence[int]) -> dict[int, Float[Tensor, " K *latent"]]:
-        """x at the given positions of the trajectories (0 is x_T), each read from disk once."""
-        return {position: self.shard.latents(position)[self.rows] for position in sorted(set(positions))}
+        """The images' latents at the given positions of the trajectories (0 is x_T), by position, each read from disk once."""
+        return {position: self.shard.latents(position)[self.indices] for position in sorted(set(positions))}
 
     def clean(self) -> Float[Tensor, " K *latent"]:
-        """x_0 of the images."""
-        return self.shard.clean()[self.rows]
+        """The images' final latents x_0."""
+        return self.shard.clean()[self.indices]
 
 
 def mean_weight(groups: Sequence[PromptGroup]) -> float:
-    """What a prompt's judgements weigh together, on average over prompts."""
+    """The mean over prompts of the summed weight of a prompt's comparisons or labels."""
     return sum(group.weight for group in groups) / max(1, len(groups))
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepBatch:
-    """S steps of the N images of some prompts, ready for one network call."""
+    """S recorded steps of the N images of several prompts, ready for one network call."""
 
     x_t: Float[Tensor, "S N *latent"]
     x_next: Float[Tensor, "S N *latent"]
+    """The recorded x_{t-1}."""
     steps: Int[Tensor, " S"]
+    """Positions in the sampler's grid."""
     reference: ReferenceSteps | None
+    """The reference's steps at `steps`; None for objectives that read pictures alone."""
 
 
 def step_batch(groups: Sequence[PromptGroup], steps: Int[Tensor, " S"]) -> StepBatch:
-    """Read the steps' latents of all groups and put the images side by side."""
+    """Read the latents of `steps` from disk and concatenate the images of all groups."""
     wanted = steps.tolist()
     stores = [group.latents([*wanted, *(step + 1 for step in wanted)]) for group in groups]
     references = [group.reference for group in groups if group.reference is not None]
@@ -117,7 +123,7 @@ def step_batch(groups: Sequence[PromptGroup], steps: Int[Tensor, " S"]) -> StepB
 
 
 def chunk_groups(groups: Sequence[PromptGroup], micro_batch_size: int) -> list[list[PromptGroup]]:
-    """Consecutive groups of one branch and shape whose images together fit in `micro_batch_size`; a larger group stands alone."""
+    """Join consecutive groups of equal branch and latent shape, up to `micro_batch_size` images; a group larger than that is a chunk by itself."""
     chunks: list[list[PromptGroup]] = []
     filled = micro_batch_size
     for group in groups:

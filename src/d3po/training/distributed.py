@@ -1,4 +1,4 @@
-"""The processes that train one policy together: who is the first, and how they agree."""
+"""The processes that train one policy together, and their collective operations."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -15,13 +15,17 @@ from d3po.errors import D3POError
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=30)
-"""How long processes wait for each other: people may take days to answer. What ends a dead group is its launcher, not this."""
+"""How long processes wait for each other. People may take days to answer; a group with a dead process is ended by its launcher, not by this timeout."""
 
 
 class Distributed:
-    """All processes of a run, or the only one. Every method but `share` is called by all of them, in the same order.
+    """All processes of a run, or the only one. Every method but `share` must be called by all of them, in the same order.
 
-    With `divided` the processes share one network, and the first of them is a group of one.
+    Attributes:
+        rank: this process's number, from 0.
+        processes: how many processes there are.
+        size: how many processes do work of their own. With `divided` this is 1: the network is divided among the processes, and all but the first only
+            help to evaluate it.
     """
 
     def __init__(self, *, divided: bool = False) -> None:
@@ -30,26 +34,26 @@ class Distributed:
         self.rank, self.processes = self._state.process_index, self._state.num_processes
         self.size = 1 if divided else self.processes
         self.lends = divided and self.rank > 0
-        """Whether this process does nothing but compute parts of the first one's network calls."""
+        """Whether this process only computes parts of the first process's network calls."""
 
     @property
     def device(self) -> torch.device:
-        """Where this process computes."""
+        """The device that this process computes on."""
         return torch.device(str(self._state.device))
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the first process, which alone writes files and messages."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """Those of the items that are this process's to do."""
+        """The items that this process has to work on."""
         return list(items[self.rank :: self.size])
 
     def lead(self, work: Callable[[], T]) -> T:
-        """Let the first process do the work while the others wait; all have its result, or raise its error.
+        """Run `work` in the first process while the others wait. All return its result, or raise its `D3POError`.
 
-        Any error but d3po's own ends the first process, and with it, by the launcher, all of them.
+        Any other error ends the first process, after which the launcher ends the rest.
         """
         if self.size == 1:
             return work()
@@ -66,7 +70,7 @@ class Distributed:
         return result
 
     def first(self, work: Callable[[], T]) -> T:
-        """Let the first process do the work, then the others, who find what it has written."""
+        """Run `work` in the first process, then in the others, which find what the first has written."""
         if self.size == 1:
             return work()
         mine: list[T] = []
@@ -74,12 +78,12 @@ class Distributed:
         return mine[0] if self.leads else work()
 
     def gather(self, item: T) -> list[T]:
-        """Everybody's item, in the order of ranks."""
+        """Collect one item from each process, in the order of ranks."""
         return gather_object([item]) if self.size > 1 else [item]
 
     @torch.no_grad()
     def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Put the sum of all processes' gradients in place of each one's."""
+        """Replace each process's gradients by their sum over all processes."""
         if self.size == 1:
             return
         weights = list(parameters)

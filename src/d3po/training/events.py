@@ -1,7 +1,7 @@
-"""TensorBoard's event file, written where it is called for.
+"""TensorBoard event files, written in the calling thread.
 
-TensorBoard's own writer hands each event to a thread. What interrupts the caller in an unlucky moment leaves that thread's lock or queue held, and
-closing then waits for ever; and a full disk is told to nobody until much later. Training writes a few hundred bytes an update and needs no thread.
+TensorBoard's own writer passes each event to a background thread. If the caller is interrupted at a bad moment, the thread's lock or queue stays held and
+closing waits for ever. An error such as a full disk is also reported late. Training writes a few hundred bytes an update and needs no thread.
 """
 
 import itertools
@@ -21,11 +21,11 @@ _NUMBERS = itertools.count()
 
 
 class EventFile:
-    """A new file of scalars in a folder that TensorBoard is pointed at.
+    """A new event file of scalars.
 
     Args:
-        directory: the folder, made if it is not there.
-        purge_step: TensorBoard forgets what earlier files say from this step on; None: nothing.
+        directory: the folder that TensorBoard reads; made if it does not exist.
+        purge_step: TensorBoard ignores values of earlier files from this step on; with None it ignores none.
 
     Raises:
         StorageError: the disk is full or not writable.
@@ -48,7 +48,7 @@ class EventFile:
         self._record(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._file.close()
 
     def _record(self, event: Event) -> None:
@@ -56,7 +56,7 @@ class EventFile:
 
 
 class _Adding:
-    """A file as TensorBoard's record writer wants one, which writes a record at once."""
+    """Adapts `GrowingFile` to the file interface of TensorBoard's record writer; each record is written at once."""
 
     def __init__(self, file: GrowingFile) -> None:
         self.write = file.append

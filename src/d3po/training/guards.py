@@ -1,6 +1,6 @@
-"""Guards: each names a way in which preference training fails, says why it fired, and what to change.
+"""Guards: each detects one way in which preference training fails, and says why it fired and what to change.
 
-Their thresholds come from runs that were made to fail on purpose and from healthy ones (docs/experiments.md).
+Their thresholds come from runs that were made to fail on purpose and from healthy runs (docs/experiments.md).
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from d3po.objectives.base import Objective, PairObjective
 from d3po.training.trainer import Metrics
 
 KLS = {"kl": "reference", "kl_to_pretrained": "pretrained model"}
-"""The metrics that the guard on the KL reads, and to whom it is."""
+"""The metrics that the guard on the KL reads, with the policy that each KL is to."""
 FALLEN = 3.0
-"""Winners whose implicit reward is below minus this: sigmoid(-3) says that of 20 of them the reference would draw 19 rather."""
+"""The guard `winner_falling` fires where the winners' implicit reward is below minus this. As a Bradley-Terry preference that is sigmoid(-3), about 1 in 20."""
 FLAT = 0.1
-"""A loss that can move by less than this, in nats, shows nothing."""
+"""A loss that can change by less than this, in nats, has a curve that shows nothing."""
 CLEARLY_UP = 0.6
-"""A win rate from which the trained judge counts as pleased."""
+"""The win rate by the trained reward from which the guard `over_optimised` considers that reward raised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +26,11 @@ class Alarm:
     guard: str
     message: str
     stops: bool
-    """Whether the round may not stand: the run ends or goes back, as guards.action says."""
+    """Whether the round must not be kept: the run ends or is rolled back, as `guards.action` says."""
 
 
 def check_settings(objective: Objective) -> list[Alarm]:
-    """Guards on what the settings make impossible; they only warn, for the published settings themselves have a flat loss, and train."""
+    """Check the settings before training. These guards only warn, since the published settings have a flat loss and train nevertheless."""
     within = objective.loss_range if isinstance(objective, PairObjective) else None
     if within is None or within[1] - within[0] >= FLAT:
         return []
@@ -45,7 +45,7 @@ def check_settings(objective: Objective) -> list[Alarm]:
 
 
 def check_base(guards: Guards, *, diversity: float) -> list[Alarm]:
-    """The guard on the base model's pictures, before anything is trained."""
+    """Check the base model's held-out pictures, before anything is trained."""
     if diversity > 0:
         return []
     return [
@@ -59,7 +59,7 @@ def check_base(guards: Guards, *, diversity: float) -> list[Alarm]:
 
 
 def check_update(metrics: Metrics, guards: Guards) -> list[Alarm]:
-    """Guards on one update's metrics."""
+    """Check the metrics of one update."""
     alarms: list[Alarm] = []
     for key, other in KLS.items():
         worst = max((value for name, value in metrics.items() if name.startswith(f"{key}/")), default=metrics.get(key, 0.0))
@@ -76,7 +76,7 @@ def check_update(metrics: Metrics, guards: Guards) -> list[Alarm]:
 
 
 def check_round(updates: list[Metrics], guards: Guards, *, reward_scale: float) -> list[Alarm]:
-    """Guards on the course of one round; `reward_scale` is the objective's."""
+    """Check how the metrics changed over one round's updates; `reward_scale` is the objective's."""
     if len(updates) < 4:
         return []
     half = len(updates) // 2
@@ -98,10 +98,11 @@ def _clip_saturated(last: Metrics, guards: Guards) -> list[Alarm]:
 
 
 def _winner_falling(first: Metrics, last: Metrics, guards: Guards, reward_scale: float) -> list[Alarm]:
-    """Winners that fall a little are no sign: any policy that moves makes what the reference sampled less likely, by its KL to it, winners too.
+    """Check that winners do not become unlikely while the margin grows, which happens when losers are pushed away and take the winners along.
 
-    Log-ratios are read as the loss reads them, so that one threshold serves sums and means, steps and denoising errors. Without a reference there is
-    no such reading, and nothing fires.
+    A small fall is normal: any policy that moves away from the reference makes the reference's samples less likely, winners included, by its KL. Log-ratios
+    are scaled as in the loss (`reward_scale`), so that one threshold serves sums and means, steps and denoising errors. Without a reference the scale is 0
+    and the guard never fires.
     """
     margin, winners = last["margin"], last["winner_log_ratio"]
     grows, falls = margin > first["margin"], winners < first["winner_log_ratio"]
@@ -110,7 +111,7 @@ def _winner_falling(first: Metrics, last: Metrics, guards: Guards, reward_scale:
     return [
         _alarm(
             "winner_falling",
-            f"the margin grew to {margin:.3g} while the winners' own log-ratio fell to {winners:.3g}, an implicit reward of {reward_scale * winners:.2g}, "
+            f"the margin grew to {margin:.3g} while the winners' log-ratio fell to {winners:.3g}, an implicit reward of {reward_scale * winners:.2g}, "
             f"below -{FALLEN:g}: losers are pushed away and take the winners along. Lower training.learning_rate or train fewer epochs",
             guards,
         )
@@ -120,15 +121,23 @@ def _winner_falling(first: Metrics, last: Metrics, guards: Guards, reward_scale:
 def check_evaluation(
     guards: Guards, *, diversity_kept: float, checkerboard_ratio: float, win_rate: float = 0.5, held_out_win_rate: float | None = None
 ) -> list[Alarm]:
-    """Guards on what the pictures have become, against the base model's."""
+    """Check the evaluation pictures against those of the base model.
+
+    Args:
+        guards: thresholds.
+        diversity_kept: diversity as a share of the base model's.
+        checkerboard_ratio: checkerboard energy as a multiple of the base model's.
+        win_rate: win rate against the base model by the reward that is trained on.
+        held_out_win_rate: the same by `evaluation.held_out_reward`; None if there is none.
+    """
     alarms: list[Alarm] = []
     if held_out_win_rate is not None and win_rate >= CLEARLY_UP and held_out_win_rate < guards.min_held_out:
         alarms.append(
             _alarm(
                 "over_optimised",
-                f"the trained judge prefers the new pictures in {win_rate:.0%} of cases, the held-out one in {held_out_win_rate:.0%}, below "
-                f"guards.min_held_out = {guards.min_held_out:.0%}: the policy is learning what fools its judge. Stop earlier, raise the objective's beta, "
-                "or combine both judges in feedback.reward",
+                f"the trained reward prefers the new pictures in {win_rate:.0%} of cases, the held-out reward in {held_out_win_rate:.0%}, below "
+                f"guards.min_held_out = {guards.min_held_out:.0%}: the policy is learning to exploit its reward. Stop earlier, raise the objective's beta, "
+                "or combine both rewards in feedback.reward",
                 guards,
             )
         )

@@ -1,4 +1,4 @@
-"""What the policy says of judged images: of the steps they were sampled by, or of the finished pictures, noised anew."""
+"""Log-likelihoods of images under policy and reference: of their recorded denoising steps, or of the finished pictures with new noise."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -21,31 +21,32 @@ from d3po.objectives.base import Needs
 from d3po.training.data import PromptGroup, step_batch
 
 NoiseKey = tuple[int, int, int]
-"""(run seed, round, update): what noise is drawn for, beside the prompt."""
+"""(run seed, round, update): what the seed of noise is derived from, together with the prompt."""
 
 Reference = Callable[[], AbstractContextManager[None]]
-"""Within its context the policy is the reference."""
+"""Makes a context in which the policy has the reference's weights."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepTerms:
-    """S steps, or noise levels, of N images laid side by side."""
+    """Log-ratios and KLs of N images at S steps or noise levels."""
 
     log_ratio: Float[Tensor, "S N"]
-    """q under the policy minus q under the reference; q itself where the objective has none (see `d3po.objectives.base`)."""
+    """q under the policy minus q under the reference; q itself if the objective has no reference (see `d3po.objectives.base`)."""
     kl: Float[Tensor, "S N"] | None = None
-    """KL to the pretrained model in nats per latent dimension, with gradient; where the objective needs it."""
+    """KL to the pretrained model in nats per latent dimension, with gradient; given if the objective needs it."""
     drift: Float[Tensor, "S N"] | None = None
-    """KL of the policy's step to the reference's as the run samples, guidance included, in nats per latent dimension; where it is measured."""
+    """KL of the policy's step to the reference's step, with guidance as in sampling, in nats per latent dimension; None if it is not measured."""
 
 
 class Likelihood(ABC):
-    """Reads one kind of evidence.
+    """The interface of log-likelihoods: which steps an update can use, and the log-ratios of images at those steps.
 
-    Where what is trained is not the step that is sampled (pictures, or steps without guidance), the drift is measured by itself: of the first image of
-    each prompt, at each of the update's steps, by the sampler's own prediction under policy and reference.
+    The KL to the reference (`StepTerms.drift`) is that of the step as it is sampled. If training uses something else (pictures alone, or steps without
+    guidance), the KL is measured separately: for the first image of each prompt, at each step of the update, from the guided predictions of policy and
+    reference.
     """
 
     def __init__(self, policy: AbstractPolicy, replay: Replay, needs: Needs, sampler: Replay | None = None) -> None:
@@ -54,44 +55,52 @@ class Likelihood(ABC):
         self._reference: Reference = policy.without_adapter
 
     def compare_with(self, reference: Reference) -> None:
-        """Take another reference than the pretrained model; within the context that it makes, the policy is that reference."""
+        """Set the reference, which is the pretrained model otherwise."""
         self._reference = reference
 
     @abstractmethod
     def choices(self, timestep_range: tuple[int, int]) -> Int[Tensor, " S"]:
-        """Steps that an update may draw from.
+        """The steps that an update may use, within a range of timesteps (ends included).
 
         Raises:
-            ConfigError: the range holds none.
+            ConfigError: the range contains no such step.
         """
 
     @abstractmethod
     def count(self, fraction: float, choices: int) -> int:
-        """How many of them an update draws."""
+        """How many of the `choices` steps an update draws, given `training.timestep_fraction`; at least 1."""
 
     @abstractmethod
     def read(
         self, groups: Sequence[PromptGroup], condition: Condition, steps: Int[Tensor, " S"], noise_key: NoiseKey, *, measures: bool = True
     ) -> StepTerms:
-        """The evidence of these steps; `condition` has one row per prompt of the round.
+        """Compute the log-ratios of all images of `groups` at `steps`, with gradient.
 
-        `measures` says whether a drift that costs network rows of its own is measured too.
+        Args:
+            groups: the images, by prompt.
+            condition: the condition of each prompt of the round.
+            steps: the steps, as `choices` returns them.
+            noise_key: what the seed of noise is derived from.
+            measures: whether to measure the KL to the reference also where that needs forward passes of its own.
         """
 
     @abstractmethod
     def progress(self, steps: Int[Tensor, " S"]) -> list[float]:
-        """How far along the way from noise to picture each step lies, in [0, 1)."""
+        """How far each step is from noise (0) to picture (1), in [0, 1)."""
 
     @torch.no_grad()
     def _by_both(self, work: Callable[[], T]) -> tuple[T, T]:
-        """`work` by policy and reference; before the policy's own prediction, whose weights must not change until its gradient is taken."""
+        """Run `work` with the policy's weights and with the reference's, and return both results.
+
+        Call it before the policy's prediction that is differentiated: the weights must not change between that prediction and its gradient.
+        """
         with self._reference():
             theirs = work()
         return work(), theirs
 
 
 class TrajectoryLikelihood(Likelihood):
-    """Log-probs of recorded denoising steps. A step is its position in the sampler's grid."""
+    """Log-probs of recorded denoising steps. A step is given by its position in the sampler's grid."""
 
     def choices(self, timestep_range: tuple[int, int]) -> Int[Tensor, " S"]:
         low, high = timestep_range
@@ -118,24 +127,24 @@ class TrajectoryLikelihood(Likelihood):
         measures: bool = True,
     ) -> StepTerms:
         batch, replay = step_batch(groups, steps), self._replay.at(groups[0].latent_shape)
-        rows = condition.rows(prompt_rows(groups))
+        per_image = condition.select(prompt_indices(groups))
         as_sampled = self._replay.guidance == self._sampler.guidance
         drift = self._drift(groups, batch.x_t, steps, condition) if measures and not as_sampled else None
-        step = replay.step(self._policy, batch.x_t, steps, rows)
+        step = replay.step(self._policy, batch.x_t, steps, per_image)
         log_probs = replay.log_prob_of(step, batch.x_next)
         assert batch.reference is not None
         return StepTerms(
             log_ratio=log_probs - batch.reference.log_probs.to(log_probs),
-            kl=self._to_pretrained(replay, step, batch.x_t, steps, rows) if self._needs.exact_kl else None,
+            kl=self._to_pretrained(replay, step, batch.x_t, steps, per_image) if self._needs.exact_kl else None,
             drift=self._sketched_drift(step, batch.reference.sketches) if as_sampled else drift,
         )
 
     def progress(self, steps: Int[Tensor, " S"]) -> list[float]:
         return [step / len(self._replay.grid) for step in steps.tolist()]
 
-    def _to_pretrained(self, replay: Replay, step: GaussianStep, x_t: Tensor, steps: Tensor, rows: Condition) -> Float[Tensor, "S N"]:
+    def _to_pretrained(self, replay: Replay, step: GaussianStep, x_t: Tensor, steps: Tensor, condition: Condition) -> Float[Tensor, "S N"]:
         with torch.no_grad(), self._policy.without_adapter():
-            pretrained = replay.step(self._policy, x_t, steps, rows)
+            pretrained = replay.step(self._policy, x_t, steps, condition)
         return kl_of_steps(step, pretrained).unflatten(0, x_t.shape[:2])
 
     @torch.no_grad()
@@ -143,15 +152,15 @@ class TrajectoryLikelihood(Likelihood):
         return kl_of_sketches(step, theirs.flatten(0, 1)).unflatten(0, theirs.shape[:2])
 
     def _drift(self, groups: Sequence[PromptGroup], x_t: Tensor, steps: Tensor, condition: Condition) -> Float[Tensor, "S N"]:
-        sampler, rows = self._sampler.at(groups[0].latent_shape), condition.rows(torch.tensor([group.prompt for group in groups]))
-        mine, theirs = self._by_both(lambda: sampler.step(self._policy, _firsts(x_t, groups), steps, rows))
+        sampler, per_prompt = self._sampler.at(groups[0].latent_shape), condition.select(torch.tensor([group.prompt for group in groups]))
+        mine, theirs = self._by_both(lambda: sampler.step(self._policy, _firsts(x_t, groups), steps, per_prompt))
         return _for_all(kl_of_steps(mine, theirs).unflatten(0, (len(steps), len(groups))), groups)
 
 
 class DenoisingLikelihood(Likelihood):
-    """Minus the denoising error of finished pictures, at noise levels and noise that all images of a prompt share. A step is a timestep.
+    """Minus the denoising error of finished pictures, at noise levels and with noise that all images of a prompt share. A step is a timestep.
 
-    The prediction is the conditional one, without guidance: that is what denoising errors bound the likelihood with.
+    The prediction is the conditional one, without guidance, since the variational bound on the likelihood holds for that prediction.
     """
 
     def choices(self, timestep_range: tuple[int, int]) -> Int[Tensor, " S"]:
@@ -165,7 +174,7 @@ class DenoisingLikelihood(Likelihood):
         return choices
 
     def count(self, fraction: float, choices: int) -> int:  # noqa: ARG002
-        """As many as of trajectories, so that an update costs as many network rows."""
+        """As many steps as for trajectories, so that an update costs as many forward passes; at least 1."""
         return max(1, -int(-fraction * len(self._replay.grid) // 1))
 
     def read(
@@ -176,30 +185,30 @@ class DenoisingLikelihood(Likelihood):
         timesteps = steps.repeat_interleave(images).to(clean.device)
         noise = self._noise(groups, steps, noise_key, tuple(clean.shape[1:])).to(clean)
         x_t, target = self._replay.transition.noised(clean.repeat(count, *[1] * (clean.ndim - 1)), noise, timesteps)
-        rows = condition.rows(prompt_rows(groups).repeat(count))
+        per_sample = condition.select(prompt_indices(groups).repeat(count))
         drift = self._drift(groups, x_t.unflatten(0, (count, images)), steps, condition) if measures else None
-        reference = 0.0 if self._needs.reference == "none" else self._error_of_reference(x_t, target, timesteps, rows)
-        error = _mean_square(self._conditional(x_t, timesteps, rows) - target)
+        reference = 0.0 if self._needs.reference == "none" else self._error_of_reference(x_t, target, timesteps, per_sample)
+        error = _mean_square(self._conditional(x_t, timesteps, per_sample) - target)
         return StepTerms(log_ratio=(reference - error).unflatten(0, (count, images)), drift=drift)
 
-    def _conditional(self, x_t: Tensor, timesteps: Tensor, rows: Condition) -> Tensor:
-        return self._replay.unguided(self._policy).predict(self._policy, x_t, timesteps, rows)
+    def _conditional(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        return self._replay.unguided(self._policy).predict(self._policy, x_t, timesteps, condition)
 
     @torch.no_grad()
-    def _error_of_reference(self, x_t: Tensor, target: Tensor, timesteps: Tensor, rows: Condition) -> Float[Tensor, " B"]:
-        """Before the policy's own prediction, as in `_by_both`."""
+    def _error_of_reference(self, x_t: Tensor, target: Tensor, timesteps: Tensor, condition: Condition) -> Float[Tensor, " B"]:
+        """The reference's denoising error. Call it before the policy's prediction that is differentiated, for the reason given at `_by_both`."""
         with self._reference():
-            return _mean_square(self._conditional(x_t, timesteps, rows) - target)
+            return _mean_square(self._conditional(x_t, timesteps, condition) - target)
 
     def _drift(self, groups: Sequence[PromptGroup], x_t: Tensor, steps: Tensor, condition: Condition) -> Float[Tensor, "S N"]:
-        """What the two guided predictions' difference makes in the step of the sampler that the timestep falls into; every bound on x_0 left aside."""
+        """The KL of the sampler's step that each timestep falls into, from the difference of the two guided predictions; bounds on x_0 are ignored."""
         sampler, count = self._sampler.at(groups[0].latent_shape), len(groups)
-        rows = condition.rows(torch.tensor([group.prompt for group in groups]).repeat(len(steps)))
+        per_sample = condition.select(torch.tensor([group.prompt for group in groups]).repeat(len(steps)))
         firsts = _firsts(x_t, groups).flatten(0, 1)
         timesteps = steps.repeat_interleave(count).to(firsts.device)
         places = falls_into(sampler.grid, steps)
         scale = sampler.scale(sampler.grid.timesteps[places].repeat_interleave(count).to(firsts.device))
-        mine, theirs = self._by_both(lambda: self._policy.predict(firsts, timesteps, rows, scale))
+        mine, theirs = self._by_both(lambda: self._policy.predict(firsts, timesteps, per_sample, scale))
         apart = _mean_square(mine - theirs).unflatten(0, (len(steps), count))
         return _for_all(sampler.transition.sensitivity(sampler.grid)[places].to(apart)[:, None] ** 2 / 2 * apart, groups)
 
@@ -208,7 +217,7 @@ class DenoisingLikelihood(Likelihood):
         return [(timesteps - 1 - step) / timesteps for step in steps.tolist()]
 
     def _noise(self, groups: Sequence[PromptGroup], steps: Tensor, noise_key: NoiseKey, shape: tuple[int, ...]) -> Tensor:
-        """By identity: seed, round, update, prompt and timestep; the same for all images of the prompt."""
+        """Noise seeded by run seed, round, update, prompt and timestep; the same for all images of a prompt."""
         seed, round, update = noise_key
         return torch.cat(
             [
@@ -220,28 +229,28 @@ class DenoisingLikelihood(Likelihood):
 
 
 def likelihood_of(policy: AbstractPolicy, replay: Replay, needs: Needs, sampler: Replay | None = None) -> Likelihood:
-    """The likelihood of what an objective looks at; `sampler` is how the run samples, where that is not how it replays."""
+    """Make the likelihood that an objective needs; `sampler` is how the run samples, by default as `replay` says."""
     return (TrajectoryLikelihood if needs.evidence == "trajectories" else DenoisingLikelihood)(policy, replay, needs, sampler)
 
 
 def falls_into(grid: StepGrid, timesteps: Int[Tensor, " S"]) -> Int[Tensor, " S"]:
-    """The sampler's step that each timestep lies in, by its position."""
+    """The position in the grid of the step whose interval contains each timestep."""
     return ((grid.timesteps >= timesteps[:, None]).sum(dim=1) - 1).clamp(min=0)
 
 
-def prompt_rows(groups: Sequence[PromptGroup]) -> Int[Tensor, " N"]:
-    """The prompt of each image, all groups laid side by side."""
+def prompt_indices(groups: Sequence[PromptGroup]) -> Int[Tensor, " N"]:
+    """The index of each image's prompt in the round's condition, for the concatenated images of all groups."""
     return torch.tensor([group.prompt for group in groups for _ in range(len(group))])
 
 
 def _firsts(images: Float[Tensor, "S N *latent"], groups: Sequence[PromptGroup]) -> Float[Tensor, "S G *latent"]:
-    """Those of each prompt's first image."""
+    """The entries of each prompt's first image."""
     sizes = torch.tensor([len(group) for group in groups])
     return images[:, (sizes.cumsum(0) - sizes).to(images.device)]
 
 
 def _for_all(values: Float[Tensor, "S G"], groups: Sequence[PromptGroup]) -> Float[Tensor, "S N"]:
-    """Each prompt's value, for all of its images."""
+    """Repeat each prompt's value for all of its images."""
     return values.repeat_interleave(torch.tensor([len(group) for group in groups], device=values.device), dim=1)
 
 

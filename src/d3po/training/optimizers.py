@@ -1,4 +1,4 @@
-"""The optimizers a policy can be trained with, and their state as flat tensors that a checkpoint can hold."""
+"""The optimizers that train a policy, and their state as tensors by name, for checkpoints."""
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
@@ -18,7 +18,7 @@ def make_optimizer(
     """AdamW with moments in float32, or in blocks of 8 bits (Dettmers et al. 2022), which take a quarter of the memory.
 
     Raises:
-        ConfigError: the package behind the 8-bit one is not installed.
+        ConfigError: the 8-bit optimizer is asked for and bitsandbytes is not installed.
     """
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=learning_rate, betas=betas, weight_decay=weight_decay)
@@ -32,7 +32,7 @@ def make_optimizer(
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Every number the optimizer keeps of each named parameter, as `adam.KEY.NAME`; whole numbers become tensors of no dimension."""
+    """The optimizer's state of each named parameter, as tensors named `adam.KEY.NAME`; numbers become tensors without dimensions."""
     return {
         f"{PREFIX}{key}.{name}": torch.as_tensor(value).cpu()
         for name, parameter in parameters.items()
@@ -41,7 +41,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, n
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
-    """Give the optimizer the state that `optimizer_state` made; what it says nothing of begins anew."""
+    """Restore the state that `optimizer_state` returned; parameters that it does not name start without state."""
     optimizer.state.clear()
     for name, parameter in parameters.items():
         kept = {key.removeprefix(PREFIX).removesuffix(f".{name}"): value for key, value in _of(name, tensors)}
@@ -50,12 +50,12 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[s
 
 
 def _of(name: str, tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """The state of one parameter; no key has a dot in it, so a name that ends like another is told apart."""
+    """The state of one parameter. Keys contain no dot, so a parameter whose name ends like another's is not mistaken for it."""
     return [(key, value) for key, value in tensors.items() if key.startswith(PREFIX) and key.split(".", 2)[2] == name]
 
 
 def _restored(value: Tensor, parameter: nn.Parameter) -> Tensor | int:
-    """AdamW's count of steps stays on the CPU; whole numbers are numbers again."""
+    """Undo `optimizer_state`: moments go to the parameter's device, AdamW's step count stays on the CPU, whole numbers become ints."""
     if value.ndim:
         return value.clone().to(parameter.device)
     return value.clone() if value.is_floating_point() else int(value)

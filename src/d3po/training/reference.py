@@ -1,4 +1,4 @@
-"""The reference's steps: a log-prob and a sketch per image and step, never a second network."""
+"""The reference policy's steps, as a log-prob and a sketch for each image and step; no second network is kept in memory."""
 
 import math
 from collections.abc import Generator
@@ -26,9 +26,16 @@ def reference_steps(
     sizer: BatchSizer,
     within: AbstractContextManager[None] | None = None,
 ) -> ReferenceSteps:
-    """The reference's steps from all T recorded x_t of a shard's B images, at most `micro_batch_size` at a time.
+    """Compute the reference's steps at all T recorded steps of a shard's B images, at most `micro_batch_size` images at a time.
 
-    `within` switches the policy to the reference, as `policy.without_adapter()` does. `condition` has one row per image.
+    Args:
+        policy: the policy.
+        replay: how the shard was sampled.
+        shard: the recorded trajectories.
+        condition: the condition of each image.
+        micro_batch_size: most images in one network call.
+        sizer: halves the batch where it does not fit into memory.
+        within: context in which the policy is the reference, such as `policy.without_adapter()`; by default the policy as it is.
     """
     replay = replay.at(shard.latent_shape)
     trainable = replay.transition.stochastic(replay.grid)
@@ -37,13 +44,12 @@ def reference_steps(
     result = recorded.new_full((*recorded.shape, 1 + sketch_width(math.prod(shard.latent_shape))), torch.nan)
 
     def of_step(step: int) -> Tensor:
-        """Log-prob and sketch, side by side."""
+        """Log-prob and sketch of one step, concatenated: shape (B, 1 + width)."""
         x_t, x_next, at = shard.latents(step), shard.latents(step + 1), torch.tensor([step])
 
-        def part(rows: slice) -> Tensor:
-            theirs = condition.rows(torch.arange(images)[rows])
-            steps = replay.step(policy, x_t[None, rows], at, theirs)
-            return torch.cat([replay.log_prob_of(steps, x_next[None, rows])[0][:, None], sketch(steps.mean)], dim=1).cpu()
+        def part(chunk: slice) -> Tensor:
+            steps = replay.step(policy, x_t[None, chunk], at, condition.select(torch.arange(images)[chunk]))
+            return torch.cat([replay.log_prob_of(steps, x_next[None, chunk])[0][:, None], sketch(steps.mean)], dim=1).cpu()
 
         return sizer.split(part, images, most=micro_batch_size)
 
@@ -54,17 +60,17 @@ def reference_steps(
 
 
 def moving_average(old: dict[str, Tensor], new: dict[str, Tensor], decay: float) -> dict[str, Tensor]:
-    """decay * old + (1 - decay) * new, weight by weight (of a LoRA: factor by factor)."""
+    """decay * old + (1 - decay) * new for each weight; for a LoRA, of each factor."""
     assert old.keys() == new.keys()
     return {name: decay * old[name] + (1 - decay) * new[name] for name in old}
 
 
 @contextmanager
 def swapped_weights(policy: AbstractPolicy, weights: dict[str, Tensor]) -> Generator[None, None, None]:
-    """Within this context the policy has other trainable weights."""
-    own = policy.state()
+    """Context in which the policy has other trainable weights."""
+    before = policy.state()
     policy.load_state(weights)
     try:
         yield
     finally:
-        policy.load_state(own)
+        policy.load_state(before)

@@ -1,4 +1,4 @@
-"""Tracking elsewhere: a run at Weights & Biases."""
+"""Tracking of a run at Weights & Biases."""
 
 import hashlib
 from importlib import import_module
@@ -10,10 +10,10 @@ from d3po.errors import ConfigError
 
 
 def start_wandb(run: Path, config: RunConfig) -> Any:
-    """Begin the run at Weights & Biases, or go on with it: all commands on one folder are one run there.
+    """Begin or continue the run at Weights & Biases. All commands on one run folder are one run there.
 
     Raises:
-        ConfigError: it is not installed, the key is wrong, or the server cannot be reached.
+        ConfigError: wandb is not installed, its key is wrong, or its server cannot be reached.
     """
     try:
         library = import_module("wandb")
@@ -27,9 +27,9 @@ def start_wandb(run: Path, config: RunConfig) -> Any:
             resume="allow",
             id=hashlib.sha256(str(run.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16],
         )
-    except Exception as error:  # it has errors of its own, its network library's and its service's
+    except Exception as error:  # wandb raises errors of its own, of its network library and of its service
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"tracking.wandb is on, but Weights & Biases cannot be used: {first}; mend the key by `wandb login`, set WANDB_MODE=offline, or "
+            f"tracking.wandb is on, but Weights & Biases cannot be used: {first}; correct the key with `wandb login`, set WANDB_MODE=offline, or set "
             "tracking.wandb to false"
         ) from error

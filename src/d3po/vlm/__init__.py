@@ -1,1 +1,1 @@
-"""A vision-language model as the judge of pairs, asked over HTTP through any endpoint that speaks OpenAI's chat completions."""
+"""A vision-language model as the judge of pairs, over HTTP, through any endpoint with OpenAI's chat completions API."""

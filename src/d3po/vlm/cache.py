@@ -1,4 +1,4 @@
-"""Answers kept on disk, so that nothing is paid for twice: one small file each, named by the hash of all that the answer depends on."""
+"""A cache of answers on disk, so that no answer is paid for twice: one small file each, named by the hash of everything that the answer depends on."""
 
 import hashlib
 import json
@@ -13,26 +13,26 @@ from d3po.vlm.reading import Opinion
 
 
 class VerdictCache:
-    """Opinions by what they were given on.
+    """The opinions of one model by one criterion.
 
     Args:
-        directory: where the files lie.
-        model: who is asked.
-        criterion: what about.
+        directory: the folder of the files.
+        model: the model that is asked.
+        criterion: the criterion by which it compares.
     """
 
     def __init__(self, directory: Path, *, model: str, criterion: str) -> None:
         self._directory, self._asked = directory, [PROTOCOL, model, criterion]
 
     def get(self, prompt: str, first: bytes, second: bytes) -> Opinion | None:
-        """The opinion on two pictures in this order; None if there is none, or none that is what was written."""
+        """The opinion on two pictures in this order; None if it is not in the cache, or damaged."""
         try:
             return Opinion.model_validate(read_record(self._path(prompt, first, second), remedy="it is asked for again"))
         except (CorruptFileError, ValidationError):
             return None
 
     def put(self, prompt: str, first: bytes, second: bytes, opinion: Opinion) -> None:
-        """Keep an opinion."""
+        """Store an opinion on two pictures in this order."""
         write_record(self._path(prompt, first, second), opinion.model_dump(mode="json"))
 
     def _path(self, prompt: str, first: bytes, second: bytes) -> Path:

@@ -1,4 +1,4 @@
-"""Chat completions over HTTP, with patience for a server that stumbles: time-outs, 429, 5xx and answers that are no answers are tried again."""
+"""A client of the chat completions API that retries after temporary failures: time-outs, status 429 and 5xx, unreadable answers."""
 
 import re
 import threading
@@ -18,31 +18,32 @@ from d3po.vlm.reading import Opinion, Token, opinion
 from d3po.vlm.spending import Budget, Tokens
 
 LONGEST_WAIT = 120.0
-"""Seconds between two tries at most, whatever the server asks for."""
+"""The most seconds between two tries, whatever the server asks for."""
 OK = 200
 TEMPORARY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Status codes after which trying again may help."""
 REFUSALS = frozenset({400, 403, 422})
-"""Status codes with which servers refuse a parameter that the model does not have."""
+"""Status codes with which servers refuse a parameter that the model does not support."""
 DISPENSABLE = {"max_tokens": "max_completion_tokens", "temperature": "", "logprobs": "", "top_logprobs": ""}
-"""Parameters that can be done without, and what some models call them instead."""
+"""Parameters that may be left out, with the name to use instead, if there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long a call is kept up."""
+    """How often and how long a call is tried."""
 
     timeout: float
-    """Seconds that one try may take."""
+    """The most seconds for one try."""
     attempts: int
+    """The most tries."""
     first_wait: float = 1.0
-    """Seconds after the first try; each wait is about twice the one before."""
+    """Seconds between the first and the second try; each further wait is about twice the one before."""
     sleep: Callable[[float], None] | None = None
-    """Waits so many seconds; None: or until the client gives up."""
+    """Waits for a number of seconds; the default also returns when the client gives up."""
 
 
 def _or_none(value: Any, read: Callable[[Any], Any]) -> Any:
-    """What can do without reading: servers shape their log-probs in several ways."""
+    """Validate an optional part of an answer; None if it is invalid, since servers return log-probs in several forms."""
     try:
         return read(value)
     except ValidationError:
@@ -68,19 +69,19 @@ class _Usage(BaseModel):
 
 
 class _Bill(BaseModel):
-    """Read before the rest of a completion: it has to be paid whatever was answered."""
+    """The token usage of a completion, which is read before the rest, since it has to be paid whatever the answer is."""
 
     usage: _Usage | None = None
 
 
 class _Completion(BaseModel):
-    """What of a chat completion is read here; everything else in it is ignored."""
+    """The parts of a chat completion that are read; everything else is ignored."""
 
     choices: list[_Option]
 
 
 class _StumbledError(Exception):
-    """A try that failed for a reason that may pass."""
+    """A try failed for a reason that may be temporary."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -88,20 +89,20 @@ class _StumbledError(Exception):
 
 
 class _NoAnswerError(_StumbledError):
-    """The server works and the model talks, but says nothing that can be read."""
+    """The server answered, but the answer cannot be read."""
 
 
 class ChatClient:
-    """Asks one endpoint; may be used from several threads.
+    """Sends requests to one endpoint. May be used from several threads.
 
     Args:
-        url: up to and including `/v1`. Nothing is asked elsewhere: redirects are not followed.
-        key: sent as a bearer token; it appears in no message of ours.
-        patience: time-outs and tries.
-        budget: pays for every try.
+        url: the endpoint's address up to and including `/v1`. Redirects are not followed, so that nothing is sent elsewhere.
+        key: sent as a bearer token; it appears in no message.
+        patience: time-outs and number of tries.
+        budget: counts the tokens of every try.
 
     Raises:
-        ConfigError: the URL is none that can be asked.
+        ConfigError: the URL is invalid.
     """
 
     def __init__(self, url: str, *, key: str | None, patience: Patience, budget: Budget) -> None:
@@ -111,19 +112,19 @@ class ChatClient:
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
             raise ConfigError(
-                "vlm_judge.url has to be http://... or https://..., without a user or password in it, such as http://localhost:8000/v1"
+                "vlm_judge.url must be http://... or https://..., without a user or password in it, such as http://localhost:8000/v1"
             )
-        self._url, self._key, self._patience, self._purse = url.rstrip("/"), key, patience, budget
+        self._url, self._key, self._patience, self._budget = url.rstrip("/"), key, patience, budget
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._refused = set[str]()
         self._given_up = threading.Event()
         self._http = httpx2.Client(timeout=patience.timeout, headers=headers, follow_redirects=False)
 
     def ask(self, body: Mapping[str, Any]) -> Opinion | None:
-        """The model's opinion; None if it never said anything that can be read as one.
+        """Send a request and return the model's opinion; None if no try gave an answer that can be read.
 
         Raises:
-            RewardError: the server refuses, or does not come back within all tries, or the money is spent.
+            RewardError: the server refuses, all tries failed, or the budget is spent.
         """
         tries = Retrying(
             stop=stop_after_attempt(self._patience.attempts) | stop_when_event_set(self._given_up),
@@ -142,17 +143,17 @@ class ChatClient:
             ) from error
 
     def give_up(self) -> None:
-        """Let calls of other threads end with the try that they are in."""
+        """Make calls in other threads end after their current try."""
         self._given_up.set()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._http.close()
 
     def _try(self, body: Mapping[str, Any]) -> Opinion:
         if self._given_up.is_set():
-            raise RewardError(f"the judge at {self._url} is asked nothing more")
-        self._purse.require_money()
+            raise RewardError(f"no more questions are sent to the judge at {self._url}")
+        self._budget.require_money()
         response = self._post(body)
         if response.status_code in TEMPORARY:
             raise _StumbledError(self._words(response), _retry_after(response.headers.get("Retry-After")))
@@ -163,7 +164,7 @@ class ChatClient:
         try:
             usage = _Bill.model_validate_json(response.content).usage
             if usage:
-                self._purse.pay(Tokens(read=usage.prompt_tokens, written=usage.completion_tokens))
+                self._budget.pay(Tokens(read=usage.prompt_tokens, written=usage.completion_tokens))
             choices = _Completion.model_validate_json(response.content).choices
         except ValidationError as error:
             raise _NoAnswerError("the body is no chat completion") from error
@@ -175,7 +176,7 @@ class ChatClient:
             raise _NoAnswerError("the answer is not of the schema asked for") from error
 
     def _post(self, body: Mapping[str, Any]) -> httpx2.Response:
-        """The response to the body; what the model refuses to be told is left out of it, then and from then on."""
+        """Send the body and return the response. Parameters that the server refuses are left out or renamed, in this and all later requests."""
         while True:
             sent = self._accepted(body)
             try:
@@ -188,7 +189,7 @@ class ChatClient:
             self._refused |= refused
 
     def _accepted(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The body without what was refused, or with what takes its place."""
+        """The body with refused parameters left out or renamed."""
         renamed = {DISPENSABLE[name] if name in self._refused else name: value for name, value in body.items()}
         return {name: value for name, value in renamed.items() if name}
 
@@ -196,7 +197,7 @@ class ChatClient:
         self._given_up.wait(seconds)
 
     def _wait(self, state: RetryCallState) -> float:
-        """What the server asks for, or twice as long as last time with jitter."""
+        """Seconds until the next try: what the server asks for, else about twice the last wait, with jitter."""
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, _StumbledError) and error.wait is not None:
             return min(error.wait, LONGEST_WAIT)
@@ -204,13 +205,13 @@ class ChatClient:
         return wait_exponential_jitter(initial=first, max=LONGEST_WAIT, jitter=first)(state)
 
     def _words(self, response: httpx2.Response) -> str:
-        """Status and the start of the body, in which a server may have repeated the key."""
+        """Status and beginning of the body, with the key replaced, since a server may repeat it."""
         text = " ".join(response.text.split())[:200]
         return f"{response.status_code} {response.reason_phrase} {text.replace(self._key, '***') if self._key else text}".strip()
 
 
 def _retry_after(header: str | None) -> float | None:
-    """Seconds, from the header's number or date; None where there is nothing to be read."""
+    """The seconds to wait, from the number or date of a Retry-After header; None if it is absent or cannot be read."""
     if header is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""A vision-language model that judges pairs: always asked in both orders, so that its lean to one place is not believed."""
+"""A vision-language model that judges pairs. It is asked in both orders, so that a preference for one position can be told from one for a picture."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -16,7 +16,7 @@ from d3po.vlm.questions import Choice, request
 from d3po.vlm.reading import Opinion
 
 TURNED: dict[Choice, Choice] = {"first": "second", "second": "first", "tie": "tie"}
-"""The same verdict, as it is said when the pictures have changed places."""
+"""The choice that means the same when the pictures are in the opposite order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,26 +29,33 @@ class PicturePair:
     path_a: Path
     path_b: Path
     checksum_a: str | None = None
-    """SHA-256 of the file that was written; None where nothing recorded it."""
+    """SHA-256 of the file that was written; None if it was not recorded."""
     checksum_b: str | None = None
+    """SHA-256 of the file that was written; None if it was not recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BothOrders:
-    """What the model says of a pair with a first, and with b first; None where it gave no answer."""
+    """The model's choices for a pair in both orders."""
 
     a_first: Choice | None
+    """The choice when picture a is shown first; None if the model gave no answer."""
     b_first: Choice | None
+    """The choice when picture b is shown first; None if the model gave no answer."""
     log_odds: float | None = None
-    """That a is better: the mean over both orders, in which a lean to one place cancels. None if the log-probs of one are missing."""
+    """Log-odds that a is better, averaged over both orders, so that a preference for one position cancels. None if log-probs are missing."""
 
     @property
     def consistent(self) -> bool:
-        """Whether both say the same of the pictures."""
+        """Whether the model gave an answer in both orders, and both prefer the same picture or say tie."""
         return self.a_first is not None and self.b_first is not None and self.a_first == TURNED[self.b_first]
 
     def answer(self, pair: PicturePair) -> Answer:
-        """The vote: a share where log-odds are known, else what both orders say, a tie where they differ; a skip where one is missing."""
+        """The answer to record as a vote.
+
+        It is a skip if an answer is missing; otherwise a share of preference if the log-odds are known; otherwise the choice on which both orders agree, or
+        a tie if they differ.
+        """
         if self.a_first is None or self.b_first is None:
             return Answer(outcome="skip")
         if self.log_odds is not None:
@@ -61,19 +68,19 @@ class BothOrders:
 
 @dataclass(frozen=True, kw_only=True)
 class Conduct:
-    """How a judge behaved over many pairs."""
+    """How consistently a judge answered over many pairs."""
 
     consistent: Proportion
-    """Pairs of which both orders say the same; an answer that is missing is no consistent one."""
+    """Pairs with the same answer in both orders; a missing answer counts as inconsistent."""
     first: Proportion
-    """Answers that prefer the picture shown first, of those that prefer one. A judge that looks has about half."""
+    """Answers that prefer the picture shown first, of those that are not ties. Without a preference for a position it is about half."""
 
     def __str__(self) -> str:
         return f"consistent on {self.consistent}, chose the first picture in {self.first}"
 
 
 def conduct(verdicts: Iterable[BothOrders]) -> Conduct:
-    """Over all pairs."""
+    """Compute a judge's conduct over all its verdicts."""
     known = list(verdicts)
     decided = [choice for both in known for choice in (both.a_first, both.b_first) if choice in ("first", "second")]
     return Conduct(
@@ -84,20 +91,22 @@ def conduct(verdicts: Iterable[BothOrders]) -> Conduct:
 
 @dataclass(frozen=True, kw_only=True)
 class VisionJudge:
-    """Asks the model, at most `concurrency` calls at a time, and never twice for the same, nor about two pictures that are one."""
+    """Asks the model about pairs. It does not ask what is in the cache, nor about two identical pictures, which tie."""
 
     model: str
     criterion: str
     client: ChatClient
     cache: VerdictCache
     concurrency: int
+    """The most calls at a time."""
     most_tokens: int
+    """The most tokens of an answer."""
 
     def judge_all(self, pairs: Sequence[PicturePair], advance: Callable[[], None]) -> list[BothOrders]:
-        """The verdicts on the pairs, in their order; `advance` is called once a pair.
+        """Judge the pairs and return the verdicts in the same order; `advance` is called after each pair.
 
         Raises:
-            RewardError: the server fails or refuses, or the money is spent. What was answered until then is kept.
+            RewardError: the server fails or refuses, or the budget is spent. Answers received until then are kept in the cache.
             CorruptFileError: a picture is gone or not what was written.
         """
         with ThreadPoolExecutor(self.concurrency) as pool:
@@ -132,7 +141,7 @@ class VisionJudge:
 
 
 def _mean_log_odds(a_first: Opinion | None, b_first: Opinion | None) -> float | None:
-    """Of a, which was shown first in one and second in the other."""
+    """The mean log-odds that a is better, from the opinions with a shown first and with b shown first; None if either lacks log-odds."""
     if a_first is None or b_first is None or a_first.log_odds is None or b_first.log_odds is None:
         return None
     return (a_first.log_odds - b_first.log_odds) / 2

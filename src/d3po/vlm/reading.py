@@ -1,4 +1,4 @@
-"""What a vision-language model has answered: its choice, and how sure it was of it where the server gives log-probs."""
+"""Reading a vision-language model's answer: its choice, and its log-odds if the server gives log-probs."""
 
 import re
 from collections.abc import Sequence
@@ -13,34 +13,34 @@ CHOICES: tuple[Choice, ...] = get_args(Choice)
 FENCED = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.DOTALL)
 BEFORE_CHOICE = re.compile(r'"choice"\s*:\s*"')
 MOST_LOG_ODDS = 10.0
-"""Sure enough; servers write numbers of their own for what is less likely."""
+"""Bound on the log-odds: beyond it servers report arbitrary log-probs."""
 
 
 class Alternative(BaseModel):
-    """A token that could have been said in some place."""
+    """A token that the model could have written at some position."""
 
     token: str
     logprob: float
 
 
 class Token(Alternative):
-    """A token that was said, and what else could have been."""
+    """A token that the model wrote, with its alternatives."""
 
     top_logprobs: list[Alternative] = []
 
 
 class Opinion(Verdict):
-    """A verdict, and how sure the model was."""
+    """A verdict with its log-odds."""
 
     log_odds: float | None = None
-    """log of p over 1 - p, with p the probability of `first` plus half that of `tie`; None where the server gave no log-probs."""
+    """log(p / (1 - p)), where p is the probability of `first` plus half that of `tie`; None if the server gave no log-probs."""
 
 
 def opinion(text: str, tokens: Sequence[Token]) -> Opinion:
-    """The opinion in an answer; JSON may be fenced as code.
+    """Read the opinion from an answer's text and tokens; the JSON may be in a code fence.
 
     Raises:
-        ValidationError: the answer is not of the schema asked for.
+        ValidationError: the answer does not follow the schema.
     """
     fenced = FENCED.fullmatch(text)
     verdict = Verdict.model_validate_json(fenced[1] if fenced else text)
@@ -48,9 +48,9 @@ def opinion(text: str, tokens: Sequence[Token]) -> Opinion:
 
 
 def log_odds(tokens: Sequence[Token], choice: Choice) -> float | None:
-    """For the first picture against the second, from the token with which the choice begins.
+    """Log-odds that the first picture is better, from the token with which the choice begins; None if they cannot be read.
 
-    A choice that is not among the token's alternatives is taken to be as likely as the least likely of them, which is the most it can be.
+    A choice that is not among the token's alternatives is taken to be as likely as the least likely alternative, which is an upper bound.
     """
     place = _place_of_choice(tokens)
     if place is None:
@@ -71,7 +71,7 @@ def log_odds(tokens: Sequence[Token], choice: Choice) -> float | None:
 
 
 def _place_of_choice(tokens: Sequence[Token]) -> tuple[Token, str] | None:
-    """The token with which the choice begins, and what stands in it before the choice, such as a quotation mark."""
+    """The token with which the choice begins, and the text before the choice in that token, such as a quotation mark."""
     said = "".join(token.token for token in tokens)
     starts = [match.end() for match in BEFORE_CHOICE.finditer(said)]
     if not starts:
@@ -85,6 +85,6 @@ def _place_of_choice(tokens: Sequence[Token]) -> tuple[Token, str] | None:
 
 
 def _begun(word: str, before: str) -> Choice | None:
-    """The choice that a token begins; no two begin with the same letter."""
+    """The choice with which a token begins; no two choices begin with the same letter."""
     letters = word[len(before) :].partition('"')[0] if word.startswith(before) else ""
     return next((choice for choice in CHOICES if letters and choice.startswith(letters)), None)

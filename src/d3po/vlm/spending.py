@@ -1,4 +1,4 @@
-"""What asking a model costs: counted as it happens, held against a cap, and estimated beforehand."""
+"""The cost of asking a model: estimated beforehand, counted as it arises, and limited by a cap."""
 
 import re
 import threading
@@ -12,8 +12,9 @@ from d3po.errors import RewardError
 from d3po.vlm.questions import ANSWER_TOKENS, request, words_of
 
 CHARACTERS_A_TOKEN = 4
-"""Of English text, roughly."""
+"""Characters in a token of English text, roughly."""
 PAYMENT = re.compile(r"(\d+) (\d+)")
+"""A line of the ledger: tokens read, tokens written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +33,19 @@ class Tokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """Of a million tokens, in whatever currency; 0 for a model of your own."""
+    """The price of a million tokens, in any currency; 0 for a model that costs nothing."""
 
     read: float
     written: float
 
     def of(self, tokens: Tokens) -> float:
-        """What these tokens cost."""
+        """The cost of these tokens."""
         return (tokens.read * self.read + tokens.written * self.written) / 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What is going to be asked, roughly."""
+    """A rough estimate of calls, tokens and cost."""
 
     pairs: int
     tokens: Tokens
@@ -58,7 +59,7 @@ class Estimate:
 
 
 def estimate(pairs: int, *, criterion: str, prompt: str, picture_tokens: int, price: Price) -> Estimate:
-    """Of asking about so many pairs, whose prompts are as long as this one."""
+    """Estimate tokens and cost of asking about `pairs` pairs with prompts as long as `prompt`."""
     words = words_of(request(model="", criterion=criterion, prompt=prompt, first=b"", second=b"", most_tokens=0))
     each = Tokens(read=2 * picture_tokens + len(words) // CHARACTERS_A_TOKEN, written=ANSWER_TOKENS)
     tokens = each * (2 * pairs)
@@ -66,12 +67,12 @@ def estimate(pairs: int, *, criterion: str, prompt: str, picture_tokens: int, pr
 
 
 class Budget:
-    """Counts what has been spent, from any thread, and says when the cap is reached.
+    """Counts spending, from any thread, and enforces a cap.
 
     Args:
-        price: of the model's tokens.
+        price: the price of the model's tokens.
         cap: the most that may be spent; 0 is no cap.
-        ledger: a file that every payment is added to as a line, so that the cap holds over several processes' lives.
+        ledger: a file to which every payment is appended as a line, so that the cap also holds when a command is run again.
     """
 
     def __init__(self, price: Price, *, cap: float, ledger: Path) -> None:
@@ -85,11 +86,11 @@ class Budget:
 
     @property
     def cost(self) -> float:
-        """Spent so far."""
+        """The cost so far."""
         return self._price.of(self._tokens)
 
     def pay(self, tokens: Tokens) -> None:
-        """Count what a call has cost.
+        """Count the tokens of a call.
 
         Raises:
             StorageError: the ledger cannot be written.
@@ -100,7 +101,7 @@ class Budget:
                 file.append(f"{tokens.read} {tokens.written}\n".encode())
 
     def require_money(self) -> None:
-        """Before each call.
+        """Check, before a call, that the cap is not reached.
 
         Raises:
             RewardError: the cap is reached.
@@ -113,7 +114,7 @@ class Budget:
 
 
 def _payments(ledger: Path) -> Iterator[Tokens]:
-    """The lines of a ledger; one cut short by a kill is left out."""
+    """The payments in a ledger; a line that was cut short by a kill is ignored."""
     if ledger.exists():
         for line in ledger.read_text(errors="replace").splitlines():
             if match := PAYMENT.fullmatch(line):

@@ -1,1 +1,1 @@
-"""The rating app: a small server and plain pages. It shares nothing with the trainer but the store and the pictures' files."""
+"""The rating page and the dashboard: a small server and plain pages. It shares only the store and the picture files with the trainer."""

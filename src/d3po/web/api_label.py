@@ -1,4 +1,4 @@
-"""What annotators use: who am I, questions, votes, pictures."""
+"""The API for annotators: their session, their questions, votes and pictures."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -40,18 +40,18 @@ INSTRUCTIONS: dict[Kind, str] = {
 }
 REFUSED: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem} for code in (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
-}  # what any route may answer; schemathesis holds the app to it
+}  # the errors that any route may return; schemathesis checks the app against them
 
 router = APIRouter(prefix="/v1", tags=["label"], responses=REFUSED)
 
 
 @router.post("/session", status_code=204)
 async def join(body: Join, app_state: CurrentState) -> Response:
-    """Exchange an invitation for a session, kept in a cookie that scripts cannot read."""
+    """Exchange an invitation for a session, which is kept in a cookie that scripts cannot read."""
     lifetime = app_state.settings.session_days * 86_400
     secret = await app_state.writer.run(lambda: app_state.store.people.exchange(body.token, lifetime=float(lifetime)))
     if secret is None:
-        raise HTTPException(403, "this invitation is not valid: it was used up, has expired or was withdrawn")
+        raise HTTPException(403, "this invitation is not valid: it was already used, has expired or was withdrawn")
     return Response(status_code=204, headers={"set-cookie": security.set_cookie(app_state.settings, secret, lifetime)})
 
 
@@ -67,13 +67,13 @@ async def leave(request: Request, app_state: CurrentState, _: CurrentUser) -> Re
 
 @router.get("/me")
 async def me(app_state: CurrentState, caller: CurrentUser) -> Me:
-    """Who asks, and how things stand for them."""
+    """Return who the caller is, and the caller's progress."""
     return await run_in_threadpool(_me, app_state, caller)
 
 
 @router.get("/queue")
 async def queue(app_state: CurrentState, caller: CurrentUser, n: Annotated[int, Query(ge=1, le=MOST_AT_ONCE)] = 4) -> Queue:
-    """Lease questions; asking again brings the same ones until they are answered."""
+    """Lease questions to the caller. Later calls return the same questions until they are answered."""
     settings = app_state.settings
     checks = {"gold_rate": settings.gold_rate, "repeat_rate": settings.repeat_rate}
     assigned = await app_state.writer.run(
@@ -85,13 +85,13 @@ async def queue(app_state: CurrentState, caller: CurrentUser, n: Annotated[int, 
 
 @router.post("/votes", status_code=201, responses={200: {"model": Acknowledged}})
 async def vote(body: Ballot, response: Response, app_state: CurrentState, caller: CurrentUser) -> Acknowledged:
-    """Store a vote: 201 when it is on disk, 200 when it was there already."""
+    """Store a vote. The response is 201 once it is on disk, or 200 if it was stored before."""
     assignment = str(body.assignment)
     assigned = app_state.assignments.remembered(assignment, caller.id) or await run_in_threadpool(
         app_state.assignments.assigned, assignment, caller.id
     )
     if assigned is None:
-        raise HTTPException(404, "there is no such assignment of yours")
+        raise HTTPException(404, "you have no such assignment")
     cast = Cast(
         id=str(body.id), assignment=assignment, annotator=caller.id,
         answer=answer_of(body, assigned.shown), rt_ms=body.rt_ms, client=body.client,
@@ -105,13 +105,13 @@ async def vote(body: Ballot, response: Response, app_state: CurrentState, caller
 
 @router.post("/votes/{vote_id}/retract")
 async def retract(vote_id: UUID, body: Withdrawal, app_state: CurrentState, caller: CurrentUser) -> Retracted:
-    """Take a vote back; its question is asked again, in the same order."""
+    """Withdraw a vote. Its question is asked again, with the pictures in the same order."""
     try:
         receipt = await app_state.writer.record(Retract(id=str(body.id), vote=str(vote_id), annotator=caller.id))
     except VoteConflictError:
         raise
     except VoteError as error:
-        raise HTTPException(404, "there is no such vote of yours") from error
+        raise HTTPException(404, "you have no such vote") from error
     if receipt.status == "new":
         app_state.assignments.answered(caller.id, -1)
     return Retracted(item=await run_in_threadpool(_question, app_state, caller, receipt.assignment))
@@ -121,15 +121,19 @@ async def retract(vote_id: UUID, body: Withdrawal, app_state: CurrentState, call
 async def picture(
     assignment: UUID, position: Annotated[int, Path(ge=0, lt=MOST_PICTURES)], request: Request, app_state: CurrentState, caller: CurrentUser
 ) -> Response:
-    """A picture of a question that was put to whoever asks. The address says where it stands, nothing of where it comes from."""
+    """Send a picture of a question that is assigned to the caller. The URL contains its position in the question, and nothing about its origin."""
     return reply(await run_in_threadpool(_shown_at, app_state, caller, str(assignment), position), request.headers)
 
 
 def answer_of(ballot: Ballot, shown: Sequence[int]) -> Answer:
-    """The ballot by image ids instead of positions.
+    """Convert a ballot from positions to image ids.
+
+    Args:
+        ballot: the vote as sent by the page.
+        shown: the image ids in the order in which they were shown.
 
     Raises:
-        HTTPException: a position is none of those shown.
+        HTTPException: a position was not shown, or is given twice.
     """
     values = {_at(shown, int(position)): float(value) for position, value in (ballot.positions or {}).items()}
     if len(values) != len(ballot.positions or {}):

@@ -1,4 +1,4 @@
-"""The rating app, put together."""
+"""Builds the web application from its parts."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -25,11 +25,11 @@ from d3po.web.writer import Writer
 
 
 def create_app(store: Store, settings: WebSettings) -> FastAPI:
-    """The app on a store. The store stays the caller's, to be closed after the app has ended.
+    """Make the application for a store. The caller closes the store after the application has ended.
 
     Raises:
-        ConfigError: the place of the pictures cannot be opened.
-        StorageError: the store is away.
+        ConfigError: the folder or URL of the pictures cannot be opened.
+        StorageError: the store cannot be used.
     """
     app_state = _make_app_state(store, settings)
 
@@ -38,7 +38,7 @@ def create_app(store: Store, settings: WebSettings) -> FastAPI:
         yield
         app_state.writer.close()
 
-    # No pages of documentation: theirs would load scripts from elsewhere. The description itself is at /v1/openapi.json, for administrators.
+    # FastAPI's documentation pages are off, because they would load scripts from elsewhere. Administrators find the description at /v1/openapi.json.
     app = FastAPI(title="d3po", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.app_state = app_state
     app.include_router(api_label.router)
@@ -69,7 +69,7 @@ def _make_app_state(store: Store, settings: WebSettings) -> AppState:
 
 
 def _healthz(app_state: CurrentState) -> dict[str, str]:
-    """Whether votes could be taken: the store answers."""
+    """Report that the server works and the store responds."""
     app_state.figures.newest_vote()
     return {"status": "ok", "version": __version__}
 
@@ -79,7 +79,7 @@ def _problem(status: int, detail: str, headers: dict[str, str] | None = None) ->
 
 
 def _not_valid(_: Request, error: Exception) -> JSONResponse:
-    """What is wrong with the first field that is; what was sent is not repeated, it may be a secret or not even text."""
+    """Describe the first field that is not valid. Its value is not repeated, because it may be a secret or not even text."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])

@@ -1,6 +1,6 @@
-"""What the views share: the store, its writer, the pictures, who is who.
+"""The objects that all request handlers share, and FastAPI's dependencies that give access to them.
 
-What a view depends on is async although it waits for nothing: FastAPI would send a plain function to another thread and back.
+The dependencies are async although they wait for nothing, because FastAPI would run plain functions in another thread.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from d3po.web.writer import Writer
 
 @dataclass(frozen=True, kw_only=True)
 class AppState:
-    """One server's parts."""
+    """The parts of one server."""
 
     settings: WebSettings
     store: Store
@@ -36,12 +36,16 @@ class AppState:
 
 
 async def app_state_of(request: Request) -> AppState:
-    """The parts of the server that a request reached."""
+    """The parts of the server that handles a request."""
     return request.app.state.app_state
 
 
 async def current_user(request: Request) -> Caller:
-    """Whoever asks, by session."""
+    """The caller of a request, found by the session.
+
+    Raises:
+        HTTPException: there is no session.
+    """
     caller: Caller | None = getattr(request.state, "caller", None)
     if caller is None:
         raise HTTPException(security.NO_SESSION.status, security.NO_SESSION.detail)
@@ -49,7 +53,11 @@ async def current_user(request: Request) -> Caller:
 
 
 async def administrator(caller: Annotated[Caller, Depends(current_user)]) -> Caller:
-    """Whoever asks, if an administrator."""
+    """The caller of a request, who must be an administrator.
+
+    Raises:
+        HTTPException: there is no session, or the caller is not an administrator.
+    """
     if caller.role != "admin":
         raise HTTPException(403, "this is for administrators")
     return caller

@@ -1,4 +1,4 @@
-"""What the server remembers between requests so that a vote costs one commit and nothing else: what was put to whom, and how far they are."""
+"""Caches assignments and the annotators' progress between requests, so that a vote needs one commit and no other query."""
 
 import threading
 import time
@@ -10,10 +10,11 @@ from d3po.preferences.records import Assigned
 from d3po.store import Questions
 
 REMEMBERED = 20_000
-"""Assignments, newest first."""
+"""The most assignments that are cached; the oldest are dropped first."""
 FRESH_SECONDS = 2.0
+"""How long a counted progress is used before it is counted again."""
 EFFORT = 0.05
-"""Share of the time that may go into counting one annotator's questions; where counting takes long, it is done less often."""
+"""The largest share of the time that may be spent on counting one annotator's questions. If counting takes long, it is done less often."""
 
 
 @dataclass
@@ -24,7 +25,10 @@ class _Count:
 
 
 class AssignmentCache:
-    """Assignments and progress by annotator. An assignment's pictures never change; progress is counted in between and put right now and then."""
+    """Caches assignments and progress by annotator.
+
+    The pictures of an assignment never change. Progress is updated with each vote, and counted again in the store now and then.
+    """
 
     def __init__(self, questions: Questions) -> None:
         self._questions = questions
@@ -33,7 +37,7 @@ class AssignmentCache:
         self._counts: dict[int, _Count] = {}
 
     def put(self, annotator: int, assigned: Iterable[Assigned]) -> None:
-        """Remember what was put to an annotator."""
+        """Cache the questions assigned to an annotator."""
         with self._lock:
             for one in assigned:
                 self._assigned[one.assignment] = (annotator, one)
@@ -42,26 +46,26 @@ class AssignmentCache:
                 self._assigned.popitem(last=False)
 
     def remembered(self, assignment: str, annotator: int) -> Assigned | None:
-        """What was put to the annotator, if it is remembered."""
+        """The assignment if it is cached and belongs to this annotator, else None."""
         found = self._assigned.get(assignment)
         return found[1] if found is not None and found[0] == annotator else None
 
     def assigned(self, assignment: str, annotator: int) -> Assigned | None:
-        """The same, asking the store where it is not remembered; None if there is no such assignment of theirs. May block."""
+        """The assignment of this annotator, from the cache or from the store. None if the annotator has no such assignment. May block."""
         found = self.remembered(assignment, annotator) or self._questions.assigned(assignment, annotator)
         if found is not None:
             self.put(annotator, [found])
         return found
 
     def progress(self, annotator: int) -> tuple[int, int]:
-        """How many questions an annotator has answered, and how many are left for them. May block."""
+        """The number of questions that an annotator has answered, and the number left for this annotator. May block."""
         count = self._counts.get(annotator)
         if count is None or count.until < time.monotonic():
             count = self._counts[annotator] = self._count(annotator)
         return count.done, count.left
 
     def answered(self, annotator: int, change: int) -> None:
-        """An answer came in (1) or was taken back (-1)."""
+        """Update the progress of an annotator after an answer (`change` 1) or a withdrawal (-1)."""
         count = self._counts.get(annotator)
         if count is not None:
             count.done, count.left = max(0, count.done + change), max(0, count.left - change)

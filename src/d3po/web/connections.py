@@ -1,4 +1,4 @@
-"""What uvicorn's HTTP/1.1 lacks: time limits for requests and answers, room for newcomers, and our headers on what it answers by itself."""
+"""Extends uvicorn's HTTP/1.1: time limits for requests and responses, a limit on connections, and security headers on errors that uvicorn sends."""
 
 import json
 import sys
@@ -13,13 +13,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from d3po.web import security
 
 REQUEST_SECONDS = 20.0
-"""How long a request may take to arrive, from its first byte to its last; and a connection without one."""
+"""How long a request may take to arrive, from its first byte to its last, and how long a new connection may stay without a request."""
 STALL_SECONDS = 20.0
-"""How long somebody may read nothing of an answer that waits for them."""
+"""How long a client may go without reading any of a pending response."""
 
 
 def _connections_possible() -> int:
-    """Half of the files this process may open, 512 at most; the other half is for the database, pictures and libraries."""
+    """The most connections: half of the files that this process may open, at most 512. The other half is for the database, pictures and libraries."""
     if sys.platform == "win32":
         return 512
     import resource
@@ -33,50 +33,50 @@ MOST_CONNECTIONS = _connections_possible()
 
 @runtime_checkable
 class Evictable(Protocol):
-    """A connection as far as making room goes."""
+    """What `make_room` needs of a connection."""
 
     @property
     def peer(self) -> str:
-        """The address it comes from."""
+        """The client's address."""
         ...
 
     @property
     def heard(self) -> float:
-        """When something came last, in seconds."""
+        """When data came in last, in seconds."""
         ...
 
     @property
     def busy(self) -> bool:
-        """Whether a whole request of it is being answered."""
+        """Whether a complete request is being answered."""
         ...
 
     @property
     def evicted(self) -> bool:
-        """Whether it was closed for the sake of others."""
+        """Whether it was closed to make room for others."""
         ...
 
     def evict(self) -> None:
-        """Close it for the sake of others."""
+        """Close it to make room for others."""
         ...
 
 
 class Connection(H11Protocol):
-    """One connection. Where there are too many, the address with the most of them loses the one that has been silent longest."""
+    """One connection. If there are too many, the address with the most connections loses the one that has been idle longest."""
 
     _arriving: TimerHandle | None = None
     _stalling: TimerHandle | None = None
     evicted = False
     heard = 0.0
-    """When something came last, by the event loop's clock."""
+    """When data came in last, by the event loop's clock."""
 
     @property
     def peer(self) -> str:
-        """The address it comes from."""
+        """The client's address."""
         return self.client[0] if self.client else ""
 
     @property
     def busy(self) -> bool:
-        """Whether a whole request of it is being answered."""
+        """Whether a complete request is being answered."""
         request = self._request
         return request is not None and not request.more_body and not request.response_complete
 
@@ -106,7 +106,7 @@ class Connection(H11Protocol):
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():
-            self.transport.abort()  # to close would wait for somebody who does not read
+            self.transport.abort()  # closing would wait for a client that does not read
         else:
             super().timeout_keep_alive_handler()
 
@@ -119,17 +119,17 @@ class Connection(H11Protocol):
         self._stop_stalling()
 
     def evict(self) -> None:
-        """Close it for the sake of others."""
+        """Close the connection to make room for others."""
         self.evicted = True
         self.transport.abort()
 
     @property
     def _request(self) -> RequestResponseCycle | None:
-        """The newest request that has a head; uvicorn says that there always is one."""
+        """The newest request whose head has arrived; None if there is none, although uvicorn's annotation says otherwise."""
         return cast("RequestResponseCycle | None", self.cycle)
 
     def _watch_arrival(self) -> None:
-        """Give a request that has begun its time; what is whole, or not begun, needs none."""
+        """Start the time limit of a request that is arriving. One that is complete, or has not begun, has no limit."""
         begun = self.conn.their_state is h11.SEND_BODY or (self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0]))
         if not begun:
             self._stop_waiting()
@@ -139,7 +139,7 @@ class Connection(H11Protocol):
     def _too_slow(self) -> None:
         self._arriving = None
         if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
-            self.transport.close()  # it never said anything
+            self.transport.close()  # it never sent anything
         else:
             self._refuse(408, f"a request must arrive within {REQUEST_SECONDS:g} s")
 
@@ -154,16 +154,16 @@ class Connection(H11Protocol):
         self._stalling = self.loop.call_later(STALL_SECONDS, look_again)
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Answer by itself, if nothing has been answered yet, and close."""
+        """Send an error response if no response has begun yet, and close the connection."""
         if self.transport.is_closing() or self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return self.transport.abort()
         if request := self._request:
-            request.disconnected = True  # the app waits for the rest of the request; it will not come
+            request.disconnected = True  # the application waits for the rest of the request, which will not come
             request.message_event.set()
         body = json.dumps({"detail": detail}).encode()
-        own = {"content-type": "application/json", "content-length": str(len(body)), "cache-control": "no-store", "connection": "close"}
+        headers = {"content-type": "application/json", "content-length": str(len(body)), "cache-control": "no-store", "connection": "close"}
         for event in (
-            h11.Response(status_code=status, headers=list((security.HEADERS | own).items()), reason=b""),
+            h11.Response(status_code=status, headers=list((security.HEADERS | headers).items()), reason=b""),
             h11.Data(data=body),
             h11.EndOfMessage(),
         ):
@@ -182,7 +182,7 @@ class Connection(H11Protocol):
 
 
 def make_room(connections: Collection[Evictable]) -> None:
-    """Close one connection: of the address with the most, the one that has been silent longest, unless a request of it is being answered."""
+    """Close one connection that is not busy: the one that has been idle longest, among those of the address with the most connections."""
     idle = [each for each in connections if not each.busy and not each.evicted]
     if idle:
         most = Counter(each.peer for each in idle)

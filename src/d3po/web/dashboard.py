@@ -1,4 +1,4 @@
-"""Gathers what the dashboard shows. The costly part, how annotators agree, is computed once in a while and beside the requests."""
+"""Collects what the dashboard shows. The costly part, the annotators' statistics, is cached for some seconds."""
 
 import threading
 import time
@@ -17,21 +17,22 @@ if TYPE_CHECKING:
 
 SHOWN_MINUTES = 120
 FRESH_SECONDS = 3.0
+"""How long the annotators' statistics are used before they are computed again."""
 EFFORT = 0.1
-"""Share of the time that may go into how people answer; where that takes long, it is worked out less often."""
+"""The largest share of the time that may be spent on these statistics. If they take long, they are computed less often."""
 MOST_VOTES = 20_000
-"""How people answer is computed on so many votes, of the run or of a round: enough for narrow intervals, and a second's work at most."""
+"""The statistics use at most this many of the newest votes, of the run or of a round: enough for narrow intervals, and at most a second's work."""
 
 
 class Overview:
-    """The run as administrators see it."""
+    """Collects the state of the run for the dashboard."""
 
     def __init__(self, store: Store, journal: JournalView, figures: Figures, *, run: str) -> None:
         self._store, self._journal, self._figures, self._run = store, journal, figures, run
         self._people = PeopleView(store, figures)
 
     def gather(self) -> Dashboard:
-        """Everything as of now. Blocks."""
+        """Collect everything as of now. Blocks."""
         people = self._people.newest()
         control = self._store.journal.current_control()
         return Dashboard(
@@ -60,16 +61,18 @@ class Overview:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatorStatistics:
-    """How annotators answer, and how far people agree."""
+    """Statistics of the annotators' answers."""
 
     figures: list[AnnotatorFigures]
-    """Everybody's, most votes first."""
+    """The figures of each annotator, most votes first."""
     together: AgreementMessage | None
+    """The agreement of people over all rounds."""
     by_round: dict[int, AgreementMessage]
+    """The agreement of people in each round."""
 
 
 class PeopleView:
-    """How annotators answer and agree, at most so stale."""
+    """Computes the annotators' statistics, and caches them for a few seconds."""
 
     def __init__(self, store: Store, figures: Figures) -> None:
         self._store, self._figures = store, figures
@@ -77,17 +80,17 @@ class PeopleView:
         self._until = float("-inf")
         self._newest = AnnotatorStatistics(figures=[], together=None, by_round={})
         self._rounds: dict[int, tuple[int, AgreementMessage]] = {}
-        """By round: how many votes there were, and how far they agreed."""
+        """For each round, the number of answers and the agreement computed from them."""
 
     def newest(self) -> AnnotatorStatistics:
-        """The figures. Blocks while they are computed anew."""
+        """The statistics, from the cache or computed. Blocks while they are computed."""
         with self._lock:
             if time.monotonic() > self._until:
                 self._newest = self._compute()
             return self._newest
 
     def _compute(self) -> AnnotatorStatistics:
-        from d3po.annotation.agreement import report_annotators  # scipy takes a second to load, which starting should not
+        from d3po.annotation.agreement import report_annotators  # imported here because scipy takes a second to load
 
         started = time.monotonic()
         votes = list(self._store.votes.current(after=self._figures.newest_vote() - MOST_VOTES))
@@ -101,7 +104,7 @@ class PeopleView:
         return AnnotatorStatistics(figures=sorted(figures, key=lambda one: -one.votes), together=together, by_round=by_round)
 
     def _by_round(self, people: set[int]) -> dict[int, AgreementMessage]:
-        """The rounds' agreement; only the newest round's is computed over and over, an older one's where votes came in late."""
+        """The agreement in each round. The newest round's is always computed again, an older round's only if its number of answers has changed."""
         counts = [count for count in self._figures.rounds() if count.answered]
         for count in counts:
             if count is counts[-1] or self._rounds.get(count.round, (0,))[0] != count.answered:
@@ -112,7 +115,7 @@ class PeopleView:
 
 
 def _agreement(votes: Iterable[Vote], people: set[int]) -> AgreementMessage | None:
-    """How far these people agree; None without a vote of theirs. Rules and models are not counted in: they would agree with themselves."""
+    """The agreement of these people; None if they have no votes. Rules and models are left out, because they would agree with themselves."""
     from d3po.annotation.agreement import agreement
 
     theirs = [vote for vote in votes if vote.annotator in people]

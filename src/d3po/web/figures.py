@@ -1,4 +1,4 @@
-"""Figures for the pages that are counted from the tables. Everything here reads, and reads little: counts by index, never a vote's body."""
+"""Counts figures for the pages from the database tables, with cheap queries that only read."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -16,23 +16,26 @@ SHOWN_IMAGES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class RoundCount:
-    """How far a round's questions are answered."""
+    """How many of a round's questions are answered."""
 
     round: int
     questions: int
     wanted: int
+    """Answers wanted: the overlap of every question, summed."""
     open: int
+    """Answers that are neither given nor leased."""
     answered: int
+    """Answers given."""
 
 
 class Figures:
-    """Counts on a store. Everything blocks for as long as a query takes."""
+    """Counts figures in a store. Every method blocks while its query runs."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def rate_of(self, annotator: int, minutes: int) -> float:
-        """An annotator's votes a minute, over the last so many minutes."""
+        """The votes per minute of an annotator, over the last `minutes` minutes."""
         since = self._database.now() - minutes * MINUTE_MS
         query = select(func.count(VoteRow.id)).where(
             VoteRow.annotator_id == annotator, VoteRow.received_at > since, VoteRow.action == "cast"
@@ -41,7 +44,7 @@ class Figures:
             return connection.execute(query).scalar_one() / minutes
 
     def votes_per_minute(self, minutes: int) -> list[Minute]:
-        """Votes that came in, by minute, oldest first, minutes without votes included."""
+        """The number of votes in each of the last `minutes` minutes, oldest first, including minutes without votes."""
         last = self._database.now() // MINUTE_MS
         first = last - minutes + 1
         query = select(VoteRow.received_at).where(VoteRow.received_at >= first * MINUTE_MS, VoteRow.action == "cast")
@@ -52,7 +55,7 @@ class Figures:
         return [Minute(at=minute * MINUTE_MS, votes=counts[minute]) for minute in range(first, last + 1)]
 
     def rounds(self) -> list[RoundCount]:
-        """How far each round's questions for training are answered, by round."""
+        """How many of each round's training questions are answered, in order of rounds."""
         asked = (
             select(QuestionRow.round, func.count(), func.sum(QuestionRow.overlap), func.sum(QuestionRow.open_slots))
             .where(QuestionRow.round.is_not(None), QuestionRow.purpose == "train")
@@ -78,7 +81,7 @@ class Figures:
             return connection.execute(select(func.coalesce(func.max(VoteRow.sequence), 0))).scalar_one()
 
     def samples(self) -> list[SampleGrid]:
-        """Pictures of the held-out prompts, one grid a series, so that what training changed can be seen; none before the first evaluation."""
+        """Pictures of the first held-out prompts, as one grid for each series. Empty before the first evaluation."""
         prompts = self._shown_prompts()
         query = (
             select(ImageRow.series, ImageRow.prompt_id, ImageRow.id)

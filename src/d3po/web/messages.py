@@ -1,6 +1,6 @@
-"""What goes over the wire: the bodies of every request and answer under /v1.
+"""The bodies of all requests and responses under /v1.
 
-Requests are strict: unknown fields are refused, numbers are numbers, texts are bounded. Times are milliseconds since 1970.
+Requests are strict: unknown fields are refused, values are not coerced, and texts have a maximum length. Times are milliseconds since 1970.
 """
 
 from typing import Annotated, Literal
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, Strin
 from d3po.preferences.records import Kind, Outcome, Role
 
 MOST_AT_ONCE = 16
-"""Questions one request may lease."""
+"""The most questions that one request may lease."""
 MOST_PICTURES = 64
 DAY_MS = 24 * 60 * 60 * 1000
 
@@ -19,7 +19,7 @@ Position = Annotated[StrictInt, Field(ge=0, lt=MOST_PICTURES)]
 PositionKey = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,2}$")]
 Value = Annotated[StrictInt | StrictFloat, Field(ge=-1000, le=1000, allow_inf_nan=False)]
 HANDLE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
-"""A name to be known by; not an e-mail address, which has an @."""
+"""The pattern of a person's handle. It excludes e-mail addresses, which have an @."""
 
 Handle = Annotated[str, StringConstraints(pattern=HANDLE)]
 
@@ -41,7 +41,7 @@ class Join(Request):
 
 
 class Ballot(Request):
-    """A vote. It names positions as shown; the server knows which picture stood there."""
+    """A vote. It refers to pictures by their position on the page; the server knows which picture was shown there."""
 
     id: UUID
     assignment: UUID
@@ -49,34 +49,34 @@ class Ballot(Request):
     position: Position | None = None
     """The preferred picture of a `win`."""
     positions: Annotated[dict[PositionKey, Value], Field(max_length=MOST_PICTURES)] | None = None
-    """By position: ranks from 1, best 1 and worst -1, marked 1, or the score."""
+    """A value for each position: ranks from 1, or 1 for the best and -1 for the worst, or 1 for a marked picture, or the score."""
     reason: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] | None = None
     rt_ms: Annotated[StrictInt, Field(ge=0, le=DAY_MS)] | None = None
     client: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
 
 
 class Withdrawal(Request):
-    """The event that takes a vote back; it has an id of its own, so that sending it twice is one withdrawal."""
+    """The withdrawal of a vote. Its id differs from the vote's, so that sending it twice withdraws once."""
 
     id: UUID
 
 
 class ControlRequest(Request):
-    """What the trainer is to do."""
+    """What the trainer is told to do."""
 
     action: Order
     """`end_test`: no more blind questions are put, and a run that waits for their answers goes on without."""
     round: Annotated[StrictInt, Field(ge=0, lt=2**31)] | None = None
-    """The round that `train_now` closes; the current one if left out."""
+    """The round that `train_now` trains on its votes so far. Default: the current round."""
 
 
 class InvitationRequest(Request):
-    """Whom to invite."""
+    """The person to invite."""
 
     handle: Handle
     role: Role = "annotator"
     days: Annotated[StrictInt, Field(ge=1, le=365)] = 30
-    """How long the invitation can be used, and its sessions live."""
+    """For how many days the invitation and its sessions are valid."""
 
 
 class Problem(BaseModel):
@@ -86,28 +86,28 @@ class Problem(BaseModel):
 
 
 class Me(BaseModel):
-    """Who asks, and how things stand for them."""
+    """The caller, and the caller's progress."""
 
     handle: str
     role: Role
     done: int
-    """Questions answered by them."""
+    """Questions that the caller has answered."""
     left: int
-    """Questions they could still be given."""
+    """Questions that the caller could still be asked."""
     rate_per_minute: float
-    """Their answers a minute, over the last five minutes."""
+    """The caller's answers per minute, over the last five minutes."""
     round: int | None
     phase: str
     message: str
 
 
 class Picture(BaseModel):
-    """A picture of a question, where it stands."""
+    """A picture of a question, with its position."""
 
     position: int
     url: str
     width: int | None
-    """Pixels; null if the file cannot be read."""
+    """Width in pixels; null if the file cannot be read."""
     height: int | None
 
 
@@ -123,7 +123,7 @@ class Item(BaseModel):
 
 
 class Queue(BaseModel):
-    """Questions leased to whoever asked."""
+    """Questions leased to the caller."""
 
     items: list[Item]
     done: int
@@ -139,7 +139,7 @@ class Acknowledged(BaseModel):
 
 
 class Retracted(BaseModel):
-    """The question whose answer was taken back, in the same order; null if it cannot be asked again."""
+    """The question whose answer was withdrawn, with its pictures in the same order; null if it cannot be asked again."""
 
     item: Item | None
 
@@ -162,13 +162,13 @@ class Control(BaseModel):
 
 
 class AgreementMessage(BaseModel):
-    """Krippendorff's alpha of people's judgements of pairs of pictures, with its 95 % interval; null where no pair has two judges."""
+    """Krippendorff's alpha of people's comparisons of pairs, with its 95 % interval; null if it is undefined."""
 
     alpha: float | None
     low: float | None
     high: float | None
     pairs: int
-    """Pairs judged by two people or more."""
+    """The number of pairs that two or more people compared."""
 
 
 class Round(BaseModel):
@@ -179,11 +179,11 @@ class Round(BaseModel):
     wanted: int
     """Answers wanted: the overlap of every question, summed."""
     answered: int
-    """Of these, the answers given."""
+    """Of these, answers given."""
     open: int
-    """Of these, neither given nor leased."""
+    """Of these, answers that are neither given nor leased."""
     agreement: AgreementMessage | None
-    """How far people agreed on this round's pictures; null before anybody has voted."""
+    """People's agreement on this round's pictures; null before the first vote."""
     phases: list[Phase]
 
 
@@ -209,14 +209,14 @@ class CurvePoint(BaseModel):
 
 
 class CurveMessage(BaseModel):
-    """One figure over the evaluations, with its 95 % interval where there is one."""
+    """One figure over all evaluations, with its 95 % interval if it has one."""
 
     name: str
     points: list[CurvePoint]
 
 
 class AnnotatorFigures(BaseModel):
-    """How one annotator answers."""
+    """Statistics of one annotator's answers."""
 
     handle: str
     kind: str
@@ -226,17 +226,18 @@ class AnnotatorFigures(BaseModel):
     gold_low: float | None
     gold_high: float | None
     again_asked: int
-    """Pairs decided twice, the second time with the sides swapped."""
+    """Pairs that were asked twice and decided both times, the second time with the sides swapped."""
     again_same: int
-    """Of these, decided the same way."""
+    """Of these, pairs decided the same way."""
     left_share: float | None
+    """The share of pairs in which the left picture was preferred."""
     left_p: float | None
-    """Chance of a left share as far from one half, were sides drawn by a coin."""
+    """The p value of the left share, under the hypothesis that both sides are equally likely."""
     median_rt_ms: float | None
     fast_share: float | None
-    """Share of answers in under 300 ms."""
+    """The share of answers given in under 300 ms."""
     intransitive: int
-    """Triples of pictures judged in a circle."""
+    """The number of intransitive triples: A over B, B over C, and C over A."""
     suspicions: list[str]
 
 
@@ -253,12 +254,13 @@ class Cost(BaseModel):
     """What the run has cost so far."""
 
     network_rows: int
+    """Forward passes of the network: one image at one denoising step, doubled by guidance."""
     seconds: float
     updates: int
 
 
 class SampleGrid(BaseModel):
-    """Pictures of one series: the same prompts in every series, so that rounds can be laid side by side."""
+    """Pictures of one series. The prompts are the same in every series, so that rounds can be compared side by side."""
 
     series: str
     prompts: list[str]
@@ -275,7 +277,7 @@ class Dashboard(BaseModel):
     control: Control
     rounds: list[Round]
     votes_per_minute: list[Minute]
-    """The last two hours, oldest first, minutes without votes included."""
+    """The last two hours, oldest first, including minutes without votes."""
     votes: int
     measured_by: str
     """The reward that figures are measured by in a run that people judge, whose own figure comes first; else empty."""
@@ -289,7 +291,7 @@ class Dashboard(BaseModel):
 
 
 class InvitationMade(BaseModel):
-    """An invitation. The link is shown this once; only a hash of it is kept."""
+    """A new invitation. The link is shown only once, because only a hash of it is stored."""
 
     id: int
     handle: str
@@ -298,7 +300,7 @@ class InvitationMade(BaseModel):
 
 
 class InvitationMessage(BaseModel):
-    """An invitation as it stands in the list, without its secret."""
+    """An invitation in the list, without its secret."""
 
     id: int
     handle: str
@@ -307,7 +309,7 @@ class InvitationMessage(BaseModel):
     expires_at: int
     revoked_at: int | None
     sessions: int
-    """Sessions opened with it that are still good."""
+    """The number of its sessions that are still valid."""
 
 
 class Invitations(BaseModel):
@@ -317,7 +319,7 @@ class Invitations(BaseModel):
 
 
 class AuditEntryMessage(BaseModel):
-    """Something an administrator did."""
+    """One action of an administrator."""
 
     at: int
     actor: str
@@ -326,7 +328,7 @@ class AuditEntryMessage(BaseModel):
 
 
 class AuditMessage(BaseModel):
-    """What administrators did, newest first, and whether the chain of hashes is whole."""
+    """The actions of administrators, newest first, and whether the log's chain of hashes is intact."""
 
     entries: list[AuditEntryMessage]
     intact: bool

@@ -1,4 +1,4 @@
-"""The gate in front of the app: refuses what the head of a request forbids, finds out who asks, counts, and stamps every answer."""
+"""The security middleware: checks each request's headers, finds its session, limits rates, and adds the security headers to every response."""
 
 import json
 import logging
@@ -17,13 +17,13 @@ from d3po.web.settings import WebSettings
 log = logging.getLogger(__name__)
 
 RETRY_AFTER = 2
-"""Seconds after which to try again a store that is away, or a server that is asked too much."""
+"""Seconds after which a client should try again if the store cannot be used, or if the server is busy."""
 
 
 class SecurityMiddleware:
-    """ASGI middleware. Whom it found is in `scope["state"]["caller"]`, None for strangers.
+    """ASGI middleware. It puts the caller into `scope["state"]["caller"]`, or None for a request without a session.
 
-    The app sees a request once all of it is here, so whoever sends half of one keeps nobody else waiting.
+    The application receives a request only when its whole body has arrived, so that a slow sender keeps nobody else waiting.
     """
 
     def __init__(self, app: ASGIApp, *, settings: WebSettings, sessions: Sessions) -> None:
@@ -38,15 +38,15 @@ class SecurityMiddleware:
             return await self._app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
-        answer = PassedAnswer(scope["path"], send)
+        answer = ResponseSender(scope["path"], send)
         try:
             await self._answer(scope, receive, answer)
         except Exception:
             log.exception("%s %r failed", scope["method"], scope["path"])
             if not answer.begun:
-                await answer.refuse(Refusal(status=500, detail="something went wrong here; the server's log says what"))
+                await answer.refuse(Refusal(status=500, detail="something went wrong; see the server's log"))
 
-    async def _answer(self, scope: Scope, receive: Receive, answer: "PassedAnswer") -> None:
+    async def _answer(self, scope: Scope, receive: Receive, answer: "ResponseSender") -> None:
         refusal = await self._refusal(scope)
         body = refusal or await _whole_body(receive, self._settings)
         if isinstance(body, Refusal):
@@ -54,10 +54,10 @@ class SecurityMiddleware:
         elif body is not None:
             await self._pass_on(scope, _replayed(body, receive), answer)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, answer: "PassedAnswer") -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: "ResponseSender") -> None:
         who = _who(scope)
         if self._is_full(who):
-            refusal = Refusal(status=503, detail="too many are asking at once; try again shortly", retry_after=RETRY_AFTER)
+            refusal = Refusal(status=503, detail="too many requests at once; try again shortly", retry_after=RETRY_AFTER)
             return await answer.refuse(refusal)
         self._under_way[who] += 1
         try:
@@ -93,7 +93,7 @@ class SecurityMiddleware:
 
 
 async def _whole_body(receive: Receive, settings: WebSettings) -> bytes | Refusal | None:
-    """The body, refused once it has grown too long, whatever length it was announced with; None if whoever sent it is gone."""
+    """Receive the whole body. It is refused as soon as it is longer than the limit, whatever its announced length. None if the client disconnected."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -106,7 +106,7 @@ async def _whole_body(receive: Receive, settings: WebSettings) -> bytes | Refusa
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """What the app receives: the body at once, then whatever comes."""
+    """Make a `receive` that first gives the whole body, and then passes on what comes."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Message:
@@ -115,8 +115,8 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-class PassedAnswer:
-    """One answer on its way out, with the headers that every answer has."""
+class ResponseSender:
+    """One response, to which the headers of every response are added."""
 
     def __init__(self, path: str, send: Send) -> None:
         self._send = send
@@ -124,7 +124,7 @@ class PassedAnswer:
         self.begun = False
 
     async def send(self, message: Message) -> None:
-        """Pass a message on."""
+        """Send a message, with the headers added to the first one."""
         if message["type"] == "http.response.start":
             self.begun = True
             headers = MutableHeaders(scope=message)
@@ -134,7 +134,7 @@ class PassedAnswer:
         await self._send(message)
 
     async def refuse(self, refusal: Refusal) -> None:
-        """PassedAnswer with a refusal."""
+        """Send a refusal as the response."""
         body = json.dumps({"detail": refusal.detail}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if refusal.retry_after is not None:
@@ -144,10 +144,10 @@ class PassedAnswer:
 
 
 def store_away(error: StorageError) -> Refusal:
-    """The answer while the store cannot be used: nothing is lost, come back. Why is for the log: it names paths and hosts."""
+    """The response while the store cannot be used. The reason goes only to the log, because it names paths and hosts."""
     log.warning("%s", error)
     return Refusal(
-        status=503, detail="the store cannot be used just now; keep what you have and try again shortly", retry_after=RETRY_AFTER
+        status=503, detail="the store cannot be used at the moment; keep your answers and try again shortly", retry_after=RETRY_AFTER
     )
 
 
@@ -156,7 +156,7 @@ def _slow_down(seconds: float) -> Refusal:
 
 
 def _who(scope: Scope) -> str:
-    """Whose request it is: an annotator's, or a stranger's by address."""
+    """The key by which requests are counted: the annotator's id, or the client's address if there is no session."""
     caller: Caller | None = scope["state"]["caller"]
     return f"stranger at {_address(scope)}" if caller is None else str(caller.id)
 

@@ -1,4 +1,4 @@
-"""The pages and what they are made of. They hold no data: everything that is somebody's comes through the API."""
+"""Serves the HTML pages and their static files. They contain no data of the run's people: all of that comes through the API."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ MEDIA_TYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class StaticFile:
-    """A file of the pages, read when the server starts."""
+    """A static file of the pages, read when the server starts."""
 
     content: bytes
     media_type: str
@@ -34,7 +34,7 @@ class StaticFile:
 
 
 def add_pages(app: FastAPI, *, run: str) -> None:
-    """Add the pages and their files. Which files there are is fixed at the start, so a path from a client is only ever looked up by name."""
+    """Add the routes of the pages and their files. The set of files is fixed at the start, so a path from a client is only looked up in it."""
     environment = Environment(loader=PackageLoader("d3po.web"), autoescape=True, undefined=StrictUndefined)
     router = APIRouter(include_in_schema=False)
     pages = {path: environment.get_template(template).render(run=run, version=__version__) for path, template in PAGES.items()}
@@ -49,17 +49,17 @@ def add_pages(app: FastAPI, *, run: str) -> None:
 
 
 def _kept(known: Mapping[str, StaticFile]) -> list[str]:
-    """What browsers keep for the time when the server cannot be reached: the rating page and its files."""
+    """The paths that browsers cache for when the server cannot be reached: the rating page and its files."""
     return [KEPT_PAGE, *(f"/static/{name}" for name in sorted(known))]
 
 
 def _digest(page: str, known: Mapping[str, StaticFile]) -> str:
-    """Of all that is kept: another version is kept under another name."""
+    """A hash of everything that browsers cache, so that each version is cached under another name."""
     return hashlib.sha256("".join([page, *(f"{name}{known[name].etag}" for name in sorted(known))]).encode()).hexdigest()[:16]
 
 
 def static_files() -> dict[str, StaticFile]:
-    """All files of the pages, by their name below /static/."""
+    """Read all static files, by their path below /static/."""
     found: dict[str, StaticFile] = {}
     pending: list[tuple[str, Traversable]] = [("", files("d3po.web") / "static")]
     while pending:
@@ -95,7 +95,7 @@ def _static(known: Mapping[str, StaticFile]) -> Callable[[str, Request], Respons
         file = known.get(name)
         if file is None:
             raise HTTPException(404, "there is no such file")
-        headers = {"etag": file.etag, "cache-control": "no-cache"}  # asked again each time, answered in a few bytes while unchanged
+        headers = {"etag": file.etag, "cache-control": "no-cache"}  # browsers ask each time, and get a few bytes if the file is unchanged
         if file.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(file.content, media_type=file.media_type, headers=headers)

@@ -1,4 +1,4 @@
-"""The pictures' bytes: by id through the database, from a folder or anything fsspec knows; never by a path from a client."""
+"""Reads the files of pictures, from a folder or any file system that fsspec supports. Clients name pictures by id, never by path."""
 
 import hashlib
 import io
@@ -23,15 +23,15 @@ from d3po.store import Pictures
 log = logging.getLogger(__name__)
 
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
-"""What is served, by what the bytes are, whatever the file is called: never anything a browser could run."""
+"""The formats that are served and their media types. The format is read from the bytes, not the name; none of these can contain a script."""
 PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/*": {}}}}
-"""What a route that answers with a picture says of itself."""
+"""The OpenAPI description of a response with a picture."""
 CACHE_BYTES = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedPicture:
-    """A picture as it is sent."""
+    """The content of a picture's file, as it is sent to browsers."""
 
     content: bytes
     media_type: str
@@ -41,15 +41,15 @@ class ServedPicture:
 
 
 class ServedPictures:
-    """Reads pictures and checks that they are the bytes that were recorded; the newest ones stay in memory."""
+    """Reads pictures and checks their bytes against the recorded hash. Recently used pictures are cached in memory."""
 
     def __init__(self, pictures: Pictures, url: str) -> None:
         """Args:
-            pictures: where ids become paths.
-            url: folder or fsspec URL that the paths are relative to.
+            pictures: the table that gives paths by id.
+            url: the folder or fsspec URL that the paths are relative to.
 
         Raises:
-            ConfigError: fsspec does not know such a URL.
+            ConfigError: fsspec does not support such a URL.
         """
         self._pictures = pictures
         self._lock = threading.Lock()
@@ -61,10 +61,10 @@ class ServedPictures:
             raise ConfigError(f"--images {url} cannot be opened: {error}") from error
 
     def read(self, image_id: int) -> ServedPicture | None:
-        """A picture; None if there is none, or none that may be shown. Blocks.
+        """Read a picture. None if there is no such picture, or if its file is missing or not what was recorded. Blocks.
 
         Raises:
-            StorageError: the database or the place of the files is away.
+            StorageError: the database or the file system cannot be used.
         """
         with self._lock:
             if found := self._cache.get(image_id):
@@ -81,7 +81,7 @@ class ServedPictures:
 
     def _load(self, path: str, sha256: str) -> ServedPicture | None:
         if not is_inside(path):
-            log.error("the recorded path %r leaves the picture folder; it is not served", path)
+            log.error("the recorded path %r is outside the picture folder; it is not served", path)
             return None
         try:
             content = self._files.cat_file(f"{self._root.rstrip('/')}/{path}")
@@ -91,7 +91,7 @@ class ServedPictures:
         except OSError as error:
             raise StorageError(f"the pictures cannot be read: {error.strerror or type(error).__name__}; try again shortly") from error
         if hashlib.sha256(content).hexdigest() != sha256:
-            log.error("picture %r is not the one that was recorded; it is not served", path)
+            log.error("picture %r differs from the recorded one; it is not served", path)
             return None
         return _described(content, sha256)
 
@@ -105,16 +105,20 @@ class ServedPictures:
 
 
 def _place(url: str) -> tuple[Any, str]:
-    """A file system and a folder there. A path is taken as it stands, whatever it would mean as an address; file:// is decoded once."""
+    """The file system and the folder that a path or URL names. An existing path is used as it is, even if it looks like a URL; file:// is decoded once."""
     folder = Path(url2pathname(urlsplit(url).path) if url.startswith("file://") else url)
     return (LocalFileSystem(), str(folder.resolve())) if folder.is_dir() else fsspec.core.url_to_fs(url)
 
 
 def reply(picture: ServedPicture | None, headers: Headers) -> Response:
-    """The answer to a request, with these headers, for a picture. What is at its address never changes, so browsers may keep it for good.
+    """Make the response to a request for a picture. The content of its URL never changes, so browsers may cache it forever.
+
+    Args:
+        picture: the picture; None if there is none.
+        headers: the headers of the request.
 
     Raises:
-        HTTPException: there is no such picture, or none that may be shown.
+        HTTPException: there is no picture.
     """
     if picture is None:
         raise HTTPException(404, "there is no such picture")
@@ -125,7 +129,7 @@ def reply(picture: ServedPicture | None, headers: Headers) -> Response:
 
 
 def is_inside(path: str) -> bool:
-    """Whether a recorded path stays below the folder it is relative to."""
+    """Whether a recorded path stays inside the folder that it is relative to."""
     parts = PurePosixPath(path).parts
     return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path and "\0" not in path and "://" not in path
 

@@ -1,4 +1,4 @@
-"""What the trainer tells: its journal, folded as it grows, so that a long run costs the dashboard no more than a short one."""
+"""Reads the trainer's journal incrementally, so that the dashboard of a long run costs no more than that of a short one."""
 
 import threading
 import time
@@ -9,15 +9,16 @@ from d3po.store import Journal, JournalEntry
 from d3po.web.messages import AlarmMessage, Cost, CurveMessage, CurvePoint, Phase
 
 FRESH_SECONDS = 1.0
-"""How old what is shown may be: everybody who waits asks every few seconds."""
+"""How long the journal is not read again. Every waiting page asks every few seconds."""
 MOST_ALARMS = 100
+"""The most alarms that are kept; the oldest are dropped first."""
 NOT_FIGURES = frozenset({"rounds", "comparisons", "people_answers", "round", "seconds", "network_rows"})
 UNKNOWN = Phase(phase="rating", round=None, since=0, message="")
-"""Before the trainer has said anything."""
+"""The phase before the trainer has written anything."""
 
 
 class JournalView:
-    """The journal so far. Every number in the body of an evaluation becomes a curve, with its interval if it has one."""
+    """The contents of the journal so far. Every number in the body of an evaluation becomes a curve, with its interval if it has one."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -36,7 +37,7 @@ class JournalView:
         return self._phases[-1] if self._phases else UNKNOWN
 
     def status(self) -> Phase:
-        """What whoever waits for questions is told: what the trainer is doing, or that it was told to pause. Blocks."""
+        """What annotators who wait for questions are shown: what the trainer is doing, or that it is paused. Blocks."""
         phase = self.phase()
         return phase.model_copy(update={"phase": "paused", "message": ""}) if self._paused else phase
 
@@ -46,12 +47,12 @@ class JournalView:
         return max((phase.round for phase in self._phases if phase.round is not None), default=None)
 
     def phases(self, round: int) -> list[Phase]:
-        """What it did in a round, oldest first. Blocks."""
+        """The phases of a round, oldest first. Blocks."""
         self._catch_up()
         return [phase for phase in self._phases if phase.round == round]
 
     def curves(self) -> list[CurveMessage]:
-        """Every figure over the evaluations. Blocks."""
+        """The curve of every figure over all evaluations. Blocks."""
         self._catch_up()
         return [CurveMessage(name=name, points=list(points.values())) for name, points in self._curves.items()]
 
@@ -61,7 +62,7 @@ class JournalView:
         return self._measured_by
 
     def alarms(self) -> list[AlarmMessage]:
-        """The guards' warnings, newest first. Blocks."""
+        """The guards' alarms, newest first. Blocks."""
         self._catch_up()
         return self._alarms[::-1]
 
@@ -103,7 +104,9 @@ class JournalView:
             point = CurvePoint(
                 round=round, rounds=rounds, comparisons=comparisons, answers=answers, value=ends[0], low=ends[1], high=ends[2]
             )
-            self._curves.setdefault(name, {})[rounds if rounds is not None else round] = point  # measured again: the newer one counts
+            self._curves.setdefault(name, {})[rounds if rounds is not None else round] = (
+                point  # if it was measured again, the newer value counts
+            )
 
     def _fold_cost(self, kind: str, body: Mapping[str, Any]) -> None:
         so_far = self._cost

@@ -1,4 +1,4 @@
-"""What every request must pass, and what every answer carries. Pure checks; `gate.py` applies them."""
+"""The checks that every request must pass, and the headers of every response. `middleware.py` applies them."""
 
 import time
 from collections import OrderedDict
@@ -23,65 +23,69 @@ HEADERS = {
     "x-frame-options": "DENY",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
-"""On every answer, errors included."""
+"""The headers of every response, including errors."""
 
 SAFE = frozenset({"GET", "HEAD"})
 API = "/v1/"
 SESSION = "/v1/session"
 LONGEST_LENGTH = 20
-"""Digits of a content-length that are read as a number."""
+"""The most digits of a content-length; a longer one is refused without reading the number."""
 BUCKETS = 4096
-"""Callers remembered by a limit; the one longest silent is forgotten first."""
+"""The most callers that a rate limit remembers. The one with the oldest request is forgotten first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """Why a request goes no further."""
+    """Why a request is refused."""
 
     status: int
+    """The HTTP status."""
     detail: str
     retry_after: int | None = None
-    """Seconds."""
+    """After how many seconds to try again."""
 
 
 NO_SESSION = Refusal(status=401, detail="open your link first: this browser has no session here")
 
 
 def check(settings: WebSettings, method: str, path: str, headers: Headers) -> Refusal | None:
-    """Whether the head of a request alone is reason to refuse it."""
+    """Check the head of a request. Return a refusal, or None if it may pass."""
     host = headers.get("host", "")
     if len(headers.getlist("host")) != 1 or not settings.trusts_host(host):
-        return Refusal(status=400, detail="this server does not go by that name; see --host and --url of `d3po rate`")
+        return Refusal(status=400, detail="this server does not have that host name; see --host and --url of `d3po rate`")
     if path.startswith(API) and not _from_own_page(settings, host, method, headers):
-        return Refusal(status=403, detail="the request comes from another site; behind a proxy, name its address with --url")
+        return Refusal(
+            status=403, detail="the request comes from another site; if the server is behind a proxy, pass its public address as --url"
+        )
     if method not in SAFE and path.startswith(API):
         return _check_body(settings, headers)
     return None
 
 
 def check_stranger(method: str, path: str) -> Refusal | None:
-    """Whether somebody without a session may ask this; what they send is not even read, a token to enter with aside."""
+    """Check a request without a session. Return a refusal, or None if it may pass: only pages, reading, and exchanging an invitation are allowed."""
     if method in SAFE or not path.startswith(API) or path == SESSION:
         return None
     return NO_SESSION
 
 
 def cookie_name(settings: WebSettings) -> str:
-    """`__Host-` binds a cookie to this host and to https; over plain http browsers would not keep such a cookie.
+    """The name of the session cookie.
 
-    There the port is in the name: browsers send the cookies of one host to all its ports, and two runs may be served at once.
+    Over https the prefix `__Host-` binds the cookie to this host. Browsers do not store such a cookie over plain http. There the name contains the
+    port instead, because browsers send a host's cookies to all its ports, and two runs may be served at the same time.
     """
     return "__Host-d3po" if settings.https else f"d3po-{settings.public_port}"
 
 
 def set_cookie(settings: WebSettings, secret: str, max_age: int) -> str:
-    """The value of a Set-Cookie header; a `max_age` of 0 s takes the cookie away."""
+    """The value of a Set-Cookie header. A `max_age` of 0 seconds removes the cookie."""
     secure = "; Secure" if settings.https else ""
     return f"{cookie_name(settings)}={secret}; Max-Age={max_age}; Path=/; HttpOnly; SameSite=Strict{secure}"
 
 
 def read_cookie(settings: WebSettings, headers: Headers) -> str | None:
-    """The session's secret, if the request brings one."""
+    """The session's secret from a request's cookies, or None."""
     wanted = cookie_name(settings)
     for header in headers.getlist("cookie"):
         for pair in header.split(";"):
@@ -92,14 +96,14 @@ def read_cookie(settings: WebSettings, headers: Headers) -> str | None:
 
 
 class RateLimit:
-    """A token bucket for each caller: `per_second` sustained, `burst` at once. Kept in memory only, so no address is ever written down."""
+    """A token bucket for each caller: `per_second` requests sustained, `burst` at once. It is kept in memory only, so no address is ever stored."""
 
     def __init__(self, *, per_second: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second, self._burst, self._clock = per_second, burst, clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: str) -> float:
-        """Take one token; returns 0, or the seconds until there will be one."""
+        """Take one token. Return 0, or the seconds until there will be one."""
         now = self._clock()
         tokens, before = self._buckets.pop(caller, (self._burst, now))
         tokens = min(self._burst, tokens + (now - before) * self._per_second)
@@ -111,7 +115,10 @@ class RateLimit:
 
 
 def _from_own_page(settings: WebSettings, host: str, method: str, headers: Headers) -> bool:
-    """Browsers say where a request comes from. Programs say nothing; they hold no cookie that somebody else's page could use."""
+    """Whether a request comes from one of this server's pages, as browsers report it.
+
+    Other programs send no such headers. They are let through, because they hold no cookies that another site's page could misuse.
+    """
     site = headers.get("sec-fetch-site")
     if site is not None and site != "same-origin" and not (site == "none" and method in SAFE):
         return False
@@ -130,5 +137,5 @@ def _check_body(settings: WebSettings, headers: Headers) -> Refusal | None:
 
 
 def too_large(settings: WebSettings) -> Refusal:
-    """A body over the limit."""
-    return Refusal(status=413, detail=f"a request may have {settings.body_limit} bytes at most")
+    """The refusal of a body over the limit."""
+    return Refusal(status=413, detail=f"a request may have at most {settings.body_limit} bytes")

@@ -1,4 +1,4 @@
-"""Serving the app: its address, its one place at the database, and an orderly end."""
+"""Runs the web server: listens on its address, makes sure that no other server uses the database, and shuts down cleanly."""
 
 import errno
 import signal
@@ -23,24 +23,25 @@ from d3po.web.connections import Connection
 from d3po.web.settings import WebSettings
 
 BACKLOG = 128
-"""Connections that may wait to be accepted."""
+"""The most connections that may wait to be accepted."""
 SECONDS_TO_FINISH = 5
-"""How long requests under way may take once the server is told to end."""
+"""How long running requests may take once the server is told to stop."""
 
 
 def serve(store: Store, settings: WebSettings, *, announce: Callable[[WebSettings, str], None], browser: bool) -> None:
-    """Serve until Ctrl-C or SIGTERM; every vote taken is on disk when this returns.
+    """Serve until Ctrl-C or SIGTERM. Every acknowledged vote is on disk when this returns.
 
     Args:
-        store: the run's store; it stays the caller's.
-        settings: where and how.
-        announce: called once the address is ours, with the port that was found if 0 was asked for, and the owner's link, good for one browser.
-        browser: open the owner's link here.
+        store: the run's store; the caller closes it.
+        settings: the settings of the server.
+        announce: called once the server listens, with the settings (including the port, if port 0 was asked for) and the owner's link, which works
+            in one browser.
+        browser: whether to open the owner's link in this machine's browser.
 
     Raises:
-        ConfigError: the address is taken, or not one of this machine.
-        RunFolderError: another server is at this database.
-        StorageError: the store is away, or the key of the invitations cannot be used.
+        ConfigError: the address is in use, or does not belong to this machine.
+        RunFolderError: another server uses this database.
+        StorageError: the store, or the key that signs invitations, cannot be used.
     """
     with only_server(store.database.file), closing(listen(settings.host, settings.port)) as listener:
         settings = replace(settings, port=listener.getsockname()[1])
@@ -54,7 +55,7 @@ def serve(store: Store, settings: WebSettings, *, announce: Callable[[WebSetting
 
 
 def uvicorn_config(app: FastAPI, settings: WebSettings) -> uvicorn.Config:
-    """How uvicorn serves the app. A proxy's word for who asks is taken only where a proxy was said to be."""
+    """The configuration of uvicorn. Client addresses reported by a proxy are trusted only if a public URL was given."""
     return uvicorn.Config(
         app, http=Connection, ws="none", proxy_headers=settings.public_url is not None,
         log_config=None, log_level="error", access_log=False, server_header=False,
@@ -63,16 +64,16 @@ def uvicorn_config(app: FastAPI, settings: WebSettings) -> uvicorn.Config:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is ours at an address.
+    """Open a listening socket.
 
     Raises:
-        ConfigError: the address is taken, or not one of this machine.
+        ConfigError: the address is in use, or does not belong to this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
         raise ConfigError(
-            f"--host {host} is no address: {getattr(error, 'strerror', error)}; use 127.0.0.1 or one of this machine's"
+            f"--host {host} is not a valid address: {getattr(error, 'strerror', error)}; use 127.0.0.1 or an address of this machine"
         ) from error
     listener = socket.socket(family, kind, protocol)
     try:
@@ -87,10 +88,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def only_server(database: Path | None) -> Generator[None, None, None]:
-    """Be the one server at an SQLite file; other databases (None) take any number.
+    """Within the block, be the only server of an SQLite file. Other databases (None) allow any number of servers.
 
     Raises:
-        RunFolderError: there is another.
+        RunFolderError: there is another server.
     """
     if database is None:
         yield
@@ -99,7 +100,7 @@ def only_server(database: Path | None) -> Generator[None, None, None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RunFolderError(f"{database} is being served by another `d3po rate`; use that one, or stop it first") from error
+        raise RunFolderError(f"{database} is already served by another `d3po rate`; use that one, or stop it first") from error
     try:
         yield
     finally:
@@ -108,15 +109,15 @@ def only_server(database: Path | None) -> Generator[None, None, None]:
 
 def _why_not(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is taken by another program; choose another with --port, or --port 0 for any that is free"
+        return f"port {port} on {host} is in use by another program; choose another with --port, or --port 0 for any free port"
     if error.errno == errno.EACCES:
-        return f"port {port} needs rights that you do not have; choose one above 1023 with --port"
+        return f"port {port} needs rights that you do not have; choose a port above 1023 with --port"
     return f"cannot listen on {host}, port {port}: {error.strerror}; --host must be an address of this machine"
 
 
 @contextmanager
 def _ending_quietly() -> Generator[None, None, None]:
-    """uvicorn ends in order on these signals, then sends itself the signal again; by then there is nothing left to interrupt."""
+    """Ignore the signal that uvicorn raises again after it has shut down because of Ctrl-C or SIGTERM."""
 
     def nothing(_signal: int, _frame: FrameType | None) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Who asks: the session behind a cookie, remembered for a moment so that not every picture costs a query."""
+"""Finds the session of a cookie, and caches it for some seconds so that not every picture needs a query."""
 
 import time
 from collections import OrderedDict
@@ -10,39 +10,39 @@ from d3po.preferences.records import Role
 from d3po.store import People
 
 REMEMBERED_SECONDS = 3.0
-"""Longest that another server on the same store honours a session after it was revoked there; this one forgets at once."""
+"""How long a session is cached. For this long, another server on the same store may still accept a revoked session; this server forgets it at once."""
 REMEMBERED = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Somebody who may ask."""
+    """The person who sends a request."""
 
     id: int
-    """Annotator id."""
+    """The annotator's id."""
     handle: str
     role: Role
 
 
 class Sessions:
-    """Looks sessions up. Nothing but a session says who asks: whoever comes from this machine may be a proxy, or anybody logged in to it."""
+    """Looks up sessions. Only a session identifies the caller: a request from this machine may come from a proxy, or from anybody who is logged in to it."""
 
     def __init__(self, people: People) -> None:
         self._people = people
         self._seen: OrderedDict[str, tuple[float, Caller | None]] = OrderedDict()
 
     def remembered(self, secret: str | None) -> tuple[bool, Caller | None]:
-        """Whether the answer is known without asking the store, and the answer."""
+        """Whether the session is cached, and the caller: (False, None) if the store must be asked."""
         if secret is None:
             return True, None
         until, caller = self._seen.get(secret, (0.0, None))
         return until > time.monotonic(), caller
 
     async def look_up(self, secret: str) -> Caller | None:
-        """Ask the store.
+        """Look up a session in the store, and cache the result. None if the session is not valid.
 
         Raises:
-            StorageError: the store is away.
+            StorageError: the store cannot be used.
         """
         session = await run_in_threadpool(self._people.session, secret)
         caller = None if session is None else Caller(id=session.id, handle=session.handle, role=session.role)
@@ -53,5 +53,5 @@ class Sessions:
         return caller
 
     def forget(self) -> None:
-        """Ask the store again from here on: a session was ended."""
+        """Clear the cache, because a session was ended."""
         self._seen.clear()

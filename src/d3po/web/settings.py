@@ -1,4 +1,4 @@
-"""How one rating server is set up."""
+"""The settings of a rating server."""
 
 import ipaddress
 import socket
@@ -12,38 +12,39 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, kw_only=True)
 class WebSettings:
-    """A server's address, its pictures, and how much it puts up with."""
+    """A server's address, the place of its pictures, and its limits."""
 
     run: str
     """The run's name, as pages show it."""
     images: str
-    """Folder or fsspec URL that the paths of pictures are relative to."""
+    """The folder or fsspec URL that the paths of pictures are relative to."""
     host: str = "127.0.0.1"
     port: int = 8000
     public_url: str | None = None
-    """The address people type, where a proxy stands in front."""
+    """The server's public address if it is behind a proxy."""
     lease_seconds: float = 600.0
+    """How long a question stays reserved for the annotator to whom it was given."""
     gold_rate: float = 0.08
-    """Share of questions that check the annotator, where there are such."""
+    """The share of questions that are gold questions, if the run has any."""
     repeat_rate: float = 0.03
-    """Share of pairs after which somebody is asked one of theirs again, sides swapped."""
+    """The share of pairs after which an annotator is asked an earlier pair again, with the sides swapped."""
     body_limit: int = 64 * 1024
-    """Bytes of a request's body."""
+    """The most bytes of a request's body."""
     session_days: int = 30
     requests_per_second: float = 40.0
-    """Sustained requests of one annotator; a queue of four grids is some thirty pictures."""
+    """The sustained rate of requests of one annotator. A queue of four grids needs about thirty pictures."""
     request_burst: float = 400.0
     requests_at_once: int = 256
-    """Requests that have arrived and are being answered; whoever comes on top is told to come back."""
+    """The most requests that are answered at the same time; any more are told to try again."""
     requests_of_one: int = 64
-    """Of these, at most so many of one annotator, or of strangers at one address."""
+    """The most requests at the same time of one annotator, or from one address without a session."""
     strangers_per_second: float = 50.0
-    """Sustained requests from one address without a session, pages and scripts included."""
+    """The sustained rate of requests from one address without a session, including pages and scripts."""
     stranger_burst: float = 400.0
     joins_per_minute: float = 12.0
-    """Sustained attempts to exchange a token, from one address."""
+    """The sustained rate of attempts to exchange an invitation, from one address."""
     store_patience: float = 10.0
-    """Seconds until a request that waits for the store is told to come back later."""
+    """Seconds after which a request that waits for the store is told to try again later."""
 
     def __post_init__(self) -> None:
         if self.public_url is not None and not _is_address_of_site(self.public_url):
@@ -51,7 +52,7 @@ class WebSettings:
 
     @property
     def origin(self) -> str:
-        """How browsers name the site in what they send from its pages."""
+        """The origin of the site, as browsers send it in requests from its pages."""
         parts = urlsplit(self.link(""))
         default = DEFAULT_PORTS[parts.scheme] == self.public_port
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
@@ -59,28 +60,28 @@ class WebSettings:
 
     @property
     def public_port(self) -> int:
-        """The port that browsers go to."""
+        """The port to which browsers connect."""
         parts = urlsplit(self.link(""))
         return parts.port or DEFAULT_PORTS[parts.scheme]
 
     @property
     def https(self) -> bool:
-        """Whether browsers come by https."""
+        """Whether browsers connect by https."""
         return self.public_url is not None and urlsplit(self.public_url).scheme == "https"
 
     def invitation_link(self, token: str) -> str:
-        """The address that lets somebody in; what follows # is never sent to a server, so no log of one on the way has it."""
+        """The URL of an invitation. The part after # is never sent to a server, so no server's log contains the token."""
         return self.link(f"/join#{token}")
 
     def link(self, path: str = "/") -> str:
-        """The address of a page."""
+        """The URL of a page."""
         if self.public_url is not None:
             return self.public_url.rstrip("/") + path
         host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}{path}"
 
     def trusts_host(self, header: str) -> bool:
-        """Whether a request's Host is a name of this server: a strange one means that somebody's domain was pointed here (DNS rebinding)."""
+        """Whether a request's Host header is a name of this server. An unknown name may be an attack in which a domain points here (DNS rebinding)."""
         name = host_name(header)
         if self.public_url is not None and name == urlsplit(self.public_url).hostname:
             return True
@@ -99,7 +100,7 @@ def _is_address_of_site(url: str) -> bool:
 
 
 def host_name(header: str) -> str:
-    """The name in a Host header, without port and brackets, in lower case; empty if it makes no sense."""
+    """The name in a Host header, without port and brackets, in lower case. Empty if the header is not valid."""
     try:
         return (urlsplit(f"//{header}").hostname or "").lower()
     except ValueError:
@@ -107,7 +108,7 @@ def host_name(header: str) -> str:
 
 
 def is_address(name: str) -> bool:
-    """Whether a name is a bare IP address: nobody can point a domain at us under that name."""
+    """Whether a host name is an IP address. No domain can point here under such a name."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

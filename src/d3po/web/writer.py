@@ -1,6 +1,6 @@
-"""The one thread that writes. Votes and withdrawals that arrive together are committed together, and acknowledged only after that commit.
+"""The only thread that writes to the store. Votes and withdrawals that arrive together share a commit, and are acknowledged only after it.
 
-One writer means that requests never wait for each other's locks, and that a burst of votes costs one fsync, not one each.
+With a single writer, requests never wait for each other's locks, and a burst of votes needs one fsync instead of one each.
 """
 
 import asyncio
@@ -21,27 +21,27 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MOST_WAITING = 4096
-"""Requests that may wait for the writer; more are told to come back."""
+"""The most requests that may wait for the writer; any more are told to try again."""
 MOST_TOGETHER = 256
-"""Votes and withdrawals in one commit."""
+"""The most votes and withdrawals in one commit."""
 
 
 @runtime_checkable
 class VoteSink(Protocol):
-    """What the writer needs of the store: a receipt for each event, or why it was refused, after one commit of all."""
+    """What the writer needs of the store."""
 
     def cast_many(self, casts: Sequence[Cast | Retract], *, lease_seconds: float) -> Sequence[Receipt | VoteError]:
-        """Record events in one transaction; a refused one does not harm its neighbours."""
+        """Record events in one transaction. Return for each a receipt, or the error with which it was refused; refusals do not affect the others."""
         ...
 
 
 class Writer:
-    """Runs jobs on its own thread; votes that wait at the same time share a commit, everything else follows in order of arrival.
+    """Runs jobs in a separate thread. Votes that wait at the same time share a commit; all other jobs follow in order of arrival.
 
     Args:
-        votes: where votes go.
-        patience: seconds a caller waits for its job before it is told that the store is away.
-        lease_seconds: how long a question stays reserved for whoever took the answer to it back.
+        votes: records the votes.
+        patience: how many seconds a caller waits for its job before it is told to try again.
+        lease_seconds: how long a question stays reserved for an annotator who has withdrawn the answer to it.
     """
 
     def __init__(self, votes: VoteSink, *, patience: float, lease_seconds: float) -> None:
@@ -52,26 +52,26 @@ class Writer:
         self._thread.start()
 
     async def record(self, event: Cast | Retract) -> Receipt:
-        """Store a vote or a withdrawal; it is on disk when this returns.
+        """Store a vote or a withdrawal. It is on disk when this returns.
 
         Raises:
-            StorageError: the store is away, full or too busy; nothing says whether the vote was stored, so send it again with the same id.
-            VoteError, VoteConflictError: it is refused.
+            StorageError: the store is unreachable, full or too busy. The vote may or may not be stored, so it should be sent again with the same id.
+            VoteError, VoteConflictError: it was refused.
         """
         waiting = _Event(event)
         return await self._wait(waiting, waiting.done)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run any other writing.
+        """Run any other job that writes to the store, and return its result. Errors of the job are raised here.
 
         Raises:
-            StorageError: as for `record`; and whatever the work raises.
+            StorageError: the store is unreachable, full or too busy.
         """
         done: Future[T] = Future()
         return await self._wait(_Job(lambda: _settle(done, work)), done)
 
     def close(self) -> None:
-        """Finish what is waiting, then end the thread."""
+        """Finish the waiting jobs, then end the thread."""
         if not self._closed:
             self._closed = True
             self._queue.put(None)
@@ -83,7 +83,7 @@ class Writer:
                 raise queue.Full
             self._queue.put_nowait(item)
         except queue.Full:
-            raise StorageError("the server is busy; nothing was stored, try again shortly") from None
+            raise StorageError("the server is busy; nothing was stored, so try again shortly") from None
         try:
             return await asyncio.wait_for(asyncio.wrap_future(done), self._patience)
         except TimeoutError:
@@ -132,7 +132,7 @@ class _Event:
 
 
 class _Job:
-    """Any other writing."""
+    """Any other job that writes to the store."""
 
     def __init__(self, run: Callable[[], None]) -> None:
         self.run = run

@@ -83,7 +83,7 @@ def test_bootstrap_is_that_of_the_package() -> None:
     votes = [*coin_judges(3, 40, 0.8), *[tied(a, a + 1, annotator=4) for a in range(10, 40, 2)]]
     counts = _verdict_counts(verdicts_by_annotator(pair_judgements(votes)))[0]
     rng = np.random.default_rng(0)
-    plain = [_alpha(counts[rng.integers(len(counts), size=len(counts))]) for _ in range(2000)]
+    plain = np.array([_alpha(counts[rng.integers(len(counts), size=len(counts))]) for _ in range(2000)], dtype=float)
     assert np.percentile(_resampled(counts, 0), [2.5, 50, 97.5]) == pytest.approx(np.percentile(plain, [2.5, 50, 97.5]), abs=0.03)
 
 

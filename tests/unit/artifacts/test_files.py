@@ -63,7 +63,7 @@ def test_failing_disk_leaves_the_old_content_and_says_what_to_do(
     old: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     monkeypatch.setattr(os, call, fail_with(number))
-    with pytest.raises(StorageError, match=rf"cannot write {old}: {os.strerror(number)}; free some space or mend the permissions"):
+    with pytest.raises(StorageError, match=rf"cannot write {old}: {os.strerror(number)}; free some space or fix the permissions"):
         write_atomically(old, b"new")
     assert_untouched(old)
 

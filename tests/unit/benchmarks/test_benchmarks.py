@@ -81,7 +81,7 @@ def test_a_model_of_full_size_is_measured(name: str, called: Call, monkeypatch: 
     report = json.loads(
         called(full_size.main, name, "--size", "8", "--repeats", "1", "--store", str(tmp_path), "--set", "sampling.steps=3")
     )
-    assert report["foretold"]["peak_gib"] > 0
+    assert report["planned"]["peak_gib"] > 0
     assert report["measured"]["metrics"]["loss"] == pytest.approx(0.6931, abs=0.01)
     assert report["measured"]["overhead"]["median"] > -1
 

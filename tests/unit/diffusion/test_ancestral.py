@@ -1,5 +1,7 @@
 """The ancestral Euler step: against diffusers' scheduler with the same noise, against DDIM, and by its own information."""
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler
@@ -22,7 +24,7 @@ def noise(*identity: int | str, shape: tuple[int, ...] = (3, 2, 4, 4)) -> Tensor
     return torch.randn(shape, generator=seeded(*identity))
 
 
-def of_scheduler(scheduler: EulerAncestralDiscreteScheduler) -> tuple[EulerAncestral, StepGrid]:
+def of_scheduler(scheduler: Any) -> tuple[EulerAncestral, StepGrid]:
     schedule = NoiseSchedule(alphas_cumprod=scheduler.alphas_cumprod.double(), final_alpha_cumprod=1.0)
     transition = EulerAncestral(schedule=schedule, parameterization=PARAMETERIZATIONS[scheduler.config.prediction_type])
     return transition, chained_grid(scheduler.timesteps, end=-1.0)
@@ -33,7 +35,7 @@ def of_scheduler(scheduler: EulerAncestralDiscreteScheduler) -> tuple[EulerAnces
 @pytest.mark.parametrize("zero_snr", [False, True])
 def test_step_is_the_one_diffusers_takes_with_the_same_noise(prediction_type, spacing: str, zero_snr: bool) -> None:
     """Which takes some ten operations in float32, on numbers `here` times as large as ours."""
-    scheduler = EulerAncestralDiscreteScheduler(
+    scheduler: Any = EulerAncestralDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
         prediction_type=prediction_type, timestep_spacing=spacing, rescale_betas_zero_snr=zero_snr,
     )  # fmt: skip

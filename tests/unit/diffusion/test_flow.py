@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -75,9 +76,9 @@ def test_log_prob_is_the_normal_density() -> None:
      {"shift_terminal": 0.02}, {"shift": 3.0, "use_karras_sigmas": True}],
     ids=["plain", "shift", "mu", "mu, linear", "terminal", "karras"],
 )  # fmt: skip
-def test_without_noise_a_rollout_is_that_of_diffusers(options: dict[str, float | bool | str]) -> None:
+def test_without_noise_a_rollout_is_that_of_diffusers(options: dict[str, Any]) -> None:
     """Which rounds latents to float32 before each step, where those of a rollout are rounded after it; the last digit may fall either way."""
-    scheduler = FlowMatchEulerDiscreteScheduler(**options)
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(**options)
     scheduler.set_timesteps(12, mu=0.9 if options.get("use_dynamic_shifting") else None)
     scheduler.sigmas = scheduler.sigmas.double()
     grid, last_digit = flow_grid(scheduler.sigmas), torch.finfo(torch.float32).eps
@@ -91,7 +92,7 @@ def test_without_noise_a_rollout_is_that_of_diffusers(options: dict[str, float |
 
 
 def test_as_the_noise_level_falls_the_step_nears_that_of_diffusers() -> None:
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(10)
     scheduler.sigmas = scheduler.sigmas.double()
     grid, x = flow_grid(scheduler.sigmas), noise("x").float().double()
@@ -187,6 +188,7 @@ def test_noise_levels_that_do_not_fall_are_refused(sigmas: list[float]) -> None:
 
 
 @pytest.mark.parametrize(("options", "words"), [({"noise_level": -1.0}, "noise_level is"), ({"ceiling": 1.0}, "ceiling is 1")])
-def test_settings_without_meaning_are_refused(options: dict[str, float], words: str) -> None:
+def test_settings_without_meaning_are_refused(options: dict[str, Any], words: str) -> None:
+    own: dict[str, Any] = {"noise_level": 0.7, "ceiling": 0.9}
     with pytest.raises(ValueError, match=words):
-        FlowSDE(**({"noise_level": 0.7, "ceiling": 0.9} | options))
+        FlowSDE(**(own | options))

@@ -1,6 +1,7 @@
 """One reverse step: against torch's normal distribution, against diffusers' DDIM, and by Monte Carlo."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from d3po.models.schedulers import PARAMETERIZATIONS
 from tests.precision import BOUND, assert_same
 
 PREDICTIONS = ["epsilon", "v_prediction", "sample"]
-BOUNDS = {
+BOUNDS: dict[str, dict[str, Any]] = {
     "free": {"clip_sample": False},
     "clipped": {"clip_sample": True, "clip_sample_range": 0.7},
     "thresholded": {"clip_sample": False, "thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5},
@@ -30,7 +31,7 @@ def noise(*identity: int | str, shape: tuple[int, ...] = (3, 2, 4, 4)) -> Tensor
     return torch.randn(shape, generator=seeded(*identity))
 
 
-def of_scheduler(scheduler: DDIMScheduler, eta: float) -> DDIM:
+def of_scheduler(scheduler: Any, eta: float) -> DDIM:
     config = scheduler.config
     return DDIM(
         schedule=NoiseSchedule(alphas_cumprod=scheduler.alphas_cumprod, final_alpha_cumprod=float(scheduler.final_alpha_cumprod)),
@@ -78,7 +79,7 @@ def test_no_gradient_flows_into_the_recorded_latent() -> None:
     list(product(PREDICTIONS, ["leading", "trailing", "linspace"], [0.0, 0.5, 1.0], [True, False], BOUNDS)),
 )
 def test_step_is_the_one_diffusers_takes(prediction_type, spacing, eta: float, to_one: bool, bound: str) -> None:
-    scheduler = DDIMScheduler(
+    scheduler: Any = DDIMScheduler(
         prediction_type=prediction_type, timestep_spacing=spacing, set_alpha_to_one=to_one, steps_offset=int(not to_one), **BOUNDS[bound]
     )
     scheduler.set_timesteps(10)

@@ -1,9 +1,10 @@
 """Votes and pictures between files and stores: nothing lost, nothing doubled, the run's own pictures recognised."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,7 +13,7 @@ from d3po.errors import CorruptFileError, StorageError
 from d3po.exchange.exporting import export_items
 from d3po.exchange.formats import FORMATS
 from d3po.exchange.formats.base import Reading
-from d3po.exchange.formats.neutral import ImportedPicture, Item, picture_of
+from d3po.exchange.formats.neutral import BadRecord, ImportedPicture, Item, picture_of
 from d3po.exchange.importing import Destination, Imported, import_items, import_name
 from d3po.preferences.conversion import comparisons_of
 from d3po.preferences.records import Answer, Cast, NewQuestion
@@ -29,7 +30,7 @@ def make_store(tmp_path: Path) -> Iterator[MakeStore]:
     """Make a run's store in a folder of its own."""
     made: list[Store] = []
 
-    def make(folder: str, **given: int) -> Store:
+    def make(folder: str, **given: Any) -> Store:
         (tmp_path / folder).mkdir()
         made.append(sampled_store(tmp_path / folder, **given))
         return made[-1]
@@ -44,11 +45,12 @@ def root(store: Store) -> Path:
     return (store.database.file or Path("nowhere/d3po.db")).parent
 
 
-def bring(store: Store, items: list[Item] | Iterator[Item], **given: object) -> Imported:
-    return import_items(items, Destination(**{"store": store, "root": root(store), "name": "test", "anonymous": "import:test"} | given))
+def bring(store: Store, items: Iterable[Item | BadRecord], **given: Any) -> Imported:
+    own: dict[str, Any] = {"root": root(store), "name": "test", "anonymous": "import:test"}
+    return import_items(items, Destination(store=store, **(own | given)))
 
 
-def through(kind: str, giver: Store, taker: Store, folder: Path, *, pictures: bool = True, **given: object) -> Imported:
+def through(kind: str, giver: Store, taker: Store, folder: Path, *, pictures: bool = True, **given: Any) -> Imported:
     """Export, then import."""
     items = export_items(giver, root(giver), events=kind == "jsonl", pictures=pictures)
     target = folder / f"out-{kind}"
@@ -271,7 +273,7 @@ def test_pictures_are_encoded_anew_and_stored_once(make_store: MakeStore) -> Non
     photograph = picture_of(buffer.getvalue(), "a fox", model="camera")
     other = picture(7, "a fox")
     judgement = said("pair", (7, 7), "tie", prompt="a fox")
-    judgement = type(judgement)(**vars(judgement) | {"pictures": (photograph.id, other.id)})
+    judgement = replace(judgement, pictures=(photograph.id, other.id))
     done = bring(store, [photograph, other, judgement])
     assert (done.new_pictures, done.new_votes) == (2, 1)
     stored = {each.model: (root(store) / each.path).read_bytes() for each in store.pictures.series("import/test")}

@@ -31,7 +31,7 @@ def test_a_summary_by_hand() -> None:
     assert base.figures["win rate"] is not None
     assert base.figures["win rate"].value == pytest.approx((0.7 + 0.8) / 2)
     assert base.figures["subject accuracy"] is None
-    assert base.costs == {"rounds": 2, "labels": 20, "images": 16, "network rows": 200, "minutes": 1}
+    assert base.costs == {"rounds": 2, "labels": 20, "images": 16, "forward passes": 200, "minutes": 1}
     assert base.differences == dict.fromkeys(base.differences)
     assert base.gains["brightness"].value == pytest.approx(0.2)
     difference = new.differences["win rate"]

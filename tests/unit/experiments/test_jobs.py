@@ -36,7 +36,7 @@ def test_a_failing_job_hinders_no_other(tmp_path: Path) -> None:
     run_jobs(
         work,
         at_once=2,
-        on_end=lambda job, code: ended.update({job.name: (code, job.last_words())}),
+        on_end=lambda job, code: ended.update({job.name: (code, job.last_line())}),
         while_waiting=lambda running: most.append(len(running)),
     )
     assert ended == {"bad": (1, "the reason"), "a": (0, "a"), "b": (0, "b"), "c": (0, "c")}
@@ -46,7 +46,7 @@ def test_a_failing_job_hinders_no_other(tmp_path: Path) -> None:
 def test_a_job_has_one_thread(tmp_path: Path) -> None:
     job = small(tmp_path, "threads", "import os, torch; print(os.environ['OMP_NUM_THREADS'], torch.get_num_threads())")
     run_jobs([job], at_once=1, on_end=lambda job, code: None, while_waiting=lambda running: None)
-    assert job.last_words() == "1 1"
+    assert job.last_line() == "1 1"
 
 
 def test_a_job_is_d3po_run(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_job_is_d3po_run(tmp_path: Path) -> None:
     codes: list[int] = []
     run_jobs([job], at_once=1, on_end=lambda job, code: codes.append(code), while_waiting=lambda running: None)
     assert codes == [2]
-    assert job.last_words().startswith(f"error: {tmp_path / 'nothing'}")
+    assert job.last_line().startswith(f"error: {tmp_path / 'nothing'}")
 
 
 def test_an_interrupted_comparison_leaves_no_process_behind(tmp_path: Path) -> None:

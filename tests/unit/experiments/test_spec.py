@@ -55,7 +55,7 @@ def test_an_objective_brings_its_own_settings_and_an_entry_its_changes(tmp_path:
 def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
     assert "did you mean 'rewards'" in refused(tmp_path, HEAD.replace("rewards", "reward"))
     assert "seeds is missing" in refused(tmp_path, HEAD.replace("seeds = [0, 7]\n", ""))
-    assert "none of the labels (d3po, kto)" in refused(tmp_path, HEAD.replace('baseline = "d3po"', 'baseline = "dpo"'))
+    assert "not one of the labels (d3po, kto)" in refused(tmp_path, HEAD.replace('baseline = "d3po"', 'baseline = "dpo"'))
     assert "objectives names 'd3po' more than once" in refused(tmp_path, HEAD.replace("kto", "d3po"))
     assert "seeds names 7 more than once" in refused(tmp_path, HEAD.replace("[0, 7]", "[7, 7]"))
     assert "objectives.0.label is 'a b'" in refused(tmp_path, HEAD.replace('"d3po", "kto"', '{label = "a b"}'))
@@ -74,8 +74,8 @@ def test_exactly_one_budget_is_set(tmp_path: Path) -> None:
 
 
 def test_settings_that_the_comparison_has_keys_for_are_refused(tmp_path: Path) -> None:
-    assert "'rounds', which a comparison says by `[budget]`" in refused(tmp_path, rest=BUDGET + "[settings]\nrounds = 3\n")
-    assert "each cell keeps its own database" in refused(tmp_path, rest=BUDGET + '[settings]\ndatabase = "x"\n')
+    assert "'rounds', which a comparison sets by `[budget]`" in refused(tmp_path, rest=BUDGET + "[settings]\nrounds = 3\n")
+    assert "each cell has a separate database" in refused(tmp_path, rest=BUDGET + '[settings]\ndatabase = "x"\n')
     assert "unknown setting 'training.epoch'" in refused(tmp_path, rest=BUDGET + "[settings]\ntraining.epoch = 3\n")
 
 
@@ -87,7 +87,7 @@ def test_rewards_become_names_of_folders() -> None:
 @pytest.mark.parametrize("label", ["d3po", "kto"])
 def test_as_many_rounds_as_fit_and_not_one_more(tmp_path: Path, unit: str, label: str) -> None:
     config = next(cell.config for cell in cells_of(spec(tmp_path)) if cell.label == label)
-    three = getattr(work_of(config, SHAPE, 3), unit)
+    three = getattr(work_of(config, SHAPE, 3), {"network_rows": "forwards"}.get(unit, unit))
     budgets = {amount: EqualBudget.model_validate({unit: amount}) for amount in (three - 1, three)}
     assert [rounds_that_fit(budget, config, SHAPE, label=label) for budget in budgets.values()] == [2, 3]
 

@@ -4,6 +4,7 @@ import json
 import socket
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_network")
 def test_one_call_of_plain_diffusers_loads_it_with_sockets_blocked() -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(model_directory("emoji"))
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(model_directory("emoji"))
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
     pictures = pipeline(

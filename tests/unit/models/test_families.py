@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +32,7 @@ from d3po.models import pixart
 from d3po.models.base import PolicySettings, SamplerSettings
 from d3po.models.families import FAMILIES, family_of, named, table
 from d3po.models.load import load_policy
-from d3po.options import Spacing
+from d3po.options import LastStep, Spacing
 from d3po.recipes import load_recipe
 from d3po.run.starting import numbered_starts, start
 from tests.precision import assert_same
@@ -206,7 +207,7 @@ def test_settings_that_do_not_fit_the_model_are_refused(tmp_path: Path, family: 
     ("family", "settings", "words"),
     [
         ("sd3", SamplerSettings(steps=5, kind="ddim"), "is 'ddim', but this is a flow model"),
-        ("sd3", SamplerSettings(steps=5, zero_terminal_snr=True), "begins at noise alone anyhow"),
+        ("sd3", SamplerSettings(steps=5, zero_terminal_snr=True), "always begins at pure noise"),
         ("pixart", SamplerSettings(steps=5, kind="flow_sde"), "this is no flow model"),
         ("pixart", SamplerSettings(steps=1001), "more than the 1000 timesteps"),
         ("pixart", SamplerSettings(steps=5, zero_terminal_snr=True, spacing="trailing"), "zero terminal SNR"),
@@ -281,7 +282,8 @@ def test_a_model_that_does_not_say_its_size_asks_for_it(tmp_path: Path, family: 
 def test_each_step_ends_where_the_next_begins_but_for_the_strides_of_a_ddim_scheduler(tmp_path: Path, spacing: Spacing, steps: int) -> None:
     chained = load_policy(str(save_tiny("pixart", tmp_path / "pixart")), lora=LORA, seed=0)
     strided = load_policy(str(save_tiny("stable-diffusion", tmp_path / "sd")), lora=LORA, seed=0)
-    for last_step, end in (("model", -1), ("clamped", -1 if spacing != "trailing" else 0)):
+    ends: dict[LastStep, int] = {"model": -1, "clamped": -1 if spacing != "trailing" else 0}
+    for last_step, end in ends.items():
         settings = SamplerSettings(steps=steps, spacing=spacing, last_step=last_step)
         grid = chained.sampler(settings).grid
         assert grid.previous.tolist() == [*grid.timesteps[1:].tolist(), end]
@@ -290,7 +292,7 @@ def test_each_step_ends_where_the_next_begins_but_for_the_strides_of_a_ddim_sche
 
 
 @pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler])
-def test_noise_is_not_predicted_from_noise_alone_whatever_the_scheduler_keeps_there(tmp_path: Path, kind: type[SchedulerMixin]) -> None:
+def test_noise_is_not_predicted_from_noise_alone_whatever_the_scheduler_keeps_there(tmp_path: Path, kind: Callable[..., Any]) -> None:
     folder = save_tiny("sdxl", tmp_path, scheduler=kind(rescale_betas_zero_snr=True, timestep_spacing="trailing"))
     policy = load_policy(str(folder), lora=LORA, seed=0)
     with pytest.raises(ConfigError, match=r"zero terminal SNR.*sampling\.spacing = 'leading'"):

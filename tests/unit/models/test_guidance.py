@@ -62,7 +62,7 @@ def test_guidance_moves_away_from_the_negative_prompt(folder: Path) -> None:
 def test_guidance_of_the_kind_none_is_none(tmp_path: Path, family: str) -> None:
     policy = policy_of(save_tiny(family, tmp_path), PolicySettings(guidance="none", width=8, height=8))
     assert torch.equal(predicted(policy, 7.0), predicted(policy, 1.0))
-    assert policy.guided_rows == 1
+    assert policy.guided_forwards == 1
 
 
 def test_only_steps_within_the_range_are_guided(folder: Path) -> None:
@@ -108,8 +108,8 @@ def test_flux_schnell_is_sampled_without_guidance_as_its_own_pipeline_does_it(tm
     ]  # fmt: skip
     assert torch.equal(*pictures)
     assert torch.equal(predicted(policy, 3.5), predicted(policy, 1.0))
-    assert (policy.guided_rows, rows) == (1, [2, 2])
-    assert policy_of(folder, PolicySettings(width=8, height=8, guidance="cfg")).guided_rows == 2
+    assert (policy.guided_forwards, rows) == (1, [2, 2])
+    assert policy_of(folder, PolicySettings(width=8, height=8, guidance="cfg")).guided_forwards == 2
 
 
 def test_what_is_proposed_for_flux_is_for_its_weights(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_unet_that_takes_the_scale_is_told_it_as_its_own_pipeline_does(tmp_pat
     policy = policy_of(folder, settings)
     ours = told(policy, "timestep_cond")
     changed = predicted(policy, 4.0)
-    assert (policy.guided_rows, policy.guidance_is_input, changed.shape) == (1, True, (2, *policy.latent_shape))
+    assert (policy.guided_forwards, policy.guidance_is_input, changed.shape) == (1, True, (2, *policy.latent_shape))
     assert not torch.equal(changed, predicted(policy, 1.0))
     plain: Any = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
     plain.set_progress_bar_config(disable=True)
@@ -173,7 +173,7 @@ def pictures_of(policy: AbstractPolicy, folder: Path) -> PromptGroup:
         writer.finish()
     nothing = torch.zeros(0)
     return PromptGroup(
-        prompt=0, identity="a", shard=Shard(path=folder / "pictures"), rows=torch.arange(2), pairs=torch.zeros(0, 2, dtype=torch.long),
+        prompt=0, identity="a", shard=Shard(path=folder / "pictures"), indices=torch.arange(2), pairs=torch.zeros(0, 2, dtype=torch.long),
         targets=nothing, weights=nothing, reference=None,
     )  # fmt: skip
 
@@ -195,8 +195,10 @@ def test_the_empty_negative_prompt_of_sdxl_is_zeros_and_another_is_not(tmp_path:
 def test_zero_terminal_snr_is_diffusers_own(tmp_path: Path) -> None:
     folder = save_tiny("stable-diffusion", tmp_path, scheduler=parts.ddim_scheduler(prediction_type="v_prediction"))
     ours = policy_of(folder).sampler(SamplerSettings(steps=5, spacing="trailing", zero_terminal_snr=True))
-    options = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
-    theirs = DDIMScheduler(**options, rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=False)
+    theirs: Any = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
+        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=False,
+    )  # fmt: skip
     theirs.set_timesteps(5)
     x, v = torch.randn(2, 2, 4, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     table = 1000 * torch.finfo(torch.float32).eps  # theirs is a running product of a thousand float32 numbers, each rounded

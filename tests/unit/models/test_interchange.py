@@ -18,6 +18,7 @@ from d3po.models.interchange import merge_layers, read_lora, stack_layers, start
 from d3po.models.kohya import to_kohya
 from d3po.models.load import load_policy
 from d3po.models.lora import scaled_lora
+from d3po.models.pipeline import PipelinePolicy
 from tests.precision import assert_same
 from tests.tiny import save_tiny
 
@@ -30,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny("stable-diffusion", tmp_path_factory.mktemp("sd"))
 
 
-def trained(folder: Path, lora: dict[str, object] | None = None) -> AbstractPolicy:
+def trained(folder: Path, lora: dict[str, Any] | None = None) -> AbstractPolicy:
     """A policy whose adapter does something."""
     policy = load_policy(str(folder), lora=lora or LORA, seed=0, settings=EXACT)
     generator = torch.Generator().manual_seed(0)
@@ -50,7 +51,7 @@ BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0"
 QUERY = f"{BLOCK}.attn1.to_q"
 SHORT = "down_blocks_1_attentions_0_transformer_blocks_0"
 FACTS = {"unet.r": 4, "unet.lora_alpha": 8, "unet.alpha_pattern": {"attn2.to_q": 1}, "text_encoder.r": 1, "text_encoder.lora_alpha": 100}
-LAYOUTS = {
+LAYOUTS: dict[str, tuple[str, str, str, dict[str, Any], str, float]] = {
     "diffusers'": ("stable-diffusion", f"unet.{QUERY}", "lora_A lora_B", {}, QUERY, 1.0),
     "diffusers' with alpha": ("stable-diffusion", f"unet.{QUERY}", "lora_A lora_B", {"alpha": 8}, QUERY, 2.0),
     "diffusers' with metadata": ("stable-diffusion", f"unet.{QUERY}", "lora_A lora_B", {"metadata": FACTS}, QUERY, 2.0),
@@ -89,12 +90,14 @@ LAYOUTS = {
 
 
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AbstractPolicy]:
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PipelinePolicy]:
     root = tmp_path_factory.mktemp("families")
-    return {
-        name: load_policy(str(save_tiny(name, root / name)), lora=None, seed=0, settings=EXACT)
-        for name in ("stable-diffusion", "sdxl", "sd3", "flux")
-    }
+    made: dict[str, PipelinePolicy] = {}
+    for name in ("stable-diffusion", "sdxl", "sd3", "flux"):
+        policy = load_policy(str(save_tiny(name, root / name)), lora=None, seed=0, settings=EXACT)
+        assert isinstance(policy, PipelinePolicy)
+        made[name] = policy
+    return made
 
 
 def draw(*shape: int, seed: int) -> Tensor:
@@ -112,7 +115,7 @@ def write_lora(folder: Path, tensors: dict[str, Tensor], said: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_lora_of_any_layout_is_merged_as_strongly_as_it_says(layout: str, networks: dict[str, AbstractPolicy], tmp_path: Path) -> None:
+def test_a_lora_of_any_layout_is_merged_as_strongly_as_it_says(layout: str, networks: dict[str, PipelinePolicy], tmp_path: Path) -> None:
     family, key, factors, said, module, strength = LAYOUTS[layout]
     policy = networks[family]
     weight: Any = policy.network.get_submodule(module).weight
@@ -125,7 +128,7 @@ def test_a_lora_of_any_layout_is_merged_as_strongly_as_it_says(layout: str, netw
     weight.data = before
 
 
-def test_query_key_and_value_that_are_one_layer_in_a_file_are_taken_apart(networks: dict[str, AbstractPolicy], tmp_path: Path) -> None:
+def test_query_key_and_value_that_are_one_layer_in_a_file_are_taken_apart(networks: dict[str, PipelinePolicy], tmp_path: Path) -> None:
     policy = networks["flux"]
     key, down, up = "lora_unet_double_blocks_0_img_attn_qkv", draw(4, 32, seed=0), draw(96, 4, seed=1)
     tensors = {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(2.0)}
@@ -137,7 +140,7 @@ def test_query_key_and_value_that_are_one_layer_in_a_file_are_taken_apart(networ
 
 @pytest.mark.parametrize("targets", ["attention+conv", "linear"])
 @pytest.mark.parametrize("family", ["stable-diffusion", "sdxl"])
-def test_kohyas_layout_there_and_back_is_the_same(family: str, targets: str, networks: dict[str, AbstractPolicy], tmp_path: Path) -> None:
+def test_kohyas_layout_there_and_back_is_the_same(family: str, targets: str, networks: dict[str, PipelinePolicy], tmp_path: Path) -> None:
     layers = scaled_lora(trained(save_tiny(family, tmp_path / "model"), LORA | {"targets": targets}).network)
     kohya = to_kohya(layers)
     assert all(name.startswith("lora_unet_") for name in kohya)
@@ -149,7 +152,7 @@ def test_kohyas_layout_there_and_back_is_the_same(family: str, targets: str, net
 @pytest.mark.parametrize(
     "text", ["lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_{}", "text_encoder.text_model.layers.0.mlp.fc1.lora_{}"]
 )
-def test_layers_of_text_encoders_are_counted_and_left_out(text: str, networks: dict[str, AbstractPolicy], tmp_path: Path) -> None:
+def test_layers_of_text_encoders_are_counted_and_left_out(text: str, networks: dict[str, PipelinePolicy], tmp_path: Path) -> None:
     policy, key = networks["sdxl"], "lora_unet_input_blocks_3_1_proj_in" if "te1" in text else "unet.down_blocks.1.attentions.0.proj_in"
     down, up = ("down", "up") if "te1" in text else ("A", "B")
     tensors = {f"{text.format(part)}.weight": torch.ones(4, 4) for part in (down, up)}
@@ -162,7 +165,7 @@ def test_layers_of_text_encoders_are_counted_and_left_out(text: str, networks: d
     ]
 
 
-def assert_no_lora(file: Path, policy: AbstractPolicy) -> None:
+def assert_no_lora(file: Path, policy: PipelinePolicy) -> None:
     with pytest.raises(ModelError, match="holds no LoRA of a denoiser"):
         read_lora(file, policy.network, policy.pipeline)
 
@@ -174,7 +177,7 @@ def assert_no_lora(file: Path, policy: AbstractPolicy) -> None:
         "lora_mid.weight": "but LoCon in Tucker form", "diff_b": "1 of its 3 tensors are no factors of one, such as .*diff_b",
     }.items(),
 )  # fmt: skip
-def test_what_is_no_plain_lora_is_refused_by_name(extra: str, kind: str, networks: dict[str, AbstractPolicy], tmp_path: Path) -> None:
+def test_what_is_no_plain_lora_is_refused_by_name(extra: str, kind: str, networks: dict[str, PipelinePolicy], tmp_path: Path) -> None:
     policy, key = networks["stable-diffusion"], f"lora_unet_{SHORT}_attn1_to_q"
     tensors = {f"{key}.lora_down.weight": torch.ones(4, 16), f"{key}.lora_up.weight": torch.ones(16, 4), f"{key}.{extra}": torch.ones(1)}
     with pytest.raises(ModelError, match=f"no plain LoRA.*{kind}"):
@@ -248,7 +251,7 @@ def test_two_loras_are_one_of_both_ranks() -> None:
     ],
 )
 def test_a_lora_of_another_model_is_refused(
-    family: str, key: str, problem: str, networks: dict[str, AbstractPolicy], tmp_path: Path
+    family: str, key: str, problem: str, networks: dict[str, PipelinePolicy], tmp_path: Path
 ) -> None:
     policy = networks[family]
     tensors = {f"{key}.lora_down.weight": torch.ones(4, 16), f"{key}.lora_up.weight": torch.ones(16, 4)}
@@ -266,7 +269,7 @@ def test_a_lora_of_another_model_is_refused(
     ],
 )  # fmt: skip
 def test_a_lora_that_is_not_whole_is_refused_and_nothing_is_merged(
-    down: torch.Tensor, up: torch.Tensor, words: str, networks: dict[str, AbstractPolicy]
+    down: torch.Tensor, up: torch.Tensor, words: str, networks: dict[str, PipelinePolicy]
 ) -> None:
     network = networks["stable-diffusion"].network
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -275,7 +278,7 @@ def test_a_lora_that_is_not_whole_is_refused_and_nothing_is_merged(
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_what_fits_no_layer_or_is_no_lora_is_refused(networks: dict[str, AbstractPolicy], tmp_path: Path) -> None:
+def test_what_fits_no_layer_or_is_no_lora_is_refused(networks: dict[str, PipelinePolicy], tmp_path: Path) -> None:
     policy = networks["stable-diffusion"]
     for down, up in ((torch.zeros(2, 2), torch.zeros(16, 2)), (torch.zeros(2, 16), torch.zeros(3, 2))):
         with pytest.raises(ModelError, match="fits no layer of UNet2DConditionModel"):
@@ -294,7 +297,7 @@ def test_diffusers_reads_the_kohya_file_it_is_given(folder: Path, tmp_path: Path
     assert any(name.endswith(".alpha") for name in load_file(tmp_path / "lora-kohya.safetensors"))
     pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float64)
     assert isinstance(pipeline, StableDiffusionPipeline)
-    pipeline.load_lora_weights(tmp_path, weight_name="lora-kohya.safetensors")
+    pipeline.load_lora_weights(str(tmp_path), weight_name="lora-kohya.safetensors")
     x = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.no_grad():
         theirs = pipeline.unet(x, torch.tensor([501]), pipeline.encode_prompt(["a cat"], "cpu", 1, False)[0]).sample

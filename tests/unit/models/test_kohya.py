@@ -23,7 +23,7 @@ LINEAR = {"rank": 2, "alpha": 6.0, "targets": "linear"}
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A tiny FLUX with double blocks alone: diffusers reads single ones in their published width only."""
-    config = FluxTransformer2DModel.load_config(save_tiny("flux", tmp_path / "both"), subfolder="transformer")
+    config: Any = FluxTransformer2DModel.load_config(save_tiny("flux", tmp_path / "both"), subfolder="transformer")
     return save_tiny("flux", tmp_path / "model", transformer=FluxTransformer2DModel.from_config(config, num_single_layers=0))
 
 
@@ -56,12 +56,12 @@ def test_a_single_block_of_fluxs_own_width_is_taken_apart_as_it_was() -> None:
     block = "single_transformer_blocks.0"
     layers: dict[str, Tensor] = {}
     for place, part in enumerate(("attn.to_q", "attn.to_v", "proj_out")):  # to_k and proj_mlp have none
-        width = network.get_submodule(f"{block}.{part}").in_features
+        linear: Any = network.get_submodule(f"{block}.{part}")
         layers |= {
-            f"{block}.{part}.lora_A.weight": draw(2, width, seed=place),
+            f"{block}.{part}.lora_A.weight": draw(2, linear.in_features, seed=place),
             f"{block}.{part}.lora_B.weight": draw(3072, 2, seed=9 + place),
         }
-    back: dict[str, Tensor] = FluxPipeline.lora_state_dict(to_kohya(on_original_flux(layers, network)))
+    back: Any = FluxPipeline.lora_state_dict(to_kohya(on_original_flux(layers, network)))
     got = {name.removeprefix("transformer."): value for name, value in back.items()}
     assert all(torch.equal(got[name], value) for name, value in layers.items())
     assert all(not got[name].any() for name in got.keys() - layers.keys())
@@ -70,5 +70,6 @@ def test_a_single_block_of_fluxs_own_width_is_taken_apart_as_it_was() -> None:
 def test_diffusers_knows_every_linear_layer_of_sdxl_in_the_file(tmp_path: Path) -> None:
     policy = trained(save_tiny("sdxl", tmp_path), LINEAR)
     layers, network = scaled_lora(policy.network), policy.network
-    state, _ = StableDiffusionXLPipeline.lora_state_dict(to_kohya(layers), unet_config=network.config)
+    read: Any = StableDiffusionXLPipeline.lora_state_dict
+    state, _ = read(to_kohya(layers), unet_config=network.config)
     assert {name.removeprefix("unet.") for name in convert_unet_state_dict_to_peft(state)} == layers.keys()

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from d3po.errors import ModelError
 from d3po.models.base import AbstractPolicy, PolicySettings
 from d3po.models.load import load_policy
+from d3po.models.pipeline import PipelinePolicy
 from tests.tiny import TINY, parts, save_tiny
 
 LORA = {"rank": 2, "alpha": 2.0, "targets": "attention"}
@@ -31,8 +32,10 @@ def folder(whole: Path, tmp_path: Path) -> Path:
     return shutil.copytree(whole, tmp_path / "model")
 
 
-def loaded(folder: Path | str, **settings: Any) -> AbstractPolicy:
-    return load_policy(str(folder), lora=LORA, seed=0, settings=PolicySettings(**settings))
+def loaded(folder: Path | str, **settings: Any) -> PipelinePolicy:
+    policy = load_policy(str(folder), lora=LORA, seed=0, settings=PolicySettings(**settings))
+    assert isinstance(policy, PipelinePolicy)
+    return policy
 
 
 @torch.no_grad()
@@ -132,7 +135,7 @@ def test_of_two_variants_the_averaged_one_is_taken(folder: Path, whole: Path) ->
 @pytest.mark.parametrize("variant", [None, "fp16"])
 def test_weights_in_several_files_are_loaded_and_a_missing_one_is_named(folder: Path, whole: Path, variant: str | None) -> None:
     for part, base in (("unet", UNET), ("text_encoder", ENCODER)):
-        module: Any = getattr(loaded(whole).pipeline, part)  # type: ignore[attr-defined]
+        module: Any = getattr(loaded(whole).pipeline, part)
         (folder / f"{base}.safetensors").unlink()
         plain: Any = type(module).from_pretrained(whole, subfolder=part)
         plain.save_pretrained(folder / part, max_shard_size="8KB", variant=variant)
@@ -162,7 +165,8 @@ def test_a_pipeline_without_one_of_its_readers_draws_as_diffusers_does_or_is_ref
         kind: Any = getattr(diffusers, json.loads((folder / "model_index.json").read_text())["_class_name"])
         plain = kind.from_pretrained(folder, **without)
         words = plain.encode_prompt("a cat", **({"prompt_2": None, "prompt_3": None} if family == "sd3" else {}))[0]
-        assert torch.equal(loaded(folder).encode_prompts(["a cat"]).given["text"], words)  # type: ignore[attr-defined]
+        condition: Any = loaded(folder).encode_prompts(["a cat"])
+        assert torch.equal(condition.given["text"], words)
 
 
 def test_a_hubs_variant_is_fetched_where_it_is_all_there_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from d3po.errors import ModelError
 from d3po.models.base import AbstractPolicy, PolicySettings
 from d3po.models.families import family_of, named
 from d3po.models.load import load_pipeline, load_policy
+from d3po.models.pipeline import PipelinePolicy
 from d3po.options import Weights
 from tests.tiny import save_tiny
 from tests.tiny.single_file import save_sd3_transformer, save_single_file
@@ -49,8 +50,10 @@ def assert_same_weights(actual: nn.Module, expected: nn.Module) -> None:
         assert torch.equal(own[name], weight), name
 
 
-def loaded(model: Path, parts: Path | str = "", weights: Weights = "float32") -> AbstractPolicy:
-    return load_policy(str(model), lora=LORA, seed=0, settings=PolicySettings(parts=str(parts), weights=weights))
+def loaded(model: Path, parts: Path | str = "", weights: Weights = "float32") -> PipelinePolicy:
+    policy = load_policy(str(model), lora=LORA, seed=0, settings=PolicySettings(parts=str(parts), weights=weights))
+    assert isinstance(policy, PipelinePolicy)
+    return policy
 
 
 @torch.no_grad()
@@ -65,7 +68,7 @@ def test_every_weight_of_the_file_is_the_models(checkpoint: Path, folder: Path, 
     assert family_of(str(checkpoint)).name == "stable-diffusion"
     policy = loaded(checkpoint, folder)
     for name in ("unet", "vae", "text_encoder"):
-        assert_same_weights(getattr(policy.pipeline, name), getattr(other, name))  # type: ignore[attr-defined]
+        assert_same_weights(getattr(policy.pipeline, name), getattr(other, name))
     assert (pictured(policy)[0] - pictured(loaded(folder))[0]).abs().max() > 1e-2
 
 
@@ -73,12 +76,12 @@ def test_a_single_file_is_loaded_in_half_precision_but_for_its_autoencoder(check
     policy = loaded(checkpoint, folder, "bfloat16")
     exact, rounded = pictured(loaded(checkpoint, folder)), pictured(policy)
     assert 0 < (rounded[0] - exact[0]).norm() < 0.05 * exact[0].norm()
-    assert policy.pipeline.vae.dtype == torch.float32  # type: ignore[attr-defined]
+    assert policy.pipeline.vae.dtype == torch.float32
 
 
 @pytest.mark.parametrize("lacking", ["vae", "text_encoder"])
 def test_what_a_file_lacks_is_the_folders(other: Any, folder: Path, tmp_path: Path, lacking: str) -> None:
-    pipeline = loaded(save_single_file(other, tmp_path / "model.safetensors", without=lacking), folder).pipeline  # type: ignore[attr-defined]
+    pipeline = loaded(save_single_file(other, tmp_path / "model.safetensors", without=lacking), folder).pipeline
     lent = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
     for name in ("unet", "vae", "text_encoder"):
         assert_same_weights(getattr(pipeline, name), getattr(lent if name == lacking else other, name))

@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
+from d3po.diffusion.parameterization import Velocity
 from d3po.errors import ModelError
 from d3po.models.base import AbstractPolicy, PolicySettings
 from d3po.models.families import named
@@ -83,7 +84,8 @@ def test_state_of_another_policy_is_refused(policy: AbstractPolicy) -> None:
 def test_the_models_own_schedule_is_read(policy: AbstractPolicy) -> None:
     assert isinstance(policy, StableDiffusionPolicy)
     facts = policy.facts
-    assert (facts.prediction_type, facts.spacing, facts.steps_offset, facts.clip_range) == ("v_prediction", "leading", 1, None)
+    assert (facts.spacing, facts.steps_offset, facts.clip_range) == ("leading", 1, None)
+    assert isinstance(facts.parameterization, Velocity)
     assert facts.schedule.final_alpha_cumprod == pytest.approx(float(facts.schedule.alphas_cumprod[0]))
 
 

@@ -1,6 +1,7 @@
 """Frozen weights in half precision, with an adapter and gradients in float32."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tests.precision import assert_rounded_alike
 from tests.tiny import TINY, save_tiny
 
 LORA = {"rank": 2, "alpha": 2.0, "targets": "attention"}
-SIZE = {"flux": {"width": 8, "height": 8}}
+SIZE: dict[str, dict[str, Any]] = {"flux": {"width": 8, "height": 8}}
 
 
 def loaded(family: str, folder: Path, weights: Weights, arithmetic: Arithmetic = "weights") -> AbstractPolicy:
@@ -94,7 +95,7 @@ def test_the_adapter_and_its_gradients_stay_in_float32(tmp_path: Path) -> None:
         assert parameter.grad is not None
         assert parameter.grad.dtype == torch.float32
         assert torch.isfinite(parameter.grad).all()
-    assert any(parameter.grad.abs().sum() > 0 for parameter in policy.trainable().values())
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in policy.trainable().values())
 
 
 def test_in_float64_everything_is(tmp_path: Path) -> None:

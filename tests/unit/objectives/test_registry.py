@@ -108,7 +108,9 @@ def test_a_number_that_nobody_set_is_shown_too() -> None:
 
 def test_a_setting_that_is_given_wins_over_the_objectives_own() -> None:
     config = override(RunConfig(), {**settings_for_objective("kto"), "objective.kto.beta": "7"}, where="test")
-    assert build("kto", **config.objective.settings.model_dump()).beta == 7  # pyright: ignore[reportAttributeAccessIssue]
+    objective = build("kto", **config.objective.settings.model_dump())
+    assert isinstance(objective, KTO)
+    assert objective.beta == 7
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d3po.preferences.conversion import comparisons_of, pair_judgements
-from d3po.preferences.records import Answer, Comparison, Vote
+from d3po.preferences.records import Answer, Comparison, Outcome, Vote
 from tests.unit.preferences.votes import best_worst, marked, ranked, scored, thumb, tied, vote, won
 
 IMAGES = st.lists(st.integers(1, 10**6), unique=True, min_size=2, max_size=7)
@@ -115,7 +115,7 @@ def test_share_is_taken_as_given() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["both_bad", "skip", "flag"])
-def test_refusals_say_nothing(outcome: str) -> None:
+def test_refusals_say_nothing(outcome: Outcome) -> None:
     assert targets(vote("pair", (1, 2), Answer(outcome=outcome))) == {}
 
 

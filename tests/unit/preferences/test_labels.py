@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d3po.preferences.labels import labels_of
-from d3po.preferences.records import Answer
+from d3po.preferences.records import Answer, Outcome, Vote
 from tests.unit.preferences.votes import best_worst, marked, ranked, scored, thumb, tied, vote, won
 
 PLACES = st.dictionaries(st.integers(1, 99), st.integers(1, 4), min_size=2, max_size=7)
 
 
-def values(*votes) -> dict[int, float]:
+def values(*votes: Vote) -> dict[int, float]:
     return {label.image: label.value for label in labels_of(votes)}
 
 
@@ -34,8 +34,8 @@ def test_best_and_worst_leave_the_others_in_the_middle() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["skip", "flag"])
-def test_who_says_nothing_gives_no_label(outcome: str) -> None:
-    assert labels_of([vote("pair", (1, 2), Answer(outcome=outcome))]) == []  # pyright: ignore[reportArgumentType]
+def test_who_says_nothing_gives_no_label(outcome: Outcome) -> None:
+    assert labels_of([vote("pair", (1, 2), Answer(outcome=outcome))]) == []
 
 
 def test_annotators_count_by_their_reliability_and_their_weights_add_up() -> None:

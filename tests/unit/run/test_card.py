@@ -71,5 +71,5 @@ def test_the_labels_are_counted() -> None:
     ]  # fmt: skip
     assert in_words(votes, {1: "human", 2: "human", 3: "model", 4: "human"}) == (
         "5 answers by 2 people and 1 model, from which 5 comparisons of two pictures follow. "
-        "Of the answers 1 were ties, 1 said that all were bad, and 1 were skips."
+        "Of the answers 1 were ties, 1 said that all were bad, and 1 were skips or flags."
     )

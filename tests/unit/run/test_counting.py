@@ -84,7 +84,7 @@ def test_only_pictures_in_pairs_are_heard_of_where_pairs_are_few() -> None:
     assert work_of_round(config(**one), SHAPE, 0).labels == 4
     assert work_of_round(config("kto", **one), SHAPE, 0).labels == 8
     assert work_of_round(config("ddpo", **one), SHAPE, 0).labels == 16, "scores are measured of every picture"
-    assert forwards(**one).training == 3 * 8 * 5 * 2
+    assert work_of_round(config(**one), SHAPE, 1).forwards.training == 3 * 8 * 5 * 2
 
 
 def test_updates_and_evaluated_pictures() -> None:

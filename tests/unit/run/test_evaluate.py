@@ -29,7 +29,7 @@ def test_a_paused_run_waits_until_it_may_go_on(open_with: OpenWith, monkeypatch:
 def test_a_stopped_run_ends_with_a_word_on_how_it_goes_on(open_with: OpenWith) -> None:
     run = open_with(sampled=False)
     run.store.journal.control("stop", run.store.people.owner().id)
-    with pytest.raises(RunEndedError, match=rf"stopped from the dashboard; `d3po run {run.folder.path}` goes on from here"):
+    with pytest.raises(RunEndedError, match=rf"stopped from the dashboard; `d3po run {run.folder.path}` continues from here"):
         check_control(run)
 
 

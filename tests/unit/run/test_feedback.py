@@ -2,22 +2,15 @@
 
 import pytest
 
-from d3po.preferences.records import Answer, NewQuestion, QuestionKind
+from d3po.preferences.records import QuestionKind
 from d3po.run.feedback.labels import is_instructive, judgements_learnt_from, labels_of_round, labels_one_by_one, votes_learnt_from
 from d3po.run.feedback.measured import compare_round, measured, pairs_of_round
 from d3po.run.feedback.people import ask_people, questions_of
-from d3po.run.opened import OpenRun
 from d3po.store.pictures import NewPicture
 from tests.unit.preferences.votes import tied, won
-from tests.unit.run.conftest import GREYS, OpenWith, grey
+from tests.unit.run.conftest import GREYS, OpenWith, grey, say
 
 SCORES = [(pytest.approx(value / 255),) for greys in GREYS for value in greys]
-
-
-def say(run: OpenRun, winner: int, loser: int, *, round: int | None = 0, who: str = "ada") -> None:
-    question = NewQuestion(kind="pair", purpose="train", images=(winner, loser), round=round)
-    annotator = run.store.people.annotator(who, "human")
-    run.store.votes.record_judgements(annotator.id, [(question, Answer(outcome="win", winner=winner))])
 
 
 def test_a_picture_is_measured_once(open_with: OpenWith) -> None:

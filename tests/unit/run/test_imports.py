@@ -67,10 +67,13 @@ class Run:
 
     def pictures(self) -> dict[str, tuple[int, ...]]:
         """The imported pictures' first pixels by prompt and number."""
-        return {
-            f"{each.prompt} {each.number}": Image.open(self.folder.path / each.path).getpixel((0, 0))  # type: ignore[misc]
-            for each in self.store.pictures.imported()
-        }
+        return {f"{each.prompt} {each.number}": first_pixel(self.folder.path / each.path) for each in self.store.pictures.imported()}
+
+
+def first_pixel(picture: Path) -> tuple[int, ...]:
+    found = Image.open(picture).getpixel((0, 0))
+    assert isinstance(found, tuple)
+    return found
 
 
 @pytest.fixture
@@ -119,7 +122,7 @@ def test_a_bad_record_stops_an_import_before_anything_is_written_or_is_left_out(
     said = run.refusal("a.jsonl", bad_file(run, kind))
     assert BAD[kind][1] in said
     assert said.startswith(f"{run.data / 'a.jsonl'}, line 2")
-    assert said.endswith("nothing was imported; mend it, or pass --skip-bad to leave it out")
+    assert said.endswith("nothing was imported; fix it, or pass --skip-bad to skip it")
     assert "\n" not in said
     done = run.bring("a.jsonl", skip_bad=True)
     assert (done.new_votes, done.bad, len(done.first_bad)) == (2, 1, 1)
@@ -183,7 +186,7 @@ def test_no_vote_is_an_error_that_says_what_was_found_and_what_is_read(answer: s
 
 
 def test_a_question_is_named_only_where_there_are_several(run: Run) -> None:
-    assert "records of the format jsonl_pairs answer one question" in run.refusal("a.jsonl", pairs({}), question="preference")
+    assert "records of the format jsonl_pairs answer only one question" in run.refusal("a.jsonl", pairs({}), question="preference")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +194,7 @@ def test_a_question_is_named_only_where_there_are_several(run: Run) -> None:
     [("jsonl_pairs", ""), ("label_studio", "[]"), ("argilla", "[]"), ("likes_csv", "image,prompt,like\n"), ("jsonl_pairs", "[]")],
 )
 def test_an_empty_file_is_an_error(kind: str, text: str, run: Run) -> None:
-    assert f"no votes to import, so nothing was: {kind} reads" in run.refusal("file", text, kind=kind)
+    assert f"there are no votes to import: {kind} reads" in run.refusal("file", text, kind=kind)
 
 
 def lay_pair(run: Run, name: str, **captions: bytes) -> None:
@@ -319,7 +322,7 @@ def test_a_known_event_with_other_words_is_a_conflict(what: str, tmp_path: Path)
         said["pictures"].reverse()
     else:
         (said["event"] if field in said["event"] else said)[field] = value
-    with pytest.raises(FormatError, match=r"line 4, field sha256: it is not the hash of what the line says"):
+    with pytest.raises(FormatError, match=r"line 4, field sha256: it is not the hash of the line's content"):
         run.bring("a.jsonl", text_of(lines), kind="jsonl")
     del lines[-1]["sha256"]
     with pytest.raises(
@@ -393,7 +396,7 @@ def test_a_name_that_belongs_to_something_that_is_no_person_is_named_by_its_line
 
 @pytest.mark.parametrize("handle", ["ada@example.org", "ada\uff20example.org", "x" * 57, "a\nb"])
 def test_a_handle_for_nobody_named_is_no_address(handle: str, run: Run) -> None:
-    assert "is no e-mail address" in run.refusal("a.jsonl", pairs({}), annotator=handle)
+    assert "is not an e-mail address" in run.refusal("a.jsonl", pairs({}), annotator=handle)
 
 
 def test_a_ranking_is_a_list_of_names(run: Run) -> None:
@@ -401,5 +404,5 @@ def test_a_ranking_is_a_list_of_names(run: Run) -> None:
     ranking = [{"value": ["image_1", "image_0", "image_2"], "user_id": "u"}]
     assert run.bring("a.json", json.dumps({"fields": fields, "responses": {"ranking": ranking}}), kind="argilla").new_votes == 1
     (vote,) = run.store.votes.current()
-    pixels = {each.id: Image.open(run.folder.path / each.path).getpixel((0, 0))[0] for each in run.store.pictures.imported()}  # type: ignore[index]
+    pixels = {each.id: first_pixel(run.folder.path / each.path)[0] for each in run.store.pictures.imported()}
     assert {pixels[image]: rank for image, rank in vote.answer.values.items()} == {2: 1.0, 1: 2.0, 3: 3.0}

@@ -111,7 +111,7 @@ def test_another_model_at_the_new_place_is_refused(tmp_path: Path, changed: dict
     run = begun(tmp_path / "run", model=str(old))
     before = run.config_path.read_bytes()
     new = write_model(tmp_path / "model_b", **changed)
-    with pytest.raises(ConfigError, match=r"model_b', whose content is not that of '.*model_a', which this run was made with"):
+    with pytest.raises(ConfigError, match=r"model_b', whose content differs from that of '.*model_a', which this run was made with"):
         run.change({"model": str(new)})
     assert run.config_path.read_bytes() == before
     with pytest.raises(ConfigError, match="this run was made with"):
@@ -127,7 +127,7 @@ def test_so_are_all_other_files_that_decide_what_is_made(tmp_path: Path, key: st
     run = begun(tmp_path / "run", **{key: str(old)})
     old.rename(new)
     other.write_text("other content")
-    with pytest.raises(ConfigError, match="whose content is not that of"):
+    with pytest.raises(ConfigError, match="whose content differs from that of"):
         run.change({key: str(other)})
     run.change({key: str(new)})
 

@@ -79,5 +79,5 @@ def test_a_card_that_the_hub_does_not_take_is_one_line(exported: list[Path], tmp
         push(plan_upload(exported, tmp_path, "ada/warm"), private=False, hub=hub)
     assert str(refusal.value) == (
         'ada/warm was not uploaded: Invalid metadata in README.md. - "base_model" is not valid; '
-        f"mend {tmp_path / 'README.md'} and upload it with `hf upload ada/warm {tmp_path}`"
+        f"fix {tmp_path / 'README.md'} and upload it with `hf upload ada/warm {tmp_path}`"
     )

@@ -53,7 +53,9 @@ def test_weights_that_are_a_pickle_are_refused(judge: str, tmp_path: Path) -> No
     for file in ("aesthetic-model", "ImageReward"):
         torch.save(head(seed=1), tmp_path / f"{file}.pth")
     (tmp_path / "aesthetic-model.safetensors").unlink()
-    with pytest.raises(RewardError, match=r"there is no .*\.safetensors in .*d3po loads none; convert it once as docs/scorers\.md shows"):
+    with pytest.raises(
+        RewardError, match=r"there is no .*\.safetensors in .*d3po loads no pickles; convert it once as docs/scorers\.md shows"
+    ):
         load_reward(f"{judge}:{tmp_path}", print)
     with pytest.raises(RewardError, match=r"in a folder that feedback\.reward names"):
         load_reward(judge, print)
@@ -62,7 +64,7 @@ def test_weights_that_are_a_pickle_are_refused(judge: str, tmp_path: Path) -> No
 def test_a_pickle_under_another_name_is_no_safetensors_file(tmp_path: Path) -> None:
     save_aesthetic(tmp_path)
     torch.save(head(seed=1), tmp_path / "aesthetic-model.safetensors")
-    with pytest.raises(RewardError, match=r"judge aesthetic cannot be loaded: SafetensorError"):
+    with pytest.raises(RewardError, match=r"scorer aesthetic cannot be loaded: SafetensorError"):
         load_reward(f"aesthetic:{tmp_path}", print)
 
 

@@ -60,14 +60,14 @@ def test_bodies_are_as_visible_as_their_landmarks() -> None:
 
 def test_mediapipe_names_a_model_file_that_is_not_there() -> None:
     pytest.importorskip("mediapipe", reason="d3po[body] is not installed: 130 MB, and its models are not in the package")
-    with pytest.raises(RewardError, match="judge hands cannot be loaded"):
+    with pytest.raises(RewardError, match="scorer hands cannot be loaded"):
         load_reward("hands:/no/such/file.task", print)
 
 
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.extra], ids=lambda entry: entry.name)
 def test_a_missing_package_is_named_with_what_installs_it(entry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("d3po.scorers.catalogue.find_spec", lambda name: None)
-    with pytest.raises(RewardError, match=rf"judge {entry.name} needs {entry.packages[0]}.*pip install 'd3po\[{entry.extra}\]'"):
+    with pytest.raises(RewardError, match=rf"scorer {entry.name} needs {entry.packages[0]}.*pip install 'd3po\[{entry.extra}\]'"):
         load_reward(entry.name, print)
 
 
@@ -86,7 +86,7 @@ def test_what_will_be_downloaded_is_said_before_it_is(name: str, monkeypatch: py
         assert all(fact in said[0] for fact in (download.name, download.size, download.licence, download.url))
     said.clear()
     load_reward(f"{name}:/a/folder", said.append)
-    assert said == [f"judge {name}: {entry.reports}"] * bool(entry.reports)
+    assert said == [f"scorer {name}: {entry.reports}"] * bool(entry.reports)
 
 
 def test_mediapipe_is_said_to_report_to_google_before_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

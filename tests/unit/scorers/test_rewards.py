@@ -149,7 +149,7 @@ def test_a_weighted_sum_computed_by_hand() -> None:
 
 
 def test_a_folder_with_a_plus_in_its_name_is_no_sum(tmp_path: Path) -> None:
-    with pytest.raises(RewardError, match=r"judge clip_score cannot be loaded: .*a\+b"):
+    with pytest.raises(RewardError, match=r"scorer clip_score cannot be loaded: .*a\+b"):
         loaded(f"weighted:1*clip_score:{tmp_path}/a+b+1*warmth")
 
 

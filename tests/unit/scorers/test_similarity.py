@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cosine(folder: Path, prompt: str = PROMPT, picture: Image.Image = PICTURE) -> float:
     """transformers' own logits without their scale."""
     model = CLIPModel.from_pretrained(folder)
-    inputs = CLIPProcessor.from_pretrained(folder)(text=prompt, images=picture, return_tensors="pt")
+    processor: Any = CLIPProcessor.from_pretrained(folder)
+    inputs = processor(text=prompt, images=picture, return_tensors="pt")
     with torch.no_grad():
         return float(model(**inputs).logits_per_image / model.logit_scale.exp())
 

@@ -116,7 +116,7 @@ class Racer:
 
     def _at_once(self, calls: list[Callable[[], Receipt]], sent: list[tuple[str, Answer]], assigned: Assigned) -> list[Receipt]:
         began = time.monotonic()
-        receipts = list(self._tabs.map(persistent, calls)) if len(calls) > 1 else [persistent(calls[0])]
+        receipts: list[Receipt] = list(self._tabs.map(persistent, calls)) if len(calls) > 1 else [persistent(calls[0])]
         for id, answer in sent:
             self.log.events.append(
                 Event(

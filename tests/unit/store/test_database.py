@@ -1,10 +1,11 @@
 """The database underneath: what goes wrong with the disk, the lock, the server or the clock is one line and loses nothing."""
 
+import sqlite3
 import threading
 import time
-from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from sqlalchemy import event, text
@@ -16,7 +17,12 @@ from d3po.store.database import NETWORK_FILE_SYSTEMS, Database, address_of, file
 from tests.postgresql import Server, start
 from tests.unit.store.stores import cast, fill, human, pairs
 
-Partition = namedtuple("Partition", "mountpoint fstype")
+
+class Partition(NamedTuple):
+    """As psutil describes one."""
+
+    mountpoint: str
+    fstype: str
 
 
 def test_the_clock_never_goes_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +89,8 @@ def test_the_newest_time_is_that_of_whatever_was_written_last(url: str, tmp_path
     store = Store(url, key_file=tmp_path / "d3po.key")
     store.questions.ask(pairs(fill(store)))
     if what != "annotator":
-        human(store, "ada"), human(store, "bob")
+        human(store, "ada")
+        human(store, "bob")
     if what == "feedback_batch":
         vote_on_everything(store)  # else there is nothing to claim
     later = store.now() + 3_600_000
@@ -108,7 +115,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing_acknowledged(tmp_path: Path) 
     assigned = store.questions.lease(ada, 60)
     kept = [store.votes.cast(cast(one, ada)).vote for one in assigned[:20]]
     limit_size(store)
-    refused: list[Cast] = []
+    refused, said = list[Cast](), ""
     for one in assigned[20:]:
         sent = cast(one, ada)
         try:
@@ -130,8 +137,8 @@ def test_a_full_disk_is_one_line_and_loses_nothing_acknowledged(tmp_path: Path) 
 def limit_size(store: Store) -> None:
     """Let the file grow by nothing any more: SQLite then says what it says when a disk is full."""
 
-    def limit(connection: object, _record: object) -> None:
-        connection.execute("PRAGMA max_page_count=1")  # type: ignore[attr-defined]
+    def limit(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA max_page_count=1")
 
     event.listen(store.database.engine, "connect", limit)
     store.database.engine.dispose()
@@ -171,7 +178,7 @@ def test_threads_of_one_process_wait_in_line_for_longer_than_patience(tmp_path: 
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"nowhere/d3po\.db.*see that the folder is there"):
+    with pytest.raises(StorageError, match=r"nowhere/d3po\.db.*check that the folder exists"):
         Store.in_folder(tmp_path / "nowhere")
 
 

@@ -1,6 +1,7 @@
 """Pictures in the store: what is written comes back, nothing is doubled."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -107,10 +108,10 @@ def test_the_same_pictures_again_are_the_same_ids(store: Store) -> None:
 
 
 @pytest.mark.parametrize("changed", [{"sha256": "d" * 64}, {"path": "imported/other.png"}])
-def test_another_picture_in_the_same_place_is_refused(store: Store, changed: dict[str, str]) -> None:
+def test_another_picture_in_the_same_place_is_refused(store: Store, changed: dict[str, Any]) -> None:
     (cat,) = store.pictures.add_prompts(["a cat"])
     add_imported(store, picture(cat))
-    with pytest.raises(StorageError, match="another picture has that place"):
+    with pytest.raises(StorageError, match="another picture has that number"):
         add_imported(store, picture(cat, **changed), picture(cat, 1, path="new.png"))
     assert len(store.pictures.series("import/cats")) == 1
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from d3po.errors import VoteError
-from d3po.preferences.records import Answer, NewQuestion
+from d3po.preferences.records import Answer, Kind, NewQuestion
 from d3po.store import Store
 from d3po.store.database import file_address
 from d3po.store.tables import QuestionRow
@@ -55,10 +55,10 @@ def test_the_same_pictures_asked_another_way_or_for_another_purpose_are_another_
     ("kind", "count", "message"),
     [("pair", 3, "about 2 pictures"), ("pair", 1, "about 2 pictures"), ("thumb", 2, "about 1 pictures"), ("rank", 1, "2 pictures or more")],
 )
-def test_a_question_has_as_many_pictures_as_its_kind_needs(store: Store, kind: str, count: int, message: str) -> None:
+def test_a_question_has_as_many_pictures_as_its_kind_needs(store: Store, kind: Kind, count: int, message: str) -> None:
     ((*images,), _) = fill(store)
     with pytest.raises(VoteError, match=message):
-        store.questions.ask([NewQuestion(kind=kind, purpose="train", images=tuple(images[:count]), round=0)])  # type: ignore[arg-type]
+        store.questions.ask([NewQuestion(kind=kind, purpose="train", images=tuple(images[:count]), round=0)])
 
 
 def test_questions_that_make_no_sense_are_refused_and_none_is_recorded(store: Store) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,7 +72,7 @@ def wait_until(done: Callable[[], bool], running: list[Future[None]]) -> None:
 
 
 @contextmanager
-def opened(store: Store, url: str, count: int) -> Iterator[list[Store]]:
+def opened(store: Store, url: str, count: int) -> Generator[list[Store], None, None]:
     """A store each on PostgreSQL, as several servers would have; on SQLite, which has one server, every eighth a store of its own."""
     stores = [Store(url) if store.database.is_postgresql or number % 8 == 0 else store for number in range(count)]
     try:
@@ -99,7 +99,7 @@ def assert_every_event_is_stored_once_as_it_was_sent(store: Store, sent: dict[st
     assert {(item.vote_id, item.image_id): item.value for item in items} == values
 
 
-def digest(events: dict[str, object]) -> str:
+def digest(events: Mapping[str, object]) -> str:
     return hashlib.sha256(repr(sorted(events.items())).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from d3po.models.base import SamplerSettings
 from d3po.models.custom import CustomPolicy
 from d3po.models.replay import Replay
 from d3po.objectives.base import Needs
-from d3po.options import LastStep
+from d3po.options import LastStep, ReferenceUse
 from d3po.training.data import ImageLabels, PromptGroup, ReferenceSteps
 
 STEPS = 4
@@ -60,11 +60,11 @@ def group(folder: Path, text: str = "a", images: int = 2, values: list[float] | 
     said = None if values is None else torch.tensor(values)
     labels = None if said is None else ImageLabels(values=said, signs=said.sign(), weights=torch.ones(images))
     return PromptGroup(
-        prompt=0, identity=text, shard=Shard(path=path), rows=torch.arange(images), pairs=torch.zeros(0, 2, dtype=torch.long),
+        prompt=0, identity=text, shard=Shard(path=path), indices=torch.arange(images), pairs=torch.zeros(0, 2, dtype=torch.long),
         targets=nothing, weights=nothing, labels=labels,
         reference=ReferenceSteps(log_probs=torch.zeros(STEPS, images), sketches=torch.zeros(STEPS, images, 3)),
     )  # fmt: skip
 
 
-def needs(reference: str = "chosen", *, exact_kl: bool = False) -> Needs:
-    return Needs(labels="pairs", evidence="pictures", reference=reference, exact_kl=exact_kl)  # pyright: ignore[reportArgumentType]
+def needs(reference: ReferenceUse = "chosen", *, exact_kl: bool = False) -> Needs:
+    return Needs(labels="pairs", evidence="pictures", reference=reference, exact_kl=exact_kl)

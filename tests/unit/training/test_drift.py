@@ -118,11 +118,11 @@ def groups_of(policy: CustomPolicy, how: Replay, shard: Shard, reference: Weight
             prompt=number,
             identity=prompt,
             shard=shard,
-            rows=(rows := torch.arange(IMAGES) + number * IMAGES),
+            indices=(indices := torch.arange(IMAGES) + number * IMAGES),
             pairs=torch.tensor([[0, 1]]),
             targets=torch.ones(1),
             weights=torch.ones(1),
-            reference=steps.of(rows),
+            reference=steps.of(indices),
             labels=ImageLabels(values=torch.tensor([1.0, -1.0]), signs=torch.tensor([1.0, -1.0]), weights=torch.ones(IMAGES)),
         )
         for number, prompt in enumerate(PROMPTS)

@@ -16,7 +16,7 @@ from d3po.training.events import EventFile
 
 
 def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    found = EventAccumulator(str(folder)).Reload()
+    found: Any = EventAccumulator(str(folder)).Reload()
     return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
 

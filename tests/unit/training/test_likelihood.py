@@ -1,35 +1,38 @@
 """What readers say of a linear model whose every number can be worked out by hand."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from d3po.diffusion.transition import noised, split_prediction
+from d3po.diffusion.parameterization import Epsilon
+from d3po.diffusion.transition import noised
 from d3po.errors import ConfigError
-from d3po.options import LastStep, PredictionType
+from d3po.models.schedulers import PARAMETERIZATIONS
+from d3po.options import LastStep
 from d3po.training.likelihood import DenoisingLikelihood, TrajectoryLikelihood, falls_into
 from tests.precision import BOUND, assert_same
 from tests.unit.training.linear import group, needs, policy, replay
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-def test_noising_is_what_diffusers_does(kind: PredictionType) -> None:
-    scheduler = DDPMScheduler(beta_schedule="scaled_linear")
+def test_noising_is_what_diffusers_does(kind: str) -> None:
+    scheduler: Any = DDPMScheduler(beta_schedule="scaled_linear")
     x0, noise, t = torch.randn(2, 4, 3, 3, dtype=torch.float64), torch.randn(2, 4, 3, 3, dtype=torch.float64), torch.tensor([10, 900])
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
-    x_t, target = noised(x0, noise, scheduler.alphas_cumprod[t], kind)
+    x_t, target = noised(x0, noise, scheduler.alphas_cumprod[t], PARAMETERIZATIONS[kind])
     assert_same(x_t, scheduler.add_noise(x0, noise, t))
     expected = {"epsilon": noise, "v_prediction": scheduler.get_velocity(x0, noise, t), "sample": x0}[kind]
     assert_same(target, expected)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-def test_an_exact_prediction_gives_back_picture_and_noise(kind: PredictionType) -> None:
+def test_an_exact_prediction_gives_back_picture_and_noise(kind: str) -> None:
     x0, noise, alpha = *torch.randn(2, 2, 5, dtype=torch.float64), torch.tensor([0.3, 0.8], dtype=torch.float64)
-    x_t, target = noised(x0, noise, alpha, kind)
-    back = split_prediction(target, x_t, alpha[:, None], kind)
+    x_t, target = noised(x0, noise, alpha, PARAMETERIZATIONS[kind])
+    back = PARAMETERIZATIONS[kind].split(target, x_t, alpha[:, None])
     for found, given in zip(back, (x0, noise), strict=True):
         assert_same(found, given)
 
@@ -39,14 +42,15 @@ def test_the_evidence_of_pictures_is_how_much_better_they_are_denoised(tmp_path:
     mine, steps, how = group(tmp_path), torch.tensor([300, 700]), replay(made)
     evidence = DenoisingLikelihood(made, how, needs()).read([mine], made.encode_prompts(["a"]), steps, (0, 0, 0))
     clean = mine.clean()
+    network: Any = made.network
     for place, timestep in enumerate(steps.tolist()):
         for image in range(2):
             t = torch.tensor([timestep])
             noise = DenoisingLikelihood(made, how, needs())._noise([mine], t, (0, 0, 0), (3,))[image : image + 1]
-            x_t, target = noised(clean[image : image + 1], noise, made.network.alphas_cumprod[t], "epsilon")
-            error = (made.network.predict(x_t, t, None) - target).square().mean()
+            x_t, target = noised(clean[image : image + 1], noise, network.alphas_cumprod[t], Epsilon())
+            error = (network.predict(x_t, t, None) - target).square().mean()
             with made.without_adapter():
-                before = (made.network.predict(x_t, t, None) - target).square().mean()
+                before = (network.predict(x_t, t, None) - target).square().mean()
             assert evidence.log_ratio[place, image].item() == pytest.approx((before - error).item(), abs=BOUND)
     assert evidence.drift is not None
     assert (evidence.drift > 0).all()

@@ -85,8 +85,8 @@ def prompts(folder: Path, trainer: Trainer, weights: Sequence[Sequence[float]], 
             said = replace(images, pairs=pairs, targets=torch.arange(len(mine)) % 2.0, weights=mine)
         else:
             values = torch.linspace(-1, 1, len(mine))
-            rows = torch.arange(len(mine))
-            said = replace(images, rows=rows, reference=None, labels=ImageLabels(values=values, signs=values.sign(), weights=mine))
+            indices = torch.arange(len(mine))
+            said = replace(images, indices=indices, reference=None, labels=ImageLabels(values=values, signs=values.sign(), weights=mine))
         made.append(replace(said, branch=branch))
     return made
 

@@ -209,7 +209,7 @@ def test_a_redirect_is_not_followed(ledger: Path) -> None:
 
 @pytest.mark.parametrize("url", ["", "localhost:8000/v1", "ftp://host/v1", "file:///etc/passwd", "http://user:word@host/v1", "http:///v1"])
 def test_a_url_that_cannot_be_asked_is_refused_at_once(url: str, ledger: Path) -> None:
-    with pytest.raises(ConfigError, match=r"vlm_judge\.url has to be http"):
+    with pytest.raises(ConfigError, match=r"vlm_judge\.url must be http"):
         ChatClient(url, key=None, patience=Patience(timeout=1.0, attempts=1), budget=budget(ledger))
 
 

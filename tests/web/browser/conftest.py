@@ -74,7 +74,7 @@ def context(chromium: Browser) -> Generator[OpenContext, None, None]:
     with ExitStack() as stack:
 
         def open_context(**options: Any) -> BrowserContext:
-            usual = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", "service_workers": "block"}
+            usual: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", "service_workers": "block"}
             made = chromium.new_context(**(usual | options))
             stack.callback(made.close)
             return made

@@ -76,7 +76,7 @@ def test_the_dashboard_follows_and_steers_a_run(run: RunFolder, context: OpenCon
         board.page.click("#confirm-yes")
         said = trainer.communicate(timeout=TRAINERS_PATIENCE_MS / 1000)[0]
         assert trainer.returncode == 0, said
-        assert "goes on from here" in said
+        assert "continues from here" in said
         board.wait(phase="stopped")
         board.keep(screenshots, "live-stopped")
         assert board.complaints == tab.complaints == []

@@ -1,8 +1,9 @@
 """No answer is lost: not offline, not by a reload, not when the server dies; and nothing is counted twice."""
 
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import Route
+from playwright.sync_api import Dialog, Route
 
 from tests.web.browser.conftest import OpenContext, OpenRater
 from tests.web.browser.rater import Rater
@@ -48,7 +49,12 @@ def test_unsaved_votes_survive_a_reload_and_leaving_is_guarded(room: Room, rater
         tab.answer("ArrowLeft")
     tab.wait(net="away", unsaved=3)
     asked: list[str] = []
-    tab.page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+
+    def accept(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    tab.page.on("dialog", accept)
     tab.page.reload()
     tab.wait(state="rating", unsaved=3).settle()
     assert asked == ["beforeunload"]
@@ -68,7 +74,8 @@ def test_an_answer_whose_receipt_got_lost_is_sent_again_and_counts_once(room: Ro
         if lost:
             return route.continue_()
         route.fetch()  # the server has the vote, the page never hears of it
-        lost.append(route.request.post_data_json["id"])
+        vote: Any = route.request.post_data_json
+        lost.append(vote["id"])
         return route.abort()
 
     tab.page.route("**/v1/votes", lose_first_receipt)

@@ -37,7 +37,7 @@ def test_a_bad_invitation_is_refused_in_words_and_leaves_the_address(room: Room,
         tab.page.goto(f"{url}/join#made-up")
         tab.wait(state="refused")
         tab.keep(screenshots, "join-refused")
-        assert "Ask whoever invited you" in tab.text("#message")
+        assert "Ask the person who invited you" in tab.text("#message")
         assert tab.page.url == f"{url}/join"
 
 
@@ -61,7 +61,7 @@ def test_the_owner_s_link_lets_one_browser_in_and_without_it_the_page_says_where
         other.page.goto(link)
         other.wait(state="refused")
         other.keep(screenshots, "link-used-up")
-        assert "used up" in other.text("#message")
+        assert "already used" in other.text("#message")
         tab.page.goto(link)
         tab.wait(state="refused").page.click("text=opened my link here before")
         tab.wait(state="rating")
@@ -97,7 +97,7 @@ def test_the_dashboard_shows_the_run_and_moves_its_levers(room: Room, context: O
         assert f"held out: {PROMPTS[0]}" in tab.text("#samples")
         assert page.locator("#curves svg").count() == 4
         assert "Agreement of people, by round" in tab.text("#curves")
-        assert "no pair was judged by two people" in tab.text("#rounds")
+        assert "no pair was compared by two people" in tab.text("#rounds")
         assert page.locator("#samples img").count() == 3 * 4 * 4
         page.click("[data-control=pause]")
         tab.wait(paused=True)

@@ -70,7 +70,7 @@ def test_undo_goes_back_any_number_of_steps_and_the_new_answers_stand(room: Room
     for _ in range(4):
         tab.answer("u")
     assert tab.fact("assignment") == first
-    assert "Taken back" in tab.text("#status")
+    assert "Undone" in tab.text("#status")
     tab.wait(unsaved=0)
     assert room.votes() == []
     for _ in range(4):

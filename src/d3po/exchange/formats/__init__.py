@@ -1,4 +1,4 @@
-"""File formats of votes, in and out: one file each, all through the neutral records between them and the store."""
+"""File formats of votes, a module each. They read and write the format-independent records of `neutral`, which stand between files and the store."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -11,18 +11,18 @@ from d3po.exchange.formats.folders import Folders
 from d3po.exchange.formats.jsonl_pairs import JsonlPairs
 from d3po.exchange.formats.label_studio import LabelStudio
 from d3po.exchange.formats.likes_csv import LikesCsv
-from d3po.exchange.formats.own import Own
 from d3po.exchange.formats.pickapic import PickAPic
+from d3po.exchange.formats.vote_log import VoteLog
 
 __all__ = ["FORMATS", "find_format"]
 
 FORMATS: Mapping[str, AbstractFormat] = {
-    each.name: each for each in (Own(), PickAPic(), JsonlPairs(), Folders(), LikesCsv(), D3POJson(), LabelStudio(), Argilla())
+    each.name: each for each in (VoteLog(), PickAPic(), JsonlPairs(), Folders(), LikesCsv(), D3POJson(), LabelStudio(), Argilla())
 }
 
 
 def find_format(name: str) -> AbstractFormat:
-    """The format of that name.
+    """The format with this name.
 
     Raises:
         FormatError: there is none.

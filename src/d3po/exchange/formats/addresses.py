@@ -1,11 +1,11 @@
-"""Where a file lies that a data set names: by a path, or by an address that stands for a file on this machine. Only files inside one folder are found.
+"""Finding the file that a data set names, by a path or by an address that stands for a file on this machine. Only files inside one folder are found.
 
-A path is taken as it stands; only addresses are decoded, once:
+A path is taken literally; only addresses are decoded, once:
 
-    images/a%20b.png                                the file of that very name
+    images/a%20b.png                                the file with exactly this name
     file:///data/set/images/a%20b.png               the file "a b.png"
     /data/local-files/?d=images/a%20b.png           Label Studio's local storage: "a b.png" below the document root; also behind http://HOST
-    /data/upload/1/3f2a91c0-a.png                   Label Studio's uploads: upload/1/3f2a91c0-a.png of its media folder, that name alone,
+    /data/upload/1/3f2a91c0-a.png                   Label Studio's uploads: upload/1/3f2a91c0-a.png in its media folder, a file of that last name,
                                                     or the file that was uploaded, a.png
 """
 
@@ -20,7 +20,7 @@ from d3po.errors import FormatError
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|file:", re.IGNORECASE)
 LOCAL_FILES, UPLOADS = "/data/local-files", "/data/upload/"
 UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
-"""What Label Studio makes of an uploaded file's name."""
+"""The name that Label Studio gives an uploaded file: eight hexadecimal digits before the original name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +29,15 @@ class LocatedFile:
 
     path: Path
     original: bool = False
-    """Whether it was found by the name that it had before Label Studio renamed it, which two of its uploads may share."""
+    """Whether it was found by its name before Label Studio renamed it, which several uploads may share."""
 
 
 def locate(root: Path, name: object, where: str) -> LocatedFile:
-    """The file of that name in the folder `root` or below it.
+    """Find the file that a name stands for, in the folder `root` or below it.
 
     Args:
-        root: absolute paths and links must lead into it, too.
-        name: a path relative to it, or an address; see the head of this file.
+        root: the folder; absolute paths and links must lead into it too.
+        name: a path relative to the folder, or an address; see the module docstring.
         where: file, line and field, for messages.
 
     Raises:
@@ -63,7 +63,7 @@ def locate(root: Path, name: object, where: str) -> LocatedFile:
 
 
 def _ways(name: str, where: str, root: Path) -> list[str]:
-    """The paths that a name may stand for, the likeliest first."""
+    """The paths that a name may stand for, the most likely first."""
     if ADDRESS.match(name):
         return _ways_of_address(name, where, root)
     ways = [name]
@@ -88,7 +88,7 @@ def _ways_of_address(name: str, where: str, root: Path) -> list[str]:
 
 
 def _ways_of_label_studio(parts: SplitResult, where: str) -> list[str] | None:
-    """The paths that an address of a Label Studio server stands for; None if it is of another kind."""
+    """The paths that an address of a Label Studio server may stand for; None if it is not such an address."""
     if parts.path.startswith(LOCAL_FILES):
         found = re.search(r"(?:^|&)d=([^&]*)", parts.query)
         ways = [] if found is None else [decoded(found[1]).lstrip("/") for decoded in (unquote, unquote_plus)]
@@ -104,6 +104,6 @@ def _ways_of_label_studio(parts: SplitResult, where: str) -> list[str] | None:
 
 
 def _shown(name: str) -> str:
-    """A name for a message: on one line, and not longer than one."""
+    """A name as a message shows it: on one line, and shortened if it is long."""
     shown = name if name.isprintable() else ascii(name)
     return shown if len(shown) <= 200 else f"{shown[:197]}..."

@@ -1,8 +1,8 @@
 """Argilla's records as `dataset.records.to_json` writes them: a list of records with fields, and responses by question.
 
-Fields are `prompt` (or `text`, `caption`, `instruction`) and the pictures `image_0`, `image_1`, ... as data URIs or paths. Read are the label
-question `preference` (image_0, image_1, tie, both_bad, skip) of pairs, and the ranking question `ranking` of any number of pictures: the names in
-order, as Argilla 2 writes them, or names with their ranks. Discarded responses are skips.
+Fields are `prompt` (or `text`, `caption`, `instruction`) and the pictures `image_0`, `image_1`, ... as data URIs or paths. Two questions are read: the label
+question `preference` on pairs (image_0, image_1, tie, both_bad, skip), and the ranking question `ranking` on any number of pictures. A ranking is a list of
+names in order, as Argilla 2 writes it, or of names with their ranks. Discarded responses are skips.
 """
 
 import base64
@@ -35,7 +35,7 @@ TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 
 
 class Argilla(AbstractFormat):
-    """Wins, ties, both bad and skips of pairs; rankings; with annotators."""
+    """Holds wins, ties, both bad and skips of pairs, and rankings, with annotators."""
 
     name: ClassVar[str] = "argilla"
     summary: ClassVar[str] = "Argilla records as JSON: fields prompt, image_0, image_1, ...; questions preference and ranking"
@@ -137,7 +137,7 @@ def _judgement(response: Field, prompt: str, place: dict[str, str], reading: Rea
 
 
 def _ranks(response: Field, place: dict[str, str]) -> dict[str, float]:
-    """The rank of each picture that a ranking names, by its id."""
+    """The rank of each picture in a ranking, by picture id."""
     said = response.items("value")
     if all(isinstance(each, str) for each in said):
         named = [(each, float(rank)) for rank, each in enumerate(said, 1)]

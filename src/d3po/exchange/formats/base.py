@@ -1,4 +1,4 @@
-"""What all formats share: streams in and out, pictures beside files, and files that appear whole."""
+"""The interface of file formats, and what they share: reading and writing pictures, and writing files whole or not at all."""
 
 import base64
 import binascii
@@ -20,7 +20,7 @@ from d3po.exchange.formats.parsing import PROMPT_NAMES, Field
 from d3po.inputs import open_regular, read_regular
 
 IMPORTER = "import"
-"""Handle of the annotator where a format names none."""
+"""Handle of the annotator if a format names none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,48 +29,48 @@ class Reading:
 
     source: Path
     images: Path
-    """The folder that picture paths are relative to, and must not lead out of."""
+    """The folder to which picture paths are relative, and which they must not leave."""
     annotator: str = IMPORTER
     """Handle for judgements whose annotator the format does not name."""
     question: str | None = None
-    """The question whose answers are read, where a format's records answer several; by default those the format itself writes."""
+    """The question whose answers are read, for formats whose records answer several; by default the questions that the format itself writes."""
     passed_over: Counter[str] = field(default_factory=Counter[str])
-    """What was found and not read, or read as nothing; filled while reading."""
+    """What was found and not read, with counts; filled while reading."""
 
 
 @dataclass(kw_only=True)
 class Written:
-    """What a file took, and what it could not hold."""
+    """The result of writing a file, as counts."""
 
     judgements: int = 0
     pictures: int = 0
     left_out: Counter[str] = field(default_factory=Counter[str])
-    """By what was left out, such as `tie`."""
+    """Judgements that the format cannot hold, by kind of answer, such as `tie`."""
 
 
 Record = Callable[[], Iterable[ImportedJudgement]]
-"""One record of a source, read when called.
+"""Reads one record of a source and returns its judgements.
 
 Raises:
-    FormatError: it is not what the format asks for.
+    FormatError: the record does not follow the format.
 """
 
 
 class AbstractFormat(ABC):
-    """A way to keep votes and pictures in files."""
+    """The interface of a file format for votes and pictures."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
     expects: ClassVar[str]
-    """What its records are looked through for, to say where nothing was found."""
+    """What the format reads, for the message about a source in which nothing was found."""
     has_questions: ClassVar[bool] = False
-    """Whether a record answers several questions, of which one may be chosen."""
+    """Whether a record may answer several questions, of which one can be chosen."""
 
     def read(self, reading: Reading) -> Iterator[Item | BadRecord]:
-        """Everything in the source, one item at a time, each picture before the first judgement that names it. Bad records are told as such.
+        """Yield everything in the source, each picture before the first judgement that names it, and a `BadRecord` for each record that cannot be read.
 
         Raises:
-            FormatError: the source as a whole is not what the format asks for; the message names file, line and field.
+            FormatError: the source as a whole does not follow the format; the message names file, line and field.
         """
         pictures = PictureFiles(reading.images)
         for record in self.records(reading, pictures):
@@ -85,38 +85,39 @@ class AbstractFormat(ABC):
 
     @abstractmethod
     def records(self, reading: Reading, pictures: "PictureFiles") -> Iterator[Record]:
-        """The source's records, one at a time. Each gives the judgements in it, and has told `pictures` what they name.
+        """Yield the source's records, unread. Reading one adds its pictures to `pictures` and returns its judgements.
 
         Raises:
-            FormatError: the source as a whole is not what the format asks for.
+            FormatError: the source as a whole does not follow the format.
         """
 
     @abstractmethod
     def write(self, items: Iterable[Item], target: Path) -> Written:
-        """Write what the format can hold; the rest is counted.
+        """Write the items that the format can hold, and count the others.
 
         Raises:
             StorageError: the disk is full or not writable.
         """
 
-    def count(self, source: Path) -> int | None:  # noqa: ARG002 each format counts its own way, or not
-        """How many records the source has, for a progress bar; None where that takes as long as reading."""
+    def count(self, source: Path) -> int | None:  # noqa: ARG002 - for formats that can count
+        """The number of records in the source, for a progress bar; None if counting takes as long as reading."""
         return None
 
 
 class PictureFiles:
-    """The pictures that a source's records name. Each file is read once, and those of a record are told once it proved sound."""
+    """The pictures that a source's records name. Each file is read once. The pictures of a record are passed on once the whole record was read."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._ids: dict[tuple[str, str], str] = {}
-        """By name and prompt."""
+        """Picture id by name and prompt."""
         self._originals: dict[Path, str] = {}
-        """By file that was found by its name before an upload, the address it was found for."""
+        """For files found by their name before an upload: the address for which each was found."""
         self._new: list[tuple[tuple[str, str] | None, ImportedPicture]] = []
+        """Pictures of the current record, with their keys in `_ids`."""
 
     def read(self, name: object, prompt: str, where: str) -> str:
-        """The id of the picture of that path or address, or in that data URI.
+        """Read the picture at a path or address, or in a data URI, and return its id.
 
         Raises:
             FormatError: it cannot be found or read.
@@ -131,7 +132,7 @@ class PictureFiles:
         return self._ids[key]
 
     def bytes(self, name: object, where: str) -> bytes:
-        """The bytes of the file of that path or address.
+        """The bytes of the file at a path or address.
 
         Raises:
             FormatError: it cannot be found or read.
@@ -141,17 +142,17 @@ class PictureFiles:
         return read_regular(found.path, where)
 
     def add(self, picture: ImportedPicture) -> str:
-        """Tell a picture whose bytes are known; its id."""
+        """Add a picture to the current record, and return its id."""
         self._new.append((None, picture))
         return picture.id
 
     def told(self) -> list[ImportedPicture]:
-        """The pictures of a sound record that were not told before."""
+        """Return the new pictures of a record that was read, and begin the next record."""
         new, self._new = self._new, []
         return [picture for _, picture in new]
 
     def forget(self) -> None:
-        """Untell the pictures of a bad record."""
+        """Drop the pictures of a bad record, and begin the next record."""
         for key, _ in self._new:
             if key is not None:
                 del self._ids[key]
@@ -177,7 +178,7 @@ def _embedded(uri: str, where: str) -> bytes:
 
 @contextmanager
 def whole_file(path: Path) -> Generator[Path, None, None]:
-    """A path to write to; what is there when the block ends without an error appears under `path`.
+    """A temporary path to write to. Its file is renamed to `path` when the block ends without an error.
 
     Raises:
         StorageError: the disk is full or not writable.
@@ -194,7 +195,7 @@ def whole_file(path: Path) -> Generator[Path, None, None]:
 
 
 def write_picture(folder: Path, picture: ImportedPicture) -> str | None:
-    """Write a picture's file under the hash of its bytes; its name, or None if the bytes are not known."""
+    """Write a picture to a file named by the hash of its bytes. Returns the file's name, or None if the bytes are not known."""
     if picture.content is None:
         return None
     name = f"{picture.sha256}{suffix_of(picture.content)}"
@@ -205,7 +206,7 @@ def write_picture(folder: Path, picture: ImportedPicture) -> str | None:
 
 
 class PictureFolder:
-    """Pictures written beside a file that names them by their paths."""
+    """A folder of pictures next to a file that names them by their paths."""
 
     def __init__(self, target: Path) -> None:
         self._folder = target.with_name(f"{target.stem}-pictures")
@@ -216,12 +217,12 @@ class PictureFolder:
         self._names[picture.prompt, picture.id] = write_picture(self._folder, picture)
 
     def find(self, prompt: str, picture: str) -> str | None:
-        """The path relative to the file, if there is one."""
+        """The picture's path relative to the file; None if the picture was not written."""
         name = self._names.get((prompt, picture))
         return None if name is None else f"{self._folder.name}/{name}"
 
     def path(self, prompt: str, picture: str) -> str:
-        """The path relative to the file.
+        """The picture's path relative to the file.
 
         Raises:
             FormatError: the picture did not come before, or without its bytes.
@@ -233,23 +234,23 @@ class PictureFolder:
 
 
 class Spill:
-    """Pictures kept on disk until the judgements that name them are written, so that memory does not grow with the data set."""
+    """Pictures stored on disk until the judgements that name them are written, so that memory does not grow with the data set."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: dict[tuple[str, str], ImportedPicture] = {}
 
     def keep(self, picture: ImportedPicture) -> None:
-        """Remember a picture."""
+        """Store a picture."""
         self._known[picture.prompt, picture.id] = replace(picture, content=None)
         if picture.content is not None:
             (self._folder / picture.sha256).write_bytes(picture.content)
 
     def about(self, prompt: str, picture: str) -> ImportedPicture:
-        """What is known of a picture but its bytes.
+        """A picture without its bytes.
 
         Raises:
-            FormatError: no such picture came before.
+            FormatError: no such picture was stored.
         """
         try:
             return self._known[prompt, picture]
@@ -257,7 +258,7 @@ class Spill:
             raise FormatError(f"a judgement names picture {picture[:20]}, which did not come before it") from error
 
     def content(self, prompt: str, picture: str) -> bytes:
-        """Its bytes.
+        """A picture's bytes.
 
         Raises:
             FormatError: the picture did not come before, or without its bytes.
@@ -270,13 +271,13 @@ class Spill:
 
 @contextmanager
 def spill() -> Generator[Spill, None, None]:
-    """A `Spill` that is gone after the block."""
+    """Make a `Spill` in a temporary folder, which is deleted after the block."""
     with TemporaryDirectory(prefix="d3po-") as folder:
         yield Spill(Path(folder))
 
 
 def write_json_array(target: Path, values: Iterable[object]) -> None:
-    """Write a JSON array, one element a line.
+    """Write a JSON array with one element in each line.
 
     Raises:
         StorageError: the disk is full or not writable.
@@ -289,7 +290,7 @@ def write_json_array(target: Path, values: Iterable[object]) -> None:
 
 
 def count_lines(source: Path) -> int | None:
-    """How many lines a file has; None if it cannot be read."""
+    """The number of lines of a file that are not empty; None if it cannot be read."""
     try:
         with open_regular(source, str(source)) as file:
             return sum(1 for line in file if line.strip())
@@ -298,10 +299,10 @@ def count_lines(source: Path) -> int | None:
 
 
 def listed(folder: Path) -> list[Path]:
-    """What is in a folder, in the order of the names.
+    """The entries of a folder, ordered by name.
 
     Raises:
-        FormatError: it cannot be read.
+        FormatError: the folder cannot be read.
     """
     try:
         return sorted(folder.iterdir())
@@ -310,7 +311,7 @@ def listed(folder: Path) -> list[Path]:
 
 
 def note_missing_prompt(record: Field, reading: Reading) -> None:
-    """Count a record that has no prompt by any name, and so gets an empty one."""
+    """Count a record without a prompt under any of its names, whose prompt is therefore empty."""
     if not any(name in record.values for name in PROMPT_NAMES):
         found = ", ".join(sorted(record.values))[:100]
         reading.passed_over[f"records have no {' or '.join(PROMPT_NAMES)}, so that their prompt is empty (found {found})"] += 1
@@ -322,12 +323,12 @@ def left_out(written: Written, judgement: ImportedJudgement) -> None:
 
 
 def say_left_out(left: Mapping[str, int]) -> str:
-    """`3 tie, 1 skip`."""
+    """The counts as text, such as `3 tie, 1 skip`."""
     return ", ".join(f"{count} {what}" for what, count in sorted(left.items()))
 
 
 def suffix_of(content: bytes) -> str:
-    """The usual ending of a picture's file name."""
+    """The suffix of a picture's file name, by its first bytes."""
     if content.startswith(b"\x89PNG"):
         return ".png"
     return ".webp" if content[:4] == b"RIFF" else ".jpg"

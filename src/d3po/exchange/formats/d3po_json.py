@@ -1,10 +1,10 @@
-"""The layout of D3PO's authors: a folder of JSON files, one an annotator, each a list of n lists of K marks, -1 for a bad picture and 0 else.
+"""The layout of D3PO's authors: a folder of JSON files, one for each annotator, each a list of n lists of K marks, -1 for a bad picture and 0 otherwise.
 
     prompt.json            n prompts
     images/00000.png ...   n * K pictures, those of the first prompt first, in the order of their names
     json/NAME.json         [n][K] of 0 and -1
 
-Which mark is of which picture follows from its place alone. So everything must fit exactly: nothing is cut to the shortest file.
+Marks are matched to pictures by position alone. So all lengths must agree exactly: nothing is cut to the shortest file.
 """
 
 import json
@@ -42,7 +42,7 @@ Grid = tuple[str, tuple[str, ...]]
 
 
 class D3POJson(AbstractFormat):
-    """Marks of bad pictures, with annotators. A row without a mark is no judgement: nobody can tell "none is bad" from "not looked at"."""
+    """Holds marks of bad pictures, with annotators. A row without a mark is no judgement, since "none is bad" cannot be told from "not looked at"."""
 
     name: ClassVar[str] = "d3po_json"
     summary: ClassVar[str] = "a folder: prompt.json, images/, json/NAME.json with [n][K] of 0 and -1"
@@ -101,7 +101,7 @@ def _pictures(folder: Path, count: int) -> list[list[Path]]:
 
 
 def _take(row: list[str], prompt: str, paths: Sequence[Path], pictures: PictureFiles) -> Iterator[ImportedJudgement]:
-    """Read a prompt's pictures, whose ids go into `row`; no judgement."""
+    """Read a prompt's pictures and add their ids to `row`; yields no judgement."""
     row += [pictures.read(str(path.absolute()), prompt, str(path)) for path in paths]
     yield from ()
 
@@ -124,7 +124,7 @@ def _rows(path: Path, prompts: Sequence[str], rows: Sequence[Sequence[str]], rea
         count += 1
     if count < len(rows):
         raise FormatError(
-            f"{path}: {count} rows for the {len(rows)} prompts of prompt.json; labels are matched by place, so all must be there"
+            f"{path}: {count} rows for the {len(rows)} prompts of prompt.json; labels are matched by position, so none may be missing"
         )
 
 
@@ -153,7 +153,7 @@ def _bad(where: str, marks: Any, row: Sequence[str]) -> list[str]:
 
 
 def _of_one_size(grids: dict[Grid, dict[str, ImportedJudgement]], written: Written) -> dict[Grid, dict[str, ImportedJudgement]]:
-    """Those with the commonest number of pictures; a file of rows has one length."""
+    """The grids with the most common number of pictures, since all rows of a file have the same length; the others are counted as left out."""
     sizes = Counter(len(pictures) for _, pictures in grids)
     size = max(sizes, key=lambda size: (sizes[size], size), default=0)
     for (_, pictures), judged in grids.items():

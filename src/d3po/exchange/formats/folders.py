@@ -1,4 +1,4 @@
-"""Two folders, w/ for winners and l/ for losers: files of one name are a pair, and NAME.txt or NAME.caption beside the winner is its prompt."""
+"""Two folders, w/ for winners and l/ for losers: files with the same name are a pair, and NAME.txt or NAME.caption next to the winner is its prompt."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -15,11 +15,11 @@ from d3po.text import decode, prompt_of
 
 CAPTIONS = (".txt", ".caption")
 LONGEST_CAPTION = 1024 * 1024
-"""Bytes."""
+"""The largest size of a caption file in bytes."""
 
 
 class Folders(AbstractFormat):
-    """Wins of pairs; nothing of annotators."""
+    """Holds wins of pairs, without annotators."""
 
     name: ClassVar[str] = "folders"
     summary: ClassVar[str] = "w/NAME.png beats l/NAME.png; the prompt is in w/NAME.txt"
@@ -88,7 +88,7 @@ def _prompt(picture: Path, reading: Reading) -> str:
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """By name without its ending."""
+    """The pictures of a folder, by file name without suffix."""
     if not folder.is_dir():
         raise FormatError(f"{folder} is no folder; the format folders needs w/ and l/")
     found: dict[str, Path] = {}

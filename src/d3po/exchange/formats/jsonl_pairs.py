@@ -1,4 +1,4 @@
-"""Chosen and rejected: one JSON object a line with a prompt and the paths of two pictures, as many preference data sets have it."""
+"""Chosen and rejected: one JSON object in each line, with a prompt and the paths of two pictures, as in many preference data sets."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ from d3po.exchange.formats.parsing import Element, json_lines
 
 
 class JsonlPairs(AbstractFormat):
-    """Wins of pairs, with annotators."""
+    """Holds wins of pairs, with annotators."""
 
     name: ClassVar[str] = "jsonl_pairs"
     summary: ClassVar[str] = 'a line a pair: {"prompt", "chosen", "rejected", "annotator"}'

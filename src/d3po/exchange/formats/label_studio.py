@@ -1,8 +1,8 @@
-"""Label Studio's JSON: tasks with the data they show and the annotations they got, for projects that compare two pictures.
+"""Label Studio's JSON: tasks with their data and their annotations, for projects that compare two pictures.
 
-A labeling configuration that goes with it is in docs/formats.md. Read are `pairwise` results (left, right) and `choices` (left, right, tie,
-both_bad, skip); a cancelled annotation is a skip. Pictures are known by their hash where the task has it, so that an export of ours that was
-annotated there comes home to the very pictures.
+A labeling configuration for it is in docs/formats.md. Results of the types `pairwise` (left, right) and `choices` (left, right, tie, both_bad, skip) are read;
+a cancelled annotation is a skip. If a task contains the pictures' hashes, pictures are recognised by them, so that d3po's exports that were annotated in
+Label Studio are matched to the original pictures.
 """
 
 import re
@@ -27,14 +27,14 @@ from d3po.exchange.formats.neutral import ImportedAnswer, ImportedJudgement, Imp
 from d3po.exchange.formats.parsing import Element, Field, json_array
 
 SIDES = (("left", "right"), ("image_a", "image_b"), ("image1", "image2"), ("image_1", "image_2"), ("image_0", "image_1"), ("img1", "img2"))
-"""Names that tasks give to their two pictures; the first of them that a task has both of."""
+"""Names that tasks give to their two pictures; the first pair of names that a task has is used."""
 
 OUTCOMES: dict[str, Any] = {"tie": "tie", "both_bad": "both_bad", "skip": "skip"}
 HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class LabelStudio(AbstractFormat):
-    """Answers to pairs: wins, ties, both bad, skips; with annotators."""
+    """Holds answers to pairs (wins, ties, both bad, skips), with annotators."""
 
     name: ClassVar[str] = "label_studio"
     summary: ClassVar[str] = "Label Studio JSON: tasks with left, right, prompt and pairwise or choices results"
@@ -74,7 +74,7 @@ def _new_task(number: int, item: ImportedJudgement, pictures: PictureFolder, has
 
 
 def _result(item: ImportedJudgement) -> list[dict[str, Any]] | None:
-    """The results of an annotation; none for a skip, and None where Label Studio has no word for the answer."""
+    """The results of an annotation: an empty list for a skip, and None if the format cannot hold the answer."""
     if item.answer is None or item.kind != "pair":
         return None
     if item.answer.outcome == "skip":
@@ -112,7 +112,7 @@ def _task(element: Element, pictures: PictureFiles, reading: Reading) -> Iterato
 
 
 def _picture(data: Field, side: str, prompt: str, pictures: PictureFiles) -> str:
-    """The picture in the file that is named, or known by its hash; where there are both, they must agree."""
+    """Read the picture from the file that is named, or identify it by its hash. If there are both, they must agree."""
     known = data.values.get(f"{side}_sha256")
     if known is not None and not (isinstance(known, str) and HASH.fullmatch(known)):
         raise data.wrong(f"{side}_sha256", "64 hexadecimal digits")
@@ -125,7 +125,11 @@ def _picture(data: Field, side: str, prompt: str, pictures: PictureFiles) -> str
 
 
 def _answer(annotation: Field, pair: tuple[str, str], reading: Reading) -> ImportedAnswer | None:
-    """None for an annotation that says nothing about preference."""
+    """The answer in an annotation; None if it says nothing about preference.
+
+    Raises:
+        FormatError: no result can be read, and at least one is malformed.
+    """
     if annotation.truth("was_cancelled", default=False):
         return ImportedAnswer(outcome="skip")
     found: ImportedAnswer | None = None
@@ -136,7 +140,7 @@ def _answer(annotation: Field, pair: tuple[str, str], reading: Reading) -> Impor
         types.append(str(result.values.get("type")))
         try:
             found = _said(result, pair) or found
-        except FormatError as error:  # it may be of another question
+        except FormatError as error:  # the result may belong to another question
             others.append(error)
     if found is None and others:
         raise others[0]
@@ -162,7 +166,7 @@ def _said(result: Field, pair: tuple[str, str]) -> ImportedAnswer | None:
 
 
 def _annotator(annotation: Field, importer: str) -> str:
-    """Label Studio names people by a number, or by an object with an e-mail address, which we do not keep."""
+    """The annotator's handle. Label Studio names people by a number, or by an object with an e-mail address, which is not stored."""
     who = annotation.values.get("annotator", annotation.values.get("completed_by"))
     if isinstance(who, dict):
         who = who.get("id", who.get("email"))

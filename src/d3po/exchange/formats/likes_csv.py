@@ -1,4 +1,4 @@
-"""Likes: a CSV with image, prompt and like (true or false), one picture a row, as KTO reads it."""
+"""Likes: a CSV file with image, prompt and like (true or false), one picture in each row, the data that KTO reads."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ COLUMNS = ("image", "prompt", "like", "annotator")
 
 
 class LikesCsv(AbstractFormat):
-    """Thumbs up and down, with annotators; a grid's marks become thumbs, down for the marked."""
+    """Holds thumbs up and down, with annotators. A grid's marks are written as thumbs, down for marked pictures and up for the others."""
 
     name: ClassVar[str] = "likes_csv"
     summary: ClassVar[str] = "image,prompt,like[,annotator]; like is true or false"
@@ -69,7 +69,7 @@ class LikesCsv(AbstractFormat):
 class _Row:
     where: str
     cells: list[str] | FormatError
-    """Or what is wrong with the row."""
+    """The cells, or the error if the row cannot be read."""
 
 
 def _columns(rows: "Iterator[list[str]]", source: Path) -> list[str]:
@@ -87,7 +87,11 @@ def _columns(rows: "Iterator[list[str]]", source: Path) -> list[str]:
 
 
 def _rows(rows: Any, width: int, source: Path) -> Iterator[_Row]:
-    """The rows, also what is wrong with one; rows without a cell are passed over."""
+    """Yield the rows, including those that cannot be read; empty rows are skipped.
+
+    Raises:
+        FormatError: the file is not text.
+    """
     while True:
         try:
             cells = next(rows)

@@ -1,6 +1,6 @@
-"""What stands between file formats and the store: pictures and judgements by content, with no database ids in them.
+"""The format-independent records between file formats and the store: pictures and judgements, without database ids.
 
-A format reads a stream of these and writes one. A picture comes before the first judgement that names it.
+Every format reads and writes a stream of them, in which a picture comes before the first judgement that names it.
 """
 
 import hashlib
@@ -15,30 +15,30 @@ from d3po.store.people import LONGEST_HANDLE
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedPicture:
-    """A picture as a file holds it."""
+    """A picture in a file of votes."""
 
     id: str
-    """What judgements call it; with its prompt it is unique in the file. The SHA-256 of its bytes, where the format has no better name."""
+    """The name by which judgements refer to it, unique together with its prompt: the SHA-256 of its bytes, unless the format has a better name."""
     prompt: str
     sha256: str
-    """Of its bytes, in hex."""
+    """SHA-256 of its bytes, in hex."""
     content: bytes | None = None
-    """An encoded picture; None where the file names it by its hash alone, so that it must be in the store already."""
+    """The encoded picture; None if the file gives only its hash, so that the picture must already be in the store."""
     model: str = ""
-    """What drew it, if known."""
+    """The model that sampled it, if known."""
     origin: Origin = "imported"
     series: str = ""
     number: int | None = None
-    """Its place among the prompt's pictures of the series."""
+    """Its number among the prompt's pictures of the series."""
     policy: str = ""
     seed: int | None = None
     where: str = field(default="", compare=False)
-    """File, line and field that named it, for messages."""
+    """File, line and field that name it, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedAnswer:
-    """What is said of pictures, by their ids in the file; as `Answer` is by ids in the store."""
+    """An answer that names pictures by their ids in the file. Its fields are those of `Answer`, which names pictures by their ids in the store."""
 
     outcome: Outcome
     winner: str | None = None
@@ -48,14 +48,16 @@ class ImportedAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What only our own log knows of an answer: that it is an event among others."""
+    """A judgement's vote event, which only d3po's vote log contains."""
 
     id: str
-    """UUID."""
+    """The event's UUID."""
     assignment: str
-    """UUID."""
+    """The assignment's UUID."""
     supersedes: str | None
+    """The id of the event that it replaces or withdraws."""
     rt_ms: int | None
+    """Response time in milliseconds."""
     client: str | None
     received_at: int
     """Milliseconds since 1970."""
@@ -64,23 +66,23 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedJudgement:
-    """What one annotator said of pictures of one prompt."""
+    """One annotator's answer about pictures of one prompt."""
 
     prompt: str
     kind: Kind
     pictures: tuple[str, ...]
-    """Ids in the order shown, where the format knows it."""
+    """Picture ids, in the order shown if the format records it."""
     answer: ImportedAnswer | None
-    """None withdraws the answer that `event.supersedes`."""
+    """The answer; None withdraws the event `event.supersedes`."""
     annotator: str
     """A handle, never an e-mail address."""
     annotator_kind: AnnotatorKind = "human"
     purpose: Purpose = "train"
     expected: ImportedAnswer | None = None
-    """What a gold question's answer must be."""
+    """The expected answer of a gold question."""
     event: Event | None = None
     where: str = field(default="", compare=False)
-    """File and line that it stands in, for messages."""
+    """Its file and line, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ class BadRecord:
     """A record that cannot be read."""
 
     message: str
-    """Where it stands and what is wrong with it."""
+    """Where it is and what is wrong with it."""
 
 
 Item = ImportedPicture | ImportedJudgement
@@ -96,22 +98,24 @@ Item = ImportedPicture | ImportedJudgement
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedPair:
-    """What a judgement says of two of its pictures."""
+    """What a judgement says about two of its pictures."""
 
     first: str
+    """Id of the picture shown first."""
     second: str
+    """Id of the picture shown second."""
     share: float
-    """The share of preference that the first holds: 1, 0.5 for a tie, or 0."""
+    """The share of preference, in [0, 1], that the first picture holds; 0.5 for a tie."""
 
 
 def picture_of(content: bytes, prompt: str, *, model: str = "", where: str = "") -> ImportedPicture:
-    """A picture called by the hash of its bytes."""
+    """Make a picture whose id is the hash of its bytes."""
     name = hashlib.sha256(content).hexdigest()
     return ImportedPicture(id=name, prompt=prompt, sha256=name, content=content, model=model, where=where)
 
 
 def pairs_of(judgement: ImportedJudgement) -> list[ImportedPair]:
-    """Everything a judgement says of two of its pictures, in the order shown; nothing where it says nothing (see `conversion`)."""
+    """List everything that a judgement says about two of its pictures (see `d3po.preferences.conversion`), with pictures in the order shown."""
     if judgement.answer is None:
         return []
     place = {picture: number for number, picture in enumerate(judgement.pictures)}
@@ -138,7 +142,7 @@ def pairs_of(judgement: ImportedJudgement) -> list[ImportedPair]:
 
 
 def renamed(answer: ImportedAnswer, ids: Mapping[str, int]) -> Answer:
-    """The answer by other ids."""
+    """The answer with picture ids of the store."""
     return Answer(
         outcome=answer.outcome,
         winner=None if answer.winner is None else ids[answer.winner],
@@ -148,7 +152,7 @@ def renamed(answer: ImportedAnswer, ids: Mapping[str, int]) -> Answer:
 
 
 def named(answer: Answer, names: Mapping[int, str]) -> ImportedAnswer:
-    """The answer by the names that a file gives to pictures."""
+    """The answer with picture ids of a file."""
     return ImportedAnswer(
         outcome=answer.outcome,
         winner=None if answer.winner is None else names[answer.winner],
@@ -158,13 +162,13 @@ def named(answer: Answer, names: Mapping[int, str]) -> ImportedAnswer:
 
 
 def handle_of(who: object) -> str:
-    """A handle for whoever a file says has judged: numbers become user-7, and see `clean_handle`."""
+    """A handle for an annotator whom a file names: a number such as 7 becomes user-7, other names are cleaned by `clean_handle`."""
     text = str(who).strip()
     return clean_handle(f"user-{text}" if isinstance(who, int) or text.isdecimal() else text)
 
 
 def clean_handle(text: str) -> str:
-    """The same handle, or a hash where it is an e-mail address, too long, or nothing that can be shown."""
+    """The handle, or a hash of it if it is an e-mail address, too long, empty or not printable."""
     plain = text.strip()
     if "@" in normalize("NFKC", plain) or len(plain) > LONGEST_HANDLE or not plain.isprintable() or not plain:
         return f"person-{hashlib.sha256(plain.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"

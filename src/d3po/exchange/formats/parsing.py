@@ -1,4 +1,4 @@
-"""Reading text files so that every message can say where: file, line and field. JSON comes a record at a time, and a bad one spoils no other."""
+"""Reading text files, with messages that name file, line and field. JSON is read one record at a time, and a bad record does not affect the others."""
 
 import io
 import json
@@ -15,21 +15,25 @@ from d3po.inputs import open_regular
 from d3po.text import encoding_of, prompt_of
 
 CHUNK = 1 << 16
-"""Characters read at once."""
+"""Characters read at a time."""
 
 PROMPT_NAMES = ("prompt", "text", "caption", "instruction")
-"""What records call their prompt; the first of them that a record has."""
+"""Names of the field with the prompt; the first that a record has is used."""
 
 TRUTHS = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
 NO_TEXT = re.compile("[\ud800-\udfff\0]")
-"""Half a surrogate pair, which no file and no database can keep, or NUL. A byte that is not UTF-8 is read as the half pair U+DC80 and so on."""
+"""Half a surrogate pair or NUL, which cannot be stored. Bytes that are not UTF-8 are read as half pairs, from U+DC80 on."""
 ESCAPED_NO_TEXT = re.compile(r"\\u(?:[dD][89a-fA-F]|0000)")
 LIST_OR_SPREAD_OBJECT = re.compile(r"\s*(?:\[|\{[ \t]*\n)")
-"""How a JSON file begins that has no record a line."""
+"""The beginning of a JSON file that does not have one record in each line."""
 
 
 class Field:
-    """One object of a file, whose fields are read with messages that say where they are."""
+    """One JSON object of a file, whose fields are read with error messages that say where they are.
+
+    Raises:
+        FormatError: the value is not an object.
+    """
 
     def __init__(self, values: object, where: str) -> None:
         if not isinstance(values, dict):
@@ -38,30 +42,42 @@ class Field:
         self.where = where
 
     def place(self, name: str) -> str:
-        """Where a field is, for messages."""
+        """The place of a field, for messages."""
         return f"{self.where}, field {name}"
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A text field."""
+        """The text in a field.
+
+        Raises:
+            FormatError: it is not text.
+        """
         value = self.values.get(name, default)
         if not isinstance(value, str):
             raise self.wrong(name, "text")
         return value
 
     def prompt(self, name: str | None = None) -> str:
-        """The prompt as it is kept: of that name, or of the first of `PROMPT_NAMES` that is there; empty if there is none."""
+        """The prompt, normalised, in the field of that name, or in the first field of `PROMPT_NAMES` that exists; empty if there is none."""
         name = name or next((each for each in PROMPT_NAMES if each in self.values), None)
         return "" if name is None else prompt_of(self.text(name), self.place(name), FormatError)
 
     def number(self, name: str) -> float:
-        """A finite number; a boolean is none."""
+        """The finite number in a field.
+
+        Raises:
+            FormatError: it is not a finite number; a boolean is not one.
+        """
         value = self.values.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300 or not isfinite(value):
             raise self.wrong(name, "a number")
         return float(value)
 
     def truth(self, name: str, default: bool) -> bool:
-        """Whether something is so, as people write it: true, 1, "yes", "False"; what is missing or null is the default."""
+        """The truth value in a field, in any usual form: true, 1, "yes", "False"; `default` if it is missing or null.
+
+        Raises:
+            FormatError: it is not a truth value.
+        """
         value = self.values.get(name)
         if value is None:
             return default
@@ -71,43 +87,55 @@ class Field:
         return said
 
     def within(self, name: str) -> "Field":
-        """An object in the object."""
+        """The object in a field.
+
+        Raises:
+            FormatError: it is not an object.
+        """
         if name not in self.values:
             raise self.wrong(name, "an object")
         return Field(self.values[name], self.place(name))
 
     def items(self, name: str) -> list[Any]:
-        """A list."""
+        """The list in a field.
+
+        Raises:
+            FormatError: it is not a list.
+        """
         value = self.values.get(name)
         if not isinstance(value, list):
             raise self.wrong(name, "a list")
         return value
 
     def wrong(self, name: str, wanted: str) -> FormatError:
-        """The error to raise of a field."""
+        """Make the error about a field that does not contain what is wanted."""
         found = _kind(self.values[name]) if name in self.values else "nothing"
         return FormatError(f"{self.place(name)}: expected {wanted}, found {found}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Element:
-    """One record of a file, not looked at before it is asked for, so that a bad one can be left out."""
+    """One record of a file, which is checked only when it is read, so that a bad one can be left out."""
 
     where: str
     parsed: Callable[[], Any]
-    """Its value.
+    """Returns the record's value.
 
     Raises:
-        FormatError: it is not JSON, or has a text that is none.
+        FormatError: it is not JSON, or contains text that cannot be stored.
     """
 
     def field(self) -> Field:
-        """The record as an object; raises `FormatError` where it is none."""
+        """The record as an object.
+
+        Raises:
+            FormatError: it is not a JSON object, or contains text that cannot be stored.
+        """
         return Field(self.parsed(), self.where)
 
 
 def json_lines(source: Path) -> Iterator[Element]:
-    """The records of a JSONL file; empty lines are passed over. A file that holds one array, or objects spread over lines, is read as such.
+    """Yield the records of a JSONL file; empty lines are skipped. A file with one array, or with objects that extend over several lines, is read too.
 
     Raises:
         FormatError: the file cannot be read.
@@ -125,10 +153,10 @@ def json_lines(source: Path) -> Iterator[Element]:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """A JSON value; NaN and Infinity are none.
+    """Parse a JSON value. NaN and Infinity are not JSON.
 
     Raises:
-        FormatError: it is not JSON, or has a text that is none.
+        FormatError: it is not JSON, or contains text that cannot be stored.
     """
 
     def refuse(name: str) -> Any:
@@ -143,12 +171,12 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def json_array(source: Path) -> Iterator[Element]:
-    """The elements of a JSON file that holds one array of objects or arrays, or one object, or several one after the other.
+    """Yield the elements of a JSON file that contains one array of objects or arrays, or one object, or several one after the other.
 
-    They are read as they are needed.
+    The file is read in parts, as elements are needed.
 
     Raises:
-        FormatError: it holds something else.
+        FormatError: the file contains something else, or cannot be read.
     """
     decoder = json.JSONDecoder()
     with open_text(source) as file:
@@ -173,7 +201,7 @@ def json_array(source: Path) -> Iterator[Element]:
 
 
 class _Buffer:
-    """A text file of which only what is being parsed is in memory."""
+    """A text file of which only the part that is being parsed is in memory."""
 
     def __init__(self, file: io.TextIOWrapper, source: Path) -> None:
         self._file, self._source = file, source
@@ -181,7 +209,7 @@ class _Buffer:
         self.line = 1
 
     def peek(self) -> str:
-        """The next character that is no white space; empty at the end."""
+        """The next character that is not white space; empty at the end of the file."""
         while True:
             stripped = self._text.lstrip()
             self._drop(len(self._text) - len(stripped))
@@ -189,13 +217,17 @@ class _Buffer:
                 return self._text[:1]
 
     def take(self) -> str:
-        """The same, and go past it."""
+        """Consume the next character that is not white space, and return it; empty at the end of the file."""
         mark = self.peek()
         self._drop(len(mark))
         return mark
 
     def value(self, decoder: json.JSONDecoder, where: str) -> tuple[Any, str]:
-        """The object or array that begins here, and its text."""
+        """Consume the object or array that begins here, and return its value and its text.
+
+        Raises:
+            FormatError: it is not JSON.
+        """
         while True:
             try:
                 value, end = decoder.raw_decode(self._text)
@@ -219,7 +251,7 @@ class _Buffer:
 
 @contextmanager
 def open_text(path: Path, *, newline: str | None = None) -> Generator[io.TextIOWrapper, None, None]:
-    """A text file, in the encoding that its byte order mark says, or UTF-8. What is not text in it is found by `refuse_broken_text`.
+    """Open a text file in the encoding of its byte order mark, or in UTF-8. Bytes that are not text are found later, by `refuse_broken_text`.
 
     Raises:
         FormatError: it cannot be opened.
@@ -233,10 +265,10 @@ def open_text(path: Path, *, newline: str | None = None) -> Generator[io.TextIOW
 
 
 def refuse_broken_text(text: str, where: str) -> None:
-    """Raise if a text holds what no file and no database can keep.
+    """Refuse a text that cannot be stored.
 
     Raises:
-        FormatError: it holds half a surrogate pair, NUL, or a byte that was not text.
+        FormatError: it contains half a surrogate pair, NUL, or a byte that was not text.
     """
     found = NO_TEXT.search(text)
     if found is None:
@@ -251,7 +283,11 @@ def refuse_broken_text(text: str, where: str) -> None:
 
 
 def _checked(value: Any, text: str, where: str) -> Any:
-    """The value, none of whose texts is broken; `text` is what it was parsed from, and empty where that is known to be harmless."""
+    """Return a parsed value if all text in it can be stored. `text` is what it was parsed from, or empty if that is known to be harmless.
+
+    Raises:
+        FormatError: some text in it cannot be stored.
+    """
     if NO_TEXT.search(text):
         refuse_broken_text(text, where)
     if ESCAPED_NO_TEXT.search(text):

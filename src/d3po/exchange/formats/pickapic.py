@@ -1,4 +1,4 @@
-"""Pick-a-Pic's parquet (Kirstain et al. 2023): two pictures and their labels a row, with the pictures' bytes in it. Needs pyarrow."""
+"""Pick-a-Pic's parquet files (Kirstain et al. 2023): two pictures and their labels in each row, with the pictures' bytes. Needs pyarrow."""
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ ROWS = 32
 
 
 class PickAPic(AbstractFormat):
-    """Wins, ties and shares of pairs, with annotators and the models that drew the pictures."""
+    """Holds wins, ties and shares of preference of pairs, with annotators and the models that sampled the pictures."""
 
     name: ClassVar[str] = "pickapic"
     summary: ClassVar[str] = "Pick-a-Pic parquet: caption, jpg_0, jpg_1, label_0, label_1"
@@ -104,7 +104,7 @@ def _judgement(row: Field, pictures: PictureFiles, reading: Reading) -> Iterator
 def _picture(row: Field, side: str, prompt: str, pictures: PictureFiles) -> str:
     name = f"jpg_{side}"
     content = row.values[name]
-    if isinstance(content, dict):  # as the library datasets keeps pictures
+    if isinstance(content, dict):  # the form in which the library datasets stores pictures
         content = content.get("bytes")
     if not isinstance(content, bytes) or not content:
         raise row.wrong(name, "a picture's bytes")

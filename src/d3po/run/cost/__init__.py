@@ -1,1 +1,1 @@
-"""What a run costs: counted from its settings, measured on this machine, read off its journal."""
+"""The cost of a run: counted from its settings, measured on this machine, and read from its journal."""

@@ -1,4 +1,4 @@
-"""What a run will cost, before it is run: counts from the settings, time and memory from measured steps."""
+"""Estimates the cost of a run before it is run: counts come from the settings, time and memory from measured steps."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from d3po.run.session import Session
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The work of a whole run. A row is one image at one denoising step in the network, doubled by guidance."""
+    """The estimated cost of a whole run. For forward passes see `d3po.run.cost.counting`."""
 
     rounds: int
     images_per_round: int
@@ -30,17 +30,17 @@ class Plan:
     peak_bytes: int
 
     def lines(self) -> list[str]:
-        """The plan in words."""
+        """Describe the plan in lines of text."""
         return [
             f"rounds               {self.rounds}",
             f"images               {self.images_per_round} a round, {self.rounds * self.images_per_round} in all",
             f"pairs                {self.pairs_per_round} a round, {self.rounds * self.pairs_per_round} in all",
             f"updates              {self.updates_per_round} a round, {self.rounds * self.updates_per_round} in all",
-            f"network rows         {self.sampling_forwards:,} sampling, {self.training_forwards:,} training, {self.reference_forwards:,} training without "
+            f"forward passes       {self.sampling_forwards:,} sampling, {self.training_forwards:,} training, {self.reference_forwards:,} training without "
             f"gradient, {self.evaluation_forwards:,} evaluating",
             f"disk                 {self.stored_bytes / 1e6:,.0f} MB of latents",
             f"memory               {self.peak_bytes / 1e6:,.0f} MB at the peak of a measured sampling, decoding and training step",
-            f"time                 {self.seconds / 60:.1f} min, from these steps on this machine",
+            f"time                 {self.seconds / 60:.1f} min, estimated from these steps on this machine",
         ]
 
 
@@ -76,7 +76,7 @@ def plan_run(session: Session) -> Plan:
 
 
 def probe_run(session: Session, shape: Shape) -> Probe:
-    """Measure calls of the sizes that the run will make."""
+    """Measure calls of the batch sizes that the run will use."""
     config = session.run.config
     steps = 1 if config.sampling.branch else shape.trained
     return probe(session, prompts=_prompts_in_a_call(config), sampled=_sampled_in_a_call(config), trained=_trained_in_a_call(config, steps))
@@ -87,7 +87,7 @@ def _prompts_in_a_call(config: RunConfig) -> int:
 
 
 def _sampled_in_a_call(config: RunConfig) -> int:
-    """Images of the largest batch that is sampled, of a round or of an evaluation."""
+    """The number of images in the largest batch that is sampled, in a round or in an evaluation."""
     shard, sampling, evaluation = config.sampling.prompts_per_shard, config.sampling, config.evaluation
     return max(
         min(shard, sampling.prompts_per_round) * sampling.images_per_prompt, min(shard, evaluation.prompts) * evaluation.images_per_prompt
@@ -95,7 +95,7 @@ def _sampled_in_a_call(config: RunConfig) -> int:
 
 
 def _trained_in_a_call(config: RunConfig, steps: int) -> int:
-    """Images times timesteps of the largest network call of an update, as the trainer cuts it."""
+    """Images times timesteps in the largest network call of an update, as the trainer splits it."""
     training, per_prompt = config.training, config.sampling.images_per_prompt
     images = per_prompt * max(
         1, min(training.prompts_per_update, config.sampling.prompts_per_round, training.micro_batch_size // per_prompt)

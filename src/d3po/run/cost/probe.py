@@ -1,4 +1,4 @@
-"""What a run's work costs on this machine: one denoising step, one decoding and one training step, each of the size that the run will do."""
+"""Measures one denoising step, one decoding and one training step on this machine, each with the batch size that the run will use."""
 
 import math
 import resource
@@ -14,27 +14,27 @@ from d3po.models.replay import Replay
 from d3po.run.session import Session
 
 MOMENTS = 2
-"""Numbers that AdamW keeps of each trained weight."""
+"""Numbers that AdamW keeps for each trained weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Measured costs. A row is one image at one denoising step in the network, doubled by guidance."""
+    """Measured costs. For forward passes see `d3po.run.cost.counting`."""
 
     sampling_seconds: float
-    """Of a row, forward only."""
+    """Seconds for one forward pass without a gradient."""
     training_seconds: float
-    """Of a row, forward and backward."""
+    """Seconds for one forward and backward pass."""
     decoding_seconds: float
-    """Of a picture."""
+    """Seconds for decoding one picture."""
     peak_bytes: int
-    """The most memory that was held at once: of the process on a CPU, of torch's allocator on a GPU."""
+    """Peak memory: of the process on a CPU, of torch's allocator on a GPU."""
 
 
 def probe(session: Session, *, prompts: int, sampled: int, trained: int) -> Probe:
     """Encode `prompts` prompts, denoise and decode `sampled` images in one call each, and train on `trained` images in one call.
 
-    Weights of the size of the optimizer's state, and of averaged weights where the run keeps them, are held meanwhile: later rounds sample with them.
+    Tensors of the size of the optimizer's state, and of the averaged weights if the run keeps them, are allocated meanwhile, as in later rounds.
     """
     policy = session.policy
     copies = MOMENTS + (1 if session.run.config.training.policy_ema else 0)
@@ -43,12 +43,12 @@ def probe(session: Session, *, prompts: int, sampled: int, trained: int) -> Prob
     condition = policy.encode_prompts([f"prompt {number}" for number in range(prompts)])
 
     def guided(replay: Replay) -> int:
-        return 1 if replay.guidance == 1 else policy.guided_rows
+        return 1 if replay.guidance == 1 else policy.guided_forwards
 
     def predicted(images: int, replay: Replay) -> torch.Tensor:
         x = torch.zeros(images, *latent_shape, device=policy.device)
         timesteps = replay.grid.timesteps[:1].expand(images).to(policy.device)
-        return replay.predict(policy, x, timesteps, condition.rows(torch.arange(images) % prompts))
+        return replay.predict(policy, x, timesteps, condition.select(torch.arange(images) % prompts))
 
     with torch.no_grad():
         sampling = _seconds(lambda: predicted(sampled, session.replay))
@@ -71,18 +71,18 @@ def largest_shape(session: Session) -> tuple[int, ...]:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held so far; on a GPU, what torch has held there."""
+    """Peak memory of this process so far in bytes; on a GPU, of torch's allocator."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
-    if status.exists():  # Linux's getrusage would count the parent's peak from before exec too
+    if status.exists():  # Linux's getrusage would include the parent's peak from before exec
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Of the second of two calls; the first one allocates and warms up."""
+    """Time the second of two calls, in seconds. The first one allocates memory and warms up."""
     work()
     _wait()
     started = time.perf_counter()

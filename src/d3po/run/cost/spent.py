@@ -1,4 +1,4 @@
-"""What a run's rounds have cost so far, read off its journal."""
+"""The cost of a run's rounds so far, read from its journal."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from d3po.store import JournalEntry
 
 WORK = frozenset({"sampling", "rating", "judging", "training"})
-"""Phases that make a policy better; evaluating one is no cost of it."""
+"""Phases that count as cost. Evaluation does not, because it does not improve the policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """Seconds, and rows of the network; see `d3po.run.cost.counting`."""
+    """Seconds and forward passes that were spent; for forward passes see `d3po.run.cost.counting`."""
 
     seconds: float = 0.0
     forwards: int = 0
@@ -21,10 +21,10 @@ class Spent:
 
 
 def spent_by_round(entries: Iterable[JournalEntry]) -> dict[int, Spent]:
-    """What each round's sampling, judging and training took, work done twice after a kill included.
+    """Sum up what sampling, comparing and training of each round took. Work that was done twice because of a kill counts twice.
 
-    An entry carries what was spent since the one before it, so it belongs to the phase that was then on. A process begins with a phase of no
-    round, and what that entry carries is its start.
+    An entry holds what was spent since the entry before it, so it belongs to the phase that was then going on. The first entry of a process is a
+    phase without a round; what it holds is the time that the process took to start, which is not counted.
     """
     spent: dict[int, Spent] = {}
     working: int | None = None
@@ -39,5 +39,5 @@ def spent_by_round(entries: Iterable[JournalEntry]) -> dict[int, Spent]:
 
 
 def spent_in_all(entries: Iterable[JournalEntry]) -> Spent:
-    """The sum over rounds."""
+    """Sum up what all rounds took; see `spent_by_round`."""
     return sum(spent_by_round(entries).values(), start=Spent())

@@ -1,4 +1,4 @@
-"""The evaluation phase: held-out prompts, fixed noise, the base model and the policy after each round."""
+"""The evaluation phase: samples held-out prompts from fixed noise with the base model and with the policy after each round, and measures them."""
 
 import hashlib
 from collections.abc import Generator, Iterable, Iterator
@@ -31,39 +31,44 @@ from d3po.store import NewPicture
 from d3po.training.reference import swapped_weights
 
 STREAM = "held-out"
-"""Noise identity of evaluation pictures: the same for every policy, so that pictures can be compared by eye."""
+"""The noise identity of evaluation pictures. It is the same for every policy, so that their pictures can be compared by eye."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """What the held-out pictures of one policy show, against the base model's."""
+    """What was measured on the held-out pictures of one policy, in comparison with the base model's."""
 
     rounds: int
     """Rounds of training behind the policy; 0 is the base model."""
     comparisons: int
-    """Comparisons it had learnt from."""
+    """The number of comparisons, or labels, that the policy was trained on."""
     win_rate: Interval
-    """Of the base model it is known, and has no interval."""
+    """Win rate over the base model by `feedback.reward`. The base model's is 0.5 by definition, without an interval."""
     mean_score: float
-    """Mean reward of the pictures; with several criteria, of their sum."""
+    """Mean reward of the pictures; with several criteria, the mean of their sum."""
     diversity: float
+    """See `d3po.evaluation.measures.diversity`."""
     diversity_kept: float
+    """Diversity as a share of the base model's."""
     checkerboard_ratio: float
+    """Checkerboard energy as a multiple of the base model's."""
     subject_accuracy: float | None
+    """The share of pictures that show their prompt's subject. Only for the embedded model."""
     subject_change: float | None
+    """Subject accuracy minus the base model's."""
     held_out_win_rate: Interval | None
-    """The same win rate by the judge that was never trained on, if the run has one."""
+    """Win rate over the base model by `evaluation.held_out_reward`, which is never trained on, if the run has one."""
     people: Interval | None
-    """How often people, asked blind, prefer it to the base model; None while nobody has answered."""
+    """Win rate over the base model in the blind test by people. None without answers."""
     people_answers: int
-    """The answers behind that."""
+    """The number of answers behind `people`."""
 
 
 def evaluate(session: Session, rounds: int) -> EvaluationResult:
-    """Sample held-out pictures of the policy after `rounds` rounds and measure them; done once, then read back.
+    """Sample held-out pictures with the policy after `rounds` rounds and measure them. An evaluation that exists is read back.
 
     Raises:
-        CorruptFileError: what was measured before is damaged.
+        CorruptFileError: the existing evaluation is damaged.
     """
     path = session.run.folder.evaluation(label_of(rounds))
     if path.exists():
@@ -96,7 +101,7 @@ def evaluate(session: Session, rounds: int) -> EvaluationResult:
 
 
 def _kept_pictures(run: OpenRun, label: str) -> NDArray[np.uint8] | None:
-    """The pictures, if they were all made and recorded before and are whole; else None."""
+    """Read the pictures if all of them were made and recorded before and are undamaged; else return None."""
     settings = run.config.evaluation
     if len(run.store.pictures.series(series_of(label))) < settings.prompts * settings.images_per_prompt:
         return None
@@ -107,10 +112,10 @@ def _kept_pictures(run: OpenRun, label: str) -> NDArray[np.uint8] | None:
 
 
 def _keep_pictures(run: OpenRun, label: str, prompts: list[str], pictures: NDArray[np.uint8]) -> None:
-    """Write the pictures, and record them so that people can be shown them.
+    """Write the pictures, and record them in the store so that people can be shown them.
 
     Raises:
-        CorruptFileError: one was recorded before and has come out differently; nothing is written.
+        CorruptFileError: a picture was recorded before and differs now; nothing is written.
     """
     directory = run.folder.images(series_of(label))
     recorded = {picture.path: picture.sha256 for picture in run.store.pictures.series(series_of(label))}
@@ -135,7 +140,11 @@ def _keep_pictures(run: OpenRun, label: str, prompts: list[str], pictures: NDArr
 
 
 def read_evaluation(run: OpenRun, rounds: int) -> EvaluationResult:
-    """An evaluation that was made earlier, its statistics computed anew from the kept scores and pictures."""
+    """Read an evaluation that was made earlier, and compute its statistics from the stored scores and pictures.
+
+    Raises:
+        CorruptFileError: a file of it is missing or damaged.
+    """
     record, base = read_scores(run, label_of(rounds)), read_scores(run, BASE)
     pictures, base_pictures = (held_out_pictures(run, label) / 255 for label in (label_of(rounds), BASE))
     tuned_scores, base_scores = np.atleast_3d(record["scores"]), np.atleast_3d(base["scores"])
@@ -172,31 +181,35 @@ def _held_out_win_rate(record: dict[str, Any], base: dict[str, Any]) -> Interval
 
 
 def _over_base(rounds: int, scores: NDArray[np.float64], base: NDArray[np.float64]) -> Interval:
-    """Of the base model nothing is to be estimated: it is as good as itself."""
+    """The win rate over the base model. For the base model itself it is 0.5, without an interval."""
     return win_rate(scores, base) if rounds else Interval(value=NO_CHANGE)
 
 
 def read_scores(run: OpenRun, label: str) -> dict[str, Any]:
-    """The kept record of an evaluation.
+    """Read the record of an evaluation.
 
     Raises:
-        CorruptFileError: it is gone or damaged.
+        CorruptFileError: it is missing or damaged.
     """
     return read_record(run.folder.evaluation(label), remedy=_measure_again(run, label), needs=("comparisons", "scores", "subject_accuracy"))
 
 
 def held_out_pictures(run: OpenRun, label: str) -> NDArray[np.uint8]:
-    """The kept evaluation pictures, (P, n, height, width, 3).
+    """Read the pictures of an evaluation, as uint8 of shape (P prompts, n images, height, width, 3).
 
     Raises:
-        CorruptFileError: one is gone, damaged, or not the one that the database has the hash of.
+        CorruptFileError: a picture is missing, is damaged, or differs from the hash in the database.
     """
     prompts = range(run.config.evaluation.prompts)
     return np.array([[np.asarray(picture) for picture in row] for row in read_held_out(run, label, prompts)])
 
 
 def read_held_out(run: OpenRun, label: str, prompts: Iterable[int]) -> Iterator[list[Image.Image]]:
-    """The kept evaluation pictures of the prompts of these numbers; as `held_out_pictures`."""
+    """Read the pictures of an evaluation for the held-out prompts with these indices, one list for each prompt.
+
+    Raises:
+        CorruptFileError: a picture is missing, is damaged, or differs from the hash in the database.
+    """
     recorded = {picture.path: picture.sha256 for picture in run.store.pictures.series(series_of(label))}
     directory, remedy = run.folder.images(series_of(label)), _measure_again(run, label)
     for p in prompts:
@@ -206,13 +219,16 @@ def read_held_out(run: OpenRun, label: str, prompts: Iterable[int]) -> Iterator[
 
 def _measure_again(run: OpenRun, label: str) -> str:
     made = run.folder.evaluation(label)
-    return (
-        f"restore it from a copy, or delete {made.relative_to(run.folder.path)} and run `d3po run {run.folder.path}`, which makes both anew"
-    )
+    return f"restore it from a copy, or delete {made.relative_to(run.folder.path)} and run `d3po run {run.folder.path}`, which makes both again"
 
 
 def subject_accuracy(pictures: NDArray[np.uint8], prompts: list[str]) -> float | None:
-    """Share of pictures whose subject is read as the one their prompt names; None if no prompt names one."""
+    """The share of pictures that a classifier assigns to the subject of their prompt. None if no prompt names a subject.
+
+    Args:
+        pictures: uint8, (P prompts, n images, height, width, 3).
+        prompts: the P prompts.
+    """
     images = torch.from_numpy(pictures).flatten(0, 1).permute(0, 3, 1, 2).float() / 255
     per_picture = load_classifier().accuracy(images, [prompt for prompt in prompts for _ in range(pictures.shape[1])])
     read = [value for value in per_picture if value is not None]
@@ -221,7 +237,7 @@ def subject_accuracy(pictures: NDArray[np.uint8], prompts: list[str]) -> float |
 
 @contextmanager
 def averaged(session: Session, rounds: int) -> Generator[None, None, None]:
-    """Within this context the policy after `rounds` rounds has its averaged weights, where the run keeps them."""
+    """Within this context the policy has the averaged weights after `rounds` rounds, if the run keeps them."""
     if rounds > 0 and session.trainer.average is not None:
         with swapped_weights(session.policy, session.trainer.average):
             yield

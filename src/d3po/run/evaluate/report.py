@@ -1,4 +1,4 @@
-"""Gathers a run's results into its report page."""
+"""Writes the report page of a run."""
 
 import platform
 from importlib.metadata import version
@@ -20,7 +20,7 @@ SHOWN_PROMPTS, SHOWN_IMAGES = 12, 4
 
 
 def write_report(run: OpenRun, rounds: int, stopped: str | None) -> Path:
-    """Write report.html for the policy after `rounds` rounds, and the before/after grid as a PNG beside it."""
+    """Write report.html for the policy after `rounds` rounds, and before-after.png beside it. `stopped` is why a guard ended the run, if one did."""
     evaluated = [read_evaluation(run, r) for r in range(rounds + 1) if run.folder.evaluation(label_of(r)).exists()]
     result = evaluated[-1]
     before, after = held_out_pictures(run, BASE), held_out_pictures(run, label_of(result.rounds))
@@ -51,7 +51,7 @@ def write_report(run: OpenRun, rounds: int, stopped: str | None) -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that a result may depend on."""
+    """The versions of everything on which a result may depend."""
     return {
         "d3po": __version__,
         **{name: version(name) for name in LIBRARIES},
@@ -61,7 +61,7 @@ def versions() -> dict[str, str]:
 
 
 def _agreement_by_round(run: OpenRun, rounds: int) -> dict[int, Interval | None]:
-    """How far people agreed on each trained round's pictures, where several were asked about each question."""
+    """How well people agreed on each trained round's pictures. Empty if each question was asked only once."""
     if run.config.feedback.source != "human" or run.config.feedback.overlap == 1:
         return {}
     return {round: _alpha(run.store.batches.votes(round) or []) for round in range(rounds)}

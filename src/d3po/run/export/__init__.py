@@ -1,1 +1,1 @@
-"""What leaves a run: weights, pictures, a model card, a repository on the hub."""
+"""Exports the result of a run: weights, pictures, a model card, a repository on the hub."""

@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, how it came about, what was measured, how it is loaded."""
+"""Writes the model card of an export: what it is, how it was made, what was measured, and how it is loaded."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ from d3po.run.opened import OpenRun
 
 SHOWN_PROMPTS = 20
 ANNOTATORS = {"human": ("person", "people"), "model": ("model", "models"), "rule": ("measured reward", "measured rewards")}
-"""Kinds of annotators, one of them and several."""
+"""Words for each kind of annotator, in the singular and the plural."""
 
 
 def write_card(run: OpenRun, directory: Path, rounds: int, written: list[Path]) -> Path:
@@ -36,9 +36,9 @@ def write_card(run: OpenRun, directory: Path, rounds: int, written: list[Path]) 
         f"# {markdown_text(run.folder.path.resolve().name)}",
         "",
         f"{_model(config.model)}, fine-tuned from comparisons of its pictures by d3po {__version__}: "
-        f"{rounds} rounds, judged by {_judge(run)}. The licence of the base model holds for it too.{_start(run)}",
+        f"{rounds} rounds, compared by {_annotators(run)}. The licence of the base model applies to it too.{_start(run)}",
         "",
-        "## What is here",
+        "## Files",
         "",
         *(f"* {markdown_code(path.relative_to(directory).as_posix())}: {_what(path)}" for path in written),
         "",
@@ -46,14 +46,14 @@ def write_card(run: OpenRun, directory: Path, rounds: int, written: list[Path]) 
         "",
         _labels(run, rounds),
         "",
-        *(["## What people say", "", _said_by_people(run, rounds), ""] if run.judged_by_people else []),
-        "## Measured",
+        *(["## Blind test", "", _said_by_people(run, rounds), ""] if run.judged_by_people else []),
+        "## Evaluation",
         "",
         _measured(run, rounds),
         "",
         "## Prompts",
         "",
-        f"{len(prompts)} prompts were trained on" + (", such as these:" if len(prompts) > SHOWN_PROMPTS else ":"),
+        f"It was trained on {len(prompts)} prompts" + (", such as these:" if len(prompts) > SHOWN_PROMPTS else ":"),
         "",
         *(f"* {markdown_code(prompt)}" for prompt in prompts[:SHOWN_PROMPTS]),
         "",
@@ -67,14 +67,14 @@ def write_card(run: OpenRun, directory: Path, rounds: int, written: list[Path]) 
 
 
 def front_matter(model: str) -> list[str]:
-    """What the hub reads: the base model only where it is one of the hub's, which refuses a card that names any other."""
+    """The YAML heading that the hub reads. It names the base model only if that is on the hub, because the hub refuses any other name."""
     base = {"base_model": model} if is_hub_id(model) else {}
     heading = {**base, "library_name": "diffusers", "tags": ["d3po", "lora", "diffusion"]}
     return ["---", *(f"{key}: {json.dumps(value)}" for key, value in heading.items()), "---"]
 
 
 def is_hub_id(model: str) -> bool:
-    """Whether a run's model is one on the hub, OWNER/NAME, and nothing on this machine."""
+    """Whether a run's model is the name of a model on the hub, OWNER/NAME, and not a path on this machine."""
     if model == EMBEDDED or model.startswith(CUSTOM) or model.count("/") != 1 or Path(model).exists():
         return False
     try:
@@ -85,18 +85,18 @@ def is_hub_id(model: str) -> bool:
 
 
 def _model(model: str) -> str:
-    """The base model in words; of a path on this machine, its last name."""
+    """Describe the base model. A path on this machine is shortened to its last component."""
     if model == EMBEDDED:
-        return "The small model of emoji that comes with d3po"
+        return "The small emoji model that comes with d3po"
     if is_hub_id(model) or model.startswith(CUSTOM):
         return markdown_code(model)
-    return f"A model that is on no hub, {markdown_code(Path(model).name)}"
+    return f"A model that is not on the hub, {markdown_code(Path(model).name)}"
 
 
 def _start(run: OpenRun) -> str:
     lora = run.config.adapter.start_from
     return (
-        f" The run started from the LoRA {markdown_code(Path(lora).name)}, whose licence holds too; what is here contains it."
+        f" The run started from the LoRA {markdown_code(Path(lora).name)}, which these files contain and whose licence applies too."
         if lora
         else ""
     )
@@ -110,24 +110,24 @@ def _labels(run: OpenRun, rounds: int) -> str:
 
 
 def in_words(votes: list[Vote], kinds: Mapping[int, AnnotatorKind]) -> str:
-    """What was said of the pictures that a policy was trained on, and by how many; `kinds` by annotator id."""
+    """Describe the votes that a policy was trained on, and how many annotators gave them. `kinds` has the kind of each annotator by id."""
     counts = Counter(kinds[annotator] for annotator in {vote.annotator for vote in votes})
-    judges = " and ".join(f"{count} {ANNOTATORS[kind][count > 1]}" for kind, count in sorted(counts.items()))
-    said = Counter(vote.answer.outcome for vote in votes)
+    annotators = " and ".join(f"{count} {ANNOTATORS[kind][count > 1]}" for kind, count in sorted(counts.items()))
+    outcomes = Counter(vote.answer.outcome for vote in votes)
     return (
-        f"{len(votes)} answers by {judges}, from which {len(comparisons_of(votes))} comparisons of two pictures follow. "
-        f"Of the answers {said['tie']} were ties, {said['both_bad']} said that all were bad, and {said['skip'] + said['flag']} were skips."
+        f"{len(votes)} answers by {annotators}, from which {len(comparisons_of(votes))} comparisons of two pictures follow. Of the answers "
+        f"{outcomes['tie']} were ties, {outcomes['both_bad']} said that all were bad, and {outcomes['skip'] + outcomes['flag']} were skips or flags."
     )
 
 
-def _judge(run: OpenRun) -> str:
+def _annotators(run: OpenRun) -> str:
     feedback = run.config.feedback
-    judges = {
+    sources = {
         "human": "people",
         "model": f"the vision-language model {markdown_code(run.config.vlm_judge.model)}",
         "imported": "imported votes",
     }
-    return judges.get(feedback.source, f"the measured reward {markdown_code(without_parents(feedback.reward))}")
+    return sources.get(feedback.source, f"the measured reward {markdown_code(without_parents(feedback.reward))}")
 
 
 def _said_by_people(run: OpenRun, rounds: int) -> str:
@@ -139,15 +139,15 @@ def _said_by_people(run: OpenRun, rounds: int) -> str:
 def _measured(run: OpenRun, rounds: int) -> str:
     if not run.folder.evaluation(label_of(rounds)).exists():
         return "It was not evaluated."
-    by = f"By {markdown_code(without_parents(run.config.feedback.reward))}, against" if run.judged_by_people else "Against"
-    return f"{by} the base model, on prompts it was never trained on and independent noise: {summary(read_evaluation(run, rounds))}."
+    by = f"Measured by {markdown_code(without_parents(run.config.feedback.reward))}, compared" if run.judged_by_people else "Compared"
+    return f"{by} with the base model on held-out prompts, from independent noise: {summary(read_evaluation(run, rounds))}."
 
 
 def _what(path: Path) -> str:
     if path.name == "merged" or path.name == "model.safetensors":
-        return "the whole model, LoRA merged"
+        return "the whole model, with the LoRA merged into it"
     if "kohya" in path.name:
-        return "the LoRA in Kohya's layout, for ComfyUI and other tools"
+        return "the LoRA in Kohya's format, for ComfyUI and other tools"
     if path.is_dir():
         return "the LoRA; load it with `peft.PeftModel.from_pretrained(network, folder)`"
     return "the LoRA; load it with `pipeline.load_lora_weights(folder)`"

@@ -1,4 +1,4 @@
-"""Pictures for people who just want pictures: of the result, or of the base model beside it."""
+"""Generates pictures with the result of a run, or with the base model, for prompts of the user's choice."""
 
 import io
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from d3po.run.sample.phase import sample_pictures
 from d3po.run.session import Session
 
 GAP, CAPTION = 4, 14
-"""Pixels between pictures of a grid, and of a line of text."""
+"""Pixels: the gap between the pictures of a grid, and the height of a line of text."""
 
 
 def generate(session: Session, prompts: Sequence[str], directory: Path, *, count: int, seed: int, base: bool = False) -> list[Path]:
-    """Write `count` pictures of each prompt as PNGs; the same seed gives the same noise, whatever the policy.
+    """Write `count` pictures of each prompt as PNGs, and return their paths. The same seed gives every policy the same noise.
 
     Raises:
-        RunFolderError: nothing has been trained yet and the base model was not asked for.
+        RunFolderError: nothing is trained yet, and `base` is false.
         PromptError: no prompt was given.
     """
     rounds = 0 if base else _trained(session.run)
@@ -39,10 +39,10 @@ def generate(session: Session, prompts: Sequence[str], directory: Path, *, count
 
 
 def compare_images(session: Session, prompts: Sequence[str], path: Path, *, count: int, seed: int) -> Path:
-    """Write one PNG: a row a prompt and image, the base model's picture beside the result's from the same noise.
+    """Write a grid as one PNG, with one row a prompt: `count` times the base model's picture beside the result's, from the same noise.
 
     Raises:
-        RunFolderError: nothing has been trained yet.
+        RunFolderError: nothing is trained yet.
         PromptError: no prompt was given.
     """
     rounds = _trained(session.run)
@@ -53,7 +53,7 @@ def compare_images(session: Session, prompts: Sequence[str], path: Path, *, coun
 
 def _pictures(session: Session, prompts: Sequence[str], rounds: int, *, count: int, seed: int) -> NDArray[np.uint8]:
     if not prompts:
-        raise PromptError("there is no prompt to make pictures of; give --prompt 'a cat', more than once for more, or --prompts FILE")
+        raise PromptError("there is no prompt to make pictures of; pass --prompt 'a cat' (it can be repeated), or --prompts FILE")
     session.load_round_weights(rounds)
     with averaged(session, rounds):
         return sample_pictures(session, prompts, count, stream=f"generate/{seed}", title="base" if rounds == 0 else "tuned")
@@ -67,7 +67,7 @@ def _trained(run: OpenRun) -> int:
 
 
 def _grid(prompts: Sequence[str], before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bytes:
-    """(P, n, height, width, 3) twice, as a PNG: columns base and tuned, n times; the prompt above each row."""
+    """Lay out two arrays of pictures, (P, n, height, width, 3) each, as a PNG: n times the columns base and tuned, with the prompt above each row."""
     count, height, width = before.shape[1:4]
     row = CAPTION + height + GAP
     sheet = Image.new("RGB", (2 * count * (width + GAP), CAPTION + len(prompts) * row), "white")

@@ -1,22 +1,22 @@
-"""Export: the result for people who have diffusers and nothing else."""
+"""Exports the result in formats that need only diffusers."""
 
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from d3po.errors import RunFolderError, told
+from d3po.errors import RunFolderError, storage_errors
 from d3po.run.export.card import write_card
 from d3po.run.loop import result_rounds
 from d3po.run.session import Session
 
 
 def export_result(session: Session, directory: Path) -> list[Path]:
-    """Write the result's LoRA, the merged model and a card that says what they are; averaged weights where the run keeps them.
+    """Write the result's LoRA, the merged model and a model card, and return their paths. If the run keeps averaged weights, they are exported.
 
     Raises:
-        RunFolderError: nothing has been trained yet.
-        StorageError: the disk is full or not writable; what was exported before is whole.
+        RunFolderError: nothing is trained yet.
+        StorageError: the disk is full or not writable; an earlier export is intact.
     """
     rounds = result_rounds(session.run)
     if rounds == 0:
@@ -33,11 +33,11 @@ def export_result(session: Session, directory: Path) -> list[Path]:
 
 @contextmanager
 def _staged(directory: Path) -> Generator[Path, None, None]:
-    """A folder whose files and folders take the places of those in `directory` when the block ends without an error."""
+    """Give a temporary folder whose content replaces that of the same name in `directory` when the block ends without an error."""
     staging = directory / ".writing"
     try:
         shutil.rmtree(staging, ignore_errors=True)
-        with told(f"cannot write {directory}"):
+        with storage_errors(f"cannot write {directory}"):
             yield staging
             for made in staging.iterdir():
                 before = directory / made.name

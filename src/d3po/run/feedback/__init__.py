@@ -1,1 +1,1 @@
-"""The feedback phase: who compares a round's pictures (a reward, a vision-language model, people, files of votes), and what training reads of it."""
+"""The feedback phase: a reward, a vision-language model, people or imported votes compare a round's pictures; training reads the labels made of that."""

@@ -1,4 +1,4 @@
-"""A run's votes: brought in from files and other runs, sent out, and looked at."""
+"""Imports a run's votes from files and other runs, exports them, and computes statistics of them."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,69 +24,71 @@ from d3po.text import fold
 Told = TypeVar("Told", Item, Item | BadRecord)
 
 MANY = 1_000_000
-"""People who may be asked a gold question: everybody."""
+"""The overlap of a gold question: everybody may be asked it."""
 
-OWN = "jsonl"
+FULL_FORMAT = "jsonl"
 """The format that keeps every event."""
 
 LONGEST_ANONYMOUS = 56
-"""Characters of the handle of nobody named, which leaves room for a number behind it."""
+"""The most characters of the handle for anonymous judgements, which leaves room for a number after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VoteStatistics:
-    """What a run's current votes look like."""
+    """Statistics of a run's current votes."""
 
     outcomes: Counter[tuple[str, str, str]]
-    """Votes by purpose, kind of question and outcome."""
+    """The number of votes by purpose, kind of question and outcome."""
     agreement: dict[str, Agreement]
-    """Of people, and where others judge too, of everybody."""
+    """The agreement of people and, if models or rules voted too, of all annotators."""
     left: Proportion
-    """Pairs that people gave to the picture shown on the left."""
+    """How often people preferred the picture on the left."""
     reports: list[tuple[Annotator, AnnotatorReport, Reliability]]
+    """A report on each annotator."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where votes come from."""
+    """A file or folder of votes to import."""
 
     format: str
     path: Path
     images: Path | None = None
-    """The folder that picture paths are relative to; by default the one the file lies in."""
+    """The folder that picture paths are relative to. Default: the folder that holds the file."""
     name: str | None = None
-    """The import's own name; by default the file's."""
+    """The name of the import. Default: the file's name."""
     annotator: str | None = None
-    """Handle for judgements of nobody named; by default import:NAME."""
+    """The handle for judgements without an annotator. Default: import:NAME."""
     kind: AnnotatorKind = "human"
+    """The kind of annotators where the file does not say."""
     question: str | None = None
-    """The question whose answers are read, where the format's records answer several."""
+    """The question whose answers are read, if the format's records answer several."""
 
 
 def import_votes(folder: RunFolder, store: Store, source: Source, narrator: Narrator, *, skip_bad: bool = False) -> Imported:
-    """Bring in a file's pictures and votes. Everything is read and checked before anything is written.
+    """Import the pictures and votes of a file. Everything is read and checked before anything is written.
 
     Args:
-        folder: of the run that takes.
-        store: of the run that takes.
+        folder: the run that receives the votes.
+        store: the store of that run.
         source: where the votes come from.
         narrator: shows the progress.
-        skip_bad: whether bad records are left out; else one of them stops the import, and nothing is written.
+        skip_bad: whether to skip bad records. If not, one bad record stops the import, and nothing is written.
 
     Raises:
-        FormatError: the file is not what its format asks for, has bad records that are not to be left out, or no votes.
+        FormatError: the file does not follow its format, has bad records that are not skipped, or has no votes.
     """
     kind, name = find_format(source.format), source.name or import_name(source.path)
     if import_name(Path(f"{name}.x")) != name:
-        raise FormatError(f"the name {name!r} has something other than letters, digits, '.', '_' and '-', or more than 40 of them")
+        raise FormatError(f"the name {name!r} may have only letters, digits, '.', '_' and '-', and at most 40 of them")
     if not source.path.exists():
-        raise FormatError(f"{source.path} is not there")
+        raise FormatError(f"{source.path} does not exist")
     if source.question is not None and not kind.has_questions:
-        raise FormatError(f"--question {source.question}: records of the format {source.format} answer one question")
+        raise FormatError(f"--question {source.question}: records of the format {source.format} answer only one question")
     anonymous = source.annotator or f"import:{name}"
     if clean_handle(anonymous) != anonymous or len(anonymous) > LONGEST_ANONYMOUS:
         raise FormatError(
-            f"--annotator {anonymous!r}: a handle has 1 to {LONGEST_ANONYMOUS} printable characters, and is no e-mail address"
+            f"--annotator {anonymous!r}: a handle has 1 to {LONGEST_ANONYMOUS} printable characters, and is not an e-mail address"
         )
     images = source.images or (source.path if source.path.is_dir() else source.path.parent)
     to = Destination(
@@ -108,8 +110,10 @@ def import_votes(folder: RunFolder, store: Store, source: Source, narrator: Narr
 
 
 def _refuse(found: Imported, source: Source, reading: Reading, expects: str, *, skip_bad: bool) -> None:
-    """Stop an import before anything is written, if it has bad records or no votes."""
-    remedy = f"nothing was imported; mend {'it' if found.bad == 1 else 'them'}, or pass --skip-bad to leave {'it' if found.bad == 1 else 'them'} out"
+    """Stop an import that has bad records or no votes, before anything is written."""
+    remedy = (
+        f"nothing was imported; fix {'it' if found.bad == 1 else 'them'}, or pass --skip-bad to skip {'it' if found.bad == 1 else 'them'}"
+    )
     if found.bad == 1 and not skip_bad:
         raise FormatError(f"{found.first_bad[0]}; {remedy}")
     if found.bad and not skip_bad:
@@ -117,8 +121,8 @@ def _refuse(found: Imported, source: Source, reading: Reading, expects: str, *, 
     if not found.new_votes:
         passed = [f"{count} {what}" for what, count in sorted(reading.passed_over.items())]
         bad = [f"{found.bad} bad records, the first of them: {found.first_bad[0]}"] if found.bad else []
-        why = "; ".join([*bad, *passed, *found.left_out.lines()]) or "it has no such records"
-        raise FormatError(f"{source.path}: no votes to import, so nothing was: {source.format} reads {expects}; {why}")
+        why = "; ".join([*bad, *passed, *found.left_out.lines()]) or "the file has no such records"
+        raise FormatError(f"{source.path}: there are no votes to import: {source.format} reads {expects}; {why}")
 
 
 def export_votes(
@@ -132,28 +136,38 @@ def export_votes(
     pictures: bool,
     narrator: Narrator,
 ) -> Written:
-    """Write the run's votes to a file; formats other than our own hold current votes only.
+    """Write the run's votes to a file. The format jsonl holds every event; all others hold only current votes.
+
+    Args:
+        folder: the run.
+        store: the store of the run.
+        format: the format's name; docs/formats.md lists them.
+        target: the file, or for some formats the folder, to write.
+        round: export only votes of this round.
+        purpose: export only votes for this purpose.
+        pictures: whether to copy the pictures too.
+        narrator: shows the progress.
 
     Raises:
-        CorruptFileError: a picture is missing or not what was recorded.
+        CorruptFileError: a picture is missing or differs from what was recorded.
     """
-    kind, events = find_format(format), format == OWN
+    kind, events = find_format(format), format == FULL_FORMAT
     items = export_items(store, folder.path, events=events, pictures=pictures, round=round, purpose=purpose)
     with narrator.bar(f"exporting {format}", None if events else store.votes.count(round=round, purpose=purpose)) as bar:
         return kind.write(_counted(items, bar), target)
 
 
 def merge_votes(folder: RunFolder, store: Store, other: str, narrator: Narrator) -> Imported:
-    """Take over the votes of another run's database on pictures that both runs have. Doing it again adds nothing.
+    """Copy the votes of another run's database on pictures that both runs have. Doing it again adds nothing.
 
     Args:
-        folder: of the run that takes.
-        store: of the run that takes.
+        folder: the run that receives the votes.
+        store: the store of that run.
         other: a run folder, or a database's URL.
         narrator: shows the progress.
 
     Raises:
-        RunFolderError: there is no such run, or it is the same.
+        RunFolderError: there is no such run, or it is the receiving run itself.
     """
     giver = _open_other(folder, store, other)
     try:
@@ -167,7 +181,7 @@ def merge_votes(folder: RunFolder, store: Store, other: str, narrator: Narrator)
 
 
 def vote_statistics(store: Store) -> VoteStatistics:
-    """Counts, agreement, position bias and a report on each annotator, of the votes that stand."""
+    """Compute counts, agreement, position bias and a report on each annotator from the current votes."""
     votes = list(store.votes.current())
     annotators = {each.id: each for each in store.people.annotators()}
     people = [vote for vote in votes if annotators[vote.annotator].kind == "human"]
@@ -186,16 +200,21 @@ def vote_statistics(store: Store) -> VoteStatistics:
 
 
 def make_gold(store: Store, handle: str, count: int) -> int:
-    """Ask everybody what one annotator has answered, as gold questions, newest answers first; returns how many were put.
+    """Turn the newest answers of one annotator into gold questions for everybody, and return how many were made.
+
+    Args:
+        store: the run's store.
+        handle: the annotator whose answers are taken to be right.
+        count: the most questions to make.
 
     Raises:
-        RunFolderError: nobody of that name has voted.
+        RunFolderError: that annotator has no vote that prefers something.
     """
     whose = {each.id for each in store.people.annotators() if each.handle == handle}
     known = [v for v in store.votes.current(purpose="train") if v.annotator in whose and v.answer.outcome in ("win", "best_worst", "marks")]
     if not known:
         raise RunFolderError(
-            f"{handle!r} has no votes that prefer something, to make gold questions of; let them rate some questions first"
+            f"{handle!r} has no votes with a preference, so no gold questions can be made of them; let this annotator rate some pictures first"
         )
     golden = [
         NewQuestion(kind=v.kind, purpose="gold", images=v.images, round=v.round, overlap=MANY, gold_answer=v.answer)
@@ -221,9 +240,9 @@ def _open_other(folder: RunFolder, store: Store, other: str) -> Store:
         giver = Store(other)
         if giver.database.address == store.database.address:
             giver.close()
-            raise RunFolderError(f"{other} is the run's own database")
+            raise RunFolderError(f"{other} is the database of this same run; name another one")
         return giver
     giver = RunFolder(path=Path(other))
     if giver.path.resolve() == folder.path.resolve():
-        raise RunFolderError(f"{other} is the run itself; name another one")
+        raise RunFolderError(f"{other} is this same run; name another one")
     return giver.store(giver.config().database)

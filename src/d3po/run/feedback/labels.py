@@ -1,4 +1,4 @@
-"""What a round's training learns from: its votes, fixed once, as comparisons or as labels of single images."""
+"""The labels that a round is trained on: comparisons, or labels of single images, made from the round's votes, which are fixed once."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ from d3po.run.opened import OpenRun
 
 @dataclass(frozen=True, kw_only=True)
 class RoundLabels:
-    """What a round's training learns from: comparisons of objectives that read pairs, else labels of single images."""
+    """The labels that a round is trained on: comparisons for objectives that learn from pairs, else labels of single images."""
 
     comparisons: list[Comparison]
     images: list[ImageLabel]
     held_out: int
-    """How many imported votes were left out because they are of held-out prompts."""
+    """How many imported votes were left out because they are on held-out prompts."""
 
     def __len__(self) -> int:
         return len(self.comparisons) + len(self.images)
 
 
 def labels_of_round(run: OpenRun, round: int) -> RoundLabels:
-    """The round's labels: fixed when training first asks, the same whenever it asks again.
+    """Make the round's labels. The votes they are made of are fixed at the first call, so later calls return the same.
 
-    Where several annotators judged, each counts by how reliable these votes show them to be (Crowd-BT, `annotation.ranking`). Where a measured
-    reward judges and the objective reads scores, the labels are the reward itself.
+    If several annotators voted, each one is weighted by the reliability that Crowd-BT estimates from these votes (`annotation.ranking`). If
+    `feedback.source` is a reward and the objective learns from scores, the labels are the reward's values.
     """
     if _reads_measured_scores(run):
         measured_images = sorted(run.store.pictures.images(round), key=lambda image: image.id)
@@ -48,20 +48,20 @@ def labels_of_round(run: OpenRun, round: int) -> RoundLabels:
 
 
 def labels_one_by_one(run: OpenRun, round: int) -> list[ImageLabel]:
-    """The round's votes as labels of single images, whatever the objective reads: to say which other objective could learn from them."""
+    """The round's votes as labels of single images, whatever the objective reads. Messages use it to say which other objective could learn from them."""
     votes, _ = _claimed(run, round)
     return labels_of(votes, reliability=_reliability(votes))
 
 
 def judgements_learnt_from(run: OpenRun, round: int) -> int:
-    """How many comparisons, or labels, the round's training used or will use."""
+    """The number of comparisons, or labels of single images, that the round's training uses."""
     if _reads_measured_scores(run):
         return len(run.store.pictures.images(round))
     return len(labels_of_round(run, round))
 
 
 def votes_learnt_from(run: OpenRun, rounds: int) -> list[Vote]:
-    """The votes that training has used in so many rounds, each once; none where it read measured rewards."""
+    """The votes that training has used in the first `rounds` rounds, each once. Empty if it used a reward's values instead."""
     batches = range(1) if run.config.feedback.source == "imported" else range(rounds)
     return [vote for round in batches for vote in _without_held_out(run, run.store.batches.votes(round) or ())]
 
@@ -79,7 +79,7 @@ def _reads_measured_scores(run: OpenRun) -> bool:
 
 
 def _claimed(run: OpenRun, round: int) -> tuple[list[Vote], int]:
-    """The round's votes, and how many were left out. Imported votes are of no round, and every round of a run on them learns from the same."""
+    """The round's fixed votes, and how many were left out. Imported votes belong to no round: every round is trained on the same ones."""
     imported = run.config.feedback.source == "imported"
     votes = run.store.batches.claim(0 if imported else round, imported=imported)
     kept = _without_held_out(run, votes)
@@ -87,7 +87,7 @@ def _claimed(run: OpenRun, round: int) -> tuple[list[Vote], int]:
 
 
 def _without_held_out(run: OpenRun, votes: Sequence[Vote]) -> list[Vote]:
-    """Imported votes may be of any prompt; what they say of held-out ones is not learnt from. A run's own rounds draw from others."""
+    """Leave out imported votes on held-out prompts. The rounds of a run never contain such prompts."""
     imported = run.config.feedback.source == "imported"
     return [vote for vote in votes if not (imported and vote.prompt in run.held_out_prompts)]
 

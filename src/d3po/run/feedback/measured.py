@@ -1,4 +1,4 @@
-"""The feedback phase: a round's images judged by a measured reward. (People write to the same store.)"""
+"""The feedback phase with a reward: a simulated annotator compares the round's pictures by their scores."""
 
 import hashlib
 from collections import defaultdict
@@ -13,11 +13,11 @@ from d3po.store.people import LONGEST_HANDLE
 
 
 def compare_round(run: OpenRun, round: int) -> None:
-    """Let the simulated annotator judge the round's pairs and record its answers, all in one transaction."""
+    """Let the simulated annotator compare the round's pairs, and record its answers in one transaction. Nothing is done if the round has votes."""
     if run.store.votes.count(round=round):
         return
     settings = run.config.feedback
-    judge = SimulatedAnnotator(temperature=settings.temperature, tie_band=settings.tie_band, seed=run.config.seed)
+    simulated = SimulatedAnnotator(temperature=settings.temperature, tie_band=settings.tie_band, seed=run.config.seed)
     annotator = run.store.people.annotator(_handle(settings.reward), annotator_kind(settings.reward))
     images = run.store.pictures.images(round)
     with run.narrator.bar(f"round {round}: comparing", total=len(images)) as bar:
@@ -25,11 +25,11 @@ def compare_round(run: OpenRun, round: int) -> None:
         for image in images:
             scores[image.id] = measured(run, image)
             bar.advance()
-    run.store.votes.record_judgements(annotator.id, judge.judge_all(pairs_of_round(run, images), scores, round=round))
+    run.store.votes.record_judgements(annotator.id, simulated.judge_all(pairs_of_round(run, images), scores, round=round))
 
 
 def measured(run: OpenRun, image: ImageRecord) -> tuple[float, ...]:
-    """What the run's reward gives a sampled image, by criterion."""
+    """The reward of a sampled image, one number for each criterion."""
     if image.id not in run.scores:
         run.scores[image.id] = score_file(run.criteria, run.folder.path / image.path, image.prompt, checksum=image.sha256)
     return run.scores[image.id]
@@ -44,7 +44,7 @@ def ids_by_prompt(images: Sequence[ImageRecord]) -> dict[int, list[int]]:
 
 
 def pairs_of_round(run: OpenRun, images: list[ImageRecord]) -> list[tuple[int, int]]:
-    """The pairs of image ids that are asked about."""
+    """The pairs of image ids that are compared."""
     by_prompt = ids_by_prompt(images)
     count = run.config.feedback.pairs_per_prompt
     if count == 0:
@@ -57,6 +57,6 @@ def pairs_of_round(run: OpenRun, images: list[ImageRecord]) -> list[tuple[int, i
 
 
 def _handle(reward: str) -> str:
-    """Who judges, as the store names it; a long name, such as one with a path in it, is cut and told apart by its hash."""
+    """The annotator's handle for a reward. A long one, such as one with a path in it, is cut, and a hash keeps it unique."""
     handle = f"reward:{reward}"
     return handle if len(handle) <= LONGEST_HANDLE else f"{handle[: LONGEST_HANDLE - 9]}#{hashlib.sha256(reward.encode()).hexdigest()[:8]}"

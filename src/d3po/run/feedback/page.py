@@ -1,4 +1,4 @@
-"""The rating page beside a run: a process of its own, since serving and training share nothing but the store."""
+"""Serves the rating page beside a run, in another process, because serving and training share only the store."""
 
 import signal
 import subprocess
@@ -12,15 +12,15 @@ from d3po.errors import ConfigError
 
 SECONDS_TO_STOP = 10
 SERVED, REFUSED = "rate at ", "error: "
-"""How the server begins the line that says where its page is, or why there is none."""
+"""The beginnings of the server's line with the address of its page, and of its line with an error."""
 
 
 @contextmanager
 def rating_page(run: Path, port: int, say: Callable[[str], None]) -> Generator[None, None, None]:
-    """Serve the page of a run on this machine until the block ends, and pass on what the server has to say.
+    """Serve the rating page of a run on this machine until the block ends, and pass the server's messages to `say`.
 
     Raises:
-        ConfigError: it cannot be served: the port is taken, another server is at the run, or the like.
+        ConfigError: the page cannot be served, because the port is in use, another server serves the run, or the like.
     """
     command = [sys.executable, "-m", "d3po", "rate", str(run), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
@@ -45,11 +45,11 @@ def _wait_until_served(lines: Iterator[str], say: Callable[[str], None]) -> None
         say(line)
         if line.startswith(SERVED):
             return
-    raise ConfigError("the rating page was not served, so nobody could answer; see what `d3po rate` says")
+    raise ConfigError("the rating page could not be served, so nobody can answer; run `d3po rate` to see why")
 
 
 def _pass_on(server: "subprocess.Popen[str]", lines: Iterator[str], run: Path, say: Callable[[str], None]) -> None:
     for line in lines:
         say(line)
     if server.wait() not in (0, -signal.SIGINT, -signal.SIGTERM):
-        say(f"the rating page has ended by itself (exit code {server.returncode}); serve it again with `d3po rate {run}`")
+        say(f"the server of the rating page ended unexpectedly (exit code {server.returncode}); start it again with `d3po rate {run}`")

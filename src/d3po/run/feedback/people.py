@@ -1,4 +1,4 @@
-"""Asking people about a round: the questions, and the wait for their votes. Their page is served elsewhere; only the store is shared."""
+"""The feedback phase with people: puts a round's questions into the store, and waits for the votes. Another process serves the rating page."""
 
 import math
 import time
@@ -17,12 +17,16 @@ POLL_SECONDS = 1.0
 
 
 def ask_people(run: OpenRun, round: int, *, tested: int = 0) -> None:
-    """Put the round's questions, wait until there is enough to train on, and fix the votes that training will see.
+    """Ask the round's questions, wait until there are enough votes to train on, and fix the votes that training will use.
 
-    Among them are a few of a blind test of the policy after `tested` rounds, if that is not the base model; they are not waited for.
+    The wait ends when every question is answered, when there are `feedback.quota` votes, after `feedback.deadline_minutes`, or with "train now" from
+    the dashboard. In each case the votes must also contain something that the objective can learn from. The exception is a later round whose
+    questions are all answered: training skips such a round.
 
-    Enough is: every question answered, or `feedback.quota` votes, or `feedback.deadline_minutes` past, or "train now" from the
-    dashboard; and something that the objective can learn from, unless all questions of a later round are answered: training passes such a round over.
+    A few questions of a blind test of the policy after `tested` rounds are mixed in, except if that is the base model. They are not waited for.
+
+    Raises:
+        RunEndedError: a person ended the run from the dashboard.
     """
     if run.store.batches.votes(round) is not None:
         return
@@ -52,7 +56,7 @@ def ask_people(run: OpenRun, round: int, *, tested: int = 0) -> None:
 
 
 def _chosen_pairs(run: OpenRun, round: int) -> ChosenPairs | None:
-    """How the round's pairs are chosen while people vote; None where all questions are put at the beginning."""
+    """The adaptive choice of the round's pairs while people vote. None if all questions are asked at the beginning."""
     settings = run.config.feedback
     if settings.choose == "random":
         return None
@@ -63,7 +67,7 @@ def _chosen_pairs(run: OpenRun, round: int) -> ChosenPairs | None:
 
 
 def _ask_next(run: OpenRun, chosen: ChosenPairs, answers: int) -> int:
-    """Put the next pairs if there are other than so many answers by now; returns how many there are."""
+    """Ask the next pairs if the number of answers is no longer `answers`, and return the present number."""
     now = run.store.votes.count(round=chosen.round, purpose="train")
     if now == answers:
         return answers
@@ -73,7 +77,7 @@ def _ask_next(run: OpenRun, chosen: ChosenPairs, answers: int) -> int:
 
 
 def questions_of(run: OpenRun, round: int) -> list[NewQuestion]:
-    """The round's questions, where all are put at the beginning."""
+    """The round's questions, if all of them are asked at the beginning."""
     settings = run.config.feedback
     return round_questions(
         ids_by_prompt(run.store.pictures.images(round)),

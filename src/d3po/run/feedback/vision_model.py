@@ -1,4 +1,4 @@
-"""The feedback phase where a vision-language model judges: the round's pairs, asked about in both orders, recorded as a model's votes."""
+"""The feedback phase with a vision-language model as judge: it is asked about each pair in both orders, and its answers are recorded as votes."""
 
 import hashlib
 import json
@@ -17,14 +17,16 @@ from d3po.vlm.judge import BothOrders, Conduct, PicturePair, VisionJudge, conduc
 from d3po.vlm.spending import Budget, Estimate, Price, estimate
 
 SHOWN_NAME = 40
-"""Characters of the model's name that its handle shows."""
+"""The most characters of the model's name that are part of its handle."""
 
 
 def judge_by_model(run: OpenRun, round: int) -> None:
-    """Ask the model about the round's pairs and record its answers, all in one transaction. Answers are kept as they come, so a killed run asks no pair again.
+    """Ask the model about the round's pairs, and record its answers in one transaction.
+
+    Each answer is cached in `verdicts/` when it comes, so that a killed run does not ask again. Nothing is done if the round has votes.
 
     Raises:
-        RewardError: the endpoint fails, the money is spent, or the model contradicts itself too often to be believed.
+        RewardError: the endpoint fails, the budget is spent, or the model contradicts itself too often.
     """
     if run.store.votes.count(round=round):
         return
@@ -35,9 +37,9 @@ def judge_by_model(run: OpenRun, round: int) -> None:
     budget = _budget(run)
     before = budget.cost
     verdicts = _ask(run, budget, pairs, round)
-    behaved = conduct(verdicts)
-    _publish(run, round, behaved, cost=budget.cost - before)
-    _require_consistency(run, behaved)
+    found = conduct(verdicts)
+    _report(run, round, found, cost=budget.cost - before)
+    _require_consistency(run, found)
     annotator = run.store.people.annotator(_handle(run), "model")
     judgements = [
         (NewQuestion(kind="pair", purpose="train", images=(pair.image_a, pair.image_b), round=round), verdict.answer(pair))
@@ -47,16 +49,16 @@ def judge_by_model(run: OpenRun, round: int) -> None:
 
 
 def check_judge(run: OpenRun) -> None:
-    """Hold the endpoint's address against what can be asked.
+    """Check the endpoint's address.
 
     Raises:
-        ConfigError: it is none that can be asked.
+        ConfigError: it is not a valid http or https address.
     """
     _client(run, _budget(run)).close()
 
 
 def judging_estimate(run: OpenRun) -> Estimate:
-    """What judging the whole run will take."""
+    """Estimate the calls, tokens and cost of judging the whole run."""
     config = run.config
     pairs = config.rounds * config.sampling.prompts_per_round * pairs_of_a_prompt(config)
     return _estimate(run, pairs, max(run.folder.prompts(), key=len))
@@ -112,24 +114,24 @@ def _pictures(run: OpenRun, a: ImageRecord, b: ImageRecord) -> PicturePair:
     )
 
 
-def _publish(run: OpenRun, round: int, behaved: Conduct, *, cost: float) -> None:
+def _report(run: OpenRun, round: int, found: Conduct, *, cost: float) -> None:
     judge = run.config.vlm_judge
-    record = {"model": judge.model, "criterion": judge.criterion, "cost": cost, **asdict(behaved)}
+    record = {"model": judge.model, "criterion": judge.criterion, "cost": cost, **asdict(found)}
     write_atomically(run.folder.verdicts / f"round-{round:03}.json", json.dumps(record, indent=1))
-    run.narrator.say(f"round {round}: {judge.model} was {behaved}; it cost {cost:.2f}")
+    run.narrator.say(f"round {round}: {judge.model} was {found}; it cost {cost:.2f}")
 
 
-def _require_consistency(run: OpenRun, behaved: Conduct) -> None:
-    share, least = behaved.consistent.share, run.config.vlm_judge.min_consistency
+def _require_consistency(run: OpenRun, found: Conduct) -> None:
+    share, least = found.consistent.share, run.config.vlm_judge.min_consistency
     if share is not None and share < least:
         raise RewardError(
-            f"{run.config.vlm_judge.model} says the same in both orders of only {share:.0%} of its pairs, and vlm_judge.min_consistency is {least:.0%}; "
-            "ask another model, or by a simpler vlm_judge.criterion"
+            f"{run.config.vlm_judge.model} gives the same answer in both orders for only {share:.0%} of the pairs, and vlm_judge.min_consistency is "
+            f"{least:.0%}; use another model, or a simpler vlm_judge.criterion"
         )
 
 
 def _handle(run: OpenRun) -> str:
-    """The model's name, and a hash that tells its criteria apart."""
+    """The annotator's handle: the model's name, with a hash of name and criterion."""
     judge = run.config.vlm_judge
     asked = hashlib.sha256(json.dumps([judge.model, judge.criterion]).encode()).hexdigest()
     return f"model:{judge.model[:SHOWN_NAME]}#{asked[:8]}"

@@ -1,1 +1,1 @@
-"""The sampling phase: a round's rollouts, and pictures on fixed noise."""
+"""The sampling phase: a round's rollouts, and pictures from fixed noise."""

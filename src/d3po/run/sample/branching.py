@@ -1,4 +1,4 @@
-"""Branching rollouts: a prompt's images go one way together and part in one drawn step, so that their actions there are of one state."""
+"""Branching rollouts: the images of a prompt share all noise up to one random step and diverge there, so that they have the same state at that step."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from d3po.run.session import Session
 
 
 def branch_of(session: Session, round: int, prompt: str) -> int | None:
-    """The position in the grid where the prompt's images part, or None if the run does not branch: a function of seed, round and prompt."""
+    """The position in the timestep grid at which the prompt's images diverge, a function of seed, round and prompt. None if the run does not branch."""
     if not session.run.config.sampling.branch:
         return None
     steps = session.trainer.likelihood.choices(session.run.config.training.timestep_range)
@@ -18,27 +18,34 @@ def branch_of(session: Session, round: int, prompt: str) -> int | None:
     return int(steps[drawn])
 
 
-def judged_at(session: Session, round: int, prompt: str) -> int:
-    """The position in the grid before whose step the picture that is judged is the one the network expects; past the grid it is the finished one."""
+def compared_at(session: Session, round: int, prompt: str) -> int:
+    """The position in the timestep grid whose expected picture is compared. One beyond the grid stands for the finished picture."""
     branch = branch_of(session, round, prompt) if session.run.config.sampling.judged == "expected" else None
     return len(session.replay.grid) if branch is None else branch + 1
 
 
 class BranchingStreams:
-    """Noise that all images of a prompt share until their branch, and have each for itself from then on."""
+    """Noise that all images of a prompt share before their branching step, and that differs for each image from that step on.
+
+    Args:
+        shared: the noise identity of each image before the branching step.
+        separate: the noise identity of each image from the branching step on.
+        branches: the position of the branching step of each image.
+        stochastic: whether each step of the grid draws noise.
+    """
 
     def __init__(
         self,
         shared: Sequence[tuple[int | str, ...]],
-        own: Sequence[tuple[int | str, ...]],
+        separate: Sequence[tuple[int | str, ...]],
         branches: Sequence[int],
         stochastic: Sequence[bool],
     ) -> None:
-        self._shared, self._own = NoiseStreams(shared), NoiseStreams(own)
+        self._shared, self._separate = NoiseStreams(shared), NoiseStreams(separate)
         self._branches = torch.tensor(branches)
         self._steps = (position for position, noisy in enumerate(stochastic) if noisy)
 
     def draw(self, shape: tuple[int, ...]) -> Tensor:
-        """The next standard normal of every image, (B, *shape)."""
-        parted = (next(self._steps) >= self._branches).view(-1, *[1] * len(shape))
-        return torch.where(parted, self._own.draw(shape), self._shared.draw(shape))
+        """Draw the next standard normal noise of every image, of shape (B, *shape)."""
+        branched = (next(self._steps) >= self._branches).view(-1, *[1] * len(shape))
+        return torch.where(branched, self._separate.draw(shape), self._shared.draw(shape))

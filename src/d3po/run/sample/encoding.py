@@ -1,4 +1,4 @@
-"""Pictures that the model did not make, as latents: encoded once and kept in `encoded/`."""
+"""Encodes imported pictures as latents, once, and caches them in `encoded/`."""
 
 import hashlib
 from collections import defaultdict
@@ -28,16 +28,16 @@ REMEDY = "restore it from a copy, or import it again with `d3po votes import`"
 
 
 def encoded(session: Session, pictures: Sequence[PictureRecord]) -> dict[int, tuple[Shard, int]]:
-    """Shard and row of each picture's latent, by picture id; all pictures of a prompt are in one shard.
+    """Encode pictures, and return the shard and the index in it of each picture's latent, by picture id. All pictures of a prompt are in one shard.
 
     Raises:
-        CorruptFileError: a picture's file is gone, not what was imported, or cannot be read.
+        CorruptFileError: a picture's file is missing, is not what was imported, or cannot be read.
     """
     found: dict[int, tuple[Shard, int]] = {}
-    own = session.policy.picture_size()
+    default_size = session.policy.picture_size()
     with session.run.narrator.bar("encoding pictures", total=len(pictures)) as bar:
         for (width, height), together in _parts(session.run, pictures):
-            size = (height, width) if width else own
+            size = (height, width) if width else default_size
             directory, name = session.run.folder.path / "encoded", _name(session.run, together, size)
             shard = Shard(path=find_whole(directory, name) or _encode(session, together, directory / f"{name}.safetensors", size))
             found |= {picture.id: (shard, row) for row, picture in enumerate(together)}
@@ -46,7 +46,7 @@ def encoded(session: Session, pictures: Sequence[PictureRecord]) -> dict[int, tu
 
 
 def _parts(run: OpenRun, pictures: Sequence[PictureRecord]) -> Iterator[tuple[Size, list[PictureRecord]]]:
-    """Parts of some pictures each, of one size, no prompt divided."""
+    """Divide pictures into parts for shards. Each part has pictures of one size, and all pictures of a prompt are in one part."""
     prompts: dict[int, list[PictureRecord]] = defaultdict(list)
     for picture in pictures:
         prompts[picture.prompt_id].append(picture)
@@ -60,7 +60,7 @@ def _parts(run: OpenRun, pictures: Sequence[PictureRecord]) -> Iterator[tuple[Si
 
 
 def _size_of(run: OpenRun, pictures: Sequence[PictureRecord]) -> Size:
-    """The bucket that pictures of one prompt are cut to; (0, 0) where there are none."""
+    """The bucket to which the pictures of one prompt are cropped. (0, 0) if there are no buckets."""
     if not run.config.sampling.buckets:
         return (0, 0)
     sizes: list[Size] = []
@@ -71,13 +71,13 @@ def _size_of(run: OpenRun, pictures: Sequence[PictureRecord]) -> Size:
 
 
 def _name(run: OpenRun, pictures: Sequence[PictureRecord], size: tuple[int, ...]) -> str:
-    """A hash of everything the latents depend on."""
+    """A hash of everything on which the latents depend."""
     whole = [run.config.model, str(size), *(picture.sha256 for picture in pictures)]
     return hashlib.sha256("/".join(whole).encode()).hexdigest()[:32]
 
 
 def _encode(session: Session, pictures: Sequence[PictureRecord], path: Path, size: tuple[int, ...]) -> Path:
-    """Encode the pictures into a shard like `path`, with the beginning of its SHA-256 behind its name."""
+    """Encode the pictures into a shard, named like `path` with the beginning of its SHA-256 appended, and return its path."""
     latents = session.encoding_sizer.split(
         lambda chunk: session.finite(
             session.policy.encode(torch.stack([_pixels(session.run, picture, size) for picture in pictures[chunk]])).cpu(),
@@ -94,7 +94,7 @@ def _encode(session: Session, pictures: Sequence[PictureRecord], path: Path, siz
 
 
 def _pixels(run: OpenRun, picture: PictureRecord, size: tuple[int, ...]) -> Tensor:
-    """(3, height, width) in [0, 1], cut to the middle and scaled to the model's size."""
+    """Read a picture as a tensor of shape (3, height, width) in [0, 1], cropped at the centre and scaled to `size`, (height, width)."""
     opened = read_picture(run.folder.path / picture.path, remedy=REMEDY, checksum=picture.sha256)
     fitted = ImageOps.fit(opened.convert("RGB"), (size[1], size[0]), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1).float() / 255
@@ -102,7 +102,7 @@ def _pixels(run: OpenRun, picture: PictureRecord, size: tuple[int, ...]) -> Tens
 
 @contextmanager
 def _opened(run: OpenRun, picture: PictureRecord) -> Generator[Image.Image, None, None]:
-    """The picture's file, of which only the header is read until its pixels are asked for."""
+    """Open a picture's file. Only its header is read until its pixels are used."""
     path = run.folder.path / picture.path
     try:
         with Image.open(path) as opened:

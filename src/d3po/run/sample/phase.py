@@ -20,18 +20,24 @@ from d3po.pictures import encode
 from d3po.run.folder import label_of
 from d3po.run.opened import OpenRun
 from d3po.run.prompts import prompts_of_round
-from d3po.run.sample.branching import BranchingStreams, branch_of, judged_at
+from d3po.run.sample.branching import BranchingStreams, branch_of, compared_at
 from d3po.run.sample.buckets import bucket_of, cut_into_shards
 from d3po.run.session import Session
 from d3po.store import NewPicture
 
 
 def sample_round(session: Session, round: int, *, repair: bool = False) -> None:
-    """Sample the round's images and record them; what exists is kept, and with `repair` checked and made again where damaged or gone.
+    """Sample the round's images and record them. Shards that exist are kept.
+
+    Args:
+        session: the open run with its model.
+        round: the round.
+        repair: also check the existing shards and their pictures, and make missing or damaged ones again.
 
     Raises:
         ModelError: the model gives values that are not finite; no picture is made of them.
-        NonFiniteError: the same of a trained policy, in any process.
+        NonFiniteError: a trained policy gives such values, in any process.
+        CorruptFileError: a shard that was made again differs from the recorded one.
     """
     shards = _shards_of(session.run, round)
     done = {record.number: record for record in session.run.store.pictures.shards(round)}
@@ -62,7 +68,11 @@ def sample_round(session: Session, round: int, *, repair: bool = False) -> None:
 def _take_down(
     run: OpenRun, round: int, shards: Sequence[Sequence[str]], checksums: Mapping[int, str], recorded: Mapping[int, str]
 ) -> None:
-    """Record shards that were made; those that were made again must be what they were."""
+    """Record new shards. Shards that were made again must equal the recorded ones.
+
+    Raises:
+        CorruptFileError: a shard that was made again differs.
+    """
     for number, checksum in checksums.items():
         if checksum != recorded.get(number, checksum):
             raise CorruptFileError(
@@ -75,15 +85,22 @@ def _take_down(
 
 
 def is_sampled(run: OpenRun, round: int) -> bool:
-    """Whether all of the round's shards are there."""
+    """Whether all shards of the round are recorded."""
     return len(run.store.pictures.shards(round)) == len(_shards_of(run, round))
 
 
 def sample_pictures(session: Session, prompts: Sequence[str], per_prompt: int, *, stream: str, title: str) -> NDArray[np.uint8]:
-    """Pictures of the policy as it stands, of the run's own size: (P, n, height, width, 3).
+    """Sample pictures with the policy's present weights, in the run's default size, as uint8 of shape (P prompts, n images, height, width, 3).
 
-    Image i of a prompt has noise of its own, x_T included, that depends on the seed, `stream`, the prompt and i alone: two
-    policies sampled from one stream give pictures that can be looked at side by side.
+    The noise of image i of a prompt, x_T included, depends on the seed, `stream`, the prompt and i alone, so that the pictures of two policies
+    from the same stream can be compared side by side.
+
+    Args:
+        session: the open run with its model.
+        prompts: the P prompts.
+        per_prompt: n, the number of images of each prompt.
+        stream: part of the noise identity.
+        title: the title of the progress bar.
     """
     seed, chunk = session.run.config.seed, session.run.config.sampling.prompts_per_shard
     pictures: list[NDArray[np.uint8]] = []
@@ -101,7 +118,7 @@ def sample_pictures(session: Session, prompts: Sequence[str], per_prompt: int, *
 
 
 def to_uint8(pictures: Float[Tensor, "B 3 H W"]) -> NDArray[np.uint8]:
-    """(B, H, W, 3), as a PNG stores them."""
+    """Convert pictures in [0, 1] to uint8 of shape (B, H, W, 3)."""
     return (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
@@ -124,44 +141,44 @@ def _sample_shard(session: Session, round: int, number: int, prompts: Sequence[s
             for who in identities
         ]
     )
-    judged_before = torch.tensor([judged_at(session, round, prompt) for _, prompt, _ in identities])
+    compared_at_step = torch.tensor([compared_at(session, round, prompt) for _, prompt, _ in identities])
     path = session.run.folder.shard(round, number)
     with writing_shard(
         path, num_steps=len(session.replay.grid), batch=len(identities), latent_shape=latent_shape, dtype=config.sampling.stored
     ) as shard:
         shard.append(starts)
-        judged = starts.to(session.policy.device)
+        compared = starts.to(session.policy.device)
         for position, step in enumerate(_denoise(session, prompts, per_prompt, starts, _noise(session, round, identities))):
             shard.append(step.latents, step.log_probs, step.sketches)
-            judged = _judged(judged, step, position, judged_before)
+            compared = _compared(compared, step, position, compared_at_step)
             on_step()
         checksum = shard.finish()
-    for name, pixels in zip(_picture_names(session.run, round, number, len(identities)), _decoded(session, judged), strict=True):
+    for name, pixels in zip(_picture_names(session.run, round, number, len(identities)), _decoded(session, compared), strict=True):
         write_atomically(session.run.folder.path / name, encode(Image.fromarray(pixels)))
     return checksum
 
 
 def _noise(session: Session, round: int, identities: Sequence[tuple[int, str, int]]) -> NoiseStreams | BranchingStreams:
-    """Noise of a round's steps: of each image by itself, or shared by a prompt's images until they part."""
+    """The noise of a round's steps: separate for each image, or shared by a prompt's images before their branching step."""
     seed = session.run.config.seed
-    own = [(seed, "step", *who) for who in identities]
+    separate = [(seed, "step", *who) for who in identities]
     branches = [branch for _, prompt, _ in identities if (branch := branch_of(session, round, prompt)) is not None]
     if not branches:
-        return NoiseStreams(own)
+        return NoiseStreams(separate)
     stochastic = session.replay.transition.stochastic(session.replay.grid).tolist()
-    return BranchingStreams([(seed, "shared step", *who[:2]) for who in identities], own, branches, stochastic)
+    return BranchingStreams([(seed, "shared step", *who[:2]) for who in identities], separate, branches, stochastic)
 
 
 def _denoise(
     session: Session, prompts: Sequence[str], per_prompt: int, starts: Tensor, noise: NoiseStreams | BranchingStreams
 ) -> Iterator[RolloutStep]:
-    """Denoise `per_prompt` images of each prompt, all in one batched call a step."""
+    """Denoise `per_prompt` images of each prompt, all of them in one batch at each step."""
     policy, replay = session.policy, session.replay.at(starts.shape[1:])
-    condition = session.encode_prompts(prompts).rows(torch.arange(len(prompts)).repeat_interleave(per_prompt))
+    condition = session.encode_prompts(prompts).select(torch.arange(len(prompts)).repeat_interleave(per_prompt))
 
     def predict(x_t: Tensor, timesteps: Tensor) -> Tensor:
         def part(chunk: slice) -> Tensor:
-            given = condition if len(x_t[chunk]) == len(x_t) else condition.rows(torch.arange(len(x_t))[chunk])
+            given = condition if len(x_t[chunk]) == len(x_t) else condition.select(torch.arange(len(x_t))[chunk])
             return session.finite(replay.predict(policy, x_t[chunk], timesteps[chunk], given), "the denoiser")
 
         return session.sampling_sizer.split(part, len(x_t))
@@ -171,14 +188,14 @@ def _denoise(
     return rollout(predict, replay.transition, replay.grid, start, noise.draw, reduce=replay.reduce, stored=stored)
 
 
-def _judged(judged: Tensor, step: RolloutStep, position: int, judged_before: Tensor) -> Tensor:
-    """What is judged, as far as it is known after the step: what was expected once it has been expected, until then the latest latents."""
-    before = judged_before.to(judged.device).view(-1, *[1] * (judged.ndim - 1))
-    return torch.where(before < position, judged, torch.where(before == position, step.expected, step.latents))
+def _compared(compared: Tensor, step: RolloutStep, position: int, compared_at_step: Tensor) -> Tensor:
+    """Update the latents that are compared after a step: the expected ones at the position `compared_at_step`, the latest ones before it."""
+    before = compared_at_step.to(compared.device).view(-1, *[1] * (compared.ndim - 1))
+    return torch.where(before < position, compared, torch.where(before == position, step.expected, step.latents))
 
 
 def _decoded(session: Session, latents: Tensor) -> NDArray[np.uint8]:
-    """(B, H, W, 3), as a PNG stores them; as many pictures at a time as fit."""
+    """Decode latents to uint8 pictures of shape (B, H, W, 3), in batches that fit into memory."""
     session.finite(latents, "the denoiser")
     return to_uint8(
         session.decoding_sizer.split(lambda chunk: session.finite(session.policy.decode(latents[chunk]), "the decoder"), len(latents))
@@ -211,7 +228,7 @@ def _picture_names(run: OpenRun, round: int, number: int, count: int) -> list[st
 
 
 def _damaged(run: OpenRun, round: int) -> list[int]:
-    """Numbers of the round's shards whose file, or one of whose pictures, is not what was written."""
+    """The numbers of the round's shards of which the file or a picture is missing or damaged."""
     files = {record.id: [(record.path, record.checksum)] for record in run.store.pictures.shards(round)}
     for image in run.store.pictures.images(round):
         files[image.shard_id].append((image.path, image.sha256))

@@ -1,1 +1,1 @@
-"""The training phase: votes become labelled rows, rows become updates."""
+"""The training phase: the votes become labels, and the labels become updates of the policy."""

@@ -1,4 +1,4 @@
-"""How a vote becomes what the trainer reads: from a round's votes to one `PromptGroup` a prompt. `d3po.training.trainer` makes gradients of them.
+"""Makes the training data of a round from its votes: one `PromptGroup` for each prompt, which `d3po.training.trainer` trains on.
 
 votes -> labels (`labels_of_round`: comparisons, or labels of single images) -> images with their latents (`_sampled`, `_imported`)
 -> targets and weights of each prompt (`_pairs_by_prompt`, `_labels_by_prompt`) -> groups, with the reference's steps
@@ -30,22 +30,23 @@ from d3po.training.data import ImageLabels, PromptGroup
 
 @dataclass(frozen=True, kw_only=True)
 class LocatedImage:
-    """An image, and where its latents lie."""
+    """An image, and the shard that holds its latents."""
 
     id: int
     prompt_id: int
     prompt: str
     shard: Shard
     row: int
+    """The index of the image in the shard."""
 
 
 def load_round(session: Session, round: int, references: References) -> tuple[list[PromptGroup], Condition]:
-    """The round's judgements as prompt groups, and the condition of their prompts.
+    """Load the round's labels as prompt groups, and the condition of their prompts.
 
-    No groups, if all pictures of a round were judged alike: where the first round had better and worse ones, that is what success looks like.
+    There are no groups if all pictures of a later round were rated alike. That is no error: it is what a policy that has learnt everything looks like.
 
     Raises:
-        RunFolderError: nothing was judged, or all pictures of the first round alike.
+        RunFolderError: nothing was rated, or all pictures of the first round were rated alike.
         CorruptFileError: a shard is damaged.
     """
     labels = labels_of_round(session.run, round)
@@ -55,28 +56,30 @@ def load_round(session: Session, round: int, references: References) -> tuple[li
     condition = session.encode_prompts(list(prompts.values()))
     reference = steps_of_shards(session, round, indices_by_shard(images.values(), order), condition, references)
     reads_pairs = session.run.needs.labels == "pairs"
-    told = _pairs_by_prompt(session.run, round, labels, images) if reads_pairs else _labels_by_prompt(session.run, round, labels, images)
+    by_prompt = (
+        _pairs_by_prompt(session.run, round, labels, images) if reads_pairs else _labels_by_prompt(session.run, round, labels, images)
+    )
     groups = [
         PromptGroup(
             prompt=order[prompt],
             identity=prompts[prompt],
-            shard=told[prompt].images[0].shard,
-            rows=(rows := torch.tensor([image.row for image in told[prompt].images])),
-            pairs=told[prompt].pairs,
-            targets=told[prompt].targets,
-            weights=told[prompt].weights,
-            labels=told[prompt].labels,
-            reference=reference[told[prompt].images[0].shard].of(rows) if reference else None,
+            shard=by_prompt[prompt].images[0].shard,
+            indices=(indices := torch.tensor([image.row for image in by_prompt[prompt].images])),
+            pairs=by_prompt[prompt].pairs,
+            targets=by_prompt[prompt].targets,
+            weights=by_prompt[prompt].weights,
+            labels=by_prompt[prompt].labels,
+            reference=reference[by_prompt[prompt].images[0].shard].of(indices) if reference else None,
             branch=branch_of(session, round, prompts[prompt]),
         )
         for prompt in prompts
-        if prompt in told
+        if prompt in by_prompt
     ]
     return groups, condition
 
 
 def share_references(session: Session, round: int, references: References) -> None:
-    """Of several processes, let each compute the reference's steps of its share of the round's shards, and keep them for all."""
+    """In a run with several processes, let each compute the reference's steps for its share of the round's shards, and cache them for all."""
     if session.run.distributed.size == 1 or session.run.config.feedback.source == "imported":
         return
     images = list(_sampled(session.run, round).values())
@@ -86,11 +89,11 @@ def share_references(session: Session, round: int, references: References) -> No
     condition = session.encode_prompts(list(prompts.values()))
     indices = indices_by_shard([image for image in images if image.shard.path in mine], order)
     steps_of_shards(session, round, indices, condition, references)
-    session.run.distributed.gather(None)  # nobody goes on before all are kept
+    session.run.distributed.gather(None)  # wait until all processes have cached theirs
 
 
 def indices_by_shard(images: Iterable[LocatedImage], order: Mapping[int, int]) -> dict[Shard, list[int]]:
-    """Of each shard, its images' rows in the condition, in the order in which the shard holds them."""
+    """For each shard, the index in the condition of each of its images, in the order of the shard."""
     indices: dict[Shard, list[int]] = defaultdict(list)
     for image in sorted(images, key=lambda image: image.row):
         indices[image.shard].append(order[image.prompt_id])
@@ -98,12 +101,17 @@ def indices_by_shard(images: Iterable[LocatedImage], order: Mapping[int, int]) -
 
 
 def images_of_round(session: Session, round: int, held_out_votes: int) -> dict[int, LocatedImage]:
-    """By id, the images that the round's labels may speak of; what was sampled is checked, what was imported is encoded once."""
+    """The images to which the round's labels may refer, by id. Shards of sampled images are checked; imported images are encoded once.
+
+    Raises:
+        RunFolderError: there are no imported pictures to train on.
+        CorruptFileError: a shard or a picture is missing or damaged.
+    """
     return _imported(session, held_out_votes) if session.run.config.feedback.source == "imported" else _sampled(session.run, round)
 
 
 def _sampled(run: OpenRun, round: int) -> dict[int, LocatedImage]:
-    """The round's own images, in the order they were sampled; their shards are checked."""
+    """The images that were sampled in the round, in order. Their shards are checked."""
     shards = {record.id: open_shard(run.folder.path / record.path, record.checksum) for record in run.store.pictures.shards(round)}
     return {
         image.id: LocatedImage(id=image.id, prompt_id=image.prompt_id, prompt=image.prompt, shard=shards[image.shard_id], row=image.row)
@@ -114,13 +122,14 @@ def _sampled(run: OpenRun, round: int) -> dict[int, LocatedImage]:
 def _imported(session: Session, held_out_votes: int) -> dict[int, LocatedImage]:
     if held_out_votes:
         session.run.narrator.say(
-            f"{held_out_votes} imported votes are of held-out prompts, so they are left out of training; to learn from them, begin a run with others"
+            f"{held_out_votes} imported votes are on held-out prompts, so they are left out of training; to learn from them, begin a run with other "
+            "held-out prompts"
         )
     pictures = [picture for picture in session.run.store.pictures.imported() if picture.prompt_id not in session.run.held_out_prompts]
     if not pictures:
         raise RunFolderError(
-            f"no picture was imported{' but of held-out prompts' if held_out_votes else ''}; "
-            f"bring some with `d3po votes import {session.run.folder.path} FILE --format ...`"
+            f"no picture was imported{', except for held-out prompts' if held_out_votes else ''}; "
+            f"import some with `d3po votes import {session.run.folder.path} FILE --format ...`"
         )
     latents = encoded(session, pictures)
     return {
@@ -132,8 +141,8 @@ def _imported(session: Session, held_out_votes: int) -> dict[int, LocatedImage]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Told:
-    """What was said of one prompt's images."""
+class _PromptLabels:
+    """The labels of one prompt's images."""
 
     images: list[LocatedImage]
     pairs: Tensor
@@ -142,7 +151,7 @@ class _Told:
     labels: ImageLabels | None = None
 
 
-def _pairs_by_prompt(run: OpenRun, round: int, labels: RoundLabels, images: Mapping[int, LocatedImage]) -> dict[int, _Told]:
+def _pairs_by_prompt(run: OpenRun, round: int, labels: RoundLabels, images: Mapping[int, LocatedImage]) -> dict[int, _PromptLabels]:
     objective = run.objective
     assert isinstance(objective, PairObjective)
     by_prompt: dict[int, list[Comparison]] = defaultdict(list)
@@ -154,11 +163,11 @@ def _pairs_by_prompt(run: OpenRun, round: int, labels: RoundLabels, images: Mapp
     return {prompt: _pairs_of(theirs, images) for prompt, theirs in by_prompt.items()}
 
 
-def _pairs_of(comparisons: Sequence[Comparison], images: Mapping[int, LocatedImage]) -> _Told:
-    """Only images that take part in a comparison are kept, so that no network row is spent on others."""
+def _pairs_of(comparisons: Sequence[Comparison], images: Mapping[int, LocatedImage]) -> _PromptLabels:
+    """Make the labels of one prompt. Images that are in no comparison are left out, so that no forward pass is spent on them."""
     ids = sorted({image for c in comparisons for image in (c.image_a, c.image_b)})
     position = {image: k for k, image in enumerate(ids)}
-    return _Told(
+    return _PromptLabels(
         images=[images[image] for image in ids],
         pairs=torch.tensor([[position[c.image_a], position[c.image_b]] for c in comparisons]),
         targets=torch.tensor([c.target for c in comparisons]),
@@ -166,7 +175,7 @@ def _pairs_of(comparisons: Sequence[Comparison], images: Mapping[int, LocatedIma
     )
 
 
-def _labels_by_prompt(run: OpenRun, round: int, round_labels: RoundLabels, images: Mapping[int, LocatedImage]) -> dict[int, _Told]:
+def _labels_by_prompt(run: OpenRun, round: int, round_labels: RoundLabels, images: Mapping[int, LocatedImage]) -> dict[int, _PromptLabels]:
     labels = [label for label in round_labels.images if label.image in images]
     objective = run.objective
     assert isinstance(objective, ImageObjective)
@@ -185,7 +194,7 @@ def _labels_by_prompt(run: OpenRun, round: int, round_labels: RoundLabels, image
 
 
 def _remedy(run: OpenRun, labels: Sequence[ImageLabel]) -> str:
-    """What to do where the objective can learn nothing from a round."""
+    """Say what to do if the objective can learn nothing from a round."""
     said = torch.tensor([label.value for label in labels])
     imported = run.config.feedback.source == "imported"
     open_to_it: list[ObjectiveName] = [
@@ -194,14 +203,16 @@ def _remedy(run: OpenRun, labels: Sequence[ImageLabel]) -> str:
     able = [name for name in open_to_it if isinstance(made := build(name), ImageObjective) and made.can_learn_from(said)]
     nothing = f"{run.config.objective.name} can learn nothing from it"
     if not able:
-        return f"{nothing} (was anything judged yet? are all of them ties?)"
-    return f"{nothing}, but {', '.join(able)} can, which read pictures one by one: begin a run by `d3po init RUN --objective {able[-1]}`"
+        return f"{nothing} (are there votes yet, and are they all ties?)"
+    return (
+        f"{nothing}, but {', '.join(able)} can, which learn from single pictures: begin a run with `d3po init RUN --objective {able[-1]}`"
+    )
 
 
-def _labels_of(labels: Sequence[ImageLabel], values: Tensor, images: Mapping[int, LocatedImage]) -> _Told:
+def _labels_of(labels: Sequence[ImageLabel], values: Tensor, images: Mapping[int, LocatedImage]) -> _PromptLabels:
     said = torch.tensor([label.value for label in labels])
     nothing = torch.zeros(0)
-    return _Told(
+    return _PromptLabels(
         images=[images[label.image] for label in labels],
         pairs=torch.zeros(0, 2, dtype=torch.long),
         targets=nothing,

@@ -1,4 +1,4 @@
-"""The training phase: a round's comparisons into updates, checkpointed so that a killed run continues where it was."""
+"""The training phase: trains on a round's labels, with checkpoints from which a killed run continues."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from d3po.run.opened import OpenRun
 from d3po.run.session import Session
 from d3po.run.train.dataset import load_round, share_references
 from d3po.run.train.reference import References, reference_context
-from d3po.run.train.rollback import lr_scale_of, stand_undone
+from d3po.run.train.rollback import ensure_undone, lr_scale_of
 from d3po.run.train.states import moving_average_in, save_state
 from d3po.training.events import EventFile
 from d3po.training.guards import check_round, check_update
@@ -25,26 +25,26 @@ from d3po.training.trainer import Metrics, Update
 
 
 def train_round(session: Session, round: int) -> None:
-    """Train on the round's comparisons up to the round's final checkpoint; a finished round is left as it is.
+    """Train on the round's labels up to the round's final checkpoint. A finished round is left as it is.
 
     Raises:
-        TrainingStoppedError: a guard stopped it, or a loss was not finite; earlier rounds' checkpoints stand.
-        RunEndedError: somebody ended the run from the dashboard.
+        TrainingStoppedError: a guard stopped the training, or a loss was not finite; checkpoints of earlier rounds are kept.
+        RunEndedError: a person ended the run from the dashboard.
     """
-    if session.run.distributed.lead(partial(stand_undone, session, round)) or session.run.trained_rounds() > round:
+    if session.run.distributed.lead(partial(ensure_undone, session, round)) or session.run.trained_rounds() > round:
         return
     first, references = _restore(session, round)
     share_references(session, round, references)
     groups, condition = session.run.distributed.first(partial(load_round, session, round, references))
-    session.run.distributed.lead(lambda: session.run.folder.remember(session.run.store))  # before a checkpoint counts on the votes
+    session.run.distributed.lead(lambda: session.run.folder.remember(session.run.store))  # before a checkpoint depends on the votes
     if not groups:
-        session.run.narrator.say(f"round {round}: all pictures were judged alike, so nothing is trained in it")
+        session.run.narrator.say(f"round {round}: all pictures were rated alike, so nothing is trained in this round")
     updates = session.trainer.plan(len(groups), round)
     log = MetricsLog(session.run, round, first) if session.run.distributed.leads else None
     settings = session.run.config.training
     session.moved(None)
-    judged = sum(len(group.targets) if group.labels is None else len(group) for group in groups)
-    said = f"{judged} {'pairs' if session.run.needs.labels == 'pairs' else 'pictures'}"
+    count = sum(len(group.targets) if group.labels is None else len(group) for group in groups)
+    said = f"{count} {'pairs' if session.run.needs.labels == 'pairs' else 'pictures'}"
     with session.run.narrator.bar(f"round {round}: training", total=len(updates)) as bar, log or nullcontext():
         bar.advance(first, said)
 
@@ -76,7 +76,7 @@ def train_round(session: Session, round: int) -> None:
 
 
 def _end(session: Session, round: int, updates: int, log: "MetricsLog | None", moving: dict[str, Tensor] | None) -> None:
-    """Look back on the round, and save what it made."""
+    """Check the whole round with the guards, and save its final checkpoint."""
     for alarm in check_round(log.metrics if log else [], session.run.config.guards, reward_scale=session.run.objective.reward_scale):
         session.run.raise_alarm(alarm, round)
     if moving is not None:
@@ -85,7 +85,10 @@ def _end(session: Session, round: int, updates: int, log: "MetricsLog | None", m
 
 
 class MetricsLog:
-    """metrics.jsonl and TensorBoard: one entry per update, none twice. Where a round is trained again, later rounds' entries stay."""
+    """Writes one entry for each update to metrics.jsonl, TensorBoard and Weights & Biases.
+
+    Entries of the round from the update `first` on are dropped before, so that no update is written twice. Entries of later rounds stay.
+    """
 
     def __init__(self, run: OpenRun, round: int, first: int) -> None:
         self._run, self._round, self._path = run, round, run.folder.metrics
@@ -112,7 +115,7 @@ class MetricsLog:
             self.sync()
 
     def sync(self) -> None:
-        """Bring the lines to disk, as must happen before a checkpoint that counts on them.
+        """Flush the lines to disk. This must happen before a checkpoint that depends on them.
 
         Raises:
             StorageError: the disk is full or fails.
@@ -139,9 +142,9 @@ def _line(record: Mapping[str, Any]) -> bytes:
 
 
 def _restore(session: Session, round: int) -> tuple[int, References]:
-    """Give the trainer the newest state of the round; returns the updates already done and the policies to compare with."""
+    """Load the newest state of the round into the trainer, and return the number of updates already done and the reference policies."""
     keeps_moving = session.run.config.objective.reference == "ema"
-    comparable = session.run.config.adapter.method == "lora"  # the weights of a network that is trained whole are not kept twice
+    comparable = session.run.config.adapter.method == "lora"  # a second copy of a fully trained network is not kept
     before = session.run.finals()[round - 1].load()[0] if round and comparable else {}
     start = under("policy.", before) or None
     newest = [c for c in list_checkpoints(session.run.folder.checkpoints) if (c.round, c.final) == (round, False)][-1:]

@@ -1,4 +1,4 @@
-"""The policy that an objective compares with, and its steps for a round's shards: the sampler's own where it was that policy, else computed once and kept."""
+"""The reference policy of a round, and its steps for the round's shards: the sampler's if that was the reference, else computed once and cached."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -24,40 +24,40 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class References:
-    """The policies that a round may be compared with."""
+    """The weights that may serve as the reference of a round."""
 
     start: Weights | None
-    """The trainable weights the round began with; None before any training."""
+    """The trainable weights at the round's start; None before any training."""
     moving: Weights | None
-    """Those of the moving average, of runs that keep one."""
+    """The moving average of the trainable weights, if the run keeps one."""
 
 
 def steps_of_shards(
     session: Session, round: int, indices: Mapping[Shard, Sequence[int]], condition: Condition, references: References
 ) -> dict[Shard, ReferenceSteps]:
-    """Of each shard, the steps of the reference; none for objectives that read pictures instead of trajectories.
+    """The steps of the reference for each shard. Empty for objectives that read pictures instead of trajectories.
 
     Args:
-        session: the opened run's.
-        round: whose shards they are.
+        session: the open run with its model.
+        round: the round to which the shards belong.
         indices: for each shard, the index of each of its images in `condition`.
-        condition: of the round's prompts.
-        references: the policies that the round may be compared with.
+        condition: the condition of the round's prompts.
+        references: the weights that may serve as the reference.
 
     Raises:
-        RunFolderError: a shard holds nothing by which the KL could be measured.
+        RunFolderError: a shard holds no sketches, by which the KL is measured.
     """
     if session.run.needs.evidence == "pictures":
         return {}
-    return {shard: _of_shard(session, round, shard, condition.rows(torch.tensor(mine)), references) for shard, mine in indices.items()}
+    return {shard: _of_shard(session, round, shard, condition.select(torch.tensor(mine)), references) for shard, mine in indices.items()}
 
 
 def _of_shard(session: Session, round: int, shard: Shard, condition: Condition, references: References) -> ReferenceSteps:
-    """The sampler's own where it was the reference, else computed once and kept."""
+    """The reference's steps for a shard: the sampler's if that was the reference, else computed once and cached."""
     sketches = shard.sketches()
     if sketches is None and session.run.config.adapter.method == "full":
         raise RunFolderError(
-            f"rollout shard {shard.path} was sampled by an earlier version, which kept nothing to measure the KL by; start a new run folder"
+            f"rollout shard {shard.path} was sampled by an earlier version, which did not store what is needed to measure the KL; start a new run folder"
         )
     if (reference_kind(session.run) == "per_round" or round == 0) and session.run.config.training.guided and sketches is not None:
         return ReferenceSteps(log_probs=shard.log_probs(), sketches=sketches)
@@ -79,18 +79,18 @@ def _of_shard(session: Session, round: int, shard: Shard, condition: Condition, 
 
 
 def reference_kind(run: OpenRun) -> ReferenceRefresh:
-    """Which policy the objective compares with; those that compare with the sampler take the round's start, whatever is chosen."""
+    """The reference of the run's objective: the one that `objective.reference` names, or the round's start if the objective always uses the sampler."""
     return "per_round" if run.needs.reference == "sampler" else run.config.objective.reference
 
 
 def reference_context(session: Session, references: References) -> AbstractContextManager[None]:
-    """Within it the policy is the round's reference."""
+    """Within this context the policy is the round's reference."""
     weights = {"fixed": None, "per_round": references.start, "ema": references.moving}[reference_kind(session.run)]
     return session.policy.without_adapter() if weights is None else swapped_weights(session.policy, weights)
 
 
 def _cached(shard: Shard) -> ReferenceSteps | None:
-    """The kept steps of the reference, if their bytes are those whose hash the file's name carries; what is damaged, or has no sketches, is made anew."""
+    """Read the cached steps of the reference. None if there are none, if the file does not match the hash in its name, or if it has no sketches."""
     path = find_whole(shard.path.parent, f"{shard.path.stem}.reference")
     kept = {} if path is None else load_file(path)
     return ReferenceSteps(log_probs=kept["log_probs"], sketches=kept["sketches"]) if "sketches" in kept else None

@@ -1,4 +1,4 @@
-"""Going back: a round that a guard refused is undone, and the run goes on from the policy before it, at half the learning rate."""
+"""Rollback: a round that a guard refused is undone, and the run continues from the policy before it, at half the learning rate."""
 
 from dataclasses import asdict, dataclass
 
@@ -11,7 +11,7 @@ from d3po.run.session import Session
 from d3po.run.train.states import moving_average_in, save_state
 
 LR_PER_ROLLBACK = 0.5
-"""What each rollback leaves of the learning rate."""
+"""The factor by which each rollback multiplies the learning rate of later rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,11 @@ class Rollback:
     round: int
     reason: str
     update: int = 0
-    """Of the final checkpoint that holds the state the round began with; 0 in records from before this was kept: whichever there is."""
+    """The update number of the final checkpoint that restores the state before the round. 0 in records of older versions: any final checkpoint."""
 
 
 def rollbacks(run: OpenRun) -> list[Rollback]:
-    """Those of the run, in order.
+    """The rollbacks of the run, in order.
 
     Raises:
         CorruptFileError: the file that keeps them is damaged.
@@ -34,13 +34,13 @@ def rollbacks(run: OpenRun) -> list[Rollback]:
     if not path.exists():
         return []
     content = read_bytes(path, remedy=RESTORE)
-    if content.startswith(b"["):  # a bare list, from before records had hashes
+    if content.startswith(b"["):  # older versions wrote a bare list without a hash
         content = b'{"rollbacks": ' + content + b"}"
     return [Rollback(**each) for each in unseal(content, str(path), remedy=RESTORE, needs=("rollbacks",))["rollbacks"]]
 
 
 def is_undone(run: OpenRun, round: int) -> bool:
-    """Whether the round's training does not stand."""
+    """Whether the round's training was undone."""
     return _undone(run, round) is not None
 
 
@@ -49,21 +49,21 @@ def _undone(run: OpenRun, round: int) -> Rollback | None:
 
 
 def lr_scale_of(run: OpenRun, round: int) -> float:
-    """The share of the learning rate that the round is trained with."""
+    """The factor on the learning rate with which the round is trained."""
     return LR_PER_ROLLBACK ** sum(each.round < round for each in rollbacks(run))
 
 
 def roll_back(session: Session, round: int, reason: str) -> None:
-    """Undo the round's training: its newest final checkpoint is the policy that it began with."""
+    """Undo the round's training: record the rollback, and write a final checkpoint with the policy from before the round."""
     mine = [checkpoint.update for checkpoint in list_checkpoints(session.run.folder.checkpoints) if checkpoint.round == round]
     undone = Rollback(round=round, reason=reason, update=max(mine, default=0) + 1)
     write_record(session.run.folder.path / "rollbacks.json", {"rollbacks": [asdict(each) for each in [*rollbacks(session.run), undone]]})
-    stand_undone(session, round)
+    ensure_undone(session, round)
     session.run.narrator.say(f"round {round} is undone; the next begins from the policy before it, at half the learning rate: {reason}")
 
 
-def stand_undone(session: Session, round: int) -> bool:
-    """See that a round that was undone ends with the state that it began with; returns whether it was undone."""
+def ensure_undone(session: Session, round: int) -> bool:
+    """Return whether the round was undone. If it was, make sure that its final checkpoint holds the state from before the round."""
     undone = _undone(session.run, round)
     if undone is None:
         return False

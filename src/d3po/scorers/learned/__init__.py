@@ -1,5 +1,5 @@
-"""Learned scorers: each module turns somebody's published weights into a reward `f(image, prompt) -> float`.
+"""Learned scorers: each module makes a reward `f(image, prompt) -> float` from published weights.
 
-They are found by name in `d3po.scorers.catalogue`, and imported only when a run asks for them. One picture is scored at a time, which
-costs little beside the many network passes that made it.
+They are found by name in `d3po.scorers.catalogue`, and imported only when a run asks for them. Pictures are scored one at a time, which costs little
+compared with the many forward passes that sample a picture.
 """

@@ -1,4 +1,4 @@
-"""The LAION aesthetic predictor v2: linear layers on CLIP's embedding of the picture; the prompt plays no part."""
+"""The LAION aesthetic predictor v2: linear layers on CLIP's embedding of the picture; the prompt is not used."""
 
 from collections.abc import Callable
 
@@ -13,10 +13,13 @@ HEAD, PUBLISHED = "aesthetic-model.safetensors", "https://huggingface.co/trl-lib
 
 
 def aesthetic(folder: str = "") -> Callable[[Image.Image, str], float]:
-    """The predicted rating, 1 to 10.
+    """Make the reward that is the predicted aesthetic rating, 1 to 10.
 
     Args:
-        folder: holds a CLIP model and, as `aesthetic-model.safetensors`, the head.
+        folder: a folder with a CLIP model and the head as `aesthetic-model.safetensors`.
+
+    Raises:
+        RewardError: the folder does not contain the head.
     """
     head = linear_head(read_tensors(folder, HEAD, published=PUBLISHED))
     towers = TwoTowers(folder, folder)

@@ -1,4 +1,4 @@
-"""Hands and bodies, as MediaPipe finds them. A weak judge of anatomy: its detectors were trained on real people and say what they see, not what is wrong."""
+"""Confidence of MediaPipe's hand and body detectors. A weak measure of anatomy: they were trained on real people, and do not detect what is wrong."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,30 +12,30 @@ STORE = "https://storage.googleapis.com/mediapipe-models"
 HANDS = f"{STORE}/hand_landmarker/hand_landmarker/float16/1/hand_landmarker.task"
 POSE = f"{STORE}/pose_landmarker/pose_landmarker_full/float16/1/pose_landmarker_full.task"
 MOST = 4
-"""Hands, or people, looked for."""
+"""The most hands, or people, that are detected in a picture."""
 
 
 def hands(file: str = "") -> Callable[[Image.Image, str], float]:
-    """Mean confidence of the hands found, 0 if there is none."""
+    """Make the reward that is the mean confidence of the detected hands, 0 to 1; 0 if there is none."""
     vision, options = _mediapipe(file or str(web_file(HANDS)))
     detector = vision.HandLandmarker.create_from_options(vision.HandLandmarkerOptions(num_hands=MOST, **options))
     return lambda image, prompt: hand_confidence(detector.detect(_picture(image)))
 
 
 def pose(file: str = "") -> Callable[[Image.Image, str], float]:
-    """Mean visibility of the landmarks of the people found, 0 if there is nobody."""
+    """Make the reward that is the mean visibility of the landmarks of the detected people, 0 to 1; 0 if there is nobody."""
     vision, options = _mediapipe(file or str(web_file(POSE)))
     detector = vision.PoseLandmarker.create_from_options(vision.PoseLandmarkerOptions(num_poses=MOST, **options))
     return lambda image, prompt: landmark_visibility(detector.detect(_picture(image)))
 
 
 def hand_confidence(found: Any) -> float:
-    """Of a HandLandmarkerResult: the mean over hands of how sure it is which hand each is."""
+    """The mean handedness score over the hands of a HandLandmarkerResult: how certain it is whether each is a left or a right hand."""
     return _mean(categories[0].score for categories in found.handedness)
 
 
 def landmark_visibility(found: Any) -> float:
-    """Of a PoseLandmarkerResult: the mean over all landmarks of how likely each is seen."""
+    """The mean visibility over all landmarks of all people in a PoseLandmarkerResult."""
     return _mean(landmark.visibility for person in found.pose_landmarks for landmark in person)
 
 

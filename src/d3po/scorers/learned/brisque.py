@@ -1,4 +1,4 @@
-"""BRISQUE (Mittal et al. 2012): how far the statistics of a picture are from those of undistorted photographs."""
+"""BRISQUE (Mittal et al. 2012): the distance of a picture's statistics from those of undistorted photographs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +8,15 @@ from brisque import BRISQUE  # pyright: ignore[reportMissingImports]
 from PIL import Image
 
 
-class _Brisque(BRISQUE):  # pyright: ignore[reportUntypedBaseClass]
-    """Its features are arrays of one number each, which NumPy 2.4 no longer takes for numbers."""
+class _Brisque(BRISQUE):  # pyright: ignore[reportGeneralTypeIssues, reportUntypedBaseClass] - if it is not installed
+    """BRISQUE for NumPy 2.4 and later, which does not accept the package's features (arrays of one number each) as numbers."""
 
     def scale_features(self, features: Any) -> Any:
         return super().scale_features([np.asarray(feature).item() for feature in features])
 
 
 def brisque(argument: str = "") -> Callable[[Image.Image, str], float]:
-    """Minus the BRISQUE score, so that larger is better; about -100 to 0. A picture of one colour has no statistics and is refused as `nan`."""
+    """Make the reward that is minus the BRISQUE score, about -100 to 0. A picture of one colour has no statistics and scores `nan`, which is refused."""
     scorer = _Brisque(url=False)
 
     def score(image: Image.Image, prompt: str) -> float:

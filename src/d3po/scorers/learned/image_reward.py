@@ -1,6 +1,7 @@
-"""ImageReward (Xu et al. 2023, arXiv 2304.05977): BLIP reads the prompt while looking at the picture, and linear layers make it a number.
+"""ImageReward (Xu et al. 2023, arXiv 2304.05977): BLIP's text encoder attends to the picture, and linear layers turn its output into a number.
 
-Its own package needs a transformers of 2022; here the published weights are read into transformers' BLIP, whose layers are the same by other names.
+The authors' package needs a transformers version of 2022. Here the published weights are loaded into transformers' BLIP, which has the same layers under
+other names.
 """
 
 import re
@@ -19,7 +20,7 @@ from d3po.scorers.learned.weights import device, linear_head, read_tensors
 
 WEIGHTS, PUBLISHED = "ImageReward.safetensors", "https://huggingface.co/THUDM/ImageReward (ImageReward.pt)"
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Of the raw reward over the authors' data, by which it is standardised."""
+"""Mean and standard deviation of the raw reward on the authors' data, by which it is standardised."""
 PROMPT_TOKENS = 35
 VISION_NAMES = (
     (r"^cls_token$", "embeddings.class_embedding"),
@@ -31,11 +32,11 @@ VISION_NAMES = (
     (r"^blocks\.(\d+)\.norm([12])\.", r"encoder.layers.\1.layer_norm\2."),
     (r"^blocks\.(\d+)\.mlp\.", r"encoder.layers.\1.mlp."),
 )
-"""The names of the vision transformer's tensors in the published file, and transformers'."""
+"""The names of the vision transformer's tensors in the published file, as patterns, and in transformers."""
 
 
 def published_architecture() -> Any:
-    """ViT-L/16 at 224 pixels and a BERT base that attends to it. The tokenizer's two added tokens make its vocabulary 30524."""
+    """BLIP's configuration: ViT-L/16 at 224 pixels and a BERT base that attends to it, with a vocabulary of 30524 tokens, two of them added by BLIP."""
     vision = BlipVisionConfig(
         hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=224, patch_size=16, layer_norm_eps=1e-6
     )  # fmt: skip
@@ -43,10 +44,13 @@ def published_architecture() -> Any:
 
 
 def image_reward(folder: str = "") -> Callable[[Image.Image, str], float]:
-    """The standardised reward.
+    """Make the standardised ImageReward.
 
     Args:
-        folder: holds `ImageReward.safetensors`, a BERT tokenizer, and, where the sizes are not the published ones, BLIP's `config.json`.
+        folder: a folder with `ImageReward.safetensors`, a BERT tokenizer and, if the sizes are not the published ones, BLIP's `config.json`.
+
+    Raises:
+        RewardError: the folder does not contain the weights.
     """
     tensors = read_tensors(folder, WEIGHTS, published=PUBLISHED)
     config = BlipConfig.from_pretrained(folder) if (Path(folder) / "config.json").exists() else published_architecture()
@@ -61,7 +65,7 @@ class _Scorer:
         self._vision: Any = BlipVisionModel(config.vision_config)
         self._vision.load_state_dict(vision_tensors(tensors))
         self._text: Any = BlipTextModel(config.text_config, add_pooling_layer=False)
-        # an old file may hold position ids, which are counted, not learnt
+        # an old file may contain position ids, which are constants and no weights
         text = {name: value for name, value in _below(tensors, "blip.text_encoder.").items() if not name.endswith("position_ids")}
         self._text.load_state_dict(text)
         self._head = linear_head(_below(tensors, "mlp.")).to(self._device)
@@ -88,7 +92,11 @@ class _Scorer:
 
 
 def vision_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The vision transformer's tensors under transformers' names."""
+    """The vision transformer's tensors under the names that they have in transformers.
+
+    Raises:
+        ValueError: a tensor is not one of ImageReward's.
+    """
     renamed: dict[str, Tensor] = {}
     for name, value in _below(tensors, "blip.visual_encoder.").items():
         for pattern, replacement in VISION_NAMES:

@@ -1,4 +1,4 @@
-"""Whether a picture can be shown at work, by Yahoo's open_nsfw, whose weights come with the package."""
+"""Whether a picture is safe for work, by Yahoo's open_nsfw, whose weights are part of the package."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,6 @@ from PIL import Image
 
 
 def safe(argument: str = "") -> Callable[[Image.Image, str], float]:
-    """1 minus the probability that the picture is not safe for work."""
+    """Make the reward that is 1 minus the probability that the picture is not safe for work."""
     classifier = NSFWClassifier()
     return lambda image, prompt: classifier.classify(image.convert("RGB")).sfw

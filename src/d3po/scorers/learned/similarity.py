@@ -1,4 +1,4 @@
-"""Judges with two towers: the cosine between a picture's embedding and its prompt's, in the units each was published in."""
+"""Scorers by CLIP models: the cosine between a picture's embedding and its prompt's, in the unit in which each score was published."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -19,12 +19,12 @@ REMEMBERED_PROMPTS = 1024
 
 
 class TwoTowers:
-    """A CLIP model, whatever it was tuned to.
+    """A CLIP model, or one fine-tuned from it.
 
     Args:
         model: folder or hub id of its weights.
-        processor: folder or hub id of its tokenizer and picture preprocessing.
-        whole: show all of a picture that is not square, between black bars; else its middle square.
+        processor: folder or hub id of its tokenizer and image preprocessing.
+        whole: pad a picture that is not square with black bars; otherwise its central square is taken.
     """
 
     def __init__(self, model: str, processor: str, *, whole: bool = False) -> None:
@@ -38,12 +38,12 @@ class TwoTowers:
     @property
     @torch.inference_mode()
     def scale(self) -> float:
-        """What the model was trained to multiply cosines by."""
+        """The model's logit scale, by which cosines are multiplied in training."""
         return float(self._model.logit_scale.exp())
 
     @torch.inference_mode()
     def embed_picture(self, image: Image.Image) -> Tensor:
-        """Its embedding of length 1, shape (D,)."""
+        """The picture's embedding, normalised to length 1, shape (D,)."""
         shown = image.convert("RGB")
         if self._whole:
             shown = _between_bars(shown, self._model.config.vision_config.image_size)
@@ -52,7 +52,7 @@ class TwoTowers:
 
     @torch.inference_mode()
     def cosine(self, image: Image.Image, prompt: str) -> float:
-        """Of picture and prompt, -1 to 1; a prompt too long for the model is cut."""
+        """The cosine between picture and prompt, -1 to 1; a prompt that is too long for the model is cut."""
         return float(self.embed_picture(image) @ self._embed_prompt(prompt))
 
     def _embed_prompt_anew(self, prompt: str) -> Tensor:
@@ -62,25 +62,25 @@ class TwoTowers:
 
 
 def clip_score(folder: str = "") -> Callable[[Image.Image, str], float]:
-    """100 max(cosine, 0) (Hessel et al. 2021, arXiv 2104.08718, with the weight 100 in which papers on text-to-image report it)."""
+    """Make the CLIP score, 100 max(cosine, 0) (Hessel et al. 2021, arXiv 2104.08718, with the factor 100 used in papers on text-to-image)."""
     towers = TwoTowers(folder or CLIP_L, folder or CLIP_L)
     return lambda image, prompt: 100 * max(towers.cosine(image, prompt), 0.0)
 
 
 def pickscore(folder: str = "") -> Callable[[Image.Image, str], float]:
-    """exp(logit scale) * cosine (Kirstain et al. 2023, arXiv 2305.01569)."""
+    """Make the PickScore, exp(logit scale) * cosine (Kirstain et al. 2023, arXiv 2305.01569)."""
     towers = TwoTowers(folder or PICKSCORE, folder or CLIP_H_PROCESSOR)
     return lambda image, prompt: towers.scale * towers.cosine(image, prompt)
 
 
 def hpsv2(folder: str = "") -> Callable[[Image.Image, str], float]:
-    """100 * cosine (Wu et al. 2023, arXiv 2306.09341), as papers print it; it was tuned on whole pictures between black bars."""
+    """Make the HPSv2 score, 100 * cosine (Wu et al. 2023, arXiv 2306.09341), as papers report it. It was tuned on pictures padded with black bars."""
     towers = TwoTowers(folder or HPSV2, folder or CLIP_H_PROCESSOR, whole=True)
     return lambda image, prompt: 100 * towers.cosine(image, prompt)
 
 
 def _between_bars(image: Image.Image, side: int) -> Image.Image:
-    """The picture with its longer side brought to `side`, in the middle of a black square."""
+    """Scale the picture's longer side to `side` and put it in the middle of a black square."""
     small = ImageOps.contain(image, (side, side), Image.Resampling.BICUBIC)
     square = Image.new("RGB", (side, side))
     square.paste(small, ((side - small.width) // 2, (side - small.height) // 2))

@@ -1,4 +1,4 @@
-"""A small classifier that reads the subject of a picture by the embedded model's vocabulary: does a sample show what was asked?
+"""A small classifier of a picture's subject, with the embedded model's vocabulary, which measures whether a sample shows what its prompt asks for.
 
 It was trained on real drawings only, never on samples (see the model card).
 """
@@ -36,20 +36,20 @@ class SubjectClassifier(nn.Module):
         return self.head(self.stages(2 * images - 1))
 
     def subject_of(self, prompt: str) -> str | None:
-        """The subject a prompt names, or None if it names none or several."""
+        """The subject that a prompt names; None if it names none or several."""
         named = [s for s in self.subjects if re.search(rf"\b{re.escape(s)}\b", prompt.lower())]
         return named[0] if len(named) == 1 else None
 
     @torch.no_grad()
     def accuracy(self, images: Float[Tensor, "B 3 H W"], prompts: Sequence[str]) -> list[float | None]:
-        """1 where an image's subject is read as its prompt's, 0 where not, None where the prompt names none."""
+        """For each image, 1 if it is classified as its prompt's subject, 0 if not, None if the prompt names no single subject."""
         read = self(images).argmax(dim=1).tolist()
         wanted = [self.subject_of(prompt) for prompt in prompts]
         return [None if name is None else float(self.subjects[i] == name) for i, name in zip(read, wanted, strict=True)]
 
 
 def load_classifier(path: Path | None = None) -> SubjectClassifier:
-    """The shipped classifier, or one saved elsewhere."""
+    """Load the classifier in the package, or one saved elsewhere."""
     with safe_open(path or Path(str(files("d3po") / WEIGHTS)), framework="pt") as file:
         classifier = SubjectClassifier(json.loads(file.metadata()["subjects"]))
         classifier.load_state_dict({name: file.get_tensor(name).float() for name in sorted(file.keys())})
@@ -57,13 +57,13 @@ def load_classifier(path: Path | None = None) -> SubjectClassifier:
 
 
 def subject(argument: str = "") -> Callable[[Image.Image, str], float]:
-    """The log-probability that a picture shows the subject its prompt names."""
+    """Make the reward that is the log-probability that a picture shows its prompt's subject."""
     classifier = load_classifier()
     return lambda image, prompt: float(_read(classifier, image).log_softmax(dim=1)[0, _wanted(classifier, prompt)])
 
 
 def recognised(argument: str = "") -> Callable[[Image.Image, str], float]:
-    """0 where the subject read from a picture is its prompt's, -1 where it is another: the labels of the paper's distortion experiment."""
+    """Make the reward that is 0 if a picture is classified as its prompt's subject, and -1 otherwise: the labels of the paper's distortion experiment."""
     classifier = load_classifier()
     return lambda image, prompt: float(_read(classifier, image).argmax() == _wanted(classifier, prompt)) - 1
 

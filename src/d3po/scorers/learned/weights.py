@@ -1,4 +1,4 @@
-"""Where a judge's weights lie, and how they are read: safetensors, never pickles."""
+"""Finding and reading a scorer's weights: safetensors files, never pickles."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +11,12 @@ from d3po.errors import RewardError
 
 
 def device() -> torch.device:
-    """Where scorers compute."""
+    """The device that scorers compute on."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def web_file(url: str) -> Path:
-    """A file from the web, fetched once into torch's cache."""
+    """Download a file once into torch's cache, and return its path."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,29 +25,29 @@ def web_file(url: str) -> Path:
 
 
 def read_tensors(folder: str, name: str, *, published: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """Read the tensors of a safetensors file.
 
     Args:
-        folder: where the user keeps it.
-        name: the file's.
-        published: the file it is made from, which is a pickle; d3po loads none.
+        folder: the folder that the user named; empty if none.
+        name: the name of the file.
+        published: where the weights are published as a pickle, from which the file is converted; for messages.
 
     Raises:
-        RewardError: no folder is named, or it does not hold the file.
+        RewardError: no folder is named, or it does not contain the file.
     """
     path = Path(folder) / name
     if not folder or not path.exists():
         raise RewardError(
             f"there is no {name} in {folder or 'a folder that feedback.reward names'}: its weights are published as a pickle, {published}, and "
-            "d3po loads none; convert it once as docs/scorers.md shows, and name the folder"
+            "d3po loads no pickles; convert it once as docs/scorers.md shows, and name the folder"
         )
     return load_file(path)
 
 
 def linear_head(tensors: Mapping[str, Tensor]) -> nn.Sequential:
-    """The linear layers `layers.N.weight`, `layers.N.bias` in order of N.
+    """Make a stack of the linear layers `layers.N.weight`, `layers.N.bias`, in order of N.
 
-    The aesthetic predictor and ImageReward both end in such a stack, with nothing between the layers but dropout, which only training needs.
+    The aesthetic predictor and ImageReward both end in such a stack, with only dropout between the layers, which is used in training alone.
     """
     numbers = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("layers.")})
     layers: list[nn.Module] = []

@@ -1,6 +1,6 @@
-"""The schema's history (Alembic): a database of any age is brought to the newest tables when it is opened.
+"""The migrations of the schema (Alembic): a database of any revision is upgraded to the newest when it is opened.
 
-Alembic is imported only when there is something to bring up: most openings find the newest revision and ask one question.
+Alembic is imported only for an upgrade. Most databases are at the newest revision, which takes one query to find out.
 """
 
 from pathlib import Path
@@ -14,20 +14,20 @@ HEAD = "0003"
 
 
 def revision_of(connection: Connection) -> str | None:
-    """The revision a database stands at; None if it was never brought to one."""
+    """The revision of a database's tables; None if it has none."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.scalar(text("SELECT version_num FROM alembic_version"))
 
 
 def upgrade(connection: Connection, *, name: str) -> None:
-    """Bring the database to the newest revision, all of it or nothing, within the connection's transaction.
+    """Upgrade the database to the newest revision, within the connection's transaction; `name` is the database's name for messages.
 
     Raises:
-        StorageError: it is of a newer or of no known revision; `name` says in the message which database.
+        StorageError: the database has a newer or an unknown revision.
     """
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(3043)"))  # of two that open a new database at once, one makes the tables
+        connection.execute(text("SELECT pg_advisory_xact_lock(3043)"))  # if two processes open a new database at once, one makes the tables
     revision = revision_of(connection)
     if revision == HEAD:
         return

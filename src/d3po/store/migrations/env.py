@@ -1,6 +1,6 @@
-"""What Alembic runs: the migrations, on the connection and in the transaction that it is handed.
+"""Alembic's environment script: runs the migrations on the connection, and in the transaction, that `upgrade` passes.
 
-To write a new one, change `tables.py` and let `alembic.autogenerate` compare; a test fails until models and migrations agree.
+To write a new migration, change `tables.py` and let `alembic.autogenerate` compare; a test fails until models and migrations agree.
 """
 
 from alembic import context

@@ -1,6 +1,6 @@
-/** @file One way to talk to the server: JSON in, JSON out, and an error that says which kind of trouble it is. */
+/** @file Sends requests to the server: JSON in, JSON out, and an error that says what kind of problem it is. */
 
-const PATIENCE_MS = 15_000;
+const TIMEOUT_MS = 15_000;
 
 /** A request that did not succeed. `status` 0: the server could not be reached. */
 export class ApiError extends Error {
@@ -23,17 +23,17 @@ export class ApiError extends Error {
 }
 
 /** What to do without a session. */
-export const SIGNED_OUT = "Open your link again. Who started the server finds it there; `d3po invite RUN owner` prints another.";
+export const SIGNED_OUT = "Open your link again. If you started the server, it printed the link; `d3po invite RUN owner` prints a new one.";
 
-/** The server's clock minus ours, in ms; leases are on the server's clock. */
+/** The server's clock minus this browser's, in ms. Leases expire by the server's clock. */
 export let clockSkew = 0;
 
 /**
- * Sends a request and reads the answer.
+ * Sends a request and reads the response.
  * @param {string} method
  * @param {string} path
  * @param {object} [body]
- * @returns {Promise<any>} null for an empty answer
+ * @returns {Promise<any>} null for an empty response
  * @throws {ApiError}
  */
 export async function call(method, path, body) {
@@ -48,7 +48,7 @@ export async function call(method, path, body) {
 async function reach(method, path, body) {
   const headers = body === undefined ? {} : { "content-type": "application/json" };
   const payload = body === undefined ? undefined : JSON.stringify(body);
-  const signal = AbortSignal.timeout(PATIENCE_MS);
+  const signal = AbortSignal.timeout(TIMEOUT_MS);
   try {
     return await fetch(path, { method, headers, body: payload, signal, credentials: "same-origin", cache: "no-store" });
   } catch {
@@ -56,15 +56,15 @@ async function reach(method, path, body) {
   }
 }
 
-/** The one line the server gives, whatever its shape. */
+/** The server's error message as one line, whatever its form. */
 async function complaint(response) {
   const answer = await response.json().catch(() => null);
   const detail = answer?.detail ?? answer?.error ?? response.statusText;
   if (Array.isArray(detail)) return detail.map((d) => `${(d.loc ?? []).at(-1)}: ${d.msg}`).join("; ");
-  return typeof detail === "string" && detail ? detail : `the server answered ${response.status}`;
+  return typeof detail === "string" && detail ? detail : `the server responded with status ${response.status}`;
 }
 
-/** A random UUID, version 4; `crypto.randomUUID` is missing on plain-http hosts. */
+/** A random UUID, version 4. `crypto.randomUUID` is not available over plain http. */
 export function uuid() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;

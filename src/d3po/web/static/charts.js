@@ -1,4 +1,4 @@
-/** @file Small drawings of numbers, as inline SVG: a curve with its interval, and bars over time. */
+/** @file Small charts as inline SVG: a curve with its interval, and bars over time. */
 
 import { h, svg } from "./dom.js";
 
@@ -9,7 +9,7 @@ const EDGE = { left: 54, right: 24, top: 12, bottom: 28 };
 /**
  * @typedef {{x: number, label: string, value: number, low: number|null, high: number|null}} Point
  *
- * A curve through points, with a band from low to high where that is known.
+ * Draws a curve through points, with a band from low to high where these are known.
  * @param {string} title
  * @param {Point[]} points
  * @param {{unit?: boolean, middle?: number}} [how]  `unit`: the axis is 0 to 1; `middle`: a line that means "no change"
@@ -39,7 +39,7 @@ function dot(point, x, y) {
 }
 
 /**
- * Bars side by side, newest on the right.
+ * Draws bars side by side, the newest on the right.
  * @param {string} title
  * @param {{at: number, votes: number}[]} minutes
  */
@@ -61,13 +61,13 @@ function figure(title, description, parts) {
   return h("figure", {}, h("figcaption", {}, title), drawing);
 }
 
-/** A map from numbers to pixels. */
+/** A linear map from numbers to pixels. */
 function axis([from, to], start, end) {
   const size = to - from;
   return { from, upto: to, to: (value) => (size ? start + ((value - from) / size) * (end - start) : (start + end) / 2) };
 }
 
-/** Five quiet lines with their numbers, in as many decimals as tell them apart. */
+/** Five horizontal grid lines with their numbers, with as many decimals as are needed to tell them apart. */
 function rules(y) {
   const step = (y.upto - y.from) / 4;
   const decimals = step >= 0.1 ? 2 : Math.ceil(-Math.log10(step));
@@ -78,13 +78,13 @@ function rules(y) {
   ]);
 }
 
-/** Names under the points, as many as there is room for. */
+/** Labels under the points, as many as there is room for. */
 function ticks(points, x) {
   const every = Math.ceil(points.length / 8);
   return points.filter((_, i) => i % every === 0).map((point) => text(x.to(point.x), "middle", point.label));
 }
 
-/** The range of some values with a little air, and with `middle` in it; never so narrow that a change of nothing looks like one. */
+/** The range of some values with a margin, including `middle`. It is never so narrow that rounding looks like a change. */
 function span(values, middle) {
   const all = middle === undefined ? values : [...values, middle];
   const low = Math.min(...all);
@@ -102,7 +102,7 @@ const rule = (y, name) => svg("line", { class: name, x1: EDGE.left, x2: WIDTH - 
 const text = (x, anchor, words) => svg("text", { x, y: HEIGHT - 8, "text-anchor": anchor }, words);
 const clock = (at) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 
-/** A number in as few digits as say something. @param {number} value */
+/** Writes a number with two or three significant digits, and whole from 1000 on. @param {number} value */
 export function short(value) {
   if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
   return String(Number(value.toPrecision(value !== 0 && Math.abs(value) < 1 ? 2 : 3)));

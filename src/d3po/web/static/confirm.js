@@ -1,8 +1,9 @@
-/** @file "Are you sure?", for what cannot be taken back. */
+/** @file Asks for confirmation of actions that cannot be undone. */
 
 import { byId, openDialog } from "./dom.js";
 
 /**
+ * Asks, and returns whether the person confirmed.
  * @param {string} title
  * @param {string} words  what will happen
  * @param {string} yes    what the button says

@@ -1,4 +1,4 @@
-/** @file The page of whoever runs the training: what happens, what it brought, who helped, and the few levers there are. */
+/** @file The dashboard: what the trainer is doing, results, annotators, and controls. */
 
 import { ApiError, SIGNED_OUT, call, sleep } from "./api.js";
 import { bars, curve, short } from "./charts.js";
@@ -15,11 +15,11 @@ const CURVES = {
 };
 const QUESTIONS = {
   stop: ["Stop the run?", "Everything done so far is kept. The run can be continued later from the command line.", "Stop the run"],
-  end_test: ["End the blind test?", "No more answers are waited for; the report is written with those there are.", "End the test"],
-  train_now: ["Train on what there is?", "No more votes are collected in this round; training begins with those there are.", "Train now"],
+  end_test: ["End the blind test?", "No more answers are collected. The report is written with the answers so far.", "End the test"],
+  train_now: ["Train on the votes so far?", "No more votes are collected in this round. Training begins with the votes so far.", "Train now"],
 };
 
-/** What is drawn, so that nothing is drawn anew without need: focus and scroll positions stay. */
+/** The data that each part of the page shows, so that only changed parts are redrawn: focus and scroll positions stay. */
 const drawn = new Map();
 
 async function start() {
@@ -33,14 +33,14 @@ async function start() {
   }
 }
 
-/** Fetches and shows everything. Returns whether it makes sense to try again. */
+/** Fetches and shows everything. Returns whether to refresh again later. */
 async function refresh() {
   try {
     show(await call("GET", "/v1/dashboard"));
     lamp("good", "Live");
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    if (error.passing) return lamp("away", "Not reached, trying again");
+    if (error.passing) return lamp("away", "Cannot reach the server, trying again");
     turnAway(error);
     return false;
   }
@@ -58,7 +58,7 @@ function turnAway(error) {
   byId("page").hidden = true;
   byId("trouble").hidden = false;
   const words = error.signedOut ? SIGNED_OUT : "This page is for administrators. You can still rate pictures.";
-  byId("trouble").replaceChildren(h("h2", {}, "Not for you yet"), h("p", {}, words), h("a", { class: "answer", href: "/rate" }, "Rate pictures"));
+  byId("trouble").replaceChildren(h("h2", {}, "No access"), h("p", {}, words), h("a", { class: "answer", href: "/rate" }, "Rate pictures"));
   expose({ state: "refused" });
 }
 
@@ -77,7 +77,7 @@ function show(data) {
   expose({ state: "shown", votes: data.votes, phase: data.phase?.phase ?? "", paused: data.control.paused, stop: data.control.stop });
 }
 
-/** Draws only what has changed. */
+/** Draws a part of the page only if its data has changed. */
 function once(name, data, draw) {
   const key = JSON.stringify(data);
   if (drawn.get(name) === key) return;
@@ -85,23 +85,23 @@ function once(name, data, draw) {
   draw();
 }
 
-function showNow({ phase, control: told, now }) {
+function showNow({ phase, control: requested, now }) {
   const round = phase?.round ?? null;
-  const doing = phase?.phase ? `${phase.phase[0].toUpperCase()}${phase.phase.slice(1)}` : "Not begun";
+  const doing = phase?.phase ? `${phase.phase[0].toUpperCase()}${phase.phase.slice(1)}` : "Not started";
   byId("now-title").textContent = round === null ? doing : `${doing}, round ${round}`;
   const since = phase?.since ? `since ${ago(now - phase.since)}` : "";
-  const orders = [told.stop && "told to stop", told.paused && "paused", told.train_now_round !== null && told.train_now_round === round && "told to train now"];
-  byId("now-words").textContent = [phase?.message, since, ...orders].filter(Boolean).join(" · ");
-  byId("page").querySelector(".now").classList.toggle("held", told.paused || told.stop);
-  lever("pause", !told.paused, told.stop);
-  lever("resume", told.paused, false);
+  const commands = [requested.stop && "told to stop", requested.paused && "paused", requested.train_now_round !== null && requested.train_now_round === round && "told to train now"];
+  byId("now-words").textContent = [phase?.message, since, ...commands].filter(Boolean).join(" · ");
+  byId("page").querySelector(".now").classList.toggle("held", requested.paused || requested.stop);
+  setButton("pause", !requested.paused, requested.stop);
+  setButton("resume", requested.paused, false);
   const testing = phase?.phase === "blind test";
-  lever("end_test", testing, told.stop);
-  lever("train_now", !testing, told.stop || round === null || told.train_now_round === round);
-  lever("stop", true, told.stop);
+  setButton("end_test", testing, requested.stop);
+  setButton("train_now", !testing, requested.stop || round === null || requested.train_now_round === round);
+  setButton("stop", true, requested.stop);
 }
 
-function lever(name, visible, off) {
+function setButton(name, visible, off) {
   const button = document.querySelector(`[data-control="${name}"]`);
   button.hidden = !visible;
   button.disabled = off;
@@ -121,7 +121,7 @@ async function control(action) {
 function tiles({ votes, votes_per_minute: minutes, agreement, curves: all, cost, measured_by: measured }) {
   const recent = minutes.slice(-6, -1);
   const speed = recent.reduce((sum, minute) => sum + minute.votes, 0) / Math.max(1, recent.length);
-  const last = (figure) => all.find(({ name }) => name === figure)?.points.findLast(({ rounds }) => rounds !== 0); // the base against itself says nothing
+  const last = (figure) => all.find(({ name }) => name === figure)?.points.findLast(({ rounds }) => rounds !== 0); // the base model's win rate over itself is not shown
   const wins = last("win_rate");
   const alpha = agreement?.alpha ?? null;
   return [
@@ -129,7 +129,7 @@ function tiles({ votes, votes_per_minute: minutes, agreement, curves: all, cost,
     tile("Votes", short(votes), `${short(speed)} a minute`),
     tile(measured ? `Win rate by ${measured}` : "Win rate", wins ? percent(wins.value) : "–", wins ? interval(wins, percent) : "after the first round"),
     tile("Agreement", alpha === null ? "–" : alpha.toFixed(2), alpha === null ? "needs two annotators" : interval(agreement, (v) => v.toFixed(2))),
-    tile("Cost so far", spent(cost.seconds), [`${count(cost.updates, "update")}`, `${short(cost.network_rows)} network rows`].join(", ")),
+    tile("Cost so far", spent(cost.seconds), [`${count(cost.updates, "update")}`, `${short(cost.network_rows)} forward passes`].join(", ")),
   ];
 }
 
@@ -157,20 +157,20 @@ function showAlarms(alarms) {
   byId("alarms").replaceChildren(h("h2", {}, "Alarms"), h("ul", {}, ...rows));
 }
 
-function curves({ curves: all, rounds: told, votes_per_minute: minutes, measured_by: measured }) {
+function curves({ curves: all, rounds: counts, votes_per_minute: minutes, measured_by: measured }) {
   const ofReward = measured ? { win_rate: `Win rate by ${measured}`, mean_score: `Mean ${measured}` } : {};
   const order = Object.keys(CURVES);
   const rank = ({ name }) => (order.indexOf(name) + order.length + 1) % (order.length + 1);
-  const drawings = [...all, agreementByRound(told)].filter(({ points }) => points.length).sort((a, b) => rank(a) - rank(b)).map(({ name, points }) => {
+  const drawings = [...all, agreementByRound(counts)].filter(({ points }) => points.length).sort((a, b) => rank(a) - rank(b)).map(({ name, points }) => {
     const how = CURVES[name] ?? { title: named(name) };
     return curve(ofReward[name] ?? how.title, points.map(point), how);
   });
   return [...drawings.slice(0, 1), bars("Votes a minute", minutes), ...drawings.slice(1)];
 }
 
-/** A point for every round in which two people or more judged the same pair; the table of rounds names the others. */
-function agreementByRound(told) {
-  const measured = told.filter(({ agreement }) => agreement !== null && agreement.alpha !== null);
+/** A point for every round in which two or more people compared the same pair. The table of rounds says why others have none. */
+function agreementByRound(counts) {
+  const measured = counts.filter(({ agreement }) => agreement !== null && agreement.alpha !== null);
   return { name: "agreement", points: measured.map(({ round, agreement: { alpha, low, high } }) => ({ rounds: round + 1, round, value: alpha, low, high })) };
 }
 
@@ -184,9 +184,9 @@ const named = (name) => `${name[0].toUpperCase()}${name.slice(1)}`.replaceAll("_
 async function showAudit(event) {
   if (!event.target.open) return;
   const { entries, intact } = await call("GET", "/v1/audit").catch(() => ({ entries: [], intact: null }));
-  const seal = intact === null ? "The log cannot be read just now." : intact ? "The chain of entries is whole." : "The chain is broken: somebody changed the log.";
+  const verdict = intact === null ? "The log cannot be read at the moment." : intact ? "The log is intact." : "The log was changed: its chain of hashes is broken.";
   const rows = entries.slice(0, 50).map(({ at, actor, action, detail }) => h("li", {}, `${new Date(at).toLocaleString()} · ${actor} · ${action} ${brief(detail)}`));
-  byId("audit").replaceChildren(h("p", { class: "quiet" }, seal), h("ul", {}, ...rows));
+  byId("audit").replaceChildren(h("p", { class: "quiet" }, verdict), h("ul", {}, ...rows));
 }
 
 const brief = (detail) => Object.entries(detail).map(([name, value]) => `${name} ${value}`).join(", ");

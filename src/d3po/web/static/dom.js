@@ -1,18 +1,18 @@
-/** @file Elements without a framework. What comes from outside only ever becomes text, never markup. */
+/** @file Helpers to build elements without a framework. Data always becomes text, never markup. */
 
 /**
- * Makes an element. `class` and `on…` listeners, booleans and plain attributes are told apart by name and type.
+ * Makes an HTML element. A property whose name begins with `on` is a listener; all others are attributes (true: without a value; false or null: left out).
  * @param {string} tag
  * @param {Record<string, any>} [props]
  * @param {...(Node|string|null|undefined)} children
- * @returns {any} the element; `any`, for its type hangs on the tag
+ * @returns {any} the element; `any`, because its type depends on the tag
  */
 export function h(tag, props = {}, ...children) {
   return dress(document.createElement(tag), props, children);
 }
 
 /**
- * The same for a drawing.
+ * Makes an SVG element; see `h`.
  * @param {string} tag
  * @param {Record<string, any>} [props]
  * @param {...(Node|string|null|undefined)} children
@@ -33,7 +33,7 @@ function dress(element, props, children) {
 }
 
 /**
- * The page's element with this id, which must be there.
+ * The page's element with this id, which must exist.
  * @param {string} id
  * @returns {any}
  */
@@ -43,17 +43,17 @@ export function byId(id) {
   return element;
 }
 
-/** What the page says about itself to tests and styles. @param {Record<string, string|number|boolean>} facts */
+/** Sets data attributes of the body, which tests and styles read. @param {Record<string, string|number|boolean>} facts */
 export function expose(facts) {
   for (const [name, value] of Object.entries(facts)) document.body.dataset[name] = String(value);
 }
 
-/** Opens a dialog anew. @param {any} dialog */
+/** Opens a dialog if it is not open. @param {any} dialog */
 export function openDialog(dialog) {
   if (!dialog.open) dialog.showModal();
 }
 
-/** Makes the close button of every dialog work; without forms, which the page's security policy forbids to go anywhere. */
+/** Makes the close button of every dialog work, without forms, because the page's security policy forbids submitting them. */
 export function letDialogsClose() {
   for (const button of document.querySelectorAll("dialog [data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
 }

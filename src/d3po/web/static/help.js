@@ -1,4 +1,4 @@
-/** @file The overlay with all shortcuts, where each can be given another key. */
+/** @file The dialog that lists all keyboard shortcuts and lets them be changed. */
 
 import { byId, h, openDialog } from "./dom.js";
 import { bindable, caption } from "./keys.js";
@@ -6,10 +6,10 @@ import { bindable, caption } from "./keys.js";
 /** @typedef {{title: string, actions: import("./keys.js").Action[]}} Group */
 
 /**
- * Fills and opens the overlay.
+ * Fills and opens the dialog.
  * @param {import("./keys.js").Keys} keys
  * @param {Group[]} groups
- * @param {() => void} changed  called after a key was given to something else
+ * @param {() => void} changed  called after a shortcut was changed
  */
 export function openHelp(keys, groups, changed) {
   const dialog = byId("help");
@@ -19,7 +19,7 @@ export function openHelp(keys, groups, changed) {
   };
   byId("reset-keys").onclick = () => {
     keys.reset();
-    redraw("All keys are as they were at first.");
+    redraw("All keys are reset.");
     changed();
   };
   redraw();
@@ -53,7 +53,7 @@ function cap(keys, action, redraw, changed) {
       if (!bindable(event)) return;
       stop();
       const rival = keys.bind(action, event.key);
-      redraw(rival ? `“${rival.label}” now has ${caption(keys.of(rival))}.` : `“${action.label}” now has ${caption(event.key)}.`);
+      redraw(rival ? `“${rival.label}” now uses ${caption(keys.of(rival))}.` : `“${action.label}” now uses ${caption(event.key)}.`);
       changed();
     };
     addEventListener("keydown", heard, true);

@@ -1,11 +1,11 @@
-/** @file Inviting people, and taking invitations back. */
+/** @file Invites people, and withdraws invitations. */
 
 import { call } from "./api.js";
 import { confirmed } from "./confirm.js";
 import { byId, h } from "./dom.js";
 import { fill, table } from "./tables.js";
 
-/** Makes the form and the list work. */
+/** Connects the form, and shows the list. */
 export function startInvitations() {
   byId("invite").addEventListener("submit", invite);
   byId("copy-link").addEventListener("click", copy);
@@ -14,7 +14,7 @@ export function startInvitations() {
 
 async function list() {
   const { invitations } = await call("GET", "/v1/invitations").catch(() => ({ invitations: [] }));
-  fill("invitations", table(["Handle", "Role", "Open until", "Browsers", ""], invitations.map(row), "Nobody is invited yet."));
+  fill("invitations", table(["Handle", "Role", "Valid until", "Browsers", ""], invitations.map(row), "Nobody is invited yet."));
 }
 
 function row({ id, handle, role, expires_at: expires, revoked_at: revoked, sessions }) {
@@ -40,7 +40,7 @@ async function invite(event) {
 }
 
 async function revoke(id, handle) {
-  if (!(await confirmed(`Withdraw ${handle}'s invitation?`, "Their open pages are closed. Their votes are kept.", "Withdraw"))) return;
+  if (!(await confirmed(`Withdraw ${handle}'s invitation?`, "Their open pages stop working. Their votes are kept.", "Withdraw"))) return;
   try {
     await call("DELETE", `/v1/invitations/${id}`);
     news(`${handle}'s invitation is withdrawn.`);
@@ -57,7 +57,7 @@ async function copy() {
     news("The link is copied.");
   } catch {
     getSelection()?.selectAllChildren(link);
-    news("The link is marked; copy it with Ctrl + C.");
+    news("The link is selected; copy it with Ctrl + C.");
   }
 }
 

@@ -1,4 +1,4 @@
-/** @file Opening a link: the token leaves the address bar at once and becomes a session. */
+/** @file Opens an invitation link: removes the token from the address bar at once, and exchanges it for a session. */
 
 import { ApiError, call } from "./api.js";
 import { byId, expose } from "./dom.js";
@@ -6,7 +6,7 @@ import { byId, expose } from "./dom.js";
 const token = location.hash.slice(1);
 history.replaceState(null, "", location.pathname);
 
-const AGAIN = "Ask whoever invited you for a new one; who started the server prints one with `d3po invite RUN owner`.";
+const AGAIN = "Ask the person who invited you for a new one. If you started the server, `d3po invite RUN owner` prints one.";
 
 /** @param {string} words @param {string} state */
 function say(words, state) {
@@ -24,8 +24,8 @@ async function join() {
     location.replace("/rate");
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    if (error.passing) say("The server cannot be reached just now.", "failed");
-    else say(`This link was used up, has expired or was withdrawn. ${AGAIN}`, "refused");
+    if (error.passing) say("The server cannot be reached at the moment.", "failed");
+    else say(`This link was already used, has expired or was withdrawn. ${AGAIN}`, "refused");
   }
 }
 

@@ -1,19 +1,19 @@
-/** @file Which key does what: defaults, the annotator's own choices (kept in this browser), and reading key presses. */
+/** @file Keyboard shortcuts: the defaults, the annotator's changes (stored in this browser), and the reading of key presses. */
 
 const KEPT = "d3po.keys";
 const NAMES = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Enter: "⏎", Backspace: "⌫", Delete: "Del", " ": "Space" };
 
 /**
  * @typedef {object} Action
- * @property {string} name      unique among all
+ * @property {string} name      its unique name
  * @property {string} label     what it does, for people
  * @property {string} key       the default key, as in KeyboardEvent.key
- * @property {string[]} [modes] where it has a meaning; none: everywhere
+ * @property {string[]} [modes] the modes in which it is available; default: all
  */
 
-/** The annotator's bindings. */
+/** The annotator's shortcuts. */
 export class Keys {
-  #own = read();
+  #changed = read();
 
   /** @param {Action[]} actions every action there is */
   constructor(actions) {
@@ -22,13 +22,13 @@ export class Keys {
 
   /** The key of an action. @param {Action} action */
   of(action) {
-    return this.#own[action.name] ?? action.key;
+    return this.#changed[action.name] ?? action.key;
   }
 
   /**
-   * The action a key press stands for.
+   * The action of a key press.
    * @param {KeyboardEvent} event
-   * @param {Action[]} among those that make sense now
+   * @param {Action[]} among the actions that are available now
    */
   read(event, among) {
     if (event.altKey || event.metaKey || event.ctrlKey) return undefined;
@@ -37,37 +37,37 @@ export class Keys {
   }
 
   /**
-   * Gives an action a key; an action that had it takes the old one instead. Returns that action.
+   * Gives an action a key. If another action had it, that one gets the old key of this action, and is returned.
    * @param {Action} action
    * @param {string} key
    */
   bind(action, key) {
     const rival = this.actions.find((a) => a !== action && meet(a, action) && plain(this.of(a)) === plain(key));
-    if (rival) this.#own[rival.name] = this.of(action);
-    this.#own[action.name] = key;
-    write(this.#own);
+    if (rival) this.#changed[rival.name] = this.of(action);
+    this.#changed[action.name] = key;
+    write(this.#changed);
     return rival;
   }
 
-  /** Back to the defaults. */
+  /** Resets all keys to their defaults. */
   reset() {
-    this.#own = {};
-    write(this.#own);
+    this.#changed = {};
+    write(this.#changed);
   }
 }
 
-/** How a key is written on a key cap. @param {string} key */
+/** The name of a key as the page shows it. @param {string} key */
 export function caption(key) {
   return NAMES[key] ?? (key.length === 1 ? key.toUpperCase() : key);
 }
 
-/** Whether a key can be bound: not one that the browser, or moving the focus, needs. @param {KeyboardEvent} event */
+/** Whether a key can be used as a shortcut: not if the browser, or moving the focus, needs it. @param {KeyboardEvent} event */
 export function bindable(event) {
   const reserved = ["Tab", "Escape", "Shift", "Control", "Alt", "Meta", "CapsLock", "Dead", "Process", "Unidentified"];
   return !event.ctrlKey && !event.altKey && !event.metaKey && !reserved.includes(event.key);
 }
 
-/** Digits by place where the layout wants Shift for them. @param {KeyboardEvent} event */
+/** The digit of a key in the digit row, for keyboard layouts that need Shift for digits. @param {KeyboardEvent} event */
 function digit(event) {
   return /^Digit(\d)$/.exec(event.code)?.[1] ?? "";
 }
@@ -83,10 +83,10 @@ function read() {
   }
 }
 
-function write(own) {
+function write(changed) {
   try {
-    localStorage.setItem(KEPT, JSON.stringify(own));
+    localStorage.setItem(KEPT, JSON.stringify(changed));
   } catch {
-    /* a browser that keeps nothing: the keys hold until the page is left */
+    /* the browser stores nothing: the changes last until the page is left */
   }
 }

@@ -1,6 +1,6 @@
 /**
- * @file Answers on their way to the server. An answer is written to the browser's disk first, then posted in the background, again
- * and again with the same id, until the server says that it has it. Nothing here is ever dropped without a person saying so.
+ * @file The queue of answers that are sent to the server. An answer is first written to the browser's disk, then posted in the background,
+ * again and again with the same id, until the server acknowledges it. No answer is ever dropped unless a person says so.
  */
 
 import { ApiError, call, sleep } from "./api.js";
@@ -11,20 +11,20 @@ const LONGEST_WAIT_MS = 15_000;
 
 /**
  * @typedef {object} Entry
- * @property {number} [seq]        place in the line, given by the shelf
+ * @property {number} [seq]        its number in the queue, given by the shelf
  * @property {string} id           the UUID that makes sending twice harmless
- * @property {string} who          the handle that answered: nobody else's session may send it
+ * @property {string} who          the handle of the person who answered; no other person's session may send it
  * @property {string} assignment
  * @property {string} path
  * @property {object} body
- * @property {string} [refused]    why the server will not have it
+ * @property {string} [refused]    why the server refused it
  */
 
-/** Fires `change` whenever something came, went, or the way to the server opened or closed. */
+/** Fires `change` whenever an entry is added or removed, or the connection to the server changes. */
 export class Outbox extends EventTarget {
   /** @type {"online"|"offline"|"away"|"signed-out"} */
   net = "online";
-  /** @type {Entry[]} in order of arrival, as last seen on the shelf, and those still being written */
+  /** @type {Entry[]} in order of arrival: those on the shelf when it was last read, and those still being written */
   entries = [];
   #shelf;
   #who;
@@ -62,13 +62,13 @@ export class Outbox extends EventTarget {
     return this.entries.filter((entry) => entry.refused);
   }
 
-  /** Whether something about this assignment is still here. @param {string} assignment */
+  /** Whether an answer to this assignment is still waiting. @param {string} assignment */
   holds(assignment) {
     return this.entries.some((entry) => entry.assignment === assignment && !entry.refused);
   }
 
   /**
-   * Takes an answer in: counted at once, sent when it is on disk.
+   * Adds an answer. It counts at once, and is sent when it is on disk.
    * @param {{id: string, assignment: string, path: string, body: object}} what
    */
   async put(what) {
@@ -78,14 +78,14 @@ export class Outbox extends EventTarget {
     try {
       entry.seq = await this.#shelf.put(entry);
     } catch {
-      this.#shelf = await this.#moveToMemory(); // a full or vanished disk: go on in memory, and say so
+      this.#shelf = await this.#moveToMemory(); // the disk is full or gone: continue in memory, and say so
     }
     await this.#refresh();
     this.#channel.postMessage("put");
     this.send();
   }
 
-  /** Sends what is waiting, oldest first; one sender per tab, one tab at a time. */
+  /** Sends the waiting answers, oldest first: one request at a time, in one tab at a time. */
   async send() {
     if (this.#sending) return this.#wake();
     this.#sending = true;
@@ -109,13 +109,13 @@ export class Outbox extends EventTarget {
     }
   }
 
-  /** Forgets an answer the server refused. @param {Entry} entry */
+  /** Deletes an answer that the server refused. @param {Entry} entry */
   async discard(entry) {
     await this.#shelf.remove(entry.seq ?? -1);
     await this.#refresh();
   }
 
-  /** Posts the oldest entry. Returns the trouble if it has to be tried again. @returns {Promise<ApiError|undefined>} */
+  /** Posts the oldest entry. Returns the error if it has to be tried again. @returns {Promise<ApiError|undefined>} */
   async #sendNext() {
     await this.#refresh();
     const entry = this.waiting.find((e) => e.seq !== undefined);
@@ -143,7 +143,7 @@ export class Outbox extends EventTarget {
     this.dispatchEvent(new Event("sent"));
   }
 
-  /** A withdrawal of an answer that the server never took has nothing to withdraw. */
+  /** Marks an entry as refused. A withdrawal of an answer that the server never stored is dropped instead: there is nothing to withdraw. */
   async #refuse(entry, error) {
     this.#reached("online");
     if (error.status === 404 && entry.path.endsWith("/retract")) return this.#done(entry);
@@ -180,7 +180,7 @@ export class Outbox extends EventTarget {
   }
 }
 
-/** Runs alone among the tabs of this browser, where the browser can promise that; the same id twice is harmless anyway. */
+/** Runs work in only one tab of this browser at a time, if the browser supports locks. Sending the same id twice is harmless anyway. */
 function alone(work) {
   return navigator.locks ? navigator.locks.request("d3po-outbox", work) : work();
 }

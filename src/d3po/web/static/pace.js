@@ -1,32 +1,32 @@
-/** @file How far, how fast, how much longer. */
+/** @file Measures the annotator's speed, and estimates the time left. */
 
 const LOOK_BACK = 30;
 const PAUSE_MS = 60_000;
 const BREAK_EVERY = 100;
 
-/** Speed from the last answers; pauses do not count. */
+/** The annotator's speed over the last answers, without pauses. */
 export class Pace {
   #times = /** @type {number[]} */ ([]);
   given = 0;
 
-  /** @param {number} before votes per minute, as the server remembers it */
+  /** @param {number} before votes per minute until now, as the server counts them */
   constructor(before) {
     this.before = before;
   }
 
-  /** An answer was given now. */
+  /** Counts an answer that was given now. */
   beat(now = performance.now()) {
     this.given += 1;
     this.#times = [...this.#times.slice(-LOOK_BACK), now];
   }
 
-  /** An answer was taken back. */
+  /** Uncounts an answer that was undone. */
   back() {
     this.given = Math.max(0, this.given - 1);
     this.#times.pop();
   }
 
-  /** Whether it is a good moment to look out of the window. */
+  /** Whether to suggest a break now. */
   get breakDue() {
     return this.given > 0 && this.given % BREAK_EVERY === 0;
   }

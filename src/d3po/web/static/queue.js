@@ -1,5 +1,5 @@
 /**
- * @file The next questions, fetched and decoded before they are needed, so that a key press shows the next pictures at once.
+ * @file The next questions. They are fetched and decoded before they are needed, so that a key press shows the next pictures at once.
  */
 
 import { ApiError, call, clockSkew } from "./api.js";
@@ -26,11 +26,11 @@ const FETCH_AGAIN_MS = [1000, 2000, 5000, 10_000];
  * @typedef {object} Ready
  * @property {Item} item
  * @property {HTMLImageElement[]} pictures  decoded, in the order shown
- * @property {boolean} broken               a picture is gone from the server
- * @property {number} [turn]                its place in the order in which the server gave them
+ * @property {boolean} broken               whether a picture is missing on the server
+ * @property {number} [turn]                its number in the order in which the server gave the questions
  */
 
-/** Fires `change` when a question became ready or the server said how things stand. */
+/** Fires `change` when a question is ready, or when the server has reported progress. */
 export class Queue extends EventTarget {
   /** @type {Ready[]} */
   ready = [];
@@ -45,14 +45,14 @@ export class Queue extends EventTarget {
   #failures = 0;
   #pending;
 
-  /** @param {{has: (assignment: string) => boolean, count: () => number}} pending answers still on their way */
+  /** @param {{has: (assignment: string) => boolean, count: () => number}} pending answers that are not sent yet */
   constructor(pending) {
     super();
     this.#pending = pending;
   }
 
-  /** Whether nothing is ready, nothing is being loaded and the server had nothing to give. */
-  get dry() {
+  /** Whether nothing is ready, nothing is being loaded, and the server had no more questions. */
+  get empty() {
     return this.ready.length === 0 && this.#loading.size === 0 && this.progress !== null && !this.trouble;
   }
 
@@ -64,28 +64,28 @@ export class Queue extends EventTarget {
     return next;
   }
 
-  /** Puts a question back in front: it was on the table when another was undone. @param {Ready} ready */
+  /** Puts the current question back to the front of the queue, when an earlier answer is undone. @param {Ready} ready */
   putBack(ready) {
     this.ready.unshift({ ...ready, turn: 0 });
   }
 
-  /** Never hands this one out (again). @param {string} assignment */
+  /** Never returns this question (again). @param {string} assignment */
   drop(assignment) {
     this.#answered.add(assignment);
     this.ready = this.ready.filter(({ item }) => item.assignment !== assignment);
   }
 
-  /** Puts none of those at hand on the table: nobody is asked them any more. */
+  /** Drops all questions that are ready: they are not asked any more. */
   clear() {
     for (const id of [...this.#loading, ...this.ready.map(({ item }) => item.assignment)]) this.drop(id);
   }
 
-  /** It may come again: its answer was withdrawn. @param {string} assignment */
+  /** Lets a question come again, after its answer was withdrawn. @param {string} assignment */
   allow(assignment) {
     this.#answered.delete(assignment);
   }
 
-  /** Fetches as many as are missing. @param {string} [shown] the assignment on the table */
+  /** Fetches as many questions as are missing. @param {string} [shown] the assignment that is shown now */
   async refill(shown = this.shown) {
     this.shown = shown;
     if (this.#fetching || this.ready.length + this.#loading.size >= DEPTH) return;
@@ -106,8 +106,8 @@ export class Queue extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Puts a question where the server wants it, whichever was decoded first. @param {Ready} ready */
-  #line(ready) {
+  /** Inserts a question in the server's order, whichever was decoded first. @param {Ready} ready */
+  #insert(ready) {
     const behind = this.ready.findIndex(({ turn }) => turn > ready.turn);
     this.ready.splice(behind < 0 ? this.ready.length : behind, 0, ready);
   }
@@ -128,16 +128,16 @@ export class Queue extends EventTarget {
     this.#loading.add(id);
     const ready = await decode(item);
     this.#loading.delete(id);
-    if (ready && !this.#answered.has(id)) this.#line({ ...ready, turn });
+    if (ready && !this.#answered.has(id)) this.#insert({ ...ready, turn });
     if (!ready) setTimeout(() => this.refill(), FETCH_AGAIN_MS[1]);
     this.dispatchEvent(new Event("change"));
   }
 }
 
 /**
- * Loads and decodes all pictures of a question; nothing of it is shown before all of it can be.
+ * Loads and decodes all pictures of a question, so that they can be shown all at once.
  * @param {Item} item
- * @returns {Promise<Ready|undefined>} nothing if the server cannot be reached
+ * @returns {Promise<Ready|undefined>} undefined if the server cannot be reached
  */
 export async function decode(item) {
   const pictures = item.images.map(element);
@@ -158,7 +158,7 @@ function element(image, index, all) {
   return picture;
 }
 
-/** Whether its lease has run out, so that somebody else may have it now. @param {Item} item */
+/** Whether a question's lease has expired, so that another annotator may have it now. @param {Item} item */
 function lapsed(item) {
   return item.lease_expires_at < Date.now() + clockSkew;
 }

@@ -1,4 +1,4 @@
-/** @file The page where pictures are rated: wires the queue, the outbox, the keys and the stage together. */
+/** @file The rating page: connects the queue of questions, the outbox of answers, the keyboard and the stage. */
 
 import { ApiError, SIGNED_OUT, call, sleep } from "./api.js";
 import { byId, count, expose, h, letDialogsClose, openDialog } from "./dom.js";
@@ -14,7 +14,7 @@ import { openShelf } from "./store.js";
 import { Stage } from "./view.js";
 import { Waiting } from "./waiting.js";
 
-const DEAF_MS = 150; // a key pressed this soon after a paint was meant for the pictures before
+const IGNORE_MS = 150; // a key pressed this soon after new pictures appeared was meant for the ones before
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 10_000;
 const PAN_STEP = 0.1;
@@ -43,7 +43,7 @@ const stage = new Stage(byId("stage"));
 /** @type {Session} */ let session;
 /** @type {Pace} */ let pace;
 /** @type {Waiting} */ let waiting;
-/** What the actions of the mode do with the question on the table. @type {Record<string, () => void>} */
+/** What the mode's actions do with the current question. @type {Record<string, () => void>} */
 let moves = {};
 let paintedAt = 0;
 let shown = 0;
@@ -53,9 +53,9 @@ let mayEnd = false;
 
 async function start() {
   expose({ state: "loading" });
-  navigator.serviceWorker?.register("/worker.js").catch(() => {}); // without it only a reload while the server is away is lost
+  navigator.serviceWorker?.register("/worker.js").catch(() => {}); // without it, the page only cannot be reloaded while the server is unreachable
   const me = await whoRates().catch((error) => error);
-  if (me instanceof Error) return greetStranger(me);
+  if (me instanceof Error) return showNoAccess(me);
   byId("handle").textContent = me.handle;
   mayEnd = me.role === "admin";
   byId("to-dashboard").hidden = !mayEnd;
@@ -74,7 +74,7 @@ async function start() {
   outbox.send();
 }
 
-/** Asks the server who rates here, again and again while it cannot be reached. */
+/** Asks the server who the annotator is, again and again while it cannot be reached. */
 async function whoRates() {
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(2 * wait, LONGEST_WAIT_MS)) {
     try {
@@ -87,27 +87,27 @@ async function whoRates() {
   }
 }
 
-/** The page came from what the browser kept; so do the votes. */
+/** Says that the server cannot be reached. The page comes from the browser's cache, and the votes are kept in the browser. */
 async function showAway() {
   const shelf = await openShelf();
   const entries = await shelf.all().catch(() => []);
   showSaving({ net: "offline", durable: true, waiting: entries.filter((entry) => !entry.refused), refused: [] });
-  const words = "Your votes are kept in this browser. The page goes on by itself.";
+  const words = "Your votes are kept in this browser. The page continues automatically.";
   byId("ask").textContent = "";
   stage.say(h("div", { class: "card" }, h("h2", {}, "The server cannot be reached"), h("p", {}, words)));
   expose({ state: "offline" });
 }
 
-function greetStranger(error) {
+function showNoAccess(error) {
   const gone = error.signedOut || error.status === 403;
   const words = gone ? SIGNED_OUT : `The page could not start: ${error.message}.`;
   byId("ask").textContent = "";
-  stage.say(h("div", { class: "card" }, h("h2", {}, gone ? "You are not signed in" : "Not yet"), h("p", {}, words)));
+  stage.say(h("div", { class: "card" }, h("h2", {}, gone ? "You are not signed in" : "The page could not start"), h("p", {}, words)));
   expose({ state: gone ? "signed-out" : "failed" });
   if (!gone) setTimeout(() => location.reload(), 5000);
 }
 
-/** Shows the question on the table. */
+/** Shows the current question. */
 function show() {
   const { current } = session;
   if (!current) return showNothing();
@@ -141,7 +141,7 @@ function showNothing() {
   showTrail();
 }
 
-/** Notes when the pictures are on the screen; until then no answer counts. */
+/** Records when the pictures are on the screen. Until then answers are ignored. */
 function markPaint() {
   paintedAt = Infinity;
   const turn = session.current;
@@ -160,24 +160,24 @@ function markPaint() {
 
 /** @param {object} given @param {string} glyph @param {string} said */
 function answer(given, glyph, said) {
-  if (!session.current || performance.now() - paintedAt < DEAF_MS) return;
+  if (!session.current || performance.now() - paintedAt < IGNORE_MS) return;
   const took = performance.now() - paintedAt;
   pace.beat();
   session.answer(given, glyph, said, took);
   const next = session.current ? `Next: ${session.current.item.prompt}` : "";
-  say(pace.breakDue ? `${count(pace.given, "answer")} in one go, thank you. A good moment for a short break.` : `${said}.`, next);
+  say(pace.breakDue ? `${count(pace.given, "answer")} so far, thank you. This is a good moment for a short break.` : `${said}.`, next);
 }
 
 async function undo() {
   const past = await session.undo();
-  if (!past) return say("There is nothing to take back.");
+  if (!past) return say("There is nothing to undo.");
   pace.back();
-  say(`Taken back: ${past.said}. The question is here again.`);
+  say(`Undone: ${past.said}. The question is shown again.`);
 }
 
 const inTest = () => queue.progress?.phase === "blind test";
 
-/** Asks no more of the blind test: the run goes on with the answers there are. */
+/** Ends the blind test: the run continues with the answers so far. */
 async function endTest() {
   if (!inTest() || !mayEnd) return;
   try {
@@ -190,7 +190,7 @@ async function endTest() {
   say("The test is over. Thank you.");
 }
 
-/** Does what an action stands for. @param {string} name */
+/** Carries out an action. @param {string} name */
 function act(name) {
   const common = {
     skip: () => answer({ outcome: "skip" }, "·", "Skipped"),
@@ -235,7 +235,7 @@ function listen() {
   letDialogsClose();
 }
 
-/** A button with a name: pressed like its key; "compare" for as long as it is held. */
+/** Makes a button carry out its action when it is pressed; "compare" lasts for as long as it is held. */
 function listenTo(button) {
   const name = button.dataset.act;
   if (name !== "compare") return button.addEventListener("click", () => (note(), act(name)));
@@ -249,7 +249,7 @@ function onKey(event) {
   if (document.querySelector("dialog[open]") || event.target.closest?.("input, textarea, select")) return;
   if ((event.ctrlKey || event.metaKey) && event.key === "z") return event.preventDefault(), undo();
   if (event.shiftKey && stage.zoom > 1 && PANS[event.key]) return event.preventDefault(), stage.pan(...PANS[event.key].map((step) => step * PAN_STEP));
-  if ((event.key === "Enter" || event.key === " ") && event.target.closest?.("button, a, summary")) return; // the focused control's own key
+  if ((event.key === "Enter" || event.key === " ") && event.target.closest?.("button, a, summary")) return; // this key belongs to the focused control
   const action = keys.read(event, actionsNow()) ?? (event.key === "Backspace" ? COMMON[2] : undefined);
   if (!action) return;
   event.preventDefault();
@@ -258,7 +258,7 @@ function onKey(event) {
   act(action.name);
 }
 
-/** Remembers when an answer began, to measure how long the next pictures take. */
+/** Records when an answer was given, to measure how long the next pictures take to appear. */
 function note(startTime = performance.now()) {
   performance.clearMarks("answer");
   performance.mark("answer", { startTime });
@@ -274,7 +274,7 @@ function drawBar(kind, actions) {
   for (const hint of document.querySelectorAll("[data-act] kbd")) hint.textContent = cap(hint.closest("[data-act]").dataset.act);
 }
 
-/** Keys have changed: new caps, same question. */
+/** Shows changed keys on the buttons and pictures. */
 function relabel() {
   barOf = "";
   const kind = session.current?.item.kind;
@@ -299,7 +299,7 @@ function allow(name, possible) {
   button?.setAttribute("aria-disabled", String(!possible));
 }
 
-/** @param {string} words @param {string} [aside] for screen readers: what everybody else sees anyway */
+/** Shows a status message. @param {string} words @param {string} [aside] more words for screen readers */
 function say(words, aside = "") {
   byId("status").replaceChildren(words, h("span", { class: "hidden" }, ` ${aside}`));
 }
@@ -319,7 +319,7 @@ function showProgress() {
   expose({ done, left, phase: progress.phase, queue: queue.ready.length });
 }
 
-/** The last few answers, newest last. */
+/** Shows the last few answers, newest last. */
 function showTrail() {
   byId("trail").replaceChildren(...session.past.slice(-6).map(({ glyph }) => h("span", {}, glyph)));
   byId("undo").setAttribute("aria-disabled", String(session.past.length === 0));

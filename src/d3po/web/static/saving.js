@@ -1,8 +1,9 @@
-/** @file Says honestly where the answers are: on the server, on their way, or refused. */
+/** @file Shows where the answers are: on the server, waiting to be sent, or refused. */
 
 import { byId, count, expose, h, openDialog } from "./dom.js";
 
 /**
+ * Updates the saving status.
  * @param {Pick<import("./outbox.js").Outbox, "net"|"durable"|"waiting"|"refused">} outbox
  */
 export function showSaving(outbox) {

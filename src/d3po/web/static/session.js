@@ -1,22 +1,22 @@
-/** @file A sitting: the question on the table, the answers given, and the way back. */
+/** @file A rating session: the current question, the answers given, and undo. */
 
 import { uuid } from "./api.js";
 import { decode } from "./queue.js";
 
-const LONGEST_WAY_BACK = 500;
+const MOST_UNDOS = 500;
 const PICTURES_KEPT = 6;
 const DAY_MS = 24 * 60 * 60 * 1000;
 
 /**
  * @typedef {object} Past
- * @property {string} vote    the id it was cast under
+ * @property {string} vote    the vote's id
  * @property {import("./queue.js").Item} item
- * @property {string} glyph   the answer as one sign
+ * @property {string} glyph   the answer as one symbol
  * @property {string} said    the answer in words
- * @property {HTMLImageElement[]} [pictures] while they are still at hand
+ * @property {HTMLImageElement[]} [pictures] while they are still in memory
  */
 
-/** Fires `turn` when another question is on the table, or none. */
+/** Fires `turn` when the current question changes, also to none. */
 export class Session extends EventTarget {
   /** @type {import("./queue.js").Ready|undefined} */
   current;
@@ -42,7 +42,7 @@ export class Session extends EventTarget {
     addEventListener("pagehide", () => this.#save());
   }
 
-  /** Lays the next question on the table. */
+  /** Makes the next question the current one. */
   advance() {
     const had = this.current;
     this.current = this.#queue.take();
@@ -51,8 +51,8 @@ export class Session extends EventTarget {
   }
 
   /**
-   * Answers the question on the table and goes on.
-   * @param {object} answer  as the server wants it, without ids
+   * Answers the current question and advances to the next one.
+   * @param {object} answer  the body that the server expects, without ids
    * @param {string} glyph
    * @param {string} said
    * @param {number} took    ms since the pictures were painted
@@ -70,7 +70,7 @@ export class Session extends EventTarget {
     this.advance();
   }
 
-  /** Takes the last answer back and lays its question on the table again. Returns what was taken back. */
+  /** Withdraws the last answer and makes its question the current one again. Returns the withdrawn answer. */
   async undo() {
     const last = this.past.pop();
     if (!last) return undefined;
@@ -98,10 +98,10 @@ export class Session extends EventTarget {
   }
 
   #remember() {
-    this.past.splice(0, this.past.length - LONGEST_WAY_BACK);
+    this.past.splice(0, this.past.length - MOST_UNDOS);
     this.past.slice(0, -PICTURES_KEPT).forEach((past) => delete past.pictures);
     clearTimeout(this.#saving);
-    this.#saving = setTimeout(() => this.#save(), 200); // not now: the next pictures come first
+    this.#saving = setTimeout(() => this.#save(), 200); // later, because the next pictures come first
   }
 
   #save() {
@@ -109,12 +109,12 @@ export class Session extends EventTarget {
       const kept = this.past.map(({ pictures: _, ...past }) => past);
       sessionStorage.setItem(`d3po.past.${this.#who}`, JSON.stringify(kept));
     } catch {
-      /* a browser that keeps nothing: the way back ends with the page */
+      /* the browser stores nothing: answers can be undone until the page is left */
     }
   }
 }
 
-/** What this tab remembers under a name, or a fresh start. */
+/** The value that this tab stores under a name, or a new one. */
 function remembered(name, fresh) {
   try {
     const kept = JSON.parse(sessionStorage.getItem(name) ?? "null") ?? fresh();

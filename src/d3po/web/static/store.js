@@ -1,17 +1,17 @@
-/** @file The browser's own database, and its stand-in where a browser has none to give (some private windows). */
+/** @file Stores entries in the browser's database, or in memory if the browser has none (as in some private windows). */
 
 const NAME = "d3po";
 const SHELF = "outbox";
 
 /**
  * @typedef {object} Shelf
- * @property {boolean} durable  whether it survives the tab
+ * @property {boolean} durable  whether the entries survive when the tab is closed
  * @property {(entry: any) => Promise<number>} put   resolves once the entry is on disk, with its key `seq`
  * @property {(seq: number) => Promise<void>} remove
  * @property {() => Promise<any[]>} all  in the order in which they were put
  */
 
-/** @returns {Promise<Shelf>} */
+/** Opens the browser's database, or a shelf in memory if that fails. @returns {Promise<Shelf>} */
 export async function openShelf() {
   try {
     return onDisk(await open());
@@ -47,7 +47,7 @@ function onDisk(db) {
   };
 }
 
-/** @returns {Shelf} */
+/** Makes a shelf in memory. @returns {Shelf} */
 export function inMemory() {
   const entries = new Map();
   let last = 0;

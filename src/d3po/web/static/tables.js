@@ -3,15 +3,16 @@
 import { short } from "./charts.js";
 import { byId, count, h } from "./dom.js";
 
-/** Replaces what a part of the page holds. @param {string} id @param {Node} content */
+/** Replaces the content of a part of the page. @param {string} id @param {Node} content */
 export function fill(id, content) {
   byId(id).replaceChildren(content);
 }
 
 /**
+ * Makes a table.
  * @param {string[]} heads
  * @param {(Node|string)[][]} rows
- * @param {string} empty  what to say when there are none
+ * @param {string} empty  the text to show if there are no rows
  */
 export function table(heads, rows, empty) {
   if (rows.length === 0) return h("p", { class: "quiet" }, empty);
@@ -20,7 +21,7 @@ export function table(heads, rows, empty) {
   return h("table", {}, h("thead", {}, head), h("tbody", {}, ...body));
 }
 
-/** @param {any[]} list */
+/** The table of rounds. @param {any[]} list */
 export function rounds(list) {
   const rows = [...list].reverse().map((round) => [
     `Round ${round.round}`,
@@ -36,8 +37,8 @@ export function rounds(list) {
 function agreed(agreement) {
   if (agreement === null) return "–";
   const { alpha, low, high, pairs } = agreement;
-  if (pairs === 0) return h("span", { class: "quiet" }, "no pair was judged by two people");
-  if (alpha === null) return h("span", { class: "quiet" }, `nothing but ties on ${count(pairs, "pair")}`);
+  if (pairs === 0) return h("span", { class: "quiet" }, "no pair was compared by two people");
+  if (alpha === null) return h("span", { class: "quiet" }, `only ties on ${count(pairs, "pair")}`);
   return `${alpha.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)}), ${count(pairs, "pair")}`;
 }
 
@@ -45,7 +46,7 @@ function meter(value, max) {
   return h("progress", { value, max: Math.max(1, max), "aria-label": `${value} of ${max} answers` });
 }
 
-/** @param {any[]} list */
+/** The table of annotators. @param {any[]} list */
 export function people(list) {
   const rows = list.map((one) => [
     one.handle,
@@ -59,7 +60,7 @@ export function people(list) {
     String(one.intransitive),
     one.suspicions.length ? h("span", { class: "warn" }, one.suspicions.join("; ")) : "",
   ]);
-  const heads = ["Handle", "Kind", "Votes", "Gold right", "Same again", "Left", "Median time", "Under 0.3 s", "Circles", "Look at"];
+  const heads = ["Handle", "Kind", "Votes", "Gold right", "Same again", "Left", "Median time", "Under 0.3 s", "Intransitive", "To check"];
   return table(heads, rows, "Nobody has voted yet.");
 }
 
@@ -67,7 +68,7 @@ const share = (value) => `${Math.round(100 * value)} %`;
 const range = (low, high) => (low === null || high === null ? "" : ` (${share(low)}–${share(high)})`);
 
 /**
- * Prompts down, rounds across.
+ * The table of sample pictures, with a row for each prompt and a column for each round.
  * @param {{series: string, prompts: string[], images: number[][]}[]} grids
  */
 export function samples(grids) {
@@ -86,7 +87,7 @@ function pictures({ series, images, prompts }, row) {
   return h("div", { class: "contact" }, ...all);
 }
 
-/** "held-out/round-000" is "round 0"; the base comes first. */
+/** The name of a series for people: "held-out/round-000" becomes "round 0". */
 function label(series) {
   const name = series.split("/").at(-1) ?? series;
   return name.replace(/round-0*(\d)/, "round $1");
@@ -94,7 +95,7 @@ function label(series) {
 
 const order = (series) => (/base$/.test(series) ? -1 : Number(/(\d+)\D*$/.exec(series)?.[1] ?? 0));
 
-/** "3 min", "2 h". @param {number} ms */
+/** A duration in words, such as "3 min" or "2 h". @param {number} ms */
 export function ago(ms) {
   const minutes = Math.floor(ms / 60_000);
   if (minutes < 1) return "less than a minute";

@@ -1,4 +1,4 @@
-/* Light or dark, before the first paint: the system's choice, unless this browser remembers another. Not a module, for those run late. */
+/* Sets the light or dark theme before the first paint: the system's, unless another is stored in this browser. Not a module, because modules run too late. */
 (() => {
   const KEPT = "d3po.theme";
   const root = document.documentElement;
@@ -8,7 +8,7 @@
     const kept = localStorage.getItem(KEPT);
     if (kept === "dark" || kept === "light") root.dataset.theme = kept;
   } catch {
-    /* nothing is kept: follow the system */
+    /* the browser stores nothing: follow the system */
   }
   addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
@@ -17,7 +17,7 @@
       try {
         localStorage.setItem(KEPT, root.dataset.theme);
       } catch {
-        /* it holds until the page is left */
+        /* the browser stores nothing: the choice lasts until the page is left */
       }
     });
   });

@@ -1,5 +1,5 @@
 /**
- * @file The stage: pictures as large as they fit, all zoomed and moved together, or laid over each other to compare them.
+ * @file The stage: shows pictures as large as they fit, zooms and moves all of them together, or lays them over each other for comparison.
  */
 
 import { expose, h } from "./dom.js";
@@ -10,7 +10,7 @@ const BLINK_MS = 350;
 const CALM_BLINK_MS = 1000;
 const GAP = 12;
 
-/** Where pictures are shown. */
+/** The area in which pictures are shown. */
 export class Stage {
   zoom = 1;
   #x = 0;
@@ -32,10 +32,10 @@ export class Stage {
   }
 
   /**
-   * Puts a question's pictures on the stage, all at once.
+   * Shows the pictures of a question, all at once.
    * @param {HTMLImageElement[]} pictures  decoded
-   * @param {HTMLElement[]} frames         one each, already holding its picture
-   * @param {HTMLElement} [below]          what belongs under them
+   * @param {HTMLElement[]} frames         one for each picture, which it already contains
+   * @param {HTMLElement} [below]          an element to show below them
    */
   show(pictures, frames, below) {
     const focused = this.#frames.findIndex((frame) => frame.contains(document.activeElement));
@@ -49,7 +49,7 @@ export class Stage {
     if (focused >= 0) frames[Math.min(focused, frames.length - 1)].focus({ preventScroll: true });
   }
 
-  /** @param {HTMLElement} message */
+  /** Shows a message instead of pictures. @param {HTMLElement} message */
   say(message) {
     this.#frames = [];
     this.#pictures = [];
@@ -72,13 +72,13 @@ export class Stage {
     this.#apply();
   }
 
-  /** Whole pictures again. */
+  /** Shows whole pictures again. */
   reset() {
     this.zoom = 1;
     this.#apply();
   }
 
-  /** Lays the pictures over each other and blinks between them, for as long as it is on. @param {boolean} on */
+  /** Lays the pictures over each other and alternates between them while `on`. @param {boolean} on */
   compare(on) {
     clearInterval(this.#blink);
     const several = on && this.#frames.length > 1;
@@ -129,7 +129,7 @@ export class Stage {
     this.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.002)), x, y);
   }
 
-  /** Where in its picture the pointer is, from the middle, as a share of the picture's size. */
+  /** The position of the pointer in its picture, relative to the middle, as a share of the picture's size. */
   #place(event) {
     const frame = this.#frames.find((f) => f.contains(event.target)) ?? this.#frames[0];
     if (!frame) return [0, 0];
@@ -142,7 +142,7 @@ export class Stage {
     this.moved = false;
   }
 
-  /** One finger moves, two pinch. */
+  /** One finger moves the pictures; two fingers zoom. */
   #move(event) {
     const before = this.#fingers.get(event.pointerId);
     if (!before) return;
@@ -161,7 +161,7 @@ export class Stage {
   }
 }
 
-/** The side of a picture when `n` stand in so many columns. */
+/** The width of a picture if `n` pictures are shown in this many columns. */
 function room(width, height, aspect, columns, n) {
   const rows = Math.ceil(n / columns);
   const wide = (width - GAP * (columns - 1)) / columns;
@@ -169,7 +169,7 @@ function room(width, height, aspect, columns, n) {
   return { columns, size: Math.max(1, Math.min(wide, high)) };
 }
 
-/** Small pictures by whole factors, so that their pixels stay square; large ones up to twice their size. */
+/** Scales small pictures by whole factors, so that their pixels stay square, and large ones to at most twice their size. */
 function wellScaled(size, natural) {
   if (natural <= SMALL && size >= natural) return Math.floor(size / natural) * natural;
   return Math.floor(Math.min(size, 2 * natural));
@@ -178,13 +178,13 @@ function wellScaled(size, natural) {
 const distance = (a, b) => Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
 
 /**
- * A frame that can be pressed, holding a picture.
+ * Makes a button that contains a picture.
  * @param {HTMLImageElement} picture
  * @param {{label: string, press: () => void, badge?: string, pressed?: boolean}} how
  */
 export function frame(picture, { label, press, badge, pressed }) {
   const onclick = (event) => {
-    if (event.detail) event.currentTarget.blur(); // after a click, keys go to the page again
+    if (event.detail) event.currentTarget.blur(); // so that keys go to the page again after a click
     press();
   };
   const attributes = { type: "button", class: "frame", "aria-label": label, "aria-pressed": pressed === undefined ? null : String(pressed), onclick };

@@ -1,23 +1,23 @@
-/** @file What is shown while there is nothing to rate: why, and for how long; and the end. */
+/** @file Shows why there is nothing to rate at the moment, or that the run has ended. */
 
 import { call, sleep } from "./api.js";
 import { byId, expose, h } from "./dom.js";
 
 const POLL_MS = [1500, 2500, 4000, 6000, 10_000];
-/** By how a phase's name begins: what it is called here, what it means for whoever waits, and whether it is the end. */
+/** For the beginnings of a phase's name: the title and the words to show, and whether the run has ended. */
 const PHASES = [
-  { begins: ["sampl"], title: "New pictures are being painted", words: "The model draws the next pictures from what it has learnt." },
+  { begins: ["sampl"], title: "New pictures are being made", words: "The model is drawing the next pictures with what it has learnt." },
   { begins: ["train"], title: "The model is learning from your votes", words: "New pictures follow as soon as it is ready." },
-  { begins: ["eval", "report"], title: "The model is being tested", words: "It draws pictures for prompts it has not practised." },
-  { begins: ["blind"], title: "The last answers are coming in", words: "Then the report is written." },
-  { begins: ["pause"], title: "A short pause", words: "The run has been paused; it goes on by itself." },
+  { begins: ["eval", "report"], title: "The model is being tested", words: "It is drawing pictures for prompts that it was not trained on." },
+  { begins: ["blind"], title: "The last answers are being collected", words: "After that, the report is written." },
+  { begins: ["pause"], title: "The run is paused", words: "This page continues automatically when the run does." },
   { begins: ["done", "finish", "end"], title: "All done. Thank you!", words: "This run is complete, and every answer counted.", end: true },
-  { begins: ["stop", "fail"], title: "That was it. Thank you!", words: "This run has been ended; all your votes are kept.", end: true },
+  { begins: ["stop", "fail"], title: "The run has ended. Thank you!", words: "All your votes are kept.", end: true },
 ];
 const QUIET = {
   begins: [],
-  title: "Nothing to rate just now",
-  words: "You have answered everything there is. If there is more, it appears here by itself.",
+  title: "Nothing to rate at the moment",
+  words: "You have answered all questions. New ones appear here automatically.",
   end: false,
 };
 
@@ -26,12 +26,12 @@ export function describe(phase = "") {
   return PHASES.find(({ begins }) => begins.some((start) => phase.startsWith(start))) ?? QUIET;
 }
 
-/** The state without a question. */
+/** The state in which there is no question to show. */
 export class Waiting {
   #queue;
   #on = false;
   #spell = 0;
-  /** @type {{phase: string, message: string, round: number|null}|null} how things stood when last asked */
+  /** @type {{phase: string, message: string, round: number|null}|null} the server's last answer to /v1/me */
   #me = null;
   #card = h("div", { class: "card" });
 
@@ -50,7 +50,7 @@ export class Waiting {
     this.#poll(++this.#spell);
   }
 
-  /** There is a question again. Returns whether there was none before. */
+  /** Ends the waiting, because there is a question. Returns whether there was none before. */
   end() {
     const was = this.#on;
     this.#on = false;
@@ -58,7 +58,7 @@ export class Waiting {
     return was;
   }
 
-  /** Asks gently, and not at all while nobody looks. */
+  /** Asks the server at growing intervals, and not at all while the page is hidden. */
   async #poll(spell) {
     const mine = () => this.#on && spell === this.#spell;
     for (let i = 0; mine(); i++) {
@@ -74,11 +74,11 @@ export class Waiting {
     const phase = this.#me?.phase ?? this.#queue.progress?.phase ?? "";
     const { message = "", round = null } = this.#me ?? {};
     const { title, words, end, begins } = describe(phase);
-    const news = begins.length && !phase.startsWith("blind") ? message : ""; // while others rate, the trainer's words are not about whoever waits
-    const away = this.#queue.trouble !== null && !end; // a run that is over takes its page away
+    const news = begins.length && !phase.startsWith("blind") ? message : ""; // while others rate, the trainer's message does not concern this annotator
+    const away = this.#queue.trouble !== null && !end; // the page of a run that has ended is often not served any more
     expose({ state: end ? "done" : "waiting", phase });
-    if (away) return this.#tell("The server cannot be reached", "Your votes are kept. The page goes on by itself.", true);
-    if (!this.#queue.dry && !end) return this.#tell("Loading pictures", "", true);
+    if (away) return this.#tell("The server cannot be reached", "Your votes are kept. The page continues automatically.", true);
+    if (!this.#queue.empty && !end) return this.#tell("Loading pictures", "", true);
     this.#tell(title, news || words, !end, round === null || end ? "" : `Round ${round}`);
   }
 

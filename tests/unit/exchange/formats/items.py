@@ -12,6 +12,7 @@ from PIL import Image
 from d3po.errors import FormatError
 from d3po.exchange.formats.base import AbstractFormat, Reading, Written
 from d3po.exchange.formats.neutral import BadRecord, ImportedAnswer, ImportedJudgement, ImportedPicture, Item, picture_of
+from d3po.preferences.records import Kind, Outcome
 
 
 @lru_cache
@@ -31,7 +32,7 @@ def name(number: int) -> str:
     return picture(number).id
 
 
-def said(kind: str, numbers: Sequence[int], outcome: str, **given: Any) -> ImportedJudgement:
+def said(kind: Kind, numbers: Sequence[int], outcome: Outcome, **given: Any) -> ImportedJudgement:
     """A judgement of pictures by their numbers; `winner` and `values` are by number, too."""
     winner, values = given.pop("winner", None), given.pop("values", {})
     answer = ImportedAnswer(
@@ -39,9 +40,8 @@ def said(kind: str, numbers: Sequence[int], outcome: str, **given: Any) -> Impor
         winner=None if winner is None else name(winner),
         values={name(number): float(value) for number, value in values.items()},
     )
-    return ImportedJudgement(**{
-        "prompt": "a cat", "kind": kind, "pictures": tuple(name(number) for number in numbers), "answer": answer, "annotator": "ada"
-    } | given)  # fmt: skip
+    who: dict[str, Any] = {"prompt": "a cat", "annotator": "ada"}
+    return ImportedJudgement(kind=kind, pictures=tuple(name(number) for number in numbers), answer=answer, **(who | given))
 
 
 def won(winner: int, loser: int, **given: Any) -> ImportedJudgement:
@@ -66,6 +66,11 @@ def read(kind: AbstractFormat, source: Path, **given: Any) -> list[Item]:
     """Everything in the source; the first bad record is raised."""
     images = source if source.is_dir() else source.parent
     return [sound(item) for item in kind.read(Reading(source=source, images=images, **given))]
+
+
+def answered(items: Iterable[Item]) -> list[tuple[ImportedJudgement, ImportedAnswer]]:
+    """The judgements that say something, and what."""
+    return [(item, item.answer) for item in items if isinstance(item, ImportedJudgement) and item.answer is not None]
 
 
 def sound(item: Item | BadRecord) -> Item:

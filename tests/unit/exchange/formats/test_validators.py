@@ -16,7 +16,7 @@ from d3po.exchange.formats import FORMATS, find_format
 from d3po.exchange.formats.addresses import locate
 from d3po.exchange.formats.neutral import handle_of
 from d3po.exchange.formats.parsing import json_array
-from tests.unit.exchange.formats.items import name, png, read
+from tests.unit.exchange.formats.items import answered, name, png, read
 
 PAIR = {"prompt": "a cat", "chosen": "1.png", "rejected": "2.png"}
 TASK = {"data": {"prompt": "a cat", "left": "1.png", "right": "2.png"}, "annotations": []}
@@ -131,8 +131,7 @@ def test_parquet_rows_are_checked(rows: list[dict[str, Any]], message: str, tmp_
 def test_published_rows_of_pick_a_pic_are_read(tmp_path: Path) -> None:
     parquet.write_table(pa.Table.from_pylist([row(), row(label_0=0.5, label_1=0.5, user_id=8), row(has_label=False)]), tmp_path / "file")
     items = read(FORMATS["pickapic"], tmp_path / "file")
-    answers = [(item.annotator, item.answer.outcome) for item in items if hasattr(item, "answer")]
-    assert answers == [("user-7", "win"), ("user-8", "tie")]
+    assert [(item.annotator, answer.outcome) for item, answer in answered(items)] == [("user-7", "win"), ("user-8", "tie")]
 
 
 def test_something_else_is_no_parquet(tmp_path: Path) -> None:
@@ -172,8 +171,8 @@ def test_labels_by_place_must_fit_exactly(prompts: list[Any], pictures: int, lab
 
 def test_layout_of_the_authors_is_read_as_they_wrote_it(tmp_path: Path) -> None:
     authors_layout(tmp_path, prompts=["a", "b"], pictures=6, labels="[[0, -1, 0], [-1.0, 0, -1.0]]")
-    judged = [item for item in read(FORMATS["d3po_json"], tmp_path) if hasattr(item, "answer")]
-    assert [(item.prompt, item.pictures, set(item.answer.values)) for item in judged] == [
+    judged = answered(read(FORMATS["d3po_json"], tmp_path))
+    assert [(item.prompt, item.pictures, set(answer.values)) for item, answer in judged] == [
         ("a", (name(0), name(1), name(2)), {name(1)}), ("b", (name(3), name(4), name(5)), {name(3), name(5)}),
     ]  # fmt: skip
 
@@ -209,8 +208,8 @@ def test_label_studio_export_of_a_project_is_read(folder: Path) -> None:
         {"completed_by": 6, "result": [{"type": "textarea", "value": {"text": ["hm"]}}]},
     ]}  # fmt: skip
     (folder / "file").write_text(json.dumps([task], indent=1))
-    judged = [item for item in read(FORMATS["label_studio"], folder / "file") if hasattr(item, "answer")]
-    assert [(item.annotator, item.answer.outcome, item.answer.winner) for item in judged] == [
+    judged = answered(read(FORMATS["label_studio"], folder / "file"))
+    assert [(item.annotator, answer.outcome, answer.winner) for item, answer in judged] == [
         ("user-3", "win", name(2)), ("user-4", "both_bad", None), (handle_of("a@b.example"), "skip", None),
     ]  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""The tables of the human loop, and the triggers that keep its events as they were written.
+"""The tables of the human loop, and the triggers that keep events from being changed.
 
-Written out, not taken from `tables.py`: a migration says what the tables were on its day.
+They are written out, not taken from `tables.py`, since a migration describes the tables at the time when it was written.
 """
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ APPEND_ONLY = ("vote", "vote_item", "feedback_batch_vote", "audit_log")
 
 
 def upgrade() -> None:
-    """Make the tables, then the triggers."""
+    """Create the tables, then the triggers."""
     _pictures()
     _people()
     _questions()

@@ -1,4 +1,4 @@
-"""How a pair came to be asked, where pairs are chosen by the votes before."""
+"""Columns that record how a pair was selected, if pairs are selected by earlier votes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,6 +8,6 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add what is known of a choice; of questions asked so far, nothing is."""
+    """Add the columns; they are null for existing questions."""
     op.add_column("question", sa.Column("probability", sa.Double(), nullable=True))
     op.add_column("question", sa.Column("at_random", sa.Boolean(), nullable=True))

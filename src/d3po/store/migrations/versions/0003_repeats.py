@@ -1,4 +1,4 @@
-"""Questions that are put to somebody again, sides swapped."""
+"""Repeats: questions that the same person is asked again, with the sides swapped."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ AFTER = "purpose IN ('train', 'gold', 'blind', 'repeat')"
 
 
 def upgrade() -> None:
-    """Let questions have the new purpose."""
+    """Allow the new purpose of questions."""
     if op.get_context().dialect.name == "postgresql":
         op.drop_constraint("purpose_known", "question")
         op.create_check_constraint("purpose_known", "question", AFTER)
@@ -20,8 +20,10 @@ def upgrade() -> None:
 
 
 def _rewrite_check() -> None:
-    """SQLite cannot alter a check, and making the table anew would break the keys that lead to it. Its manual (ALTER TABLE, section 8)
-    has checks changed in the schema's own text: no row is touched, and the new schema version makes every connection read it again.
+    """Change the check in the text of SQLite's schema.
+
+    SQLite cannot alter a check, and making the table again would break the foreign keys to it. SQLite's manual (ALTER TABLE, section 8) describes this way: no
+    row is changed, and the new schema version makes every connection read the schema again.
     """
     version = op.get_bind().scalar(sa.text("PRAGMA schema_version"))
     op.execute("PRAGMA writable_schema = ON")

@@ -1,4 +1,4 @@
-/** @file K pictures: the best, then the worst. Two presses say more than two pairs. */
+/** @file K pictures: choose the best, then the worst. Two key presses give more comparisons than two pairs. */
 
 import { frame } from "../view.js";
 

@@ -1,15 +1,15 @@
-/** @file Dragging with mouse, pen or finger. The keyboard has its own way to do the same. */
+/** @file Dragging with mouse, pen or finger. Each mode also has keys that do the same. */
 
 import { h } from "../dom.js";
 
 const FAR_ENOUGH = 6;
 
 /**
- * Lets something be dragged onto one of several targets.
+ * Makes an element draggable onto one of several targets.
  * @param {HTMLElement} handle
  * @param {object} how
  * @param {() => HTMLElement[]} how.targets
- * @param {() => boolean} how.may        asked when a drag begins
+ * @param {() => boolean} how.may        whether it may be dragged now; called when a drag begins
  * @param {(target: number) => void} how.drop  called with the target's index
  */
 export function draggable(handle, { targets, may, drop }) {
@@ -29,7 +29,7 @@ export function draggable(handle, { targets, may, drop }) {
       const dragged = ghost !== null;
       end();
       if (!dragged) return;
-      handle.blur(); // after a drag, keys go to the page again
+      handle.blur(); // so that keys go to the page again after a drag
       swallowClick();
       if (event.type === "pointerup" && at >= 0) drop(at);
     };
@@ -58,7 +58,7 @@ function under(targets, event) {
   });
 }
 
-/** The click that a browser makes of a finished drag is not meant as one. */
+/** Swallows the click event that a browser fires at the end of a drag. */
 function swallowClick() {
   const swallow = (event) => event.stopPropagation();
   addEventListener("click", swallow, { capture: true, once: true });

@@ -1,4 +1,4 @@
-/** @file K pictures in an order, the best first: by dragging onto the places, by clicks, or by number keys. Ties are allowed. */
+/** @file K pictures: put them in order, the best first, by dragging them onto places, by clicks or by number keys. Ties are allowed. */
 
 import { h } from "../dom.js";
 import { frame } from "../view.js";
@@ -59,13 +59,13 @@ class Ranking {
     return this.#places.filter((picture) => picture !== null).length;
   }
 
-  /** Gives a picture the next place, or takes its place away. @param {number} picture */
+  /** Puts a picture on the next free place, or takes it off its place. @param {number} picture */
   toggle(picture) {
     const place = this.#places.indexOf(picture);
     this.#places[place >= 0 ? place : this.#places.indexOf(null)] = place >= 0 ? null : picture;
     if (place < 0) this.#fillLast();
     this.#draw();
-    this.#turn.say(place >= 0 ? `Picture ${picture + 1} taken back.` : `Picture ${picture + 1} is number ${this.#places.indexOf(picture) + 1}.`);
+    this.#turn.say(place >= 0 ? `Picture ${picture + 1} removed.` : `Picture ${picture + 1} is number ${this.#places.indexOf(picture) + 1}.`);
   }
 
   /** Makes this place equal to the one before, or better than it again. @param {number} place */
@@ -76,7 +76,7 @@ class Ranking {
     this.#turn.say(`Places ${place} and ${place + 1} are ${this.#equal[place] ? "equal" : "not equal"}.`);
   }
 
-  /** Hands the order in, once it is complete. */
+  /** Submits the order if it is complete. */
   done() {
     if (this.placed < this.#places.length) return this.#turn.say("Every picture needs a place first.");
     const { item, answer } = this.#turn;
@@ -94,7 +94,7 @@ class Ranking {
     draggable(handle, { targets: () => this.#slots, may, drop: (place) => this.#move(picture(), place) });
   }
 
-  /** Puts a picture onto a place; what was there changes places with it, or goes back. */
+  /** Puts a picture onto a place. A picture that was there gets the other's old place, or none. */
   #move(picture, place) {
     const from = this.#places.indexOf(picture);
     if (from >= 0) this.#places[from] = this.#places[place];
@@ -109,7 +109,7 @@ class Ranking {
     if (picture !== null) this.toggle(picture);
   }
 
-  /** When one picture and one place are left, they belong together. */
+  /** Puts the last remaining picture onto the last free place. */
   #fillLast() {
     if (this.placed !== this.#places.length - 1) return;
     const missing = this.#frames.findIndex((_, i) => !this.#places.includes(i));
@@ -131,7 +131,7 @@ class Ranking {
 
   #fill(slot, place) {
     const picture = this.#places[place];
-    const label = picture === null ? `Place ${place + 1}, empty` : `Place ${place + 1}: picture ${picture + 1}; take it back`;
+    const label = picture === null ? `Place ${place + 1}, empty` : `Place ${place + 1}: picture ${picture + 1}; remove it`;
     slot.setAttribute("aria-label", label);
     slot.replaceChildren(picture === null ? `${place + 1}` : h("img", { src: this.#turn.pictures[picture].src, alt: "", draggable: "false" }));
   }

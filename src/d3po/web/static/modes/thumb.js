@@ -20,7 +20,7 @@ export const thumb = {
   },
 };
 
-/** A frame that is only looked at. @param {HTMLImageElement} picture */
+/** A frame that cannot be pressed. @param {HTMLImageElement} picture */
 export function alone(picture) {
   return h("div", { class: "frame" }, h("span", { class: "hold" }, picture));
 }

@@ -1,4 +1,4 @@
-"""Our own log: JSONL with every picture and every vote event, withdrawn and replaced ones too. It loses nothing."""
+"""d3po's vote log: JSONL with every picture and every vote event, withdrawn and replaced ones included. It loses nothing."""
 
 import hashlib
 import json
@@ -19,11 +19,11 @@ HEAD = {"format": "d3po-votes", "version": 1}
 HASH = re.compile(r"[0-9a-f]{64}")
 
 
-class Own(AbstractFormat):
-    """Everything: questions of all kinds, events, annotators, order shown, times, where pictures came from."""
+class VoteLog(AbstractFormat):
+    """Holds everything: questions of all kinds, events, annotators, the order shown, times, the pictures' origin."""
 
     name: ClassVar[str] = "jsonl"
-    summary: ClassVar[str] = "our own log of every vote event; loses nothing"
+    summary: ClassVar[str] = "d3po's log of every vote event; loses nothing"
     expects: ClassVar[str] = "lines with a judgement"
 
     def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
@@ -76,17 +76,21 @@ def _read(element: Element, pictures: PictureFiles, known: set[tuple[str, str]])
 
 
 def _digest(item: Item) -> str:
-    """A hash of everything that a line says, in whatever order and with whatever spaces it says it."""
+    """A hash of a line's content, independent of the order of its fields and of white space."""
     said = {name: value for name, value in asdict(replace(item, where="")).items() if name != "content"}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _refuse_changed(line: Field, item: Item) -> None:
-    """Logs written before lines had a hash have none."""
+    """Check a line against the hash in it; lines of logs written before lines had a hash have none.
+
+    Raises:
+        FormatError: the line was changed after it was exported.
+    """
     if line.values.get("sha256", None) not in (None, _digest(item)):
         raise FormatError(
-            f"{line.place('sha256')}: it is not the hash of what the line says, which was changed after it was exported; "
-            "export it anew, or take the hash away to import what it says now"
+            f"{line.place('sha256')}: it is not the hash of the line's content, which was changed after it was exported; "
+            "export it again, or remove the hash to import the changed content"
         )
 
 
@@ -133,7 +137,7 @@ def _judgement(line: Field) -> ImportedJudgement:
 
 
 def _prompt(line: Field) -> str:
-    """The prompt as it was exported, to the letter: it is part of what a picture is known by."""
+    """The prompt exactly as it was exported, since it is part of a picture's identity."""
     line.prompt("prompt")
     return line.text("prompt")
 
