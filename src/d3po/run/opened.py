@@ -61,6 +61,11 @@ class OpenRun:
         """The run's objective, with its settings."""
         return build(self.config.objective.name, **self.config.objective.settings.model_dump())
 
+    @property
+    def judged_by_people(self) -> bool:
+        """Whether people judge: then their own figure comes first, and measured ones are named by what they measure."""
+        return self.config.feedback.source == "human"
+
     @cached_property
     def store(self) -> Store:
         """The run's database."""
