@@ -303,8 +303,8 @@ def _opened(
         from rich.console import Console
 
         from d3po.config import override
+        from d3po.progress import Narrator
         from d3po.run.opened import final_checkpoints, open_run
-        from d3po.run.progress import Narrator
         from d3po.run.session import Session
 
         if more:

@@ -10,10 +10,10 @@ from d3po.config import RunConfig
 from d3po.errors import TrainingStoppedError
 from d3po.objectives.base import Needs, Objective
 from d3po.objectives.registry import OBJECTIVES, build
+from d3po.progress import Narrator
 from d3po.run.folder import RunFolder
 from d3po.run.journal import RunJournal
 from d3po.run.needs import check_needs
-from d3po.run.progress import Narrator
 from d3po.scorers.catalogue import Reward
 from d3po.scorers.registry import load_criteria, load_reward
 from d3po.store import Store
