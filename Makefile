@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 DEMO ?= runs/demo
+TASTE ?= runs/taste
 BIN := .venv/bin
 SOURCES := src tests tools examples benchmarks
 # Python compiles what is imported, once, and keeps it, whatever the environment says; all of what is installed would take longer than installing it.
@@ -24,9 +25,9 @@ demo: .venv/demo.stamp ## tune the embedded model on a CPU, in minutes, and writ
 	@test -f $(DEMO)/run.toml || $(BIN)/d3po init $(DEMO) --recipe demo
 	$(BIN)/d3po run $(DEMO)
 
-rate: .venv/demo.stamp ## rate the demo's pictures in your browser; the next round trains from your clicks
-	@test -f $(DEMO)/run.toml || $(BIN)/d3po init $(DEMO) --recipe demo
-	$(BIN)/d3po run $(DEMO) --feedback human --set feedback.ask=best_worst --more 1 --serve
+rate: .venv/demo.stamp ## train the embedded model to your taste: rate its pictures in your browser, from the base model on, in runs/taste
+	@test -f $(TASTE)/run.toml || $(BIN)/d3po init $(TASTE) --recipe demo --feedback human
+	$(BIN)/d3po run $(TASTE) --serve
 
 # One worker more than there are cores: tests wait for browsers and for processes of their own.
 test: export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')

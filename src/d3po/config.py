@@ -305,6 +305,18 @@ class Evaluation(Section):
         description="a second reward, measured on the same pictures and never trained on; it shows when the first one is being exploited",
     )
     every_round: bool = Field(default=True, description="measure after every round, not only at the end")
+    blind_questions: int = Field(
+        default=16,
+        ge=0,
+        le=1000,
+        description="in a run judged by people: blind questions, base or tuned, put to them after the last round and waited for; 0 asks none",
+    )
+    blind_between_rounds: int = Field(
+        default=4,
+        ge=0,
+        le=1000,
+        description="such questions mixed into each later round's own, about the policy so far; they are not waited for (needs every_round)",
+    )
 
 
 class Guards(Section):

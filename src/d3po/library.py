@@ -29,28 +29,29 @@ from d3po.config import RunConfig
 from d3po.errors import ConfigError, PromptError, RunFolderError, TrainingStoppedError, VoteError
 from d3po.models.load import plain_pipeline
 from d3po.preferences.records import Answer, NewQuestion
+from d3po.progress import Narrator
 from d3po.recipes import load_recipe
-from d3po.run.evaluate.blind import ask_blind
+from d3po.run.cost.clicks import with_clicks
 from d3po.run.evaluate.phase import EvaluationResult, evaluate
 from d3po.run.evaluate.report import write_report
 from d3po.run.export.generating import generate
 from d3po.run.export.phase import export_result
+from d3po.run.feedback.blind import ask_blind
 from d3po.run.feedback.page import rating_page
 from d3po.run.feedback.people import ask_people
 from d3po.run.folder import RunFolder, create_run, label_of
 from d3po.run.loop import announce, collect_feedback, measure, plan_lines, prepare, read_stop, refuse, result_rounds, run_rounds
 from d3po.run.opened import OpenRun, open_run
-from d3po.run.progress import Narrator
 from d3po.run.prompts import distinct, every_fifth
 from d3po.run.sample.phase import is_sampled, sample_round
 from d3po.run.session import Session
-from d3po.run.starting import prompts_for, settings_for_objective, start
+from d3po.run.starting import prompts_for, settings_for_feedback, settings_for_objective, start
 from d3po.run.train.phase import train_round
 from d3po.scorers.catalogue import Reward
 from d3po.scorers.registry import checked_reward
 from d3po.text import prompt_of
 
-__all__ = ["EvaluationResult", "Picture", "Run", "Votes"]
+__all__ = ["EvaluationResult", "ImportedVotes", "Picture", "Run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,8 @@ class Run:
         recipe: str = "default",
         objective: str = "",
         reward: str | Reward = "",
+        feedback: str = "",
+        clicks: int | None = None,
         settings: Mapping[str, object] | None = None,
         quiet: bool = False,
     ) -> "Run":
@@ -102,6 +105,8 @@ class Run:
             recipe: the recipe to start from; `d3po recipes` lists them.
             objective: the objective, with its default settings in place of the recipe's; `d3po objectives` lists them. Default: the recipe's.
             reward: what pictures are compared by if no person is asked: a scorer's name, or a function (image, prompt) -> float.
+            feedback: who compares: `reward`, `human` (people choose the best and the worst of four), `model` or `imported`. Default: the recipe's.
+            clicks: how many clicks people will spend, which decides the rounds and the prompts per round. Default with `human`: 100.
             settings: other settings by their dotted names, such as `{"training.epochs": 2}`; docs/configuration.md lists them.
             quiet: print nothing.
 
@@ -112,9 +117,9 @@ class Run:
             PromptError: a prompt file cannot be used.
         """
         folder, narrator = Path(path), _narrator(quiet)
-        said = (settings_for_objective(objective) if objective else {}) | {
-            key: _as_written(value) for key, value in (settings or {}).items()
-        }
+        given = {key: _as_written(value) for key, value in (settings or {}).items()}
+        for_people = settings_for_feedback(feedback, given) if feedback else {}
+        said = (settings_for_objective(objective) if objective else {}) | for_people | given
         if model:
             said["model"] = model
         if reward:
@@ -125,7 +130,8 @@ class Run:
             trained, kept = prompts_for(begun, *files, say=narrator.say)
         else:
             trained, kept = _split(_listed(prompts, narrator), _listed(held_out, narrator))
-        create_run(folder, begun.config, prompts=trained, held_out=kept)
+        config = with_clicks(begun.config, clicks, feedback=feedback, prompts=len(trained), said=given)
+        create_run(folder, config, prompts=trained, held_out=kept)
         run = cls.open(folder, quiet=quiet)
         if callable(reward):
             run._session.run.criteria = (checked_reward(name_of(reward), reward),)
@@ -237,13 +243,13 @@ class Run:
         """
         self._require_sampled()
         with rating_page(self.path, port, self._session.run.narrator.say):
-            ask_people(self._session.run, self.round)
+            ask_people(self._session.run, self.round, tested=result_rounds(self._session.run))
         return self._session.run.store.votes.count(round=self.round, purpose="train")
 
     @property
-    def votes(self) -> "Votes":
+    def votes(self) -> "ImportedVotes":
         """Access to the votes, to add votes from elsewhere."""
-        return Votes(self._session.run)
+        return ImportedVotes(self._session.run)
 
     def train(self) -> None:
         """Train the current round to its end. If its pictures are not compared yet, they are compared first, as `feedback.source` says.
@@ -375,7 +381,7 @@ class Run:
             self._session.run.criteria = old.criteria
 
 
-class Votes:
+class ImportedVotes:
     """Votes that come from elsewhere than the rating page: from your own tool, a file, or a colleague's list."""
 
     def __init__(self, run: OpenRun) -> None:

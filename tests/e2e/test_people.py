@@ -1,18 +1,23 @@
 """A run that asks people: it waits for their votes, trains on them, and obeys the dashboard."""
 
+import json
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from d3po.errors import RunEndedError, RunFolderError
+from d3po.errors import ConfigError, RunEndedError, RunFolderError
+from d3po.library import Run
 from d3po.preferences.records import Answer, Assigned, Cast
 from d3po.run import control
-from d3po.run.evaluate.blind import ask_blind, blind_result
+from d3po.run.evaluate.phase import evaluate
 from d3po.run.evaluate.report import write_report
-from d3po.run.feedback import people
+from d3po.run.export.phase import export_result
+from d3po.run.feedback import blind, people
+from d3po.run.feedback.blind import ask_blind, blind_result
 from d3po.run.feedback.exchange import make_gold
 from d3po.run.feedback.labels import labels_of_round
 from d3po.run.feedback.people import ask_people, questions_of
@@ -22,6 +27,7 @@ from d3po.run.opened import open_run
 from d3po.run.sample.phase import sample_round
 from d3po.run.session import Session
 from d3po.store import Store
+from tests.e2e.conftest import d3po
 
 MakeRun = Callable[..., RunFolder]
 HUMAN = {"feedback.source": '"human"', "rounds": "1", "training.epochs": "1"}
@@ -29,7 +35,7 @@ HUMAN = {"feedback.source": '"human"', "rounds": "1", "training.epochs": "1"}
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (people, control):
+    for module in (blind, people, control):
         monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
 
 
@@ -77,7 +83,7 @@ def await_rating(session: Session, round: int, thread: threading.Thread) -> None
 
 
 def test_a_run_waits_for_every_answer_and_trains_on_them(make_run: MakeRun) -> None:
-    folder = make_run(settings=HUMAN | {"feedback.ask": '"best_worst"', "feedback.overlap": "2"})
+    folder = make_run(settings=HUMAN | {"feedback.ask": '"best_worst"', "feedback.overlap": "2", "evaluation.blind_questions": "0"})
     session = opened(folder)
     runner = threading.Thread(target=run_rounds, args=(session,), daemon=True)
     runner.start()
@@ -96,6 +102,78 @@ def test_a_run_waits_for_every_answer_and_trains_on_them(make_run: MakeRun) -> N
     page = folder.report.read_text()
     assert "Agreement between people" in page
     assert "<td>0</td><td>1.00 [1.00, 1.00]</td>" in page
+
+
+def rated(session: Session) -> None:
+    """The run goes to its end while somebody answers whatever is asked, always for the newer picture: of base and tuned, the tuned one."""
+    runner = threading.Thread(target=run_rounds, args=(session,), daemon=True)
+    runner.start()
+    while runner.is_alive():
+        vote(session.run.store, 1)
+        runner.join(0.02)
+
+
+def blind_votes(session: Session) -> int:
+    return session.run.store.votes.count(purpose="blind")
+
+
+def test_people_s_blind_test_is_the_headline_and_is_asked_once_for_each_result(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run(settings=HUMAN | {"feedback.ask": '"best_worst"', "evaluation.blind_questions": "3"})
+    session = opened(folder)
+    rated(session)
+    assert blind_votes(session) == 3
+    said = "people preferred the tuned model to the base model 100 % of the time (95 % interval 0 to 100 %), from 3 blind answers"
+    first, below, _ = capsys.readouterr().out.splitlines()[-3:]
+    assert first == f"result after 1 rounds: {said}"
+    assert below.startswith("measured on held-out prompts, by brightness: win rate ")
+    page = folder.report.read_text()
+    assert page.index("3 answers, 95 % interval 0 to 100 %") < page.index("over the base model, measured by <code>brightness</code>")
+    assert session.run.store.journal.last("phase").body["message"].startswith("People preferred the tuned model")
+    card = export_result(session, folder.path / "export")[-1].read_text()
+    assert card.index(said) < card.index("By `brightness`, against the base model")
+    session.close()
+
+    session = opened(folder)
+    rated(session)
+    assert blind_votes(session) == 3, "what was answered is not asked again"
+    session.close()
+
+    folder.change({"rounds": "2", "evaluation.blind_between_rounds": "4"})
+    session = opened(folder)
+    rated(session)
+    assert blind_votes(session) == 3 + 1 + 3, "the fourth about the first result, between the rounds; and a test of the second"
+    assert {vote.purpose for round in (0, 1) for vote in session.run.store.batches.votes(round) or []} == {"train"}
+    evaluated = evaluate(session, 2)
+    assert (evaluated.people_answers, evaluated.people) == (3, blind_result(session.run, 2)[0])
+
+
+def test_a_run_of_people_that_began_before_there_were_blind_tests_goes_on(make_run: MakeRun) -> None:
+    folder = make_run(settings=HUMAN)
+    lines = folder.config_path.read_text().splitlines()
+    folder.config_path.write_text("\n".join(line for line in lines if not line.startswith("blind_")))
+    folder.mark_started(folder.config())
+    before = json.loads(folder.started.read_text())
+    assert not [key for key in before["evaluation"] if key.startswith("blind")]
+    folder.change({"evaluation.blind_questions": "0"})
+    assert folder.config().evaluation.blind_questions == 0
+
+
+def test_a_run_for_people_is_made_for_a_number_of_clicks(tmp_path: Path) -> None:
+    made = d3po("init", tmp_path / "mine", "--feedback", "human", "--clicks", "60")
+    assert "2 rounds x 15 questions (best and worst of 4) x 2 clicks: 60 clicks" in made.stdout
+    assert "20 blind questions" in made.stdout
+    assert f"d3po run {tmp_path / 'mine'} --serve" in made.stdout
+    with Run.create(tmp_path / "same", feedback="human", clicks=60, quiet=True) as run:
+        assert run.config == RunFolder(path=tmp_path / "mine").config()
+    for option in (("--feedback", "reward"), ("--feedback", "imported"), ()):
+        refused = d3po("init", tmp_path / "other", *option, "--clicks", "60")
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert "which nobody clicks for" in refused.stderr
+    with pytest.raises(ConfigError, match="clicks is 60, but feedback is 'reward'"):
+        Run.create(tmp_path / "other", clicks=60, quiet=True)
+    assert not (tmp_path / "other").exists()
 
 
 def test_every_prompt_is_asked_about_once_before_any_is_asked_about_twice(make_run: MakeRun) -> None:

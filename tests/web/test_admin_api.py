@@ -190,6 +190,32 @@ def test_train_now_closes_the_round_that_is_under_way(house: House, owner: TestC
     assert owner.post("/v1/control", json={"action": "train_now", "round": 2}).json()["train_now_round"] == 2
 
 
+def test_an_administrator_ends_a_blind_test_and_nobody_else_does(house: House, public: TestClient) -> None:
+    pair, *_ = house.pictures.values()
+    asked = house.store.questions.ask([NewQuestion(kind="pair", purpose="blind", images=(pair[0], pair[1]), round=None)])
+    ada, root = join(public, house), join(public, house, "root", "admin")
+    assert ada.post("/v1/control", json={"action": "end_test"}).status_code == 403
+    assert house.store.questions.awaited(asked) == 1
+    assert root.post("/v1/control", json={"action": "end_test"}).status_code == 200
+    assert house.store.questions.awaited(asked) == 0
+    assert root.get("/v1/audit").json()["entries"][0]["action"] == "end_test"
+    assert root.get("/v1/dashboard").json()["control"] == {"paused": False, "stop": False, "train_now_round": None}
+
+
+def test_what_people_say_is_a_figure_of_its_own_with_its_answers(house: House, owner: TestClient) -> None:
+    write = house.store.journal.write
+    write("evaluation", 0, {"rounds": 1, "comparisons": 12, "win_rate": {"value": 0.6, "low": 0.5, "high": 0.7}, "measured": "warmth"})
+    write("evaluation", 0, {"rounds": 1, "people": {"value": 1.0, "low": 0.2, "high": 1.0}, "people_answers": 1})
+    write("evaluation", 0, {"rounds": 1, "people": {"value": 0.75, "low": 0.3, "high": 0.95}, "people_answers": 4})
+    data = owner.get("/v1/dashboard").json()
+    curves = {curve["name"]: curve["points"] for curve in data["curves"]}
+    assert curves.keys() == {"win_rate", "people"}
+    ((people,), (win,)) = curves["people"], curves["win_rate"]
+    assert (people["rounds"], people["value"], people["low"], people["high"], people["answers"]) == (1, 0.75, 0.3, 0.95, 4)
+    assert win["answers"] is None
+    assert data["measured_by"] == "warmth"
+
+
 def test_who_waits_hears_of_a_pause(house: House, owner: TestClient) -> None:
     house.store.journal.write("phase", 0, {"phase": "training"})
     owner.post("/v1/control", json={"action": "pause"})

@@ -46,7 +46,9 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-@app.command(epilog="Example: `d3po init runs/vivid --recipe default --set feedback.reward=colourfulness`")
+@app.command(
+    epilog="Example: `d3po init runs/vivid --set feedback.reward=colourfulness` · for people: `d3po init runs/mine --feedback human --clicks 100`"
+)
 def init(
     run: RunArgument,
     recipe: Annotated[str, typer.Option(help="The recipe to start from; `d3po recipes` lists them.")] = "default",
@@ -61,22 +63,38 @@ def init(
         Path | None, typer.Option(help="A file of prompts to train on, one a line. Default: the recipe's, or the embedded model's.")
     ] = None,
     held_out: Annotated[Path | None, typer.Option(help="A file of prompts for evaluation only. Default: every fifth of --prompts.")] = None,
+    feedback: Annotated[
+        str | None,
+        typer.Option(help="Who compares: reward (measured), human (asked for the best and the worst of four), model or imported."),
+    ] = None,
+    clicks: Annotated[
+        int | None, typer.Option(help="Clicks that people will spend: rounds and prompts a round follow from it. Default with human: 100.")
+    ] = None,
     set_: SetOption = None,
     skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Skip empty lines in prompt files.")] = False,
 ) -> None:
     """Make a run folder: run.toml with every setting, and the prompts."""
     from d3po.recipes import load_recipe
+    from d3po.run.cost.clicks import what_to_expect, with_clicks
     from d3po.run.folder import create_run
-    from d3po.run.starting import prompts_for, settings_for_objective, start
+    from d3po.run.starting import prompts_for, settings_for_feedback, settings_for_objective, start
 
-    assignments = (settings_for_objective(objective) if objective else {}) | dict(_assignment(text) for text in set_ or [])
+    said = dict(_assignment(text) for text in set_ or [])
+    for_people = settings_for_feedback(feedback, said) if feedback else {}
+    assignments = (settings_for_objective(objective) if objective else {}) | for_people | said
     if model is not None:
         assignments["model"] = model
     begun = start(load_recipe(recipe), assignments)
     trained, kept = prompts_for(begun, prompts, held_out, skip_empty=skip_empty, say=typer.echo)
+    config = with_clicks(begun.config, clicks, feedback=feedback or "", prompts=len(trained), said=said)
     typer.echo(begun.words())
-    create_run(run, begun.config, prompts=trained, held_out=kept)
-    typer.echo(f"{run} is ready: settings in {run / 'run.toml'}, {len(trained)} prompts, {len(kept)} held out. Next: d3po run {run}")
+    create_run(run, config, prompts=trained, held_out=kept)
+    if config.feedback.source == "human":
+        for line in what_to_expect(config):
+            typer.echo(line)
+        typer.echo(f"the machine draws and learns between the rounds; how long that takes: d3po run {run} --dry-run")
+    serve = " --serve" if config.feedback.source == "human" else ""
+    typer.echo(f"{run} is ready: settings in {run / 'run.toml'}, {len(trained)} prompts, {len(kept)} held out. Next: d3po run {run}{serve}")
 
 
 @app.command(epilog="Example: `d3po run runs/demo` · with people: `d3po run runs/demo --feedback human --more 1 --serve`")
@@ -285,8 +303,8 @@ def _opened(
         from rich.console import Console
 
         from d3po.config import override
+        from d3po.progress import Narrator
         from d3po.run.opened import final_checkpoints, open_run
-        from d3po.run.progress import Narrator
         from d3po.run.session import Session
 
         if more:

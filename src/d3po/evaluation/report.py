@@ -15,6 +15,7 @@ from d3po.evaluation.drawing import ACCENT, INK, SECOND, data_uri, picture_png, 
 from d3po.evaluation.win_rate import NO_CHANGE, Interval
 
 ENLARGED = 96
+PEOPLE = "#2f8f4e"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,8 @@ class Point:
     checkerboard_ratio: float
     subject_accuracy: float | None
     held_out_win_rate: Interval | None = None
+    people: Interval | None = None
+    """The win rate over the base model in the blind test by people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,8 @@ class Report:
     """(round, guard, message) of every guard that fired."""
     blind: tuple[Interval, int] | None
     """The win rate over the base model in the blind test by people, and the number of votes."""
+    judged_by_people: bool
+    """Whether people judge the run: then their figure comes first, and measured figures are named by the reward."""
     agreement: Mapping[int, Interval | None]
     """People's agreement (Krippendorff's alpha) by round; None if it is undefined. Empty if each question was asked only once."""
     config: str
@@ -62,12 +67,18 @@ class Report:
     seed: int
 
 
+INTERVAL = (
+    "The 95 % interval is over prompts: Student's t with one additional prompt of unknown share, so that few prompts, or "
+    "prompts that happen to agree, do not seem certain."
+)
+BLIND = (
+    "how often people prefer the tuned picture when they see a base and a tuned picture of one held-out prompt side by side, without "
+    "knowing which is which; a tie, or both bad, counts half."
+)
 EXPLAINED = {
     "Win rate": "the chance that the reward is higher for a tuned picture than for a base picture of the same held-out prompt from other noise; "
-    "0.5 is no change. The 95 % interval is over prompts: Student's t with one additional prompt of unknown share, so that few prompts, or "
-    "prompts that happen to agree, do not seem certain. The base model's 0.5 is known, and has no interval.",
-    "Blind win rate": "how often people prefer the tuned picture when they see a base and a tuned picture of one held-out prompt side by side, without "
-    "knowing which is which; a tie, or both bad, counts half. The interval is over prompts, as above.",
+    f"0.5 is no change. {INTERVAL} The base model's 0.5 is known, and has no interval.",
+    "Blind win rate": f"{BLIND} The interval is over prompts, as above.",
     "Agreement": "Krippendorff's alpha over the pairs that two or more people compared: 1 is full agreement, 0 is chance, below 0 is worse than chance; "
     "two people who agree on 70 % of the pairs have 0.4. The interval holds 95 % of bootstrap resamples over pairs.",
     "Score": "the mean reward of the held-out pictures, in the reward's unit.",
@@ -81,6 +92,15 @@ EXPLAINED = {
     "Gradient norm": "L2 norm of the gradient before clipping; spikes are a sign of instability.",
 }
 
+_BY_PEOPLE = {
+    "Blind win rate": f"{BLIND} {INTERVAL} With few answers it is wide.",
+    "Agreement": EXPLAINED["Agreement"],
+    "Win rate": "the chance that the measured reward, which people were not asked about, is higher for a tuned picture than for a base picture of the "
+    "same held-out prompt from other noise; 0.5 is no change. The interval is over prompts, as above.",
+}
+EXPLAINED_BY_PEOPLE = {**_BY_PEOPLE, **EXPLAINED, **_BY_PEOPLE}
+"""The explanations for a run that people judge: their own figure comes first."""
+
 
 def render(report: Report) -> tuple[str, bytes]:
     """Render the page as HTML, and its before/after grid as a PNG."""
@@ -89,8 +109,8 @@ def render(report: Report) -> tuple[str, bytes]:
         report=report,
         result=report.points[-1],
         base=report.points[0],
-        explained=EXPLAINED,
-        progress_svg=svg(progress_figure(report.points)),
+        explained=EXPLAINED_BY_PEOPLE if report.judged_by_people else EXPLAINED,
+        progress_svg=svg(progress_figure(report.points, measured=report.reward if report.judged_by_people else "")),
         training_svg=svg(training_figure(report.updates)) if report.updates else "",
         pictures=[(row.prompt, [_shown(p) for p in row.before], [_shown(p) for p in row.after]) for row in report.rows],
     )
@@ -108,15 +128,23 @@ def picture_grid(rows: Sequence[PictureRow]) -> bytes:
     return buffer.getvalue()
 
 
-def progress_figure(points: Sequence[Point]) -> Figure:
-    """Draw the win rate with its interval, and diversity and artefacts, against the number of comparisons."""
+def progress_figure(points: Sequence[Point], *, measured: str = "") -> Figure:
+    """Draw the win rate with its interval, and diversity and artefacts, against the number of comparisons.
+
+    In a run that people judge, `measured` is the name of the reward, and the result of the blind tests is drawn as well.
+    """
     figure = Figure(figsize=(9.5, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     x = [p.comparisons for p in points]
     low, high = [p.win_rate.low for p in points], [p.win_rate.high for p in points]
     left.fill_between(x, low, high, color=ACCENT, alpha=0.18, lw=0)
     left.vlines(x, low, high, color=ACCENT, lw=1)  # a band needs two points with an interval, but the base model has none
-    left.plot(x, [p.win_rate.value for p in points], "o-", color=ACCENT)
+    left.plot(x, [p.win_rate.value for p in points], "o-", color=ACCENT, label=f"by {measured}" if measured else None)
+    asked = [(p.comparisons, p.people) for p in points if p.people is not None]
+    if asked:
+        at, said = [comparisons for comparisons, _ in asked], [people for _, people in asked]
+        left.vlines(at, [each.low for each in said], [each.high for each in said], color=PEOPLE, lw=1.6)
+        left.plot(at, [each.value for each in said], "D-", color=PEOPLE, label="people, blind")
     if points[-1].held_out_win_rate is not None:
         left.plot(
             x,
@@ -125,6 +153,7 @@ def progress_figure(points: Sequence[Point]) -> Figure:
             color=SECOND,
             label="held-out reward",
         )
+    if asked or points[-1].held_out_win_rate is not None:
         left.legend(frameon=False, fontsize=8)
     left.axhline(NO_CHANGE, color=INK, lw=0.8, ls=":")
     left.set_ylim(0, 1.02)

@@ -22,6 +22,7 @@ from d3po.text import read_text
 
 CHANGEABLE: dict[str, bool | set[str]] = {
     **dict.fromkeys(("database", "rounds", "tracking", "guards", "hardware", "vlm_judge", "recipe"), True),
+    "evaluation": {"blind_questions", "blind_between_rounds"},
     "feedback": {"source", "ask", "pairs_per_prompt", "choose", "overlap", "quota", "deadline_minutes"},
 }
 """Settings that may change between two commands on one folder. All others must stay, because earlier results depend on them."""
@@ -319,6 +320,11 @@ def locked(path: Path) -> Generator[None, None, None]:
 def label_of(rounds: int) -> str:
     """The label of the policy after that many rounds of training, in file names and in the store: `base`, `round-000`, ..."""
     return BASE if rounds == 0 else f"round-{rounds - 1:03}"
+
+
+def series_of(label: str) -> str:
+    """The name under which the store knows the pictures of an evaluation."""
+    return f"held-out/{label}"
 
 
 def create_run(path: Path, config: RunConfig, *, prompts: list[str], held_out: list[str]) -> RunFolder:

@@ -9,7 +9,7 @@ from torch import nn
 from d3po.store import Journal
 from d3po.training.guards import Alarm
 
-PhaseName = Literal["sampling", "rating", "judging", "training", "evaluating", "done", "stopped"]
+PhaseName = Literal["sampling", "rating", "judging", "training", "evaluating", "blind test", "done", "stopped"]
 
 
 class RunJournal:

@@ -10,13 +10,15 @@ from typing import Any, Literal
 from d3po.artifacts.records import read_record, write_record
 from d3po.errors import TrainingStoppedError
 from d3po.run.control import check_control
+from d3po.run.cost.clicks import what_to_expect
 from d3po.run.cost.plan import plan_run
 from d3po.run.cost.spent import spent_in_all
 from d3po.run.evaluate.phase import EvaluationResult, evaluate
 from d3po.run.evaluate.report import write_report
+from d3po.run.feedback.blind import hold_blind_test, people_say
 from d3po.run.feedback.measured import compare_round
 from d3po.run.feedback.people import ask_people
-from d3po.run.folder import label_of
+from d3po.run.folder import label_of, without_parents
 from d3po.run.opened import OpenRun
 from d3po.run.sample.phase import sample_round
 from d3po.run.session import Session
@@ -91,14 +93,27 @@ def prepare(session: Session) -> None:
 
 
 def _finish(session: Session) -> None:
-    stop = read_stop(session.run)
-    session.run.journal.phase("stopped" if stop else "done", None, stop.reason if stop else "")
+    run, stop, rounds = session.run, read_stop(session.run), result_rounds(session.run)
     if stop:
-        session.run.narrator.say(f"stopped by a guard; the result is the policy after {stop.kept_rounds} rounds: {stop.reason}")
-    session.run.folder.remember(session.run.store)
-    rounds = result_rounds(session.run)
-    session.run.narrator.say(f"result after {rounds} rounds, held-out prompts: {summary(evaluate(session, rounds))}")
-    session.run.narrator.say(f"report: {write_report(session.run, rounds, stop.reason if stop else None)}")
+        run.narrator.say(f"stopped by a guard; the result is the policy after {stop.kept_rounds} rounds: {stop.reason}")
+    result = evaluate(session, rounds)
+    if run.judged_by_people:
+        hold_blind_test(run, rounds)
+        result = evaluate(session, rounds)
+    run.journal.phase("stopped" if stop else "done", None, stop.reason if stop else _thanks(result))
+    run.folder.remember(run.store)
+    if run.judged_by_people:
+        run.narrator.say(f"result after {rounds} rounds: {people_say(result.people, result.people_answers)}")
+        run.narrator.say(f"measured on held-out prompts, {_by_what(run)}{summary(result)}")
+    else:
+        run.narrator.say(f"result after {rounds} rounds, held-out prompts: {summary(result)}")
+    run.narrator.say(f"report: {write_report(run, rounds, stop.reason if stop else None)}")
+
+
+def _thanks(result: EvaluationResult) -> str:
+    """What the rating page tells people in the end, if they were asked."""
+    said = people_say(result.people, result.people_answers)
+    return f"{said[0].upper()}{said[1:]}." if result.people else ""
 
 
 def _is_over(run: OpenRun, minutes: float) -> bool:
@@ -143,6 +158,8 @@ def _measure_round(session: Session, round: int) -> None:
 def plan_lines(session: Session) -> list[str]:
     """Estimate what the whole run takes, in lines of text."""
     lines = plan_run(session).lines()
+    if session.run.judged_by_people:
+        lines += [f"people               {line}" for line in what_to_expect(session.run.config)]
     if session.run.config.feedback.source == "model":
         from d3po.run.feedback.vision_model import judging_estimate  # needs packages of an extra
 
@@ -154,7 +171,7 @@ def collect_feedback(run: OpenRun, round: int) -> None:
     """Have the round's pictures compared by people, by a vision-language model or by a reward, as `feedback.source` says."""
     source = run.config.feedback.source
     if source == "human":
-        ask_people(run, round)
+        ask_people(run, round, tested=result_rounds(run))
     elif source == "model":
         from d3po.run.feedback.vision_model import judge_by_model  # needs packages of an extra
 
@@ -193,13 +210,17 @@ def result_rounds(run: OpenRun) -> int:
 
 
 def announce(run: OpenRun, result: EvaluationResult) -> None:
-    """Report an evaluation in one line, and write it to the journal for the dashboard."""
-    run.journal.write("evaluation", result.rounds - 1 if result.rounds else None, **asdict(result, dict_factory=_without_nan))
+    """Report an evaluation, and write it to the journal for the dashboard."""
+    measured = without_parents(run.config.feedback.reward) if run.judged_by_people else ""
+    fields = asdict(result, dict_factory=_without_nan)
+    run.journal.write("evaluation", result.rounds - 1 if result.rounds else None, **fields, measured=measured)
     if result.rounds == 0:
         subject = "" if result.subject_accuracy is None else f", subject accuracy {result.subject_accuracy:.1%}"
-        run.narrator.say(f"base model: score {result.mean_score:.4f}, diversity {result.diversity:.3f}{subject}")
+        run.narrator.say(f"base model: {_by_what(run)}score {result.mean_score:.4f}, diversity {result.diversity:.3f}{subject}")
         return
-    run.narrator.say(f"{label_of(result.rounds)}: {summary(result)}")
+    if run.judged_by_people and result.people:
+        run.narrator.say(f"{label_of(result.rounds)}: {people_say(result.people, result.people_answers)}")
+    run.narrator.say(f"{label_of(result.rounds)}: {_by_what(run)}{summary(result)}")
 
 
 def _without_nan(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -207,8 +228,13 @@ def _without_nan(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in fields}
 
 
+def _by_what(run: OpenRun) -> str:
+    """What measures, said where people judge, whose own figure is another."""
+    return f"by {without_parents(run.config.feedback.reward)}: " if run.judged_by_people else ""
+
+
 def summary(result: EvaluationResult) -> str:
-    """The figures that decide whether a tuned policy is better, in one line."""
+    """The measured figures that decide whether a tuned policy is better, in one line."""
     parts = [
         f"win rate {result.win_rate}",
         f"score {result.mean_score:.4f}",

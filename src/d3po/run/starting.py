@@ -1,6 +1,7 @@
 """The settings that a new run begins with: the recipe's, those that the model's family proposes, and the user's."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +88,12 @@ def settings_for_objective(objective: str) -> dict[str, str]:
         f"objective.{objective}.{key}": str(value) for key, value in default_settings(objective).items() if isinstance(value, float)
     }
     return {"objective.name": objective, **defaults, **OBJECTIVES[objective].settings}
+
+
+def settings_for_feedback(feedback: str, said: Mapping[str, str]) -> dict[str, str]:
+    """The settings of a run that is judged by `feedback`: people are asked for the best and the worst of four, unless `said` asks otherwise."""
+    asked = {"feedback.ask": "best_worst", "sampling.images_per_prompt": "4"} if feedback == "human" and "feedback.ask" not in said else {}
+    return {"feedback.source": feedback, **asked}
 
 
 def prompts_for(

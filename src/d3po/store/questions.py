@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection, func, select, true
 
 from d3po.preferences.records import Answer, Asked, Assigned, NewQuestion
-from d3po.store.checks import answer_from_json
+from d3po.store.checks import answer_from_json, dedup_key
 from d3po.store.database import Database
 from d3po.store.leasing import assign, assigned_from, candidates, lock_annotator, renew, select_assigned, select_open
-from d3po.store.recording import record_questions
+from d3po.store.recording import known_questions, record_questions
 from d3po.store.repeats import put_again
-from d3po.store.slots import close_round, release_expired
+from d3po.store.slots import close_blind, close_round, release_expired
 from d3po.store.tables import AssignmentRow, QuestionImageRow, QuestionRow
 
 LEASE_SECONDS = 600.0
@@ -125,8 +125,25 @@ class Questions:
         return None if row is None else assigned_from(row)
 
     def close(self, round: int) -> None:
-        """Close the round's training questions and end the leases on them; votes that still arrive are kept."""
+        """Close the round's training and blind questions and end the leases on them; votes that still arrive are kept."""
         self._database.write(lambda connection: close_round(connection, round))
+
+    def close_blind(self) -> None:
+        """Put no blind question to anybody any more; votes that still come are kept."""
+        self._database.write(close_blind)
+
+    def known(self, questions: Sequence[NewQuestion]) -> list[int]:
+        """The ids of those of the questions that were asked before; none of them is asked now."""
+        with self._database.reading() as connection:
+            return list(known_questions(connection, map(dedup_key, questions)).values())
+
+    def awaited(self, questions: Sequence[int]) -> int:
+        """How many answers to these questions may still come: they are open, or in front of somebody."""
+        mine = QuestionRow.id.in_(questions)
+        leased = select(func.count()).select_from(AssignmentRow).join(QuestionRow).where(mine, AssignmentRow.state == "leased")
+        with self._database.reading() as connection:
+            open = connection.execute(select(func.coalesce(func.sum(QuestionRow.open_slots), 0)).where(mine)).scalar_one()
+            return open + connection.execute(leased).scalar_one()
 
     def expected(self) -> dict[int, Answer]:
         """The expected answer of each gold question, by question id."""

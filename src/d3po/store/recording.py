@@ -21,16 +21,17 @@ def record_questions(connection: Connection, questions: Sequence[NewQuestion], *
     for question in questions:
         check_question(question)
     by_key = {dedup_key(question): question for question in questions}
-    known = _known(connection, by_key)
+    known = known_questions(connection, by_key)
     new = {key: question for key, question in by_key.items() if key not in known}
     inserted = _insert(connection, new, opened=opened)
     if opened:
         _open(connection, {id: by_key[key] for key, id in known.items()})
-    known |= inserted | _known(connection, new.keys() - inserted.keys())
+    known |= inserted | known_questions(connection, new.keys() - inserted.keys())
     return [known[dedup_key(question)] for question in questions]
 
 
-def _known(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
+def known_questions(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
+    """The ids of the questions that are recorded, by key."""
     found: dict[str, int] = {}
     for part in chunks(list(keys)):
         rows = connection.execute(select(QuestionRow.dedup_key, QuestionRow.id).where(QuestionRow.dedup_key.in_(part)))

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import count
 
-from sqlalchemy import Connection, and_, bindparam, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, literal_column, or_, select, update
 
 from d3po.store.tables import AssignmentRow, FeedbackBatchRow, QuestionRow
 
@@ -27,7 +27,7 @@ _CLOSE = update(QuestionRow).where(QuestionRow.id.in_(bindparam("questions", exp
 
 _TRAINED = select(FeedbackBatchRow.id).where(FeedbackBatchRow.round == QuestionRow.round).exists()
 
-_REOPENS = and_(QuestionRow.purpose != "repeat", or_(~_TRAINED, QuestionRow.purpose != "train"))
+_REOPENS = and_(QuestionRow.purpose != "repeat", or_(~_TRAINED, QuestionRow.purpose == "gold"))
 """Whether the question is asked again when a lease is lost: not if its round was trained, and not if it is a repeat, which is for one person."""
 
 _EXPIRED = (
@@ -83,8 +83,17 @@ def release_expired(connection: Connection, *, now: int) -> None:
 
 
 def close_round(connection: Connection, round: int) -> None:
-    """Close the round's training questions and end the leases on them; votes that still arrive are kept."""
-    mine = select(QuestionRow.id).where(QuestionRow.round == round, QuestionRow.purpose == "train")
+    """Close the round's training and blind questions and end the leases on them; votes that still arrive are kept."""
+    _close(connection, QuestionRow.round == round, QuestionRow.purpose.in_(("train", "blind")))
+
+
+def close_blind(connection: Connection) -> None:
+    """Close all blind questions and end the leases on them; votes that still arrive are kept."""
+    _close(connection, QuestionRow.purpose == "blind")
+
+
+def _close(connection: Connection, *which: ColumnElement[bool]) -> None:
+    mine = select(QuestionRow.id).where(*which)
     connection.execute(update(QuestionRow).where(QuestionRow.id.in_(mine), QuestionRow.open_slots > 0).values(open_slots=0))
     connection.execute(
         update(AssignmentRow)

@@ -8,7 +8,6 @@ from starlette.concurrency import run_in_threadpool
 
 from d3po.preferences.records import Role
 from d3po.store import ControlState, NewInvitation, Store
-from d3po.store.journal import Action
 from d3po.store.people import OWNER
 from d3po.web.api_label import REFUSED
 from d3po.web.app_state import Administrator, CurrentState
@@ -18,10 +17,11 @@ from d3po.web.messages import (
     Control,
     ControlRequest,
     Dashboard,
+    InvitationList,
     InvitationMade,
     InvitationMessage,
     InvitationRequest,
-    Invitations,
+    Order,
 )
 from d3po.web.picture_files import PICTURE, reply
 from d3po.web.sessions import Caller
@@ -40,7 +40,7 @@ async def dashboard(app_state: CurrentState, _: Administrator) -> Dashboard:
 
 @router.post("/control")
 async def control(body: ControlRequest, app_state: CurrentState, caller: Administrator) -> Control:
-    """Tell the trainer to pause, resume, stop, or train on the votes so far. It reacts within seconds."""
+    """Tell the trainer to pause, resume, stop, train on the votes so far, or end the blind test. It reacts within seconds."""
     round = None
     if body.action == "train_now":
         round = body.round if body.round is not None else await run_in_threadpool(app_state.journal.round)
@@ -51,9 +51,9 @@ async def control(body: ControlRequest, app_state: CurrentState, caller: Adminis
 
 
 @router.get("/invitations")
-async def invitations(app_state: CurrentState, _: Administrator) -> Invitations:
+async def invitations(app_state: CurrentState, _: Administrator) -> InvitationList:
     """List all invitations, newest first, without their secrets."""
-    return Invitations(
+    return InvitationList(
         invitations=[InvitationMessage(**asdict(one)) for one in await run_in_threadpool(app_state.store.people.invitations)]
     )
 
@@ -95,9 +95,12 @@ async def openapi(request: Request, _: Administrator) -> dict[str, Any]:
     return request.app.openapi()
 
 
-def _control(store: Store, caller: Caller, action: Action, round: int | None) -> ControlState:
+def _control(store: Store, caller: Caller, action: Order, round: int | None) -> ControlState:
     store.audit.append(caller.handle, action, {} if round is None else {"round": round})
-    store.journal.control(action, caller.id, round)
+    if action == "end_test":
+        store.questions.close_blind()
+    else:
+        store.journal.control(action, caller.id, round)
     return store.journal.current_control()
 
 

@@ -49,6 +49,7 @@ class Overview:
             ],
             votes_per_minute=self._figures.votes_per_minute(SHOWN_MINUTES),
             votes=self._store.votes.count(),
+            measured_by=self._journal.measured_by(),
             curves=self._journal.curves(),
             agreement=people.together,
             annotators=people.figures,

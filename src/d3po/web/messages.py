@@ -24,6 +24,10 @@ HANDLE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
 Handle = Annotated[str, StringConstraints(pattern=HANDLE)]
 
 
+Order = Literal["pause", "resume", "stop", "train_now", "end_test"]
+"""What administrators tell a run."""
+
+
 class Request(BaseModel):
     """A body from a client."""
 
@@ -60,7 +64,8 @@ class Withdrawal(Request):
 class ControlRequest(Request):
     """What the trainer is told to do."""
 
-    action: Literal["pause", "resume", "stop", "train_now"]
+    action: Order
+    """`end_test`: no more blind questions are put, and a run that waits for their answers goes on without."""
     round: Annotated[StrictInt, Field(ge=0, lt=2**31)] | None = None
     """The round that `train_now` trains on its votes so far. Default: the current round."""
 
@@ -96,7 +101,7 @@ class Me(BaseModel):
     message: str
 
 
-class Picture(BaseModel):
+class QuestionPicture(BaseModel):
     """A picture of a question, with its position."""
 
     position: int
@@ -112,7 +117,7 @@ class Item(BaseModel):
     assignment: str
     kind: Kind
     prompt: str
-    images: list[Picture]
+    images: list[QuestionPicture]
     lease_expires_at: int
     instruction: str
 
@@ -196,6 +201,8 @@ class CurvePoint(BaseModel):
     rounds: int | None
     """Rounds of training behind the policy."""
     comparisons: int | None
+    answers: int | None
+    """People's answers behind a figure that is theirs."""
     value: float
     low: float | None
     high: float | None
@@ -243,7 +250,7 @@ class AlarmMessage(BaseModel):
     stops: bool
 
 
-class Cost(BaseModel):
+class CostSoFar(BaseModel):
     """What the run has cost so far."""
 
     network_rows: int
@@ -272,12 +279,14 @@ class Dashboard(BaseModel):
     votes_per_minute: list[Minute]
     """The last two hours, oldest first, including minutes without votes."""
     votes: int
+    measured_by: str
+    """The reward that figures are measured by in a run that people judge, whose own figure comes first; else empty."""
     curves: list[CurveMessage]
     agreement: AgreementMessage | None
     annotators: list[AnnotatorFigures]
     alarms: list[AlarmMessage]
     """Newest first."""
-    cost: Cost
+    cost: CostSoFar
     samples: list[SampleGrid]
 
 
@@ -303,7 +312,7 @@ class InvitationMessage(BaseModel):
     """The number of its sessions that are still valid."""
 
 
-class Invitations(BaseModel):
+class InvitationList(BaseModel):
     """All invitations, newest first."""
 
     invitations: list[InvitationMessage]

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from d3po.store import Journal, JournalEntry
-from d3po.web.messages import AlarmMessage, Cost, CurveMessage, CurvePoint, Phase
+from d3po.web.messages import AlarmMessage, CostSoFar, CurveMessage, CurvePoint, Phase
 
 FRESH_SECONDS = 1.0
 """How long the journal is not read again. Every waiting page asks every few seconds."""
 MOST_ALARMS = 100
 """The most alarms that are kept; the oldest are dropped first."""
-NOT_FIGURES = frozenset({"rounds", "comparisons", "round", "seconds", "network_rows"})
+NOT_FIGURES = frozenset({"rounds", "comparisons", "people_answers", "round", "seconds", "network_rows"})
 UNKNOWN = Phase(phase="rating", round=None, since=0, message="")
 """The phase before the trainer has written anything."""
 
@@ -27,8 +27,9 @@ class JournalView:
         self._paused = False
         self._phases: list[Phase] = []
         self._curves: dict[str, dict[object, CurvePoint]] = {}
+        self._measured_by = ""
         self._alarms: list[AlarmMessage] = []
-        self._cost = Cost(network_rows=0, seconds=0.0, updates=0)
+        self._cost = CostSoFar(network_rows=0, seconds=0.0, updates=0)
 
     def phase(self) -> Phase:
         """What the trainer is doing. Blocks."""
@@ -55,12 +56,17 @@ class JournalView:
         self._catch_up()
         return [CurveMessage(name=name, points=list(points.values())) for name, points in self._curves.items()]
 
+    def measured_by(self) -> str:
+        """The reward that figures are measured by, in a run that people judge. Blocks."""
+        self._catch_up()
+        return self._measured_by
+
     def alarms(self) -> list[AlarmMessage]:
         """The guards' alarms, newest first. Blocks."""
         self._catch_up()
         return self._alarms[::-1]
 
-    def cost(self) -> Cost:
+    def cost(self) -> CostSoFar:
         """What the run has cost so far. Blocks."""
         self._catch_up()
         return self._cost
@@ -90,17 +96,21 @@ class JournalView:
 
     def _fold_evaluation(self, round: int | None, body: Mapping[str, Any]) -> None:
         rounds, comparisons = body.get("rounds"), body.get("comparisons")
+        self._measured_by = _text(body, "measured") if "measured" in body else self._measured_by
         for name, value in body.items():
             if name in NOT_FIGURES or (ends := _figure(value)) is None:
                 continue
-            point = CurvePoint(round=round, rounds=rounds, comparisons=comparisons, value=ends[0], low=ends[1], high=ends[2])
+            answers = int(_number(body.get("people_answers")) or 0) if name == "people" else None
+            point = CurvePoint(
+                round=round, rounds=rounds, comparisons=comparisons, answers=answers, value=ends[0], low=ends[1], high=ends[2]
+            )
             self._curves.setdefault(name, {})[rounds if rounds is not None else round] = (
                 point  # if it was measured again, the newer value counts
             )
 
     def _fold_cost(self, kind: str, body: Mapping[str, Any]) -> None:
         so_far = self._cost
-        self._cost = Cost(
+        self._cost = CostSoFar(
             network_rows=so_far.network_rows + int(_number(body.get("network_rows")) or 0),
             seconds=so_far.seconds + (_number(body.get("seconds")) or 0.0),
             updates=so_far.updates + (kind == "update"),

@@ -20,12 +20,12 @@ from d3po.experiments.jobs import Job
 from d3po.experiments.scales import Scale, scales_of
 from d3po.experiments.spec import Spec, load_spec
 from d3po.experiments.writing import Done, heading, tables_of, write_page, write_tables
+from d3po.progress import Narrator
 from d3po.run.cost.counting import Shape
 from d3po.run.cost.probe import Probe
 from d3po.run.folder import RunFolder, locked
 from d3po.run.loop import run_rounds
 from d3po.run.opened import open_run
-from d3po.run.progress import Narrator
 from d3po.run.session import Session
 from tests.unit.experiments.comparisons import cell as rows_of_cell
 from tests.unit.run.toy import ToyPolicy

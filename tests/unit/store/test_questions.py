@@ -194,11 +194,52 @@ def test_a_closed_round_is_put_to_nobody_and_its_leases_end(store: Store, monkey
     assert open_slots(store)[:6] == [0] * 6
 
 
-def test_closing_a_round_leaves_its_blind_questions_open(store: Store) -> None:
-    ((a, b, _), _) = fill(store)
-    store.questions.ask([pair(a, b), NewQuestion(kind="pair", purpose="blind", images=(a, b), round=0)])
+def blind(a: int, b: int, round: int | None) -> NewQuestion:
+    return NewQuestion(kind="pair", purpose="blind", images=(a, b), round=round)
+
+
+def test_closing_a_round_closes_its_blind_questions_and_leaves_those_of_no_round(store: Store) -> None:
+    ((a, b, c), _) = fill(store)
+    store.questions.ask([pair(a, b), blind(a, b, 0), blind(a, c, 1)])
+    (of_none,) = store.questions.ask([blind(b, c, None)])
     store.questions.close(0)
-    assert [one.purpose for one in store.questions.lease(human(store, "ada"), 9)] == ["blind"]
+    store.questions.close(1)
+    assert [one.question for one in store.questions.lease(human(store, "ada"), 9)] == [of_none]
+
+
+def test_a_blind_test_is_ended_whoever_has_its_questions_in_front_of_them(store: Store) -> None:
+    ((a, b, c), _) = fill(store)
+    ids = store.questions.ask([blind(a, b, None), blind(b, c, 3), blind(a, c, None)])
+    store.questions.ask([pair(a, b)])
+    ada = human(store, "ada")
+    first, *_ = store.questions.lease(ada, 2)
+    vote(store, first, ada)
+    assert store.questions.awaited(ids) == 2, "one leased, one open"
+    store.questions.close_blind()
+    assert store.questions.awaited(ids) == 0
+    assert [one.purpose for one in store.questions.lease(human(store, "bob"), 9)] == ["train"]
+
+
+def test_what_was_asked_is_known_and_asked_no_more_by_that(store: Store) -> None:
+    ((a, b, c), _) = fill(store)
+    (id,) = store.questions.ask([blind(a, b, None)])
+    store.questions.close_blind()
+    assert store.questions.known([blind(b, a, None), blind(a, c, None)]) == [id]
+    assert store.questions.awaited([id]) == 0
+
+
+def test_a_blind_question_of_a_trained_round_is_asked_of_nobody_else_when_its_lease_runs_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((a, b, c), _) = fill(store)
+    ada = human(store, "ada")
+    store.questions.ask([pair(a, b), blind(a, c, 0)])
+    items = {item.purpose: item for item in store.questions.lease(ada, 2)}
+    votes = {purpose: vote(store, item, ada) for purpose, item in items.items()}
+    store.batches.claim(0)
+    store.votes.retract(str(uuid.uuid4()), votes["blind"].vote, ada)
+    let_time_pass(store, monkeypatch, 1e6)
+    assert store.questions.lease(human(store, "bob"), 9) == []
 
 
 def test_every_so_many_questions_one_is_gold(store: Store) -> None:

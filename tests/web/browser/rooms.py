@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvicorn
 
-from d3po.preferences.records import Answer, Kind, NewQuestion, Vote
+from d3po.preferences.records import Answer, Kind, NewQuestion, Purpose, Vote
 from d3po.store import NewPicture, Store
 from d3po.web.app import create_app
 from d3po.web.server import listen, uvicorn_config
@@ -34,7 +34,15 @@ class Room:
     store: Store
 
     def ask(
-        self, kind: Kind, count: int, *, size: int = 64, overlap: int = 1, round: int = 0, prompts: list[str] | None = None
+        self,
+        kind: Kind,
+        count: int,
+        *,
+        size: int = 64,
+        overlap: int = 1,
+        round: int = 0,
+        prompts: list[str] | None = None,
+        purpose: Purpose = "train",
     ) -> list[int]:
         """Ask so many questions of a kind, about new pictures."""
         texts = prompts or PROMPTS
@@ -42,7 +50,7 @@ class Room:
         return self.store.questions.ask(
             [
                 NewQuestion(
-                    kind=kind, purpose="train", images=self._pictures(f"{kind}-{round}-{i}", ids[i % len(ids)], PICTURES[kind], size),
+                    kind=kind, purpose=purpose, images=self._pictures(f"{kind}-{round}-{i}", ids[i % len(ids)], PICTURES[kind], size),
                     round=round, overlap=overlap, priority=float(i),
                 )
                 for i in range(count)

@@ -48,6 +48,7 @@ def test_the_dashboard_follows_and_steers_a_run(run: RunFolder, context: OpenCon
         board.page.goto(f"{server.url}/dashboard")
         board.page.wait_for_selector("#now-title:has-text('Rating, round 0')", timeout=TRAINERS_PATIENCE_MS)
         assert "after the first round" in board.text("#tiles"), "the base model has won nothing over itself"
+        assert "after the first round" in board.page.locator("#tiles .tile.headline").inner_text()
         board.keep(screenshots, "live-rating")
 
         tab.open().answer("ArrowLeft").answer("ArrowRight").wait(unsaved=0)
@@ -65,7 +66,8 @@ def test_the_dashboard_follows_and_steers_a_run(run: RunFolder, context: OpenCon
         board.page.click("[data-control=resume]")
 
         board.page.wait_for_selector("#now-title:has-text('Rating, round 1')", timeout=TRAINERS_PATIENCE_MS)
-        assert board.page.locator("#tiles .figure").nth(1).inner_text().endswith("%"), "the win rate after round 0"
+        assert board.page.locator("#tiles .figure").nth(2).inner_text().endswith("%"), "the win rate after round 0"
+        assert "Win rate by warmth" in board.text("#tiles")
         assert "owner" in board.text("#people")
         board.page.screenshot(path=screenshots / "live-round-1.png", full_page=True)
         tab.wait(state="rating")

@@ -26,6 +26,8 @@ FULL = os.environ.get("D3PO_STORY") == "full"
 ROUNDS = 2 if FULL else 1
 QUESTIONS = 15 if FULL else 12
 """A question takes two clicks: the best of four pictures, and the worst."""
+BLIND = 16 if FULL else 6
+"""Of base and tuned, one click each; the questions between the rounds are left out."""
 SETTINGS = {
     "seed": os.environ.get("D3PO_STORY_SEED", "4"),
     "rounds": str(ROUNDS),
@@ -42,6 +44,8 @@ SETTINGS = {
     "training.timestep_range": "[0, 1000]",
     "training.target_kl": "0.006",
     "evaluation.prompts": "24" if FULL else "6",
+    "evaluation.blind_questions": str(BLIND),
+    "evaluation.blind_between_rounds": "0",
     "guards.action": "warn",
     "tracking.tensorboard": "false",
 }
@@ -54,11 +58,14 @@ def run(tmp_path: Path) -> RunFolder:
     return create_run(Path(os.environ.get("D3PO_STORY_RUN", tmp_path / "run")), config, prompts=prompts, held_out=held_out)
 
 
-def warmest_and_coldest(tab: Rater) -> tuple[str, str]:
-    """The keys for the best and the worst picture, in the eyes of somebody who likes warm colours and sees only the page."""
-    sources = [tab.page.locator(".frame img").nth(i).get_attribute("src") or "" for i in range(4)]
+def warmest_and_coldest(tab: Rater) -> tuple[str, ...]:
+    """The keys for the best and the worst of four, or the better of two, in the eyes of somebody who likes warm colours and sees only the page."""
+    shown = tab.page.locator(".frame img")
+    sources = [shown.nth(i).get_attribute("src") or "" for i in range(shown.count())]
     pictures = [Image.open(io.BytesIO(tab.page.request.get(f"{tab.url}{source}").body())) for source in sources]
     liking = [warmth(picture, "") for picture in pictures]
+    if tab.fact("kind") == "pair":
+        return ("ArrowLeft" if liking[0] > liking[1] else "ArrowRight",)
     return str(liking.index(max(liking)) + 1), str(liking.index(min(liking)) + 1)
 
 
@@ -68,8 +75,9 @@ def rate_until_done(tab: Rater, process: "subprocess.Popen[str]") -> int:
     while process.poll() is None and time.monotonic() < until:
         if tab.fact("state") == "rating":
             before = tab.settle().shown
-            tab.press(*warmest_and_coldest(tab))
-            clicks += 2
+            keys = warmest_and_coldest(tab)
+            tab.press(*keys)
+            clicks += len(keys)
             while tab.shown == before and tab.fact("state") == "rating":
                 time.sleep(0.05)
         else:
@@ -88,8 +96,9 @@ def test_somebody_with_a_taste_moves_the_model(run: RunFolder, context: OpenCont
         assert tab.complaints == []
     result = json.loads((run.path / "evaluations" / f"round-{ROUNDS - 1:03}.json").read_text())
     print(said)
-    assert clicks == 2 * QUESTIONS * ROUNDS
+    assert clicks == 2 * QUESTIONS * ROUNDS + BLIND
     assert result["comparisons"] == 5 * QUESTIONS * ROUNDS, "best and worst of four tell five pairs apart"
-    assert f"after {ROUNDS} round" in said
+    assert f"after {ROUNDS} rounds: people preferred the tuned model" in said
+    assert f"from {BLIND} blind answers" in said
     won = float(said.split("result after")[1].split("win rate ")[1].split()[0])
     assert won >= 0.7

@@ -1,1 +1,1 @@
-"""The evaluation phase: win rate on held-out prompts, the blind test, the report."""
+"""The evaluation phase: win rate on held-out prompts, the report."""

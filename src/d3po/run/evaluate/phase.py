@@ -20,8 +20,9 @@ from d3po.evaluation.measures import checkerboard_energy, diversity, share
 from d3po.evaluation.win_rate import NO_CHANGE, Interval, win_rate
 from d3po.models.load import EMBEDDED
 from d3po.pictures import encode
+from d3po.run.feedback.blind import blind_result
 from d3po.run.feedback.labels import judgements_learnt_from
-from d3po.run.folder import BASE, label_of
+from d3po.run.folder import BASE, label_of, series_of
 from d3po.run.opened import OpenRun
 from d3po.run.sample.phase import sample_pictures
 from d3po.run.session import Session
@@ -57,6 +58,10 @@ class EvaluationResult:
     """Subject accuracy minus the base model's."""
     held_out_win_rate: Interval | None
     """Win rate over the base model by `evaluation.held_out_reward`, which is never trained on, if the run has one."""
+    people: Interval | None
+    """Win rate over the base model in the blind test by people. None without answers."""
+    people_answers: int
+    """The number of answers behind `people`."""
 
 
 def evaluate(session: Session, rounds: int) -> EvaluationResult:
@@ -93,11 +98,6 @@ def evaluate(session: Session, rounds: int) -> EvaluationResult:
     write_record(path, record)
     session.run.folder.remember(session.run.store)
     return read_evaluation(session.run, rounds)
-
-
-def series_of(label: str) -> str:
-    """The name under which the store knows the pictures of an evaluation."""
-    return f"held-out/{label}"
 
 
 def _kept_pictures(run: OpenRun, label: str) -> NDArray[np.uint8] | None:
@@ -150,6 +150,7 @@ def read_evaluation(run: OpenRun, rounds: int) -> EvaluationResult:
     tuned_scores, base_scores = np.atleast_3d(record["scores"]), np.atleast_3d(base["scores"])
     accuracy, base_accuracy = record["subject_accuracy"], base["subject_accuracy"]
     spread = diversity(base_pictures)
+    people, answers = blind_result(run, rounds) or (None, 0)
     return EvaluationResult(
         rounds=rounds,
         comparisons=record["comparisons"],
@@ -161,6 +162,8 @@ def read_evaluation(run: OpenRun, rounds: int) -> EvaluationResult:
         subject_accuracy=accuracy,
         subject_change=None if accuracy is None else accuracy - base_accuracy,
         held_out_win_rate=_held_out_win_rate(record, base),
+        people=people,
+        people_answers=answers,
     )
 
 

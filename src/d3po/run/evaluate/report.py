@@ -10,9 +10,9 @@ from d3po.artifacts.files import write_atomically
 from d3po.evaluation.report import PictureRow, Point, Report, render
 from d3po.evaluation.win_rate import Interval
 from d3po.preferences.records import Vote
-from d3po.run.evaluate.blind import blind_result
 from d3po.run.evaluate.phase import EvaluationResult, held_out_pictures, read_evaluation
-from d3po.run.folder import BASE, label_of
+from d3po.run.feedback.blind import blind_result
+from d3po.run.folder import BASE, label_of, without_parents
 from d3po.run.opened import OpenRun
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy")
@@ -31,7 +31,8 @@ def write_report(run: OpenRun, rounds: int, stopped: str | None) -> Path:
     ]
     report = Report(
         title=run.folder.path.name,
-        reward=run.config.feedback.reward,
+        reward=without_parents(run.config.feedback.reward),
+        judged_by_people=run.judged_by_people,
         points=[_point(evaluation) for evaluation in evaluated],
         updates=run.folder.read_metrics(),
         rows=rows,
@@ -83,4 +84,5 @@ def _point(evaluation: EvaluationResult) -> Point:
         checkerboard_ratio=evaluation.checkerboard_ratio,
         subject_accuracy=evaluation.subject_accuracy,
         held_out_win_rate=evaluation.held_out_win_rate,
+        people=evaluation.people,
     )

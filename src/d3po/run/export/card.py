@@ -15,6 +15,7 @@ from d3po.models.families import CUSTOM, EMBEDDED
 from d3po.preferences.conversion import comparisons_of
 from d3po.preferences.records import AnnotatorKind, Vote
 from d3po.run.evaluate.phase import read_evaluation
+from d3po.run.feedback.blind import blind_result, people_say
 from d3po.run.feedback.labels import judgements_learnt_from, votes_learnt_from
 from d3po.run.folder import label_of, without_parents
 from d3po.run.loop import summary
@@ -45,6 +46,7 @@ def write_card(run: OpenRun, directory: Path, rounds: int, written: list[Path]) 
         "",
         _labels(run, rounds),
         "",
+        *(["## Blind test", "", _said_by_people(run, rounds), ""] if run.judged_by_people else []),
         "## Evaluation",
         "",
         _measured(run, rounds),
@@ -128,10 +130,17 @@ def _annotators(run: OpenRun) -> str:
     return sources.get(feedback.source, f"the measured reward {markdown_code(without_parents(feedback.reward))}")
 
 
+def _said_by_people(run: OpenRun, rounds: int) -> str:
+    result = blind_result(run, rounds)
+    shown = "Shown pictures of both side by side, of prompts it was never trained on, and not told which is which, "
+    return f"{shown}{people_say(*result)}." if result else "Nobody has compared the tuned model blind with the base model."
+
+
 def _measured(run: OpenRun, rounds: int) -> str:
     if not run.folder.evaluation(label_of(rounds)).exists():
         return "It was not evaluated."
-    return f"Compared with the base model on held-out prompts, from independent noise: {summary(read_evaluation(run, rounds))}."
+    by = f"Measured by {markdown_code(without_parents(run.config.feedback.reward))}, compared" if run.judged_by_people else "Compared"
+    return f"{by} with the base model on held-out prompts, from independent noise: {summary(read_evaluation(run, rounds))}."
 
 
 def _what(path: Path) -> str:

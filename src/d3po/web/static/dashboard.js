@@ -9,11 +9,13 @@ import { ago, fill, people, rounds, samples } from "./tables.js";
 
 const REFRESH_MS = 4000;
 const CURVES = {
+  people: { title: "People prefer it to the base model", unit: true, middle: 0.5 },
   win_rate: { title: "Win rate over the base model", unit: true, middle: 0.5 },
   agreement: { title: "Agreement of people, by round", middle: 0 },
 };
 const QUESTIONS = {
   stop: ["Stop the run?", "Everything done so far is kept. The run can be continued later from the command line.", "Stop the run"],
+  end_test: ["End the blind test?", "No more answers are collected. The report is written with the answers so far.", "End the test"],
   train_now: ["Train on the votes so far?", "No more votes are collected in this round. Training begins with the votes so far.", "Train now"],
 };
 
@@ -63,9 +65,9 @@ function turnAway(error) {
 function show(data) {
   byId("page").hidden = false;
   once("now", [data.phase, data.control, Math.floor(data.now / 60_000)], () => showNow(data));
-  once("tiles", [data.votes, data.votes_per_minute.at(-1), data.agreement, data.cost, data.curves], () => byId("tiles").replaceChildren(...tiles(data)));
+  once("tiles", [data.votes, data.votes_per_minute.at(-1), data.agreement, data.cost, data.curves, data.measured_by], () => byId("tiles").replaceChildren(...tiles(data)));
   once("alarms", data.alarms, () => showAlarms(data.alarms));
-  once("curves", [data.curves, data.rounds, data.votes_per_minute], () => byId("curves").replaceChildren(...curves(data)));
+  once("curves", [data.curves, data.measured_by, data.rounds, data.votes_per_minute], () => byId("curves").replaceChildren(...curves(data)));
   once("samples", data.samples, () => {
     byId("samples-panel").hidden = data.samples.length === 0;
     fill("samples", samples(data.samples));
@@ -93,7 +95,9 @@ function showNow({ phase, control: requested, now }) {
   byId("page").querySelector(".now").classList.toggle("held", requested.paused || requested.stop);
   setButton("pause", !requested.paused, requested.stop);
   setButton("resume", requested.paused, false);
-  setButton("train_now", true, requested.stop || round === null || requested.train_now_round === round);
+  const testing = phase?.phase === "blind test";
+  setButton("end_test", testing, requested.stop);
+  setButton("train_now", !testing, requested.stop || round === null || requested.train_now_round === round);
   setButton("stop", true, requested.stop);
 }
 
@@ -114,21 +118,31 @@ async function control(action) {
   }
 }
 
-function tiles({ votes, votes_per_minute: minutes, agreement, curves: all, cost }) {
+function tiles({ votes, votes_per_minute: minutes, agreement, curves: all, cost, measured_by: measured }) {
   const recent = minutes.slice(-6, -1);
   const speed = recent.reduce((sum, minute) => sum + minute.votes, 0) / Math.max(1, recent.length);
-  const wins = all.find(({ name }) => name === "win_rate")?.points.findLast(({ rounds }) => rounds !== 0); // the base model's win rate over itself is not shown
+  const last = (figure) => all.find(({ name }) => name === figure)?.points.findLast(({ rounds }) => rounds !== 0); // the base model's win rate over itself is not shown
+  const wins = last("win_rate");
   const alpha = agreement?.alpha ?? null;
   return [
+    ...(measured ? [peoples(last("people"))] : []),
     tile("Votes", short(votes), `${short(speed)} a minute`),
-    tile("Win rate", wins ? percent(wins.value) : "–", wins ? interval(wins, percent) : "after the first round"),
+    tile(measured ? `Win rate by ${measured}` : "Win rate", wins ? percent(wins.value) : "–", wins ? interval(wins, percent) : "after the first round"),
     tile("Agreement", alpha === null ? "–" : alpha.toFixed(2), alpha === null ? "needs two annotators" : interval(agreement, (v) => v.toFixed(2))),
     tile("Cost so far", spent(cost.seconds), [`${count(cost.updates, "update")}`, `${short(cost.network_rows)} forward passes`].join(", ")),
   ];
 }
 
-function tile(name, value, note) {
-  return h("div", { class: "tile" }, h("p", { class: "quiet" }, name), h("p", { class: "figure" }, value), h("p", { class: "quiet" }, note));
+/** What people said of the newest policy, blind: the figure that the others stand behind. @param {any} said */
+function peoples(said) {
+  const note = said
+    ? `${interval(said, percent)}, from ${count(said.answers, "blind answer")} about the model after round ${said.rounds - 1}`
+    : "blind questions come after the first round";
+  return tile("People prefer it to the base model", said ? percent(said.value) : "–", note, "tile headline");
+}
+
+function tile(name, value, note, look = "tile") {
+  return h("div", { class: look }, h("p", { class: "quiet" }, name), h("p", { class: "figure" }, value), h("p", { class: "quiet" }, note));
 }
 
 const percent = (value) => `${Math.round(100 * value)} %`;
@@ -143,12 +157,13 @@ function showAlarms(alarms) {
   byId("alarms").replaceChildren(h("h2", {}, "Alarms"), h("ul", {}, ...rows));
 }
 
-function curves({ curves: all, rounds: counts, votes_per_minute: minutes }) {
+function curves({ curves: all, rounds: counts, votes_per_minute: minutes, measured_by: measured }) {
+  const ofReward = measured ? { win_rate: `Win rate by ${measured}`, mean_score: `Mean ${measured}` } : {};
   const order = Object.keys(CURVES);
   const rank = ({ name }) => (order.indexOf(name) + order.length + 1) % (order.length + 1);
   const drawings = [...all, agreementByRound(counts)].filter(({ points }) => points.length).sort((a, b) => rank(a) - rank(b)).map(({ name, points }) => {
     const how = CURVES[name] ?? { title: named(name) };
-    return curve(how.title, points.map(point), how);
+    return curve(ofReward[name] ?? how.title, points.map(point), how);
   });
   return [...drawings.slice(0, 1), bars("Votes a minute", minutes), ...drawings.slice(1)];
 }

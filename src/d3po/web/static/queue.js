@@ -75,6 +75,11 @@ export class Queue extends EventTarget {
     this.ready = this.ready.filter(({ item }) => item.assignment !== assignment);
   }
 
+  /** Drops all questions that are ready: they are not asked any more. */
+  clear() {
+    for (const id of [...this.#loading, ...this.ready.map(({ item }) => item.assignment)]) this.drop(id);
+  }
+
   /** Lets a question come again, after its answer was withdrawn. @param {string} assignment */
   allow(assignment) {
     this.#answered.delete(assignment);

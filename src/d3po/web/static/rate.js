@@ -32,9 +32,11 @@ const COMMON = [
   { name: "zoom.reset", label: "Whole picture", key: "z" },
   { name: "help", label: "Keys and help", key: "?" },
 ];
+/** Only in a blind test, of pairs. */
+const END_TEST = { name: "end_test", label: "Skip the blind test", key: "t", modes: ["pair"] };
 const TITLES = { pair: "Two pictures", best_worst: "Best and worst", rank: "Order", grid: "Mark", thumb: "Thumbs", score: "1 to 5" };
 
-const keys = new Keys([...COMMON, ...picks, ...Object.values(MODES).flatMap((mode) => mode.actions)]);
+const keys = new Keys([...COMMON, END_TEST, ...picks, ...Object.values(MODES).flatMap((mode) => mode.actions)]);
 const stage = new Stage(byId("stage"));
 /** @type {Outbox} */ let outbox;
 /** @type {Queue} */ let queue;
@@ -46,6 +48,8 @@ let moves = {};
 let paintedAt = 0;
 let shown = 0;
 let barOf = "";
+/** Whether who rates here may end a blind test. */
+let mayEnd = false;
 
 async function start() {
   expose({ state: "loading" });
@@ -53,7 +57,8 @@ async function start() {
   const me = await whoRates().catch((error) => error);
   if (me instanceof Error) return showNoAccess(me);
   byId("handle").textContent = me.handle;
-  byId("to-dashboard").hidden = me.role !== "admin";
+  mayEnd = me.role === "admin";
+  byId("to-dashboard").hidden = !mayEnd;
   pace = new Pace(me.rate_per_minute ?? 0);
   outbox = await Outbox.open(me.handle);
   queue = new Queue({ has: (assignment) => outbox.holds(assignment), count: () => outbox.waiting.length });
@@ -110,7 +115,7 @@ function show() {
   if (waiting.end()) say("", `Here is a question: ${item.prompt}`);
   const mode = MODES[item.kind];
   byId("prompt").textContent = item.prompt;
-  byId("ask").textContent = item.instruction || mode.ask;
+  byId("ask").textContent = `${inTest() ? "Blind test: one of the two was drawn before training. " : ""}${item.instruction || mode.ask}`;
   drawBar(item.kind, mode.actions);
   moves = broken ? showBroken() : mode.open({ item, pictures, stage, answer, say, allow, cap });
   for (const choice of mode.actions) if (broken) allow(choice.name, false);
@@ -170,6 +175,21 @@ async function undo() {
   say(`Undone: ${past.said}. The question is shown again.`);
 }
 
+const inTest = () => queue.progress?.phase === "blind test";
+
+/** Ends the blind test: the run continues with the answers so far. */
+async function endTest() {
+  if (!inTest() || !mayEnd) return;
+  try {
+    await call("POST", "/v1/control", { action: "end_test" });
+  } catch (error) {
+    return say(`The test could not be ended: ${error.message}. Try again.`);
+  }
+  queue.clear();
+  session.advance();
+  say("The test is over. Thank you.");
+}
+
 /** Carries out an action. @param {string} name */
 function act(name) {
   const common = {
@@ -180,6 +200,7 @@ function act(name) {
     "zoom.in": () => stage.zoomBy(ZOOM_STEP),
     "zoom.out": () => stage.zoomBy(1 / ZOOM_STEP),
     "zoom.reset": () => (stage.zoom > 1 ? stage.reset() : stage.zoomBy(2)),
+    end_test: endTest,
     help: () => openHelp(keys, helpGroups(), relabel),
   };
   (common[name] ?? moves[name])?.();
@@ -187,7 +208,7 @@ function act(name) {
 
 function actionsNow() {
   const kind = session.current?.item.kind;
-  return [...COMMON, ...picks, ...(kind ? MODES[kind].actions : [])].filter((action) => !action.modes || action.modes.includes(kind ?? ""));
+  return [...COMMON, END_TEST, ...picks, ...(kind ? MODES[kind].actions : [])].filter((action) => !action.modes || action.modes.includes(kind ?? ""));
 }
 
 function helpGroups() {
@@ -199,7 +220,7 @@ function helpGroups() {
   return [
     here,
     ...(picks[0].modes?.includes(kind) ? [picking] : []),
-    { title: "Always", actions: COMMON },
+    { title: "Always", actions: inTest() && mayEnd ? [...COMMON, END_TEST] : COMMON },
     ...others.map(([name, mode]) => ({ title: TITLES[name], actions: mode.actions })),
   ];
 }
@@ -294,6 +315,7 @@ function showProgress() {
   byId("done").textContent = `${done.toLocaleString("en")} of ${(done + left).toLocaleString("en")}`;
   byId("rate").textContent = pace.perMinute ? `${Math.round(pace.perMinute)} a minute` : "";
   byId("time-left").textContent = pace.timeLeft(left);
+  byId("end-test").hidden = !(inTest() && mayEnd && session.current);
   expose({ done, left, phase: progress.phase, queue: queue.ready.length });
 }
 

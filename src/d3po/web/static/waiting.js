@@ -9,6 +9,7 @@ const PHASES = [
   { begins: ["sampl"], title: "New pictures are being made", words: "The model is drawing the next pictures with what it has learnt." },
   { begins: ["train"], title: "The model is learning from your votes", words: "New pictures follow as soon as it is ready." },
   { begins: ["eval", "report"], title: "The model is being tested", words: "It is drawing pictures for prompts that it was not trained on." },
+  { begins: ["blind"], title: "The last answers are being collected", words: "After that, the report is written." },
   { begins: ["pause"], title: "The run is paused", words: "This page continues automatically when the run does." },
   { begins: ["done", "finish", "end"], title: "All done. Thank you!", words: "This run is complete, and every answer counted.", end: true },
   { begins: ["stop", "fail"], title: "The run has ended. Thank you!", words: "All your votes are kept.", end: true },
@@ -73,9 +74,9 @@ export class Waiting {
     const phase = this.#me?.phase ?? this.#queue.progress?.phase ?? "";
     const { message = "", round = null } = this.#me ?? {};
     const { title, words, end, begins } = describe(phase);
-    const news = begins.length ? message : ""; // while others rate, the trainer's message does not concern this annotator
-    const away = this.#queue.trouble !== null;
-    expose({ state: end && !away ? "done" : "waiting", phase });
+    const news = begins.length && !phase.startsWith("blind") ? message : ""; // while others rate, the trainer's message does not concern this annotator
+    const away = this.#queue.trouble !== null && !end; // the page of a run that has ended is often not served any more
+    expose({ state: end ? "done" : "waiting", phase });
     if (away) return this.#tell("The server cannot be reached", "Your votes are kept. The page continues automatically.", true);
     if (!this.#queue.empty && !end) return this.#tell("Loading pictures", "", true);
     this.#tell(title, news || words, !end, round === null || end ? "" : `Round ${round}`);
