@@ -31,7 +31,7 @@ from d3po.models.load import plain_pipeline
 from d3po.preferences.records import Answer, NewQuestion
 from d3po.progress import Narrator
 from d3po.recipes import load_recipe
-from d3po.run.clicks import with_clicks
+from d3po.run.cost.clicks import with_clicks
 from d3po.run.evaluate.phase import EvaluationResult, evaluate
 from d3po.run.evaluate.report import write_report
 from d3po.run.export.generating import generate

@@ -78,7 +78,7 @@ def init(
 ) -> None:
     """Make a run folder: run.toml with every setting, and the prompts."""
     from d3po.recipes import load_recipe
-    from d3po.run.clicks import what_to_expect, with_clicks
+    from d3po.run.cost.clicks import what_to_expect, with_clicks
     from d3po.run.folder import create_run
     from d3po.run.starting import prompts_for, settings_for_feedback, settings_for_objective, start
 

@@ -77,7 +77,7 @@ class Writer:
             self._queue.put(None)
             self._thread.join(2 * self._patience)
 
-    async def _wait(self, item: "_Event | _Job", done: "Future[T]") -> T:
+    async def _wait(self, item: "_QueuedVote | _QueuedWrite", done: "Future[T]") -> T:
         try:
             if self._closed:
                 raise queue.Full
@@ -104,7 +104,7 @@ class Writer:
                 if isinstance(item, _QueuedWrite):
                     item.run()
 
-    def _commit_together(self, waiting: "list[_Event]") -> None:
+    def _commit_together(self, waiting: "list[_QueuedVote]") -> None:
         waiting = [event for event in waiting if event.done.set_running_or_notify_cancel()]
         if not waiting:
             return
