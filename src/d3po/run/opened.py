@@ -63,7 +63,7 @@ class OpenRun:
 
     @property
     def judged_by_people(self) -> bool:
-        """Whether people judge: then their own figure comes first, and measured ones are named by what they measure."""
+        """Whether people judge the run: then their figure comes first, and measured figures are named by the reward."""
         return self.config.feedback.source == "human"
 
     @cached_property
