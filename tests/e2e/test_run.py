@@ -311,7 +311,7 @@ def test_tracking_that_cannot_be_had_is_said_before_any_work(make_run: MakeRun, 
         raise RuntimeError("api_key not valid: 401\nand more")
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=refuse))
-    with pytest.raises(ConfigError, match="cannot be used: api_key not valid: 401; mend the key by `wandb login`"):
+    with pytest.raises(ConfigError, match="cannot be used: api_key not valid: 401; correct the key with `wandb login`"):
         run_rounds(opened(folder))
     assert not (folder.path / "started.json").exists()
     assert not (folder.path / "images").exists()
