@@ -16,6 +16,7 @@ from d3po.objective_settings import (
     D3POSettings,
     DDPOSettings,
     DiffusionDPOSettings,
+    DiffusionNFTSettings,
     DPOKSettings,
     FlowDPOSettings,
     IPOSettings,
@@ -233,6 +234,7 @@ class Objective(Section):
     diffusion_dpo: DiffusionDPOSettings = DiffusionDPOSettings()
     flow_dpo: FlowDPOSettings = FlowDPOSettings()
     ipo: IPOSettings = IPOSettings()
+    diffusion_nft: DiffusionNFTSettings = DiffusionNFTSettings()
     kto: KTOSettings = KTOSettings()
     mapo: MaPOSettings = MaPOSettings()
 

@@ -5,11 +5,23 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from d3po.options import Clip, Targets
+from d3po.options import Clip, ErrorWeighting, Targets
 from d3po.section import Section
 
 ObjectiveName = Literal[
-    "d3po", "d3po_branch", "ipo_step", "ddpo", "dpok", "reward_weighted", "sft", "diffusion_dpo", "flow_dpo", "ipo", "kto", "mapo"
+    "d3po",
+    "d3po_branch",
+    "ipo_step",
+    "ddpo",
+    "dpok",
+    "reward_weighted",
+    "sft",
+    "diffusion_dpo",
+    "flow_dpo",
+    "ipo",
+    "diffusion_nft",
+    "kto",
+    "mapo",
 ]
 """The objectives; `d3po objectives` says what each needs."""
 
@@ -85,6 +97,17 @@ class IPOSettings(Section):
     beta: Positive = Field(default=1000.0, description="the target margin is 1 / (2 beta)")
 
 
+class DiffusionNFTSettings(Section):
+    """DiffusionNFT, which learns from bad pictures too, by a policy that mirrors the trained one."""
+
+    beta: Positive = Field(
+        default=1.0, description="how far the two implicit policies lie from the reference; 1 is the trained policy itself"
+    )
+    weighting: ErrorWeighting = Field(
+        default="self_normalised", description="self_normalised (each error divided by its own size, as published) or uniform"
+    )
+
+
 class KTOSettings(Section):
     """Diffusion-KTO, on single likes and dislikes."""
 
@@ -110,6 +133,7 @@ SETTINGS: Mapping[ObjectiveName, type[Section]] = {
     "diffusion_dpo": DiffusionDPOSettings,
     "flow_dpo": FlowDPOSettings,
     "ipo": IPOSettings,
+    "diffusion_nft": DiffusionNFTSettings,
     "kto": KTOSettings,
     "mapo": MaPOSettings,
 }

@@ -44,6 +44,9 @@ Clip = Literal["none", "two_sided", "one_sided"]
 Targets = Literal["signed", "cross_entropy"]
 """How the objective uses a soft target; see `d3po.objectives.d3po`."""
 
+ErrorWeighting = Literal["self_normalised", "uniform"]
+"""How the objective weighs a denoising error; see `d3po.objectives.diffusion_nft`."""
+
 StepWeighting = Literal["uniform", "balanced"]
 """`balanced` divides each step's weight by the step's sensitivity to the network's output, so that no step dominates the gradient."""
 

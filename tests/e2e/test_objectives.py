@@ -191,7 +191,7 @@ def test_pictures_that_somebody_already_has_are_trained_on(make_run: MakeRun, tm
     [
         ("sft", (True, True), ""),
         ("kto", (True, False), ""),
-        ("diffusion_dpo", (True, False), "can learn nothing from it, but reward_weighted, sft, kto can"),
+        ("diffusion_dpo", (True, False), "can learn nothing from it, but reward_weighted, sft, diffusion_nft, kto can"),
         (
             "kto",
             (True, True),

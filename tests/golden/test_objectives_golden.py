@@ -12,6 +12,7 @@ from d3po.objectives.base import ImageObjective, ImageTerms, PairObjective
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.ddpo import DDPO
 from d3po.objectives.diffusion_dpo import DiffusionDPO
+from d3po.objectives.diffusion_nft import DiffusionNFT
 from d3po.objectives.ipo import IPO
 from d3po.objectives.kto import KTO
 from d3po.objectives.mapo import MaPO
@@ -87,6 +88,22 @@ def test_kto(case: Case) -> None:
 
 def test_the_reference_point_of_kto_is_recorded_on_both_sides_of_its_bound() -> None:
     assert {case["reference_point"] > 0 for case in cases("kto")} == {True, False}
+
+
+@pytest.mark.parametrize("case", cases("diffusion_nft"))
+def test_diffusion_nft(case: Case) -> None:
+    """Where a picture has one latent dimension, for more the published code divides by the mean absolute error."""
+    prediction = prediction_of(case)
+    exact, reference, policy = number(PICTURES["target"]).flatten(), number(PICTURES["reference"]).flatten(), prediction.flatten()
+    before = (reference - exact).square()
+    terms = ImageTerms(
+        log_ratio=(before - (policy - exact).square())[None],
+        value=number(case["likes"]).repeat_interleave(8),
+        change=(policy - reference).square()[None],
+        reference_error=before[None],
+    )
+    losses = DiffusionNFT(beta=case["beta"], weighting="self_normalised")(terms)
+    must_be(losses.mean(), case["loss"], [(prediction, case["gradient"])])
 
 
 @pytest.mark.parametrize("case", cases("sft"))

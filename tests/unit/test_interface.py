@@ -9,7 +9,7 @@ INTERFACE = {
     "d3po": ["Run", "__version__"],
     "d3po.library": ["EvaluationResult", "Picture", "Run", "ImportedVotes"],
     "d3po.objectives": [
-        "D3PO", "DDPO", "DPOK", "DiffusionDPO", "IPO", "ImageObjective", "ImageTerms", "KTO", "MaPO", "Needs", "OBJECTIVES", "PairObjective",
+        "D3PO", "DDPO", "DPOK", "DiffusionDPO", "DiffusionNFT", "IPO", "ImageObjective", "ImageTerms", "KTO", "MaPO", "Needs", "OBJECTIVES", "PairObjective",
         "RewardWeighted", "SFT", "build",
     ],
     "d3po.diffusion": [

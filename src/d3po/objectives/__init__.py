@@ -7,6 +7,7 @@ from d3po.objectives.base import ImageObjective, ImageTerms, Needs, PairObjectiv
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.ddpo import DDPO
 from d3po.objectives.diffusion_dpo import DiffusionDPO
+from d3po.objectives.diffusion_nft import DiffusionNFT
 from d3po.objectives.dpok import DPOK
 from d3po.objectives.ipo import IPO
 from d3po.objectives.kto import KTO
@@ -24,6 +25,7 @@ __all__ = [
     "OBJECTIVES",
     "SFT",
     "DiffusionDPO",
+    "DiffusionNFT",
     "ImageObjective",
     "ImageTerms",
     "MaPO",

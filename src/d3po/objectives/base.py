@@ -33,6 +33,8 @@ class Needs:
     """Whether the loss reads the KL of each step to the pretrained model, which costs one more network call."""
     batch_mean: bool = False
     """Whether the loss reads the mean log-ratio of the update's images, which costs one more network call without gradient."""
+    change: bool = False
+    """Whether the loss reads how far the policy's prediction is from the reference's, and the reference's denoising error; for objectives on pictures."""
 
     def words(self) -> str:
         """The requirements in words, as `d3po objectives` prints them."""
@@ -90,6 +92,10 @@ class ImageTerms:
     """KL of the step to the pretrained model's step, in the unit of the log-probs; given where `Needs.exact_kl` is set."""
     batch_mean: float = 0.0
     """Mean log-ratio over the whole update; given where `Needs.batch_mean` is set."""
+    change: Float[Tensor, "S N"] | None = None
+    """Mean squared difference of the policy's prediction and the reference's, with gradient; given where `Needs.change` is set."""
+    reference_error: Float[Tensor, "S N"] | None = None
+    """The reference's denoising error; given where `Needs.change` is set."""
 
 
 class ImageObjective(ABC):
@@ -99,7 +105,7 @@ class ImageObjective(ABC):
     def reward_scale(self) -> float:
         """The factor that turns a log-ratio into the implicit reward that the loss reads.
 
-        It is 1 where the loss reads the probability ratio of the two policies itself, and 0 for an objective without a reference.
+        It is 1 where the loss reads the probability ratio of the two policies itself, and 0 where the loss reads no such reward.
         """
         return 0.0
 

@@ -8,6 +8,7 @@ from d3po.objectives.base import Needs, Objective
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.ddpo import DDPO
 from d3po.objectives.diffusion_dpo import DiffusionDPO
+from d3po.objectives.diffusion_nft import DiffusionNFT
 from d3po.objectives.dpok import DPOK
 from d3po.objectives.ipo import IPO
 from d3po.objectives.kto import KTO
@@ -116,6 +117,13 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
         settings={"objective.reference": "fixed"},
         summary="Diffusion-DPO with a finite margin to aim at",
         source="Azar et al. 2023, arXiv 2310.12036",
+    ),
+    "diffusion_nft": ObjectiveEntry(
+        factory=DiffusionNFT,
+        needs=Needs(labels="likes", evidence="pictures", reference="chosen", change=True),
+        settings={"objective.reference": "per_round"},
+        summary="the policy is drawn to good pictures, and its mirror image about the reference to bad ones; no pairs needed",
+        source="Zheng et al. 2025, arXiv 2509.16117",
     ),
     "kto": ObjectiveEntry(
         factory=KTO,

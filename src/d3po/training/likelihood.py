@@ -39,6 +39,10 @@ class StepTerms:
     """KL to the pretrained model in nats per latent dimension, with gradient; given if the objective needs it."""
     drift: Float[Tensor, "S N"] | None = None
     """KL of the policy's step to the reference's step, with guidance as in sampling, in nats per latent dimension; None if it is not measured."""
+    change: Float[Tensor, "S N"] | None = None
+    """Mean squared difference of the policy's prediction and the reference's, with gradient; given if the objective needs it."""
+    reference_error: Float[Tensor, "S N"] | None = None
+    """The reference's denoising error; given if the objective needs it."""
 
 
 class Likelihood(ABC):
@@ -187,18 +191,31 @@ class DenoisingLikelihood(Likelihood):
         x_t, target = self._replay.transition.noised(clean.repeat(count, *[1] * (clean.ndim - 1)), noise, timesteps)
         per_sample = condition.select(prompt_indices(groups).repeat(count))
         drift = self._drift(groups, x_t.unflatten(0, (count, images)), steps, condition) if measures else None
-        reference = 0.0 if self._needs.reference == "none" else self._error_of_reference(x_t, target, timesteps, per_sample)
-        error = _mean_square(self._conditional(x_t, timesteps, per_sample) - target)
-        return StepTerms(log_ratio=(reference - error).unflatten(0, (count, images)), drift=drift)
+        reference = None if self._needs.reference == "none" else self._reference_prediction(x_t, timesteps, per_sample)
+        prediction = self._conditional(x_t, timesteps, per_sample)
+
+        def mean_square(difference: Tensor) -> Float[Tensor, "S N"]:
+            return _mean_square(difference).unflatten(0, (count, images))
+
+        error = mean_square(prediction - target)
+        if reference is None:
+            return StepTerms(log_ratio=-error, drift=drift)
+        reference_error = mean_square(reference - target)
+        return StepTerms(
+            log_ratio=reference_error - error,
+            drift=drift,
+            change=mean_square(prediction - reference) if self._needs.change else None,
+            reference_error=reference_error if self._needs.change else None,
+        )
 
     def _conditional(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         return self._replay.unguided(self._policy).predict(self._policy, x_t, timesteps, condition)
 
     @torch.no_grad()
-    def _error_of_reference(self, x_t: Tensor, target: Tensor, timesteps: Tensor, condition: Condition) -> Float[Tensor, " B"]:
-        """The reference's denoising error. Call it before the policy's prediction that is differentiated, for the reason given at `_by_both`."""
+    def _reference_prediction(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Float[Tensor, " B *latent"]:
+        """The reference's prediction. Call it before the policy's prediction that is differentiated, for the reason given at `_by_both`."""
         with self._reference():
-            return _mean_square(self._conditional(x_t, timesteps, condition) - target)
+            return self._conditional(x_t, timesteps, condition)
 
     def _drift(self, groups: Sequence[PromptGroup], x_t: Tensor, steps: Tensor, condition: Condition) -> Float[Tensor, "S N"]:
         """The KL of the sampler's step that each timestep falls into, from the difference of the two guided predictions; bounds on x_0 are ignored."""

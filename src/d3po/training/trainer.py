@@ -287,7 +287,14 @@ class Trainer:
             weights = labels.weights
             nats = math.prod(groups[0].latent_shape) if self.config.objective.log_prob == "sum" else 1  # of the log-probs' unit
             kl = None if evidence.kl is None else evidence.kl * nats
-            terms = ImageTerms(log_ratio=ratios, value=labels.values.to(ratios), kl=kl, batch_mean=mean)
+            terms = ImageTerms(
+                log_ratio=ratios,
+                value=labels.values.to(ratios),
+                kl=kl,
+                batch_mean=mean,
+                change=evidence.change,
+                reference_error=evidence.reference_error,
+            )
             losses = scale * self.objective(terms)
             metrics = image_metrics(self.objective, losses, terms, labels.signs.to(ratios))
             drift = evidence.drift

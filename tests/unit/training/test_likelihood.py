@@ -1,11 +1,13 @@
 """What readers say of a linear model whose every number can be worked out by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from torch import Tensor
 
 from d3po.diffusion.parameterization import Epsilon
 from d3po.diffusion.transition import noised
@@ -54,6 +56,34 @@ def test_the_evidence_of_pictures_is_how_much_better_they_are_denoised(tmp_path:
             assert evidence.log_ratio[place, image].item() == pytest.approx((before - error).item(), abs=BOUND)
     assert evidence.drift is not None
     assert (evidence.drift > 0).all()
+
+
+@pytest.mark.parametrize("reads_change", [True, False])
+def test_the_change_of_the_prediction_costs_no_further_network_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads_change: bool
+) -> None:
+    made = policy(moved=0.5)
+    mine, steps, how = group(tmp_path), torch.tensor([300, 700]), replay(made)
+    network: Any = made.network
+    seen: list[Tensor] = []
+    predict = network.predict
+    monkeypatch.setattr(network, "predict", lambda *given: seen.append(predict(*given)) or seen[-1])
+    reader = DenoisingLikelihood(made, how, replace(needs(), change=reads_change))
+    evidence = reader.read([mine], made.encode_prompts(["a"]), steps, (0, 0, 0), measures=False)
+    before, after = seen
+    assert not before.requires_grad
+    assert after.requires_grad
+    if not reads_change:
+        assert evidence.change is evidence.reference_error is None
+        return
+    noise = reader._noise([mine], steps, (0, 0, 0), (3,))
+    _, target = noised(mine.clean().repeat(2, 1), noise, network.alphas_cumprod[steps.repeat_interleave(2)], Epsilon())
+    assert evidence.change is not None
+    assert evidence.reference_error is not None
+    assert_same(evidence.change, (after - before).square().mean(dim=1).view(2, 2))
+    assert_same(evidence.reference_error, (before - target).square().mean(dim=1).view(2, 2))
+    evidence.change.sum().backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in made.trainable().values())
 
 
 def test_an_untrained_policy_is_its_own_reference(tmp_path: Path) -> None:
