@@ -227,9 +227,7 @@ def test_held_out_prompts_must_be_new_however_they_are_written(make_run: MakeRun
     )
     folder = make_run()
     (folder.path / "held_out.txt").write_text("a bee\nA FOX\n")
-    assert_one_clear_line(
-        d3po("sample", folder.path), "1 held-out prompts are training prompts too", "'A FOX', which differs from 'a fox' only in case"
-    )
+    assert_one_clear_line(d3po("sample", folder.path), "1 held-out prompts are training prompts too", "'A FOX', which differs from 'a fox'")
 
 
 def test_a_run_begun_with_held_out_prompts_that_it_trains_on_says_so(make_run: MakeRun) -> None:

@@ -268,7 +268,7 @@ def test_sampling_and_training_share_one_precision(make_run: MakeRun) -> None:
 
 def test_a_round_of_ties_alone_is_refused(make_run: MakeRun) -> None:
     folder = make_run(settings={"feedback.tie_band": "10"})
-    with pytest.raises(RunFolderError, match="round 0 has no comparison with a preference"):
+    with pytest.raises(RunFolderError, match="are they all ties"):
         finished(folder)
 
 
