@@ -134,7 +134,7 @@ def test_people_s_blind_test_is_the_headline_and_is_asked_once_for_each_result(
     assert phase is not None
     assert phase.body["message"].startswith("People preferred the tuned model")
     card = export_result(session, folder.path / "export")[-1].read_text()
-    assert card.index(said) < card.index("By `brightness`, against the base model")
+    assert card.index(said) < card.index("Measured by `brightness`, compared with the base model")
     session.close()
 
     session = opened(folder)
