@@ -615,7 +615,7 @@ def dump_config(config: RunConfig) -> str:
     document = tomlkit.document()
     document.add(
         tomlkit.comment(
-            "All settings of this run. rounds, [guards], [vlm_judge], [tracking] and [hardware] may be changed later; other changes need a new run folder."
+            "All settings of this run. docs/configuration.md says which may be changed once the run has begun; other changes need a new run folder."
         )
     )
     _fill(document, config)
