@@ -90,6 +90,17 @@ def settings_for_objective(objective: str) -> dict[str, str]:
     return {"objective.name": objective, **defaults, **OBJECTIVES[objective].settings}
 
 
+def settings_for(objective: str, feedback: str, said: Mapping[str, str]) -> dict[str, str]:
+    """The settings that follow from an objective and from who compares, each empty if the user named none, and those the user has set, which win.
+
+    Raises:
+        ConfigError: there is no objective of that name.
+    """
+    return (
+        (settings_for_objective(objective) if objective else {}) | (settings_for_feedback(feedback, said) if feedback else {}) | dict(said)
+    )
+
+
 def settings_for_feedback(feedback: str, said: Mapping[str, str]) -> dict[str, str]:
     """The settings of a run that `feedback` judges: people choose the best and the worst of four, except if `said` has another question kind."""
     asked = {"feedback.ask": "best_worst", "sampling.images_per_prompt": "4"} if feedback == "human" and "feedback.ask" not in said else {}

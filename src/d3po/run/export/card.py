@@ -131,9 +131,10 @@ def _annotators(run: OpenRun) -> str:
 
 
 def _said_by_people(run: OpenRun, rounds: int) -> str:
-    result = blind_result(run, rounds)
+    people, answers = blind_result(run, rounds) or (None, 0)
     shown = "Shown pictures of both side by side, of prompts it was never trained on, and not told which is which, "
-    return f"{shown}{people_say(*result)}." if result else "Nobody has compared the tuned model blind with the base model."
+    words = people_say(people, answers)
+    return f"{shown}{words}." if people else f"{words[0].upper()}{words[1:]}."
 
 
 def _measured(run: OpenRun, rounds: int) -> str:
