@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d3po.config import RunConfig, override
+from d3po.embedded import EMBEDDED
 from d3po.errors import ConfigError
-from d3po.models.families import EMBEDDED, Family, family_of, proposed_for
+from d3po.models.families import Family, family_of, proposed_for
 from d3po.objectives.registry import OBJECTIVES, default_settings
 from d3po.recipes import recipe_prompts
 from d3po.run.places import whole_paths
@@ -23,14 +24,14 @@ class Start:
 
     config: RunConfig
     family: Family | None
-    """The model's family. None for the recipe's model, whose settings are in the recipe."""
+    """The model's family. None for the recipe's model and for embedded ones, whose settings are in the recipe."""
     proposed: dict[str, str]
     """The settings that the family proposes in place of the recipe's."""
 
     @property
     def needs_prompts(self) -> bool:
         """Whether the user has to give prompts."""
-        return self.config.model != EMBEDDED and self.has_prompts
+        return self.config.model not in EMBEDDED and self.has_prompts
 
     @property
     def has_prompts(self) -> bool:
@@ -61,7 +62,7 @@ def start(recipe: RunConfig, assignments: dict[str, str], *, where: str = "--set
     """
     said = override(recipe, assignments, where=where)
     config = whole_paths(said)
-    if said.model == recipe.model:
+    if said.model == recipe.model or said.model in EMBEDDED:
         return Start(config=config, family=None, proposed={})
     family = family_of(config.model)
     proposed = (
@@ -124,7 +125,7 @@ def prompts_for(
         raise ConfigError(f"model {begun.config.model!r} needs prompts; pass a file with one prompt a line as --prompts")
     if prompts is None and not begun.has_prompts:
         return numbered_starts(begun.config)
-    return choose_prompts(prompts, held_out, skip_empty=skip_empty, say=say)
+    return choose_prompts(prompts, held_out, embedded=begun.config.model, skip_empty=skip_empty, say=say)
 
 
 def numbered_starts(config: RunConfig) -> tuple[list[str], list[str]]:
