@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from d3po.errors import ConfigError, RewardError
 from d3po.run.evaluate.phase import evaluate
@@ -15,9 +16,9 @@ from d3po.run.loop import collect_feedback
 from d3po.run.opened import open_run
 from d3po.run.sample.phase import sample_round
 from d3po.run.session import Session
-from d3po.scorers.registry import load_reward, score_file
+from d3po.scorers.registry import score_file
 from tests.e2e.conftest import d3po
-from tests.unit.vlm.stub_model import always_first, brighter, serving
+from tests.unit.vlm.stub_model import always_first, brighter, brightness, serving
 
 MakeRun = Callable[..., RunFolder]
 MODEL = {"feedback.source": '"model"', "vlm_judge.model": '"a model"', "vlm_judge.input_price": "10.0"}
@@ -39,13 +40,10 @@ def test_a_model_judges_a_round_as_an_annotator_of_its_own_kind(make_run: MakeRu
     assert (annotator.kind, annotator.handle.split("#")[0]) == ("model", "model:a model")
     assert len(votes) == 4 * 3
     assert len(stub.asked) <= 2 * len(votes)
-    brightness = {
-        image.id: score_file((load_reward("brightness", print),), session.run.folder.path / image.path, "")[0]
-        for image in session.run.store.pictures.images(0)
-    }
+    seen = {image.id: brightness(Image.open(session.run.folder.path / image.path)) for image in session.run.store.pictures.images(0)}
     wins = [vote for vote in votes if vote.answer.outcome == "win"]
     assert wins
-    assert all(brightness[vote.answer.winner or 0] == max(brightness[image] for image in vote.images) for vote in wins)
+    assert all(seen[vote.answer.winner or 0] == max(seen[image] for image in vote.images) for vote in wins)
     record = json.loads((session.run.folder.verdicts / "round-000.json").read_text())
     assert record["consistent"] == {"count": 12, "total": 12}
     said = capsys.readouterr().out

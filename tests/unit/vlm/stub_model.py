@@ -99,7 +99,7 @@ def weighed(**probabilities: float) -> Reply:
 
 def brighter(body: dict[str, Any], number: int) -> Reply:
     """A judge that looks."""
-    first, second = map(_brightness, pictures(body))
+    first, second = map(brightness, pictures(body))
     return verdict("tie" if first == second else "first" if first > second else "second")
 
 
@@ -125,5 +125,5 @@ def pictures(body: dict[str, Any]) -> list[Image.Image]:
     return [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
 
 
-def _brightness(image: Image.Image) -> int:
+def brightness(image: Image.Image) -> int:
     return sum(image.convert("L").tobytes())
