@@ -19,6 +19,7 @@ ObjectiveName = Literal[
     "diffusion_dpo",
     "flow_dpo",
     "ipo",
+    "dgpo",
     "diffusion_nft",
     "kto",
     "mapo",
@@ -97,6 +98,14 @@ class IPOSettings(Section):
     beta: Positive = Field(default=1000.0, description="the target margin is 1 / (2 beta)")
 
 
+class DGPOSettings(Section):
+    """DGPO, on all pictures of a prompt at once."""
+
+    beta: Positive = Field(
+        default=100.0, description="steepness in the weighted log-ratios; larger keeps the policy closer to the reference"
+    )
+
+
 class DiffusionNFTSettings(Section):
     """DiffusionNFT, which learns from bad pictures too, by a policy that mirrors the trained one."""
 
@@ -133,6 +142,7 @@ SETTINGS: Mapping[ObjectiveName, type[Section]] = {
     "diffusion_dpo": DiffusionDPOSettings,
     "flow_dpo": FlowDPOSettings,
     "ipo": IPOSettings,
+    "dgpo": DGPOSettings,
     "diffusion_nft": DiffusionNFTSettings,
     "kto": KTOSettings,
     "mapo": MaPOSettings,

@@ -11,6 +11,7 @@ from torch import Tensor
 from d3po.objectives.base import ImageObjective, ImageTerms, PairObjective
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.ddpo import DDPO
+from d3po.objectives.dgpo import DGPO
 from d3po.objectives.diffusion_dpo import DiffusionDPO
 from d3po.objectives.diffusion_nft import DiffusionNFT
 from d3po.objectives.ipo import IPO
@@ -88,6 +89,16 @@ def test_kto(case: Case) -> None:
 
 def test_the_reference_point_of_kto_is_recorded_on_both_sides_of_its_bound() -> None:
     assert {case["reference_point"] > 0 for case in cases("kto")} == {True, False}
+
+
+@pytest.mark.parametrize("case", cases("dgpo"))
+def test_dgpo(case: Case) -> None:
+    """The gradient alone, which is beta times the published one; the value that the published loss returns is not that of a loss."""
+    prediction = prediction_of(case)
+    log_ratio = (error(number(PICTURES["reference"])) - error(prediction))[None]
+    terms = ImageTerms(log_ratio=log_ratio, value=number(case["advantages"]), prompts=torch.tensor(case["prompts"]))
+    loss = DGPO(beta=case["beta"])(terms).mean() / case["beta"]
+    must_equal(torch.autograd.grad(loss, prediction)[0], case["gradient"])
 
 
 @pytest.mark.parametrize("case", cases("diffusion_nft"))

@@ -88,6 +88,8 @@ class ImageTerms:
     log_ratio: Float[Tensor, "S N"]
     value: Float[Tensor, " N"]
     """What `ImageObjective.values` returned for the image's label."""
+    prompts: Int[Tensor, " N"] | None = None
+    """One number for each image; images with the same number are all the images of one prompt. Given in training."""
     kl: Float[Tensor, "S N"] | None = None
     """KL of the step to the pretrained model's step, in the unit of the log-probs; given where `Needs.exact_kl` is set."""
     batch_mean: float = 0.0
@@ -99,7 +101,7 @@ class ImageTerms:
 
 
 class ImageObjective(ABC):
-    """An objective whose loss reads one image at a time."""
+    """An objective whose loss reads labels of single images."""
 
     @property
     def reward_scale(self) -> float:
@@ -116,7 +118,7 @@ class ImageObjective(ABC):
         `prompts` holds one number for each image; images with the same number are of the same prompt.
         """
 
-    def can_learn_from(self, labels: Float[Tensor, " N"]) -> bool:
+    def can_learn_from(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> bool:  # noqa: ARG002
         """Whether the objective can learn from a round's labels: by default, where some images are labelled better than others."""
         return not are_equal(labels)
 

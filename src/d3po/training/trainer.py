@@ -23,7 +23,7 @@ from d3po.objectives.registry import OBJECTIVES, build
 from d3po.training.data import ImageLabels, PromptGroup, chunk_groups, mean_weight
 from d3po.training.distributed import Distributed
 from d3po.training.kl_controller import KLController
-from d3po.training.likelihood import NoiseKey, Reference, StepTerms, likelihood_of
+from d3po.training.likelihood import NoiseKey, Reference, StepTerms, likelihood_of, prompt_indices
 from d3po.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 
 BANDS = ("early", "middle", "late")
@@ -290,6 +290,7 @@ class Trainer:
             terms = ImageTerms(
                 log_ratio=ratios,
                 value=labels.values.to(ratios),
+                prompts=prompt_indices(groups).to(ratios.device),
                 kl=kl,
                 batch_mean=mean,
                 change=evidence.change,
