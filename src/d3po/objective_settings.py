@@ -30,6 +30,14 @@ Positive = Annotated[float, Field(gt=0)]
 """A number that must be above 0, because 0 would leave nothing to learn from."""
 AtLeastZero = Annotated[float, Field(ge=0)]
 """A number that may be 0, which switches off a part of the loss."""
+Safeguard = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="mu of Diffusion-SDPO: the loser's gradient is scaled down so that a step lowers the winner's error too, the more the larger; 0 is off",
+    ),
+]
 ClipRange = Annotated[float, Field(gt=0, lt=1, description="eps: ratios are clipped to [1-eps, 1+eps]")]
 
 
@@ -84,12 +92,14 @@ class DiffusionDPOSettings(Section):
     """Diffusion-DPO, for discrete-time models."""
 
     beta: Positive = Field(default=5000.0, description="steepness in the margin; larger keeps the policy closer to the reference")
+    winner_safeguard: Safeguard = 0.0
 
 
 class FlowDPOSettings(Section):
     """Diffusion-DPO on the velocity of flow models."""
 
     beta: Positive = Field(default=500.0, description="steepness in the margin; larger keeps the policy closer to the reference")
+    winner_safeguard: Safeguard = 0.0
 
 
 class IPOSettings(Section):

@@ -17,6 +17,7 @@ from d3po.objectives.diffusion_nft import DiffusionNFT
 from d3po.objectives.ipo import IPO
 from d3po.objectives.kto import KTO
 from d3po.objectives.mapo import MaPO
+from d3po.objectives.safeguard import PairProducts
 from d3po.objectives.sft import SFT
 
 Case = dict[str, Any]
@@ -63,6 +64,23 @@ def test_diffusion_dpo(case: Case) -> None:
     prediction = prediction_of(case)
     log_ratio = error(number(PICTURES["reference"])) - error(prediction)
     must_be(pair_loss(DiffusionDPO(beta=case["beta"]), log_ratio), case["loss"], [(prediction, case["gradient"])])
+
+
+@pytest.mark.parametrize("case", cases("diffusion_sdpo"))
+def test_diffusion_dpo_with_its_safeguard(case: Case) -> None:
+    prediction = prediction_of(case)
+    winners, losers = (error(number(PICTURES["reference"])) - error(prediction))[None].chunk(2, dim=1)
+    apart_w, apart_l = (prediction.detach() - number(PICTURES["target"])).flatten(1).chunk(2)
+    products = PairProducts(aa=(apart_w * apart_w).sum(1)[None], bb=(apart_l * apart_l).sum(1)[None], ab=(apart_w * apart_l).sum(1)[None])
+    objective, target = DiffusionDPO(beta=case["beta"], winner_safeguard=case["mu"]), torch.ones_like(winners)
+    loss = objective(*objective.safeguarded(winners, losers, target, products), target).mean()
+    must_be(loss, case["loss"], [(prediction, case["gradient"])])
+
+
+def test_the_safeguard_is_recorded_where_it_holds_back_and_where_it_does_not() -> None:
+    shares = {share for case in cases("diffusion_sdpo") for share in case["lambda"]}
+    assert min(shares) < 1
+    assert max(shares) == 1
 
 
 @pytest.mark.parametrize("case", cases("mapo"))

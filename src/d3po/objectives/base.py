@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from d3po.objectives.safeguard import PairProducts
 from d3po.options import EvidenceKind, LabelKind, ModelKind, ReferenceUse
 
 
@@ -35,6 +36,9 @@ class Needs:
     """Whether the loss reads the mean log-ratio of the update's images, which costs one more network call without gradient."""
     change: bool = False
     """Whether the loss reads how far the policy's prediction is from the reference's, and the reference's denoising error; for objectives on pictures."""
+
+    products: bool = False
+    """Whether the objective can read how the errors of both pictures of a pair point (`PairObjective.safeguarded`)."""
 
     def words(self) -> str:
         """The requirements in words, as `d3po objectives` prints them."""
@@ -70,6 +74,16 @@ class PairObjective(ABC):
         self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
     ) -> Float[Tensor, "*pairs"]:
         """The loss of each pair and step; `target` is the share of preference, in [0, 1], that image a holds."""
+
+    def safeguarded(
+        self,
+        log_ratio_a: Float[Tensor, "*pairs"],
+        log_ratio_b: Float[Tensor, "*pairs"],
+        target: Float[Tensor, "*pairs"],  # noqa: ARG002
+        products: PairProducts,  # noqa: ARG002
+    ) -> tuple[Float[Tensor, "*pairs"], Float[Tensor, "*pairs"]]:
+        """The log-ratios as the loss is to be given them, with other gradients perhaps; called where `Needs.products` is set."""
+        return log_ratio_a, log_ratio_b
 
     def clipped_share(
         self,

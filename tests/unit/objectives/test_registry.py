@@ -58,7 +58,13 @@ def test_better_images_become_likelier(name: ObjectiveName) -> None:
 
 
 NUMBERS = [(name, key) for name in OBJECTIVES for key, value in default_settings(name).items() if isinstance(value, float)]
-MAY_BE_ZERO = {("dpok", "beta"), ("kto", "dislike_weight"), ("mapo", "beta")}
+MAY_BE_ZERO = {
+    ("dpok", "beta"),
+    ("kto", "dislike_weight"),
+    ("mapo", "beta"),
+    ("diffusion_dpo", "winner_safeguard"),
+    ("flow_dpo", "winner_safeguard"),
+}
 """They switch a part of the loss off; without the others nothing would be left to learn from."""
 IMAGE = ImageTerms(log_ratio=torch.tensor([[0.3, -0.2]]), value=torch.tensor([1.0, -1.0]), kl=torch.tensor([[5.0, 7.0]]))
 
