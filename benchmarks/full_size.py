@@ -20,12 +20,12 @@ from rich.console import Console
 
 from benchmarks.full_models import save
 from d3po.config import RunConfig, override
+from d3po.progress import Narrator
 from d3po.run.cost.plan import plan_run
 from d3po.run.cost.probe import peak_bytes
 from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder, create_run
 from d3po.run.opened import open_run
-from d3po.run.progress import Narrator
 from d3po.run.sample.phase import sample_round
 from d3po.run.session import Session
 from d3po.run.train.dataset import References, load_round

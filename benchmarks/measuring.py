@@ -11,9 +11,9 @@ from pathlib import Path
 from rich.console import Console
 
 from d3po.config import RunConfig, override
+from d3po.progress import Narrator
 from d3po.run.folder import create_run
 from d3po.run.opened import open_run
-from d3po.run.progress import Narrator
 from d3po.run.prompts import choose_prompts
 from d3po.run.session import Session
 

@@ -18,6 +18,7 @@ from d3po.config import RunConfig
 from d3po.models.families import table as families_table
 from d3po.objectives.registry import table as objectives_table
 from d3po.recipes import table as recipes_table
+from d3po.run.folder import CHANGEABLE
 from d3po.scorers.catalogue import table as scorers_table
 from d3po.section import Section
 from d3po.store.tables import Base
@@ -37,8 +38,7 @@ HEADING = """\
 
 A run's settings are in `run.toml` in its folder. `d3po init` writes it complete, every setting with its value and a comment; a recipe
 changes some of the defaults below. An unknown key is refused, and the nearest known one is suggested. Values are not coerced: `"4"` is not `4`.
-Once a run has begun, `rounds`, `recipe`, `[guards]`, `[vlm_judge]`, `[tracking]` and `[hardware]` may still change; a change of anything else needs a new
-folder, because earlier results depend on it.
+Once a run has begun, a change of a setting needs a new folder, because earlier results depend on it. These may still change: {changeable}.
 """
 
 STORE_HEADING = """\
@@ -60,7 +60,7 @@ BOUNDS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")
 
 def configuration_page() -> str:
     """The content of docs/configuration.md."""
-    lines = [HEADING, "## Top level", "", *_table(RunConfig)]
+    lines = [HEADING.format(changeable=", ".join(_changeable())), "## Top level", "", *_table(RunConfig)]
     for name, field in RunConfig.model_fields.items():
         section = field.annotation
         if _is_section(section):
@@ -69,6 +69,15 @@ def configuration_page() -> str:
                 if _is_section(its.annotation) and its.annotation.model_fields:
                     lines += ["", f"### `[{name}.{inner}]`", "", (its.annotation.__doc__ or "").strip(), "", *_table(its.annotation)]
     return "\n".join(lines) + "\n"
+
+
+def _changeable() -> Iterator[str]:
+    """The settings that may change in a run that has begun; a section in brackets stands for all of its settings."""
+    for name, keys in CHANGEABLE.items():
+        if isinstance(keys, set):
+            yield from (f"`{name}.{key}`" for key in sorted(keys))
+        else:
+            yield f"`[{name}]`" if _is_section(RunConfig.model_fields[name].annotation) else f"`{name}`"
 
 
 def store_page() -> str:

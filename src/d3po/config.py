@@ -313,13 +313,13 @@ class Evaluation(Section):
         default=16,
         ge=0,
         le=1000,
-        description="in a run judged by people: blind questions, base or tuned, put to them after the last round and waited for; 0 asks none",
+        description="runs judged by people: questions of the blind test (base or tuned?) after the last round; the run waits for them. 0 asks none",
     )
     blind_between_rounds: int = Field(
         default=4,
         ge=0,
         le=1000,
-        description="such questions mixed into each later round's own, about the policy so far; they are not waited for (needs every_round)",
+        description="blind questions mixed into each later round, about the current policy; the run does not wait for them. Needs every_round",
     )
 
 
@@ -617,7 +617,7 @@ def dump_config(config: RunConfig) -> str:
     document = tomlkit.document()
     document.add(
         tomlkit.comment(
-            "All settings of this run. rounds, [guards], [vlm_judge], [tracking] and [hardware] may be changed later; other changes need a new run folder."
+            "All settings of this run. docs/configuration.md says which may be changed once the run has begun; other changes need a new run folder."
         )
     )
     _fill(document, config)

@@ -29,8 +29,9 @@ from d3po.config import RunConfig
 from d3po.errors import ConfigError, PromptError, RunFolderError, TrainingStoppedError, VoteError
 from d3po.models.load import plain_pipeline
 from d3po.preferences.records import Answer, NewQuestion
+from d3po.progress import Narrator
 from d3po.recipes import load_recipe
-from d3po.run.clicks import with_clicks
+from d3po.run.cost.clicks import with_clicks
 from d3po.run.evaluate.phase import EvaluationResult, evaluate
 from d3po.run.evaluate.report import write_report
 from d3po.run.export.generating import generate
@@ -41,7 +42,6 @@ from d3po.run.feedback.people import ask_people
 from d3po.run.folder import RunFolder, create_run, label_of
 from d3po.run.loop import announce, collect_feedback, measure, plan_lines, prepare, read_stop, refuse, result_rounds, run_rounds
 from d3po.run.opened import OpenRun, open_run
-from d3po.run.progress import Narrator
 from d3po.run.prompts import distinct, every_fifth
 from d3po.run.sample.phase import is_sampled, sample_round
 from d3po.run.session import Session
@@ -51,7 +51,7 @@ from d3po.scorers.catalogue import Reward
 from d3po.scorers.registry import checked_reward
 from d3po.text import prompt_of
 
-__all__ = ["EvaluationResult", "Picture", "Run", "Votes"]
+__all__ = ["EvaluationResult", "ImportedVotes", "Picture", "Run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,9 +247,9 @@ class Run:
         return self._session.run.store.votes.count(round=self.round, purpose="train")
 
     @property
-    def votes(self) -> "Votes":
+    def votes(self) -> "ImportedVotes":
         """Access to the votes, to add votes from elsewhere."""
-        return Votes(self._session.run)
+        return ImportedVotes(self._session.run)
 
     def train(self) -> None:
         """Train the current round to its end. If its pictures are not compared yet, they are compared first, as `feedback.source` says.
@@ -381,7 +381,7 @@ class Run:
             self._session.run.criteria = old.criteria
 
 
-class Votes:
+class ImportedVotes:
     """Votes that come from elsewhere than the rating page: from your own tool, a file, or a colleague's list."""
 
     def __init__(self, run: OpenRun) -> None:

@@ -223,11 +223,11 @@ def test_held_out_prompts_must_be_new_however_they_are_written(make_run: MakeRun
     (tmp_path / "held_out.txt").write_text("a bee\nA\u00a0Cat\n")
     prompts = ("--prompts", tmp_path / "prompts.txt", "--held-out", tmp_path / "held_out.txt")
     assert_one_clear_line(
-        d3po("init", tmp_path / "new", *prompts), "1 held-out prompts are training prompts too", "which is 'a cat' but for case"
+        d3po("init", tmp_path / "new", *prompts), "1 held-out prompts are training prompts too", "which differs from 'a cat' only in case"
     )
     folder = make_run()
     (folder.path / "held_out.txt").write_text("a bee\nA FOX\n")
-    assert_one_clear_line(d3po("sample", folder.path), "1 held-out prompts are training prompts too", "'A FOX', which is 'a fox'")
+    assert_one_clear_line(d3po("sample", folder.path), "1 held-out prompts are training prompts too", "'A FOX', which differs from 'a fox'")
 
 
 def test_a_run_begun_with_held_out_prompts_that_it_trains_on_says_so(make_run: MakeRun) -> None:
@@ -320,10 +320,10 @@ def test_what_a_trained_policy_gives_stops_the_round_if_it_is_not_finite(make_ru
     folder = make_run()
     session = Session(open_run(folder))
     values = torch.tensor([[1.0], [float("nan")]])
-    with pytest.raises(ModelError, match="in 1 of 2 rows"):
+    with pytest.raises(ModelError, match="for 1 of 2 inputs"):
         session.finite(values, "the denoiser")
     session.moved(1)
-    with pytest.raises(NonFiniteError, match=r"in 1 of 2 rows: training has gone too far. Lower training\.learning_rate"):
+    with pytest.raises(NonFiniteError, match=r"for 1 of 2 inputs: training has gone too far. Lower training\.learning_rate"):
         session.finite(values, "the denoiser")
     assert session.finite(values[:1], "the denoiser") is not None
 

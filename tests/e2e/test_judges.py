@@ -77,7 +77,7 @@ def test_a_judge_that_cannot_be_had_is_said_so_before_any_picture_is_made(make_r
     assert not folder.images("held-out").exists()
     monkeypatch.setattr("d3po.run.needs.find_spec", lambda name: None)
     asking = make_run("asking", settings=MODEL | {"vlm_judge.url": '"http://localhost:9/v1"'})
-    with pytest.raises(ConfigError, match=r"needs tenacity.*pip install 'd3po\[vision\]'"):
+    with pytest.raises(ConfigError, match=r"needs the package tenacity.*pip install 'd3po\[vision\]'"):
         Session(open_run(asking))
 
 

@@ -9,10 +9,10 @@ import torch
 
 from d3po.artifacts.files import sha256
 from d3po.artifacts.shards import Shard
+from d3po.progress import Narrator
 from d3po.run.feedback.measured import compare_round
 from d3po.run.folder import RunFolder
 from d3po.run.opened import open_run
-from d3po.run.progress import Narrator
 from d3po.run.sample.encoding import encoded
 from d3po.run.sample.phase import sample_round
 from d3po.run.session import Session

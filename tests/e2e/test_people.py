@@ -130,9 +130,11 @@ def test_people_s_blind_test_is_the_headline_and_is_asked_once_for_each_result(
     assert below.startswith("measured on held-out prompts, by brightness: win rate ")
     page = folder.report.read_text()
     assert page.index("3 answers, 95 % interval 0 to 100 %") < page.index("over the base model, measured by <code>brightness</code>")
-    assert session.run.store.journal.last("phase").body["message"].startswith("People preferred the tuned model")
+    phase = session.run.store.journal.last("phase")
+    assert phase is not None
+    assert phase.body["message"].startswith("People preferred the tuned model")
     card = export_result(session, folder.path / "export")[-1].read_text()
-    assert card.index(said) < card.index("By `brightness`, against the base model")
+    assert card.index(said) < card.index("Measured by `brightness`, compared with the base model")
     session.close()
 
     session = opened(folder)
@@ -146,7 +148,9 @@ def test_people_s_blind_test_is_the_headline_and_is_asked_once_for_each_result(
     assert blind_votes(session) == 3 + 1 + 3, "the fourth about the first result, between the rounds; and a test of the second"
     assert {vote.purpose for round in (0, 1) for vote in session.run.store.batches.votes(round) or []} == {"train"}
     evaluated = evaluate(session, 2)
-    assert (evaluated.people_answers, evaluated.people) == (3, blind_result(session.run, 2)[0])
+    by_people = blind_result(session.run, 2)
+    assert by_people is not None
+    assert (evaluated.people_answers, evaluated.people) == (3, by_people[0])
 
 
 def test_a_run_of_people_that_began_before_there_were_blind_tests_goes_on(make_run: MakeRun) -> None:

@@ -268,7 +268,7 @@ def test_sampling_and_training_share_one_precision(make_run: MakeRun) -> None:
 
 def test_a_round_of_ties_alone_is_refused(make_run: MakeRun) -> None:
     folder = make_run(settings={"feedback.tie_band": "10"})
-    with pytest.raises(RunFolderError, match="are all of them ties"):
+    with pytest.raises(RunFolderError, match="are they all ties"):
         finished(folder)
 
 
@@ -311,7 +311,7 @@ def test_tracking_that_cannot_be_had_is_said_before_any_work(make_run: MakeRun, 
         raise RuntimeError("api_key not valid: 401\nand more")
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=refuse))
-    with pytest.raises(ConfigError, match="cannot be used: api_key not valid: 401; mend the key by `wandb login`"):
+    with pytest.raises(ConfigError, match="cannot be used: api_key not valid: 401; correct the key with `wandb login`"):
         run_rounds(opened(folder))
     assert not (folder.path / "started.json").exists()
     assert not (folder.path / "images").exists()

@@ -7,7 +7,7 @@ import pytest
 
 INTERFACE = {
     "d3po": ["Run", "__version__"],
-    "d3po.library": ["EvaluationResult", "Picture", "Run", "Votes"],
+    "d3po.library": ["EvaluationResult", "Picture", "Run", "ImportedVotes"],
     "d3po.objectives": [
         "D3PO", "DDPO", "DGPO", "DPOK", "DiffusionDPO", "DiffusionNFT", "IPO", "ImageObjective", "ImageTerms", "KTO", "MaPO", "Needs",
         "OBJECTIVES", "PairObjective", "RewardWeighted", "SFT", "build",

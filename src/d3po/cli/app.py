@@ -65,17 +65,20 @@ def init(
     held_out: Annotated[Path | None, typer.Option(help="A file of prompts for evaluation only. Default: every fifth of --prompts.")] = None,
     feedback: Annotated[
         str | None,
-        typer.Option(help="Who compares: reward (measured), human (asked for the best and the worst of four), model or imported."),
+        typer.Option(help="Who compares: reward (measured), human (people choose the best and the worst of four), model or imported."),
     ] = None,
     clicks: Annotated[
-        int | None, typer.Option(help="Clicks that people will spend: rounds and prompts a round follow from it. Default with human: 100.")
+        int | None,
+        typer.Option(
+            help="How many clicks people will spend, which decides the rounds and the prompts per round. Default with human: 100."
+        ),
     ] = None,
     set_: SetOption = None,
     skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Skip empty lines in prompt files.")] = False,
 ) -> None:
     """Make a run folder: run.toml with every setting, and the prompts."""
     from d3po.recipes import load_recipe
-    from d3po.run.clicks import what_to_expect, with_clicks
+    from d3po.run.cost.clicks import what_to_expect, with_clicks
     from d3po.run.folder import create_run
     from d3po.run.starting import prompts_for, settings_for_feedback, settings_for_objective, start
 
@@ -92,7 +95,7 @@ def init(
     if config.feedback.source == "human":
         for line in what_to_expect(config):
             typer.echo(line)
-        typer.echo(f"the machine draws and learns between the rounds; how long that takes: d3po run {run} --dry-run")
+        typer.echo(f"between them the model samples and trains; an estimate of the time: d3po run {run} --dry-run")
     serve = " --serve" if config.feedback.source == "human" else ""
     typer.echo(f"{run} is ready: settings in {run / 'run.toml'}, {len(trained)} prompts, {len(kept)} held out. Next: d3po run {run}{serve}")
 
@@ -303,8 +306,8 @@ def _opened(
         from rich.console import Console
 
         from d3po.config import override
+        from d3po.progress import Narrator
         from d3po.run.opened import final_checkpoints, open_run
-        from d3po.run.progress import Narrator
         from d3po.run.session import Session
 
         if more:

@@ -19,7 +19,7 @@ def compare(
 ) -> None:
     """Run a grid of objectives, rewards and seeds under equal budgets, and write the results as tables, figures and a page."""
     from d3po.experiments import grid
-    from d3po.run.progress import Narrator
+    from d3po.progress import Narrator
 
     narrator = Narrator()
     if dry_run:

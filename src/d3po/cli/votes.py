@@ -59,8 +59,8 @@ def import_(
 ) -> None:
     """Import pictures and votes. Pictures that the run already has, with the same bytes and prompt, are recognised. Importing again adds nothing."""
     from d3po.errors import ConfigError
+    from d3po.progress import Narrator
     from d3po.run.feedback.exchange import Source, import_votes
-    from d3po.run.progress import Narrator
 
     if kind not in KINDS:
         raise ConfigError(f"--kind {kind}: it must be one of {', '.join(KINDS)}")
@@ -87,8 +87,8 @@ def export(
     """Write the run's votes to a file, and print how much the format could not hold."""
     from d3po.errors import ConfigError
     from d3po.exchange.formats.base import say_left_out
+    from d3po.progress import Narrator
     from d3po.run.feedback.exchange import FULL_FORMAT, export_votes
-    from d3po.run.progress import Narrator
 
     wanted = purpose or ("all" if format == FULL_FORMAT else "train")
     if wanted not in PURPOSES:
@@ -126,8 +126,8 @@ def merge(
     ],
 ) -> None:
     """Copy another run's votes on pictures that both runs have. Merging again adds nothing."""
+    from d3po.progress import Narrator
     from d3po.run.feedback.exchange import merge_votes
-    from d3po.run.progress import Narrator
 
     with _opened(run) as (folder, store):
         _say_imported(merge_votes(folder, store, other, Narrator()))

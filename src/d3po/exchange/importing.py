@@ -109,7 +109,7 @@ def import_items(items: Iterable[Item | BadRecord], to: Destination) -> Imported
         items: the records, pictures before the judgements that name them.
         to: where they go.
     """
-    return _taken(items, _Importer(to))
+    return _taken(items, _OpenImport(to))
 
 
 def rehearse(items: Iterable[Item | BadRecord], to: Destination) -> Imported:
@@ -120,7 +120,7 @@ def rehearse(items: Iterable[Item | BadRecord], to: Destination) -> Imported:
     return _taken(items, _Rehearsal(to))
 
 
-def _taken(items: Iterable[Item | BadRecord], importer: "_Importer") -> Imported:
+def _taken(items: Iterable[Item | BadRecord], importer: "_OpenImport") -> Imported:
     batch: list[Item] = []
     for item in items:
         if isinstance(item, BadRecord):
@@ -134,7 +134,7 @@ def _taken(items: Iterable[Item | BadRecord], importer: "_Importer") -> Imported
     return importer.done
 
 
-class _Importer:
+class _OpenImport:
     def __init__(self, to: Destination) -> None:
         self._to, self._foreign, self.done = to, Foreign(to.store.database), Imported()
         self._images: dict[Key, tuple[int, int | None]] = {}
@@ -355,7 +355,7 @@ class _Importer:
         return _event_of(item, self._asked(item), self._ids(item))
 
 
-class _Rehearsal(_Importer):
+class _Rehearsal(_OpenImport):
     """A dry run: reads and checks as an import does, gives new pictures temporary ids, and writes nothing."""
 
     def __init__(self, to: Destination) -> None:

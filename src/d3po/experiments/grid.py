@@ -13,11 +13,11 @@ from d3po.experiments.results import HeldOutReward, last_round, rows_of
 from d3po.experiments.scales import scales_of
 from d3po.experiments.spec import Spec, load_spec
 from d3po.experiments.writing import KEPT_SPEC, Done, write_page, write_tables
+from d3po.progress import Bar, Narrator
 from d3po.run.evaluate.phase import read_evaluation
 from d3po.run.folder import RunFolder, label_of, locked
 from d3po.run.loop import is_time_up, read_stop, summary
 from d3po.run.opened import OpenRun, open_run
-from d3po.run.progress import Bar, Narrator
 
 
 def plan_lines(file: Path, narrator: Narrator) -> list[str]:

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from d3po.artifacts.records import read_record, write_record
 from d3po.experiments.cells import Cell
 from d3po.experiments.findings import Row
+from d3po.progress import Narrator
 from d3po.run.cost.spent import Spent, spent_by_round
 from d3po.run.evaluate.phase import read_evaluation, read_held_out, read_scores
 from d3po.run.folder import label_of
 from d3po.run.loop import read_stop, result_rounds
 from d3po.run.opened import OpenRun
-from d3po.run.progress import Narrator
 from d3po.run.train.rollback import is_undone
 from d3po.scorers.registry import load_criteria
 

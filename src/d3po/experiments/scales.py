@@ -8,13 +8,13 @@ from tempfile import TemporaryDirectory
 
 from d3po.experiments.budget import Work
 from d3po.experiments.cells import Cell, by_label
+from d3po.progress import Narrator
 from d3po.run.cost.counting import Shape, shape_of
 from d3po.run.cost.plan import probe_run
 from d3po.run.cost.probe import Probe
 from d3po.run.folder import create_run
 from d3po.run.needs import check_model
 from d3po.run.opened import open_run
-from d3po.run.progress import Narrator
 from d3po.run.session import Session, make_replay, policy_settings
 
 

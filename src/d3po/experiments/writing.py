@@ -21,10 +21,10 @@ from d3po.experiments.page import LEARNING, PICTURES, TRADE, Chapter, Drawn, Pag
 from d3po.experiments.results import first_pictures
 from d3po.experiments.spec import Spec, slug, unit_in_words
 from d3po.experiments.tables import Table, cost_table, difference_table, result_table
+from d3po.progress import Narrator
 from d3po.run.evaluate.report import versions
 from d3po.run.folder import RunFolder
 from d3po.run.opened import open_run
-from d3po.run.progress import Narrator
 from d3po.text import read_text
 
 KEPT_SPEC = "comparison.toml"

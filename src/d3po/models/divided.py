@@ -25,7 +25,7 @@ Compute = Callable[[Tensor, Tensor, Mapping[str, Tensor], Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Call:
+class _RemoteCall:
     """A message from the first process to the others: a forward pass follows, with these tensors."""
 
     tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
@@ -86,7 +86,7 @@ class DividedNetwork:
         """Start a forward pass in all processes and return the whole output. Called in the first process only."""
         versions = [parameter._version for parameter in self._trainable]
         layers = [module for module in self._network.modules() if isinstance(module, BaseTunerLayer)]
-        call = _Call(
+        call = _RemoteCall(
             tensors={name: (tuple(value.shape), value.dtype) for name, value in tensors.items()},
             weights=versions != self._known,
             adapted=not any(layer.disable_adapters for layer in layers),
@@ -101,7 +101,7 @@ class DividedNetwork:
         self._told(_Backward(shape=tuple(gradient.shape), dtype=gradient.dtype))
         return self._backward(gradient)
 
-    def _forward(self, call: _Call, tensors: Mapping[str, Tensor]) -> Tensor:
+    def _forward(self, call: _RemoteCall, tensors: Mapping[str, Tensor]) -> Tensor:
         """Compute this process's part of the batch, and gather the parts of all processes."""
         for value in tensors.values():
             dist.broadcast(value, src=0)
@@ -134,7 +134,7 @@ class DividedNetwork:
         dist.reduce(whole, dst=0)
         return [g.view_as(w) for w, g in zip(self._trainable, whole.split([w.numel() for w in self._trainable]), strict=True)]
 
-    def _told(self, said: "_Call | _Backward | None") -> list[Any]:
+    def _told(self, said: "_RemoteCall | _Backward | None") -> list[Any]:
         message: list[Any] = [said]
         dist.broadcast_object_list(message, src=0, device=self._device)
         return message

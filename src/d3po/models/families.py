@@ -310,7 +310,7 @@ def _of_single_file(path: Path) -> Family:
         raise ModelError(f"{path} is no .safetensors file; pickled checkpoints are not read, convert it with diffusers first")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors: dict[str, Any] = {name: _Shaped(tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
+            tensors: dict[str, Any] = {name: _OnlyShape(tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
     kind = infer_diffusers_model_type(tensors)
@@ -323,7 +323,7 @@ def _of_single_file(path: Path) -> Family:
 
 
 @dataclass(frozen=True)
-class _Shaped:
+class _OnlyShape:
     """Stands in for a tensor of which only the shape is read."""
 
     shape: tuple[int, ...]

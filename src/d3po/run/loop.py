@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from d3po.artifacts.records import read_record, write_record
 from d3po.errors import TrainingStoppedError
-from d3po.run.clicks import what_to_expect
 from d3po.run.control import check_control
+from d3po.run.cost.clicks import what_to_expect
 from d3po.run.cost.plan import plan_run
 from d3po.run.cost.spent import spent_in_all
 from d3po.run.evaluate.phase import EvaluationResult, evaluate

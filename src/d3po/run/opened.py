@@ -10,10 +10,10 @@ from d3po.config import RunConfig
 from d3po.errors import TrainingStoppedError
 from d3po.objectives.base import Needs, Objective
 from d3po.objectives.registry import OBJECTIVES, build
+from d3po.progress import Narrator
 from d3po.run.folder import RunFolder
 from d3po.run.journal import RunJournal
 from d3po.run.needs import check_needs
-from d3po.run.progress import Narrator
 from d3po.scorers.catalogue import Reward
 from d3po.scorers.registry import load_criteria, load_reward
 from d3po.store import Store
@@ -63,7 +63,7 @@ class OpenRun:
 
     @property
     def judged_by_people(self) -> bool:
-        """Whether people judge: then their own figure comes first, and measured ones are named by what they measure."""
+        """Whether people judge the run: then their figure comes first, and measured figures are named by the reward."""
         return self.config.feedback.source == "human"
 
     @cached_property

@@ -91,7 +91,7 @@ def settings_for_objective(objective: str) -> dict[str, str]:
 
 
 def settings_for_feedback(feedback: str, said: Mapping[str, str]) -> dict[str, str]:
-    """The settings of a run that is judged by `feedback`: people are asked for the best and the worst of four, unless `said` asks otherwise."""
+    """The settings of a run that `feedback` judges: people choose the best and the worst of four, except if `said` has another question kind."""
     asked = {"feedback.ask": "best_worst", "sampling.images_per_prompt": "4"} if feedback == "human" and "feedback.ask" not in said else {}
     return {"feedback.source": feedback, **asked}
 

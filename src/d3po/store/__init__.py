@@ -13,9 +13,9 @@ from d3po.store.casting import Receipt, Retract
 from d3po.store.database import Database, file_address
 from d3po.store.journal import Audit, AuditEntry, ControlState, Journal, JournalEntry
 from d3po.store.people import Annotator, Invitation, NewInvitation, People
-from d3po.store.pictures import NewPicture, PictureFile, PictureRecord, Pictures
+from d3po.store.pictures import NewPicture, PictureFile, PictureRecord, PictureStore
 from d3po.store.questions import Progress, Questions
-from d3po.store.votes import Votes
+from d3po.store.votes import VoteStore
 from d3po.store.watermark import Watermark, missing, watermark
 
 __all__ = [
@@ -33,13 +33,13 @@ __all__ = [
     "People",
     "PictureFile",
     "PictureRecord",
-    "Pictures",
+    "PictureStore",
     "Progress",
     "Questions",
     "Receipt",
     "Retract",
     "Store",
-    "Votes",
+    "VoteStore",
     "Watermark",
 ]
 
@@ -60,9 +60,9 @@ class Store:
 
     def __init__(self, url: str | URL, *, key_file: Path | None = None, patience: float = 5.0, may_be_new: bool = True) -> None:
         self.database = Database(url, patience=patience, may_be_new=may_be_new)
-        self.pictures = Pictures(self.database)
+        self.pictures = PictureStore(self.database)
         self.questions = Questions(self.database)
-        self.votes = Votes(self.database)
+        self.votes = VoteStore(self.database)
         self.batches = Batches(self.database)
         self.people = People(self.database, key_file)
         self.journal = Journal(self.database)

@@ -30,7 +30,7 @@ class _RecordedJudgement:
 
 
 def record_judgements(connection: Connection, annotator: int, judgements: Sequence[tuple[NewQuestion, Answer]], *, now: int) -> int:
-    """Record questions with their answers; returns how many votes were new. See `Votes.record_judgements`."""
+    """Record questions with their answers; returns how many votes were new. See `VoteStore.record_judgements`."""
     handle, kind = connection.execute(select(AnnotatorRow.handle, AnnotatorRow.kind).where(AnnotatorRow.id == annotator)).one()
     for question, answer in judgements:
         check_question(question)

@@ -51,7 +51,7 @@ class PictureFile(NamedTuple):
     sha256: str
 
 
-class Pictures:
+class PictureStore:
     """Reads and writes prompts, shards and images; each method is one transaction."""
 
     def __init__(self, database: Database) -> None:

@@ -129,16 +129,16 @@ class Questions:
         self._database.write(lambda connection: close_round(connection, round))
 
     def close_blind(self) -> None:
-        """Put no blind question to anybody any more; votes that still come are kept."""
+        """Close all blind questions; votes that still arrive are kept."""
         self._database.write(close_blind)
 
     def known(self, questions: Sequence[NewQuestion]) -> list[int]:
-        """The ids of those of the questions that were asked before; none of them is asked now."""
+        """The ids of those questions that were asked before, without asking them again."""
         with self._database.reading() as connection:
             return list(known_questions(connection, map(dedup_key, questions)).values())
 
     def awaited(self, questions: Sequence[int]) -> int:
-        """How many answers to these questions may still come: they are open, or in front of somebody."""
+        """The number of answers to these questions that may still arrive: open slots and leases."""
         mine = QuestionRow.id.in_(questions)
         leased = select(func.count()).select_from(AssignmentRow).join(QuestionRow).where(mine, AssignmentRow.state == "leased")
         with self._database.reading() as connection:

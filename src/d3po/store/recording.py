@@ -31,7 +31,7 @@ def record_questions(connection: Connection, questions: Sequence[NewQuestion], *
 
 
 def known_questions(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
-    """The ids of the questions that are recorded, by key."""
+    """The ids of the recorded questions by deduplication key."""
     found: dict[str, int] = {}
     for part in chunks(list(keys)):
         rows = connection.execute(select(QuestionRow.dedup_key, QuestionRow.id).where(QuestionRow.dedup_key.in_(part)))

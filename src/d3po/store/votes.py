@@ -16,7 +16,7 @@ from d3po.store.reading import IS_CURRENT, select_votes, stream
 from d3po.store.tables import AssignmentRow, QuestionRow, VoteRow
 
 
-class Votes:
+class VoteStore:
     """Writes and reads votes; each method is one transaction."""
 
     def __init__(self, database: Database) -> None:

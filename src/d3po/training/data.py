@@ -11,7 +11,7 @@ from d3po.artifacts.shards import Shard
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageLabels:
+class GroupLabels:
     """The labels of K images, as an `ImageObjective` reads them."""
 
     values: Float[Tensor, " K"]
@@ -53,7 +53,7 @@ class PromptGroup:
     """How much each comparison counts in the loss."""
     reference: ReferenceSteps | None
     """The reference's steps; None for objectives that read pictures alone."""
-    labels: ImageLabels | None = None
+    labels: GroupLabels | None = None
     """The images' labels, for objectives that read images one by one; those have no pairs."""
     identity: str = ""
     """The prompt's text, from which seeds of noise are derived."""

@@ -21,7 +21,7 @@ from d3po.objectives.base import ImageTerms, PairObjective
 from d3po.objectives.metrics import image_metrics, pair_metrics
 from d3po.objectives.registry import OBJECTIVES, build
 from d3po.objectives.safeguard import PairProducts
-from d3po.training.data import ImageLabels, PromptGroup, chunk_groups, mean_weight
+from d3po.training.data import GroupLabels, PromptGroup, chunk_groups, mean_weight
 from d3po.training.distributed import Distributed
 from d3po.training.kl_controller import KLController
 from d3po.training.likelihood import NoiseKey, Reference, StepTerms, likelihood_of, prompt_indices
@@ -403,10 +403,10 @@ def _pair_products(products: Float[Tensor, "S N N"], pairs: Int[Tensor, "P 2"]) 
     return PairProducts(aa=products[:, a, a], bb=products[:, b, b], ab=products[:, a, b])
 
 
-def _labels(groups: Sequence[PromptGroup]) -> ImageLabels:
+def _labels(groups: Sequence[PromptGroup]) -> GroupLabels:
     """The labels of all groups' images, concatenated."""
     every = [group.labels for group in groups if group.labels is not None]
-    return ImageLabels(
+    return GroupLabels(
         values=torch.cat([labels.values for labels in every]),
         signs=torch.cat([labels.signs for labels in every]),
         weights=torch.cat([labels.weights for labels in every]),

@@ -15,7 +15,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from d3po.errors import ConfigError, RewardError
 from d3po.vlm.reading import Opinion, Token, opinion
-from d3po.vlm.spending import Budget, Tokens
+from d3po.vlm.spending import Budget, TokenCount
 
 LONGEST_WAIT = 120.0
 """The most seconds between two tries, whatever the server asks for."""
@@ -164,7 +164,7 @@ class ChatClient:
         try:
             usage = _Bill.model_validate_json(response.content).usage
             if usage:
-                self._budget.pay(Tokens(read=usage.prompt_tokens, written=usage.completion_tokens))
+                self._budget.pay(TokenCount(read=usage.prompt_tokens, written=usage.completion_tokens))
             choices = _Completion.model_validate_json(response.content).choices
         except ValidationError as error:
             raise _NoAnswerError("the body is no chat completion") from error

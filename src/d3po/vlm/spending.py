@@ -18,17 +18,17 @@ PAYMENT = re.compile(r"(\d+) (\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokens:
+class TokenCount:
     """Tokens read and written by a model."""
 
     read: int = 0
     written: int = 0
 
-    def __add__(self, other: "Tokens") -> "Tokens":
-        return Tokens(read=self.read + other.read, written=self.written + other.written)
+    def __add__(self, other: "TokenCount") -> "TokenCount":
+        return TokenCount(read=self.read + other.read, written=self.written + other.written)
 
-    def __mul__(self, times: int) -> "Tokens":
-        return Tokens(read=self.read * times, written=self.written * times)
+    def __mul__(self, times: int) -> "TokenCount":
+        return TokenCount(read=self.read * times, written=self.written * times)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Price:
     read: float
     written: float
 
-    def of(self, tokens: Tokens) -> float:
+    def of(self, tokens: TokenCount) -> float:
         """The cost of these tokens."""
         return (tokens.read * self.read + tokens.written * self.written) / 1e6
 
@@ -48,7 +48,7 @@ class Estimate:
     """A rough estimate of calls, tokens and cost."""
 
     pairs: int
-    tokens: Tokens
+    tokens: TokenCount
     cost: float
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ class Estimate:
 def estimate(pairs: int, *, criterion: str, prompt: str, picture_tokens: int, price: Price) -> Estimate:
     """Estimate tokens and cost of asking about `pairs` pairs with prompts as long as `prompt`."""
     words = words_of(request(model="", criterion=criterion, prompt=prompt, first=b"", second=b"", most_tokens=0))
-    each = Tokens(read=2 * picture_tokens + len(words) // CHARACTERS_A_TOKEN, written=ANSWER_TOKENS)
+    each = TokenCount(read=2 * picture_tokens + len(words) // CHARACTERS_A_TOKEN, written=ANSWER_TOKENS)
     tokens = each * (2 * pairs)
     return Estimate(pairs=pairs, tokens=tokens, cost=price.of(tokens))
 
@@ -77,11 +77,11 @@ class Budget:
 
     def __init__(self, price: Price, *, cap: float, ledger: Path) -> None:
         self._price, self._cap, self._ledger = price, cap, ledger
-        self._tokens = sum(_payments(ledger), Tokens())
+        self._tokens = sum(_payments(ledger), TokenCount())
         self._lock = threading.Lock()
 
     @property
-    def tokens(self) -> Tokens:
+    def tokens(self) -> TokenCount:
         return self._tokens
 
     @property
@@ -89,7 +89,7 @@ class Budget:
         """The cost so far."""
         return self._price.of(self._tokens)
 
-    def pay(self, tokens: Tokens) -> None:
+    def pay(self, tokens: TokenCount) -> None:
         """Count the tokens of a call.
 
         Raises:
@@ -113,9 +113,9 @@ class Budget:
             )
 
 
-def _payments(ledger: Path) -> Iterator[Tokens]:
+def _payments(ledger: Path) -> Iterator[TokenCount]:
     """The payments in a ledger; a line that was cut short by a kill is ignored."""
     if ledger.exists():
         for line in ledger.read_text(errors="replace").splitlines():
             if match := PAYMENT.fullmatch(line):
-                yield Tokens(read=int(match[1]), written=int(match[2]))
+                yield TokenCount(read=int(match[1]), written=int(match[2]))

@@ -17,10 +17,10 @@ from d3po.web.messages import (
     Control,
     ControlRequest,
     Dashboard,
+    InvitationList,
     InvitationMade,
     InvitationMessage,
     InvitationRequest,
-    Invitations,
     Order,
 )
 from d3po.web.picture_files import PICTURE, reply
@@ -51,9 +51,9 @@ async def control(body: ControlRequest, app_state: CurrentState, caller: Adminis
 
 
 @router.get("/invitations")
-async def invitations(app_state: CurrentState, _: Administrator) -> Invitations:
+async def invitations(app_state: CurrentState, _: Administrator) -> InvitationList:
     """List all invitations, newest first, without their secrets."""
-    return Invitations(
+    return InvitationList(
         invitations=[InvitationMessage(**asdict(one)) for one in await run_in_threadpool(app_state.store.people.invitations)]
     )
 

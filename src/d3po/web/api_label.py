@@ -20,8 +20,8 @@ from d3po.web.messages import (
     Item,
     Join,
     Me,
-    Picture,
     Problem,
+    QuestionPicture,
     Queue,
     Retracted,
     Withdrawal,
@@ -175,9 +175,9 @@ def _item(app_state: AppState, assigned: Assigned) -> Item:
     )  # fmt: skip
 
 
-def _picture(assignment: str, position: int, file: ServedPicture | None) -> Picture:
+def _picture(assignment: str, position: int, file: ServedPicture | None) -> QuestionPicture:
     size = (None, None) if file is None else (file.width, file.height)
-    return Picture(position=position, url=f"/v1/assignments/{assignment}/pictures/{position}", width=size[0], height=size[1])
+    return QuestionPicture(position=position, url=f"/v1/assignments/{assignment}/pictures/{position}", width=size[0], height=size[1])
 
 
 def _shown_at(app_state: AppState, caller: Caller, assignment: str, position: int) -> ServedPicture | None:

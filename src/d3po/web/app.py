@@ -17,9 +17,9 @@ from d3po.web.dashboard import Overview
 from d3po.web.figures import Figures
 from d3po.web.middleware import SecurityMiddleware, store_away
 from d3po.web.pages import add_pages
-from d3po.web.picture_files import ServedPictures
+from d3po.web.picture_files import PictureReader
 from d3po.web.run_log import JournalView
-from d3po.web.sessions import Sessions
+from d3po.web.sessions import BrowserSessions
 from d3po.web.settings import WebSettings
 from d3po.web.writer import Writer
 
@@ -59,8 +59,8 @@ def _make_app_state(store: Store, settings: WebSettings) -> AppState:
         settings=settings,
         store=store,
         writer=Writer(store.votes, patience=settings.store_patience, lease_seconds=settings.lease_seconds),
-        pictures=ServedPictures(store.pictures, settings.images),
-        sessions=Sessions(store.people),
+        pictures=PictureReader(store.pictures, settings.images),
+        sessions=BrowserSessions(store.people),
         assignments=AssignmentCache(store.questions),
         journal=journal,
         figures=figures,

@@ -13,9 +13,9 @@ from d3po.web import security
 from d3po.web.assignments import AssignmentCache
 from d3po.web.dashboard import Overview
 from d3po.web.figures import Figures
-from d3po.web.picture_files import ServedPictures
+from d3po.web.picture_files import PictureReader
 from d3po.web.run_log import JournalView
-from d3po.web.sessions import Caller, Sessions
+from d3po.web.sessions import BrowserSessions, Caller
 from d3po.web.settings import WebSettings
 from d3po.web.writer import Writer
 
@@ -27,8 +27,8 @@ class AppState:
     settings: WebSettings
     store: Store
     writer: Writer
-    pictures: ServedPictures
-    sessions: Sessions
+    pictures: PictureReader
+    sessions: BrowserSessions
     assignments: AssignmentCache
     journal: JournalView
     figures: Figures

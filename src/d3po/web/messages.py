@@ -101,7 +101,7 @@ class Me(BaseModel):
     message: str
 
 
-class Picture(BaseModel):
+class QuestionPicture(BaseModel):
     """A picture of a question, with its position."""
 
     position: int
@@ -117,7 +117,7 @@ class Item(BaseModel):
     assignment: str
     kind: Kind
     prompt: str
-    images: list[Picture]
+    images: list[QuestionPicture]
     lease_expires_at: int
     instruction: str
 
@@ -250,7 +250,7 @@ class AlarmMessage(BaseModel):
     stops: bool
 
 
-class Cost(BaseModel):
+class CostSoFar(BaseModel):
     """What the run has cost so far."""
 
     network_rows: int
@@ -286,7 +286,7 @@ class Dashboard(BaseModel):
     annotators: list[AnnotatorFigures]
     alarms: list[AlarmMessage]
     """Newest first."""
-    cost: Cost
+    cost: CostSoFar
     samples: list[SampleGrid]
 
 
@@ -312,7 +312,7 @@ class InvitationMessage(BaseModel):
     """The number of its sessions that are still valid."""
 
 
-class Invitations(BaseModel):
+class InvitationList(BaseModel):
     """All invitations, newest first."""
 
     invitations: list[InvitationMessage]

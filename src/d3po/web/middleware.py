@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from d3po.errors import StorageError
 from d3po.web import security
 from d3po.web.security import RateLimit, Refusal
-from d3po.web.sessions import Caller, Sessions
+from d3po.web.sessions import BrowserSessions, Caller
 from d3po.web.settings import WebSettings
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class SecurityMiddleware:
     The application receives a request only when its whole body has arrived, so that a slow sender keeps nobody else waiting.
     """
 
-    def __init__(self, app: ASGIApp, *, settings: WebSettings, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, *, settings: WebSettings, sessions: BrowserSessions) -> None:
         self._app, self._settings, self._sessions = app, settings, sessions
         self._known = RateLimit(per_second=settings.requests_per_second, burst=settings.request_burst)
         self._strangers = RateLimit(per_second=settings.strangers_per_second, burst=settings.stranger_burst)

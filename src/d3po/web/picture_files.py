@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from starlette.datastructures import Headers
 
 from d3po.errors import ConfigError, StorageError
-from d3po.store import Pictures
+from d3po.store import PictureStore
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,10 @@ class ServedPicture:
     height: int
 
 
-class ServedPictures:
+class PictureReader:
     """Reads pictures and checks their bytes against the recorded hash. Recently used pictures are cached in memory."""
 
-    def __init__(self, pictures: Pictures, url: str) -> None:
+    def __init__(self, pictures: PictureStore, url: str) -> None:
         """Args:
             pictures: the table that gives paths by id.
             url: the folder or fsspec URL that the paths are relative to.

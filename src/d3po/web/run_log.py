@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from d3po.store import Journal, JournalEntry
-from d3po.web.messages import AlarmMessage, Cost, CurveMessage, CurvePoint, Phase
+from d3po.web.messages import AlarmMessage, CostSoFar, CurveMessage, CurvePoint, Phase
 
 FRESH_SECONDS = 1.0
 """How long the journal is not read again. Every waiting page asks every few seconds."""
@@ -29,7 +29,7 @@ class JournalView:
         self._curves: dict[str, dict[object, CurvePoint]] = {}
         self._measured_by = ""
         self._alarms: list[AlarmMessage] = []
-        self._cost = Cost(network_rows=0, seconds=0.0, updates=0)
+        self._cost = CostSoFar(network_rows=0, seconds=0.0, updates=0)
 
     def phase(self) -> Phase:
         """What the trainer is doing. Blocks."""
@@ -66,7 +66,7 @@ class JournalView:
         self._catch_up()
         return self._alarms[::-1]
 
-    def cost(self) -> Cost:
+    def cost(self) -> CostSoFar:
         """What the run has cost so far. Blocks."""
         self._catch_up()
         return self._cost
@@ -110,7 +110,7 @@ class JournalView:
 
     def _fold_cost(self, kind: str, body: Mapping[str, Any]) -> None:
         so_far = self._cost
-        self._cost = Cost(
+        self._cost = CostSoFar(
             network_rows=so_far.network_rows + int(_number(body.get("network_rows")) or 0),
             seconds=so_far.seconds + (_number(body.get("seconds")) or 0.0),
             updates=so_far.updates + (kind == "update"),

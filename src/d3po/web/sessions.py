@@ -24,7 +24,7 @@ class Caller:
     role: Role
 
 
-class Sessions:
+class BrowserSessions:
     """Looks up sessions. Only a session identifies the caller: a request from this machine may come from a proxy, or from anybody who is logged in to it."""
 
     def __init__(self, people: People) -> None:

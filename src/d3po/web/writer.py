@@ -46,7 +46,7 @@ class Writer:
 
     def __init__(self, votes: VoteSink, *, patience: float, lease_seconds: float) -> None:
         self._votes, self._patience, self._lease_seconds = votes, patience, lease_seconds
-        self._queue: queue.Queue[_Event | _Job | None] = queue.Queue(maxsize=MOST_WAITING)
+        self._queue: queue.Queue[_QueuedVote | _QueuedWrite | None] = queue.Queue(maxsize=MOST_WAITING)
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="d3po-writer", daemon=True)
         self._thread.start()
@@ -58,7 +58,7 @@ class Writer:
             StorageError: the store is unreachable, full or too busy. The vote may or may not be stored, so it should be sent again with the same id.
             VoteError, VoteConflictError: it was refused.
         """
-        waiting = _Event(event)
+        waiting = _QueuedVote(event)
         return await self._wait(waiting, waiting.done)
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -68,7 +68,7 @@ class Writer:
             StorageError: the store is unreachable, full or too busy.
         """
         done: Future[T] = Future()
-        return await self._wait(_Job(lambda: _settle(done, work)), done)
+        return await self._wait(_QueuedWrite(lambda: _settle(done, work)), done)
 
     def close(self) -> None:
         """Finish the waiting jobs, then end the thread."""
@@ -77,7 +77,7 @@ class Writer:
             self._queue.put(None)
             self._thread.join(2 * self._patience)
 
-    async def _wait(self, item: "_Event | _Job", done: "Future[T]") -> T:
+    async def _wait(self, item: "_QueuedVote | _QueuedWrite", done: "Future[T]") -> T:
         try:
             if self._closed:
                 raise queue.Full
@@ -99,12 +99,12 @@ class Writer:
                 except queue.Empty:
                     break
             open_ended = None not in taken
-            self._commit_together([item for item in taken if isinstance(item, _Event)])
+            self._commit_together([item for item in taken if isinstance(item, _QueuedVote)])
             for item in taken:
-                if isinstance(item, _Job):
+                if isinstance(item, _QueuedWrite):
                     item.run()
 
-    def _commit_together(self, waiting: "list[_Event]") -> None:
+    def _commit_together(self, waiting: "list[_QueuedVote]") -> None:
         waiting = [event for event in waiting if event.done.set_running_or_notify_cancel()]
         if not waiting:
             return
@@ -123,7 +123,7 @@ class Writer:
                 event.done.set_result(outcome)
 
 
-class _Event:
+class _QueuedVote:
     """A vote or a withdrawal that waits for its commit."""
 
     def __init__(self, event: Cast | Retract) -> None:
@@ -131,7 +131,7 @@ class _Event:
         self.done: Future[Receipt] = Future()
 
 
-class _Job:
+class _QueuedWrite:
     """Any other job that writes to the store."""
 
     def __init__(self, run: Callable[[], None]) -> None:

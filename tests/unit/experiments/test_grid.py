@@ -20,12 +20,12 @@ from d3po.experiments.jobs import Job
 from d3po.experiments.scales import Scale, scales_of
 from d3po.experiments.spec import Spec, load_spec
 from d3po.experiments.writing import Done, heading, tables_of, write_page, write_tables
+from d3po.progress import Narrator
 from d3po.run.cost.counting import Shape
 from d3po.run.cost.probe import Probe
 from d3po.run.folder import RunFolder, locked
 from d3po.run.loop import run_rounds
 from d3po.run.opened import open_run
-from d3po.run.progress import Narrator
 from d3po.run.session import Session
 from tests.unit.experiments.comparisons import cell as rows_of_cell
 from tests.unit.run.toy import ToyPolicy
@@ -122,7 +122,8 @@ def test_every_cell_is_brought_to_its_end_and_what_failed_is_run_again(tmp_path:
     assert "no &lt;memory&gt;" in (path / "comparison.html").read_text()
     assert "d3po.brightness.0: round-000: win rate" in heard.getvalue()
     assert (
-        f"ipo_step.brightness.0: failed: error: no <memory> (all of it: {path / 'logs' / 'ipo_step.brightness.0.log'})" in heard.getvalue()
+        f"ipo_step.brightness.0: failed: error: no <memory> (full output: {path / 'logs' / 'ipo_step.brightness.0.log'})"
+        in heard.getvalue()
     )
     assert (path / "comparison.toml").read_bytes() == file.read_bytes()
     second = in_turn()
@@ -154,13 +155,13 @@ def test_two_comparisons_do_not_work_in_one_folder(tmp_path: Path, in_turn: InTu
 
 
 def test_a_plan_says_what_each_label_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two rounds of 2 images, 2 steps of which one has a density, each image two rows: 16 rows sampled and 8 trained; 3 evaluations of 2 pictures."""
+    """Two rounds of 2 images, 2 steps of which one has a density, each image two forward passes: 16 sampled and 8 trained; 3 evaluations of 2 pictures."""
     monkeypatch.setattr(scales, "probe_run", lambda session, shape: COST)
     head, *each, total = plan_lines(spec_file(tmp_path, "labels = 2", GRID.replace("[0]", "[0, 1, 2]")), narrator()[0])
-    assert head.split() == ["cells", "rounds", "labels", "images", "network", "rows", "of", "them", "trained", "minutes", "a", "cell"]
+    assert head.split() == ["cells", "rounds", "labels", "images", "forward", "passes", "with", "gradient", "minutes", "a", "cell"]
     minutes = (60 * (16 + 3 * 2 * 2 * 2) + 600 * 8 + 6 * (4 + 6)) / 60
     assert [line.split() for line in each] == [[label, "3", "2", "2", "4", "24", "8", f"{minutes:.1f}"] for label in ("d3po", "ipo_step")]
-    assert total == f"all 6 cells one after another: {6 * minutes:.0f} min, from measured steps on this machine, without loading"
+    assert total == f"all 6 cells one after another: {6 * minutes:.0f} min, estimated from measured steps on this machine, without loading"
 
 
 def test_of_a_budget_of_minutes_no_rounds_are_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +194,7 @@ def test_a_model_is_loaded_once_for_all_labels_that_ask_the_same_of_it(tmp_path:
 
 
 def test_an_objective_for_other_models_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"objective\.name is 'flow_dpo', but the model is no flow model; set it to 'diffusion_dpo'"):
+    with pytest.raises(ConfigError, match=r"objective\.name is 'flow_dpo', but the model is not a flow model; set it to 'diffusion_dpo'"):
         scales_of(cells(tmp_path, '[{label = "a", name = "flow_dpo"}]'), narrator()[0], measure=False)
 
 
@@ -217,7 +218,7 @@ def test_tables_are_of_the_rewards_whose_cells_are_done(tmp_path: Path) -> None:
     done = [Done(cell=cells_of(made)[2], folder=RunFolder(path=tmp_path), rows=both)]
     write_tables(made, tmp_path, done, {})
     text = (tmp_path / "comparison.md").read_text()
-    assert text.index("## Trained for brightness\n\nNo cell is done yet.") < text.index("## Trained for warmth\n\n")
+    assert text.index("## Trained for brightness\n\nNo cell is finished yet.") < text.index("## Trained for warmth\n\n")
     assert "failed" not in text
     assert len(lines(tmp_path)) == 4
 

@@ -312,7 +312,7 @@ def test_a_variance_that_an_unconditional_network_predicts_is_left_aside(tmp_pat
 
 def test_a_network_that_asks_for_a_class_is_no_unconditional_one(tmp_path: Path) -> None:
     pipelines.unconditional(num_class_embeds=2).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"told a class of what it draws.*wrap it as custom:module:function"):
+    with pytest.raises(ModelError, match=r"takes a class as input.*wrap it as custom:module:function"):
         load_policy(str(tmp_path), lora=LORA, seed=0)
 
 

@@ -83,7 +83,9 @@ def test_widened_weights_are_exported_as_they_are_stored(tmp_path: Path) -> None
 
 def test_arithmetic_in_float32_goes_with_whole_networks_and_no_autocast() -> None:
     for other in ({"hardware.divide": "fsdp"}, {"training.mixed_precision": "bf16"}):
-        with pytest.raises(ConfigError, match=r"arithmetic is 'float32', which hardware\.divide and training\.mixed_precision contradict"):
+        with pytest.raises(
+            ConfigError, match=r"arithmetic is 'float32', which cannot be combined with hardware\.divide or training\.mixed_precision"
+        ):
             override(RunConfig(), {"arithmetic": "float32", **other}, where="--set")
 
 

@@ -81,7 +81,8 @@ def test_the_first_gradient_does_not_depend_on_beta() -> None:
         losses = DiffusionNFT(beta=beta, weighting="self_normalised")(terms_of(exact, reference, policy, LIKES))
         gradients.append(torch.autograd.grad(losses.sum(), policy)[0])
     assert gradients[0].abs().sum() > 0
-    assert_same(gradients[0], gradients[1])
+    first, second = gradients
+    assert_same(first, second)
 
 
 def test_a_dislike_is_a_like_of_the_mirrored_policy() -> None:

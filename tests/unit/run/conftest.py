@@ -13,9 +13,9 @@ from rich.console import Console
 from d3po.artifacts.files import sha256
 from d3po.config import RunConfig, override
 from d3po.preferences.records import Answer, NewQuestion
+from d3po.progress import Narrator
 from d3po.run.folder import create_run
 from d3po.run.opened import OpenRun, open_run
-from d3po.run.progress import Narrator
 from d3po.run.sample.phase import sample_round
 from d3po.run.session import Session
 from d3po.store.pictures import NewPicture

@@ -4,7 +4,7 @@ import pytest
 
 from d3po.config import RunConfig, override
 from d3po.errors import ConfigError
-from d3po.run.clicks import clicks_of_a_question, questions_of_a_prompt, what_to_expect, with_clicks
+from d3po.run.cost.clicks import clicks_of_a_question, questions_of_a_prompt, what_to_expect, with_clicks
 from d3po.run.starting import settings_for_feedback
 
 

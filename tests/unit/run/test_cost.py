@@ -27,7 +27,7 @@ def probed(session: Session) -> Probe:
 
 
 def test_a_plan_by_hand(session_with: SessionWith, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two rounds of 2 prompts and 3 images, 4 steps of which 3 have a density, each image two rows; evaluations of 2 pictures each."""
+    """Two rounds of 2 prompts and 3 images, 4 steps of which 3 have a density, each image two forward passes; evaluations of 2 pictures each."""
     monkeypatch.setattr(plan, "probe", lambda *_, **__: COST)
     made = plan_run(session_with({"rounds": "2"}, sampled=False))
     assert asdict(made) == {
@@ -35,10 +35,10 @@ def test_a_plan_by_hand(session_with: SessionWith, monkeypatch: pytest.MonkeyPat
         "images_per_round": 6,
         "pairs_per_round": 6,
         "updates_per_round": 2,
-        "sampling_rows": 2 * 6 * 4 * 2,
-        "reference_rows": 0,
-        "training_rows": 2 * 6 * 3 * 2,
-        "evaluation_rows": 3 * 2 * 4 * 2,
+        "sampling_forwards": 2 * 6 * 4 * 2,
+        "reference_forwards": 0,
+        "training_forwards": 2 * 6 * 3 * 2,
+        "evaluation_forwards": 3 * 2 * 4 * 2,
         "stored_bytes": 12 * (5 * 48 * 4 + 4 * 48 * 4),
         "seconds": 0.5 * (96 + 48) + 2.0 * 72 + 0.25 * (12 + 6),
         "peak_bytes": 3_000_000,
@@ -48,10 +48,10 @@ def test_a_plan_by_hand(session_with: SessionWith, monkeypatch: pytest.MonkeyPat
         "images               6 a round, 12 in all",
         "pairs                6 a round, 12 in all",
         "updates              2 a round, 4 in all",
-        "network rows         96 sampling, 72 training, 0 training without gradient, 48 evaluating",
+        "forward passes       96 sampling, 72 training, 0 training without gradient, 48 evaluating",
         "disk                 0 MB of latents",
         "memory               3 MB at the peak of a measured sampling, decoding and training step",
-        "time                 3.7 min, from these steps on this machine",
+        "time                 3.7 min, estimated from these steps on this machine",
     ]
 
 
@@ -94,7 +94,7 @@ def test_what_is_measured_are_calls_of_the_sizes_that_the_run_makes(session_with
 
 
 def test_a_row_costs_what_the_second_of_two_calls_took(session_with: SessionWith, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row takes 2 seconds, of which an image needs two; a gradient 27 seconds whatever its rows are; a picture half a second."""
+    """A forward pass takes 2 seconds, and an image needs two; a gradient takes 27 seconds whatever its forward passes are; a picture half a second."""
     session = session_with(sampled=False)
     policy, clock = policy_of(session), [0.0]
     monkeypatch.setattr(probe, "time", SimpleNamespace(perf_counter=lambda: clock[0]))

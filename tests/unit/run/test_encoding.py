@@ -114,6 +114,8 @@ def test_an_encoder_that_gives_no_numbers_is_named(session_with: SessionWith, mo
     session = session_with(IMPORTED, sampled=False)
     bring(session, {"a fox": [flat(0)]})
     monkeypatch.setattr(policy_of(session), "encode", lambda pictures: pictures * float("nan"))
-    with pytest.raises(ModelError, match="the encoder of pictures of toy gives values that are infinite or no numbers, in 1 of 1 rows"):
+    with pytest.raises(
+        ModelError, match="the encoder of pictures of toy gives values that are infinite or not a number, for 1 of 1 inputs"
+    ):
         latents(session)
     assert kept(session) == []

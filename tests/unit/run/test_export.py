@@ -48,7 +48,7 @@ def test_the_result_is_exported_with_its_card_and_strangers_files_stay(session_w
     assert sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*")) == [
         "README.md", "diary.txt", "lora", "lora/shift.txt",
     ]  # fmt: skip
-    assert "1 rounds, judged by the measured reward `brightness`" in (directory / "README.md").read_text()
+    assert "1 rounds, compared by the measured reward `brightness`" in (directory / "README.md").read_text()
 
 
 def test_averaged_weights_are_exported_and_sampled_where_the_run_keeps_them(session_with: SessionWith, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_pictures_are_named_by_prompt_and_number_and_a_seed_gives_the_same(sessi
     assert contents[0] == contents[1]
     assert not set(contents[0]) & set(contents[2])
     assert len(set(contents[0])) == 4
-    with pytest.raises(PromptError, match="there is no prompt to make pictures of; give --prompt 'a cat'"):
+    with pytest.raises(PromptError, match="there is no prompt to make pictures of; pass --prompt 'a cat'"):
         generate(session, [], tmp_path / "d", count=2, seed=3, base=True)
 
 
@@ -112,7 +112,7 @@ def card(session: Session, directory: Path, written: list[Path]) -> str:
     return write_card(session.run, directory, 1, written).read_text()
 
 
-def test_a_card_says_what_is_there_how_it_was_judged_and_what_was_measured(session_with: SessionWith, tmp_path: Path) -> None:
+def test_a_card_says_what_is_there_who_compared_and_what_was_measured(session_with: SessionWith, tmp_path: Path) -> None:
     session = session_with({"feedback.reward": "brightness"})
     compare_round(session.run, 0)
     labels_of_round(session.run, 0)
@@ -120,14 +120,14 @@ def test_a_card_says_what_is_there_how_it_was_judged_and_what_was_measured(sessi
     unmeasured = card(session, tmp_path, [tmp_path / name for name in names])
     assert "It was not evaluated." in unmeasured
     assert "* `lora/pytorch_lora_weights.safetensors`: the LoRA; load it with `pipeline.load_lora_weights(folder)`" in unmeasured
-    assert "* `kohya.safetensors`: the LoRA in Kohya's layout" in unmeasured
-    assert "* `merged`: the whole model, LoRA merged" in unmeasured
-    assert "A model that is on no hub, `toy`, fine-tuned from comparisons" in unmeasured
+    assert "* `kohya.safetensors`: the LoRA in Kohya's format" in unmeasured
+    assert "* `merged`: the whole model, with the LoRA merged into it" in unmeasured
+    assert "A model that is not on the hub, `toy`, fine-tuned from comparisons" in unmeasured
     assert "6 answers by 1 measured reward, from which 6 comparisons of two pictures follow." in unmeasured
-    assert "2 prompts were trained on:\n\n* `a cat`\n* `a dog`\n" in unmeasured
+    assert "It was trained on 2 prompts:\n\n* `a cat`\n* `a dog`\n" in unmeasured
     assert 'reward = "brightness"' in unmeasured
     evaluate_both(session, 2.0)
-    assert "on prompts it was never trained on and independent noise: win rate 1.000" in card(session, tmp_path, [])
+    assert "on held-out prompts, from independent noise: win rate 1.000" in card(session, tmp_path, [])
 
 
 def test_a_card_of_measured_rewards_counts_pictures_and_long_lists_are_cut(session_with: SessionWith, tmp_path: Path) -> None:
@@ -135,28 +135,28 @@ def test_a_card_of_measured_rewards_counts_pictures_and_long_lists_are_cut(sessi
     (session.run.folder.path / "prompts.txt").write_text("".join(f"prompt {i}\n" for i in range(21)))
     text = card(session, tmp_path, [])
     assert "6 pictures, each with its measured reward." in text
-    assert "21 prompts were trained on, such as these:" in text
+    assert "It was trained on 21 prompts, such as these:" in text
     assert "* `prompt 19`\n" in text
     assert "prompt 20" not in text
-    assert "The run started from the LoRA `style.safetensors`, whose licence holds too" in text
+    assert "The run started from the LoRA `style.safetensors`, which these files contain and whose licence applies too" in text
     assert "/home/ada" not in text
 
 
 @pytest.mark.parametrize(
-    ("settings", "judge"),
+    ("settings", "annotators"),
     [
-        ({"feedback.source": "human"}, "judged by people."),
+        ({"feedback.source": "human"}, "compared by people."),
         (
             {"feedback.source": "model", "vlm_judge.url": "http://h/v1", "vlm_judge.model": "eye"},
-            "judged by the vision-language model `eye`.",
+            "compared by the vision-language model `eye`.",
         ),
-        ({"feedback.source": "imported", "objective.name": "diffusion_dpo"}, "judged by imported votes."),
-        ({"feedback.reward": "pickscore:/home/ada/p"}, "judged by the measured reward `pickscore:p`."),
+        ({"feedback.source": "imported", "objective.name": "diffusion_dpo"}, "compared by imported votes."),
+        ({"feedback.reward": "pickscore:/home/ada/p"}, "compared by the measured reward `pickscore:p`."),
     ],
 )
-def test_a_card_names_the_judge(session_with: SessionWith, tmp_path: Path, settings: dict[str, str], judge: str) -> None:
+def test_a_card_names_who_compared(session_with: SessionWith, tmp_path: Path, settings: dict[str, str], annotators: str) -> None:
     session = session_with(settings, sampled=False)
-    assert judge in card(session, tmp_path, [])
+    assert annotators in card(session, tmp_path, [])
 
 
 def test_a_model_of_ones_own_is_named_as_it_is(session_with: SessionWith, tmp_path: Path) -> None:

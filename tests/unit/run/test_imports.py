@@ -15,9 +15,9 @@ from PIL import Image
 from d3po.config import RunConfig
 from d3po.errors import FormatError
 from d3po.exchange.importing import Imported
+from d3po.progress import Narrator
 from d3po.run.feedback.exchange import Source, export_votes, import_votes, merge_votes
 from d3po.run.folder import RunFolder, create_run
-from d3po.run.progress import Narrator
 from d3po.store import Store
 from tests.unit.exchange.formats.items import png
 from tests.unit.exchange.runs import ask_and_vote, ids, pair, sampled_store, wins

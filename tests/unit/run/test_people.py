@@ -170,7 +170,7 @@ def test_the_page_is_served_as_long_as_it_is_needed(server: Callable[[str], Path
     assert len(heard) == 2, "that it was ended is no news"
 
 
-def test_a_page_that_ends_by_itself_is_told_with_the_command_that_serves_it_again(server: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_page_that_ends_by_itself_is_told_with_the_command_that_starts_it_again(server: Callable[[str], Path], tmp_path: Path) -> None:
     server(f"{SERVED}; echo out of files; exit 3")
     heard: list[str] = []
     with rating_page(tmp_path / "run", 9, heard.append):
@@ -180,7 +180,7 @@ def test_a_page_that_ends_by_itself_is_told_with_the_command_that_serves_it_agai
             time.sleep(0.01)
     assert heard[2:] == [
         "out of files",
-        f"the rating page has ended by itself (exit code 3); serve it again with `d3po rate {tmp_path / 'run'}`",
+        f"the server of the rating page ended unexpectedly (exit code 3); start it again with `d3po rate {tmp_path / 'run'}`",
     ]
 
 
@@ -188,7 +188,7 @@ def test_a_page_that_ends_by_itself_is_told_with_the_command_that_serves_it_agai
     ("script", "words"),
     [
         ('echo "error: port 9 is taken; choose another"', "^port 9 is taken; choose another$"),
-        ("echo Traceback", "was not served, so nobody"),
+        ("echo Traceback", "could not be served, so nobody can answer"),
     ],
 )
 def test_a_page_that_cannot_be_served_ends_the_run_before_it_waits(

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from d3po.config import RunConfig, dump_config, parse_config
 from d3po.errors import ConfigError, UserError
+from d3po.progress import Narrator
 from d3po.run.folder import create_run
 from d3po.run.loop import prepare
 from d3po.run.opened import open_run
-from d3po.run.progress import Narrator
 from d3po.run.session import Session
 from tests.unit.test_config import SETTINGS
 

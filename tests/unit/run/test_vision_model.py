@@ -72,7 +72,7 @@ def test_a_model_that_only_looks_at_the_place_is_not_believed(open_with: OpenWit
     with serving(always_first) as stub:
         run = open_with(at(stub) | ONE)
         with pytest.raises(
-            RewardError, match=r"eye says the same in both orders of only 0% of its pairs, and vlm_judge\.min_consistency is 60%"
+            RewardError, match=r"eye gives the same answer in both orders for only 0% of the pairs, and vlm_judge\.min_consistency is 60%"
         ):
             judge_by_model(run, 0)
     assert won(run) == {}

@@ -157,7 +157,7 @@ def test_a_run_from_before_this_was_written_down_opens_if_its_database_holds_pic
 def test_a_damaged_mark_names_itself(folder: RunFolder) -> None:
     used(folder)
     folder.watermark.write_text(folder.watermark.read_text().replace("2,", "1,", 1))
-    with pytest.raises(CorruptFileError, match=rf"{folder.watermark} is damaged or was changed: .*; restore it from a copy; or see that"):
+    with pytest.raises(CorruptFileError, match=rf"{folder.watermark} is damaged or was changed: .*; restore it from a copy; or check that"):
         folder.store()
 
 

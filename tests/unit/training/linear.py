@@ -11,7 +11,7 @@ from d3po.models.custom import CustomPolicy
 from d3po.models.replay import Replay
 from d3po.objectives.base import Needs
 from d3po.options import LastStep, ReferenceUse
-from d3po.training.data import ImageLabels, PromptGroup, ReferenceSteps
+from d3po.training.data import GroupLabels, PromptGroup, ReferenceSteps
 
 STEPS = 4
 
@@ -58,7 +58,7 @@ def group(folder: Path, text: str = "a", images: int = 2, values: list[float] | 
         shard.finish()
     nothing = torch.zeros(0)
     said = None if values is None else torch.tensor(values)
-    labels = None if said is None else ImageLabels(values=said, signs=said.sign(), weights=torch.ones(images))
+    labels = None if said is None else GroupLabels(values=said, signs=said.sign(), weights=torch.ones(images))
     return PromptGroup(
         prompt=0, identity=text, shard=Shard(path=path), indices=torch.arange(images), pairs=torch.zeros(0, 2, dtype=torch.long),
         targets=nothing, weights=nothing, labels=labels,

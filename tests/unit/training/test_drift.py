@@ -22,7 +22,7 @@ from d3po.models.custom import CustomPolicy
 from d3po.models.replay import Replay
 from d3po.objective_settings import ObjectiveName
 from d3po.options import LogProbReduce
-from d3po.training.data import ImageLabels, PromptGroup
+from d3po.training.data import GroupLabels, PromptGroup
 from d3po.training.likelihood import DenoisingLikelihood, TrajectoryLikelihood
 from d3po.training.reference import reference_steps, swapped_weights
 from d3po.training.trainer import Trainer
@@ -123,7 +123,7 @@ def groups_of(policy: CustomPolicy, how: Replay, shard: Shard, reference: Weight
             targets=torch.ones(1),
             weights=torch.ones(1),
             reference=steps.of(indices),
-            labels=ImageLabels(values=torch.tensor([1.0, -1.0]), signs=torch.tensor([1.0, -1.0]), weights=torch.ones(IMAGES)),
+            labels=GroupLabels(values=torch.tensor([1.0, -1.0]), signs=torch.tensor([1.0, -1.0]), weights=torch.ones(IMAGES)),
         )
         for number, prompt in enumerate(PROMPTS)
     ]

@@ -14,7 +14,7 @@ from d3po.models.base import Condition
 from d3po.models.custom import CustomPolicy
 from d3po.objective_settings import ObjectiveName
 from d3po.objectives.base import PairObjective
-from d3po.training.data import ImageLabels, PromptGroup, mean_weight
+from d3po.training.data import GroupLabels, PromptGroup, mean_weight
 from d3po.training.distributed import Distributed
 from d3po.training.likelihood import NoiseKey, StepTerms, TrajectoryLikelihood
 from d3po.training.trainer import Trainer
@@ -86,7 +86,7 @@ def prompts(folder: Path, trainer: Trainer, weights: Sequence[Sequence[float]], 
         else:
             values = torch.linspace(-1, 1, len(mine))
             indices = torch.arange(len(mine))
-            said = replace(images, indices=indices, reference=None, labels=ImageLabels(values=values, signs=values.sign(), weights=mine))
+            said = replace(images, indices=indices, reference=None, labels=GroupLabels(values=values, signs=values.sign(), weights=mine))
         made.append(replace(said, branch=branch))
     return made
 

@@ -20,7 +20,7 @@ from d3po.vlm.client import ChatClient, Patience
 from d3po.vlm.judge import BothOrders, PicturePair, VisionJudge, conduct
 from d3po.vlm.questions import request
 from d3po.vlm.reading import Opinion, Token, log_odds
-from d3po.vlm.spending import Budget, Price, Tokens, estimate
+from d3po.vlm.spending import Budget, Price, TokenCount, estimate
 from tests.unit.vlm.stub_model import (
     Stub,
     always_first,
@@ -196,7 +196,7 @@ def test_json_that_is_fenced_as_code_is_read(fence: str, ledger: Path) -> None:
 def test_a_model_that_declines_is_paid_and_has_given_no_answer(ledger: Path) -> None:
     with serving(lambda body, number: completion(None)) as stub:
         assert asked_once(stub, ledger, attempts=2) is None
-    assert budget(ledger).tokens == Tokens(read=200, written=20)
+    assert budget(ledger).tokens == TokenCount(read=200, written=20)
 
 
 def test_a_redirect_is_not_followed(ledger: Path) -> None:
@@ -243,7 +243,7 @@ def test_the_cost_is_counted_kept_and_capped(ledger: Path) -> None:
         asking.close()
     assert len(stub.asked) == 3
     ledger.write_text(ledger.read_text() + "55 cut sho")
-    assert budget(ledger).tokens == Tokens(read=300, written=30)
+    assert budget(ledger).tokens == TokenCount(read=300, written=30)
     assert budget(ledger).cost == pytest.approx(0.006)
 
 

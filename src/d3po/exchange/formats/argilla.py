@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from d3po.errors import FormatError
 from d3po.exchange.formats.base import (
     AbstractFormat,
-    PictureFiles,
+    NamedPictures,
     Reading,
     Record,
     Spill,
@@ -42,7 +42,7 @@ class Argilla(AbstractFormat):
     has_questions: ClassVar[bool] = True
     expects: ClassVar[str] = "responses to the questions preference and ranking (--question NAME reads another)"
 
-    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
+    def records(self, reading: Reading, pictures: NamedPictures) -> Iterator[Record]:
         for element in json_array(reading.source):
             yield partial(_record, element, pictures, reading)
 
@@ -88,7 +88,7 @@ def _response(item: ImportedJudgement) -> tuple[str, Any] | None:
     return ("preference", answer.outcome) if answer.outcome in WORDS else None
 
 
-def _record(element: Element, pictures: PictureFiles, reading: Reading) -> Iterator[ImportedJudgement]:
+def _record(element: Element, pictures: NamedPictures, reading: Reading) -> Iterator[ImportedJudgement]:
     record = element.field()
     fields = record.within("fields")
     prompt = fields.prompt()

@@ -72,7 +72,7 @@ class AbstractFormat(ABC):
         Raises:
             FormatError: the source as a whole does not follow the format; the message names file, line and field.
         """
-        pictures = PictureFiles(reading.images)
+        pictures = NamedPictures(reading.images)
         for record in self.records(reading, pictures):
             try:
                 judgements = list(record())
@@ -84,7 +84,7 @@ class AbstractFormat(ABC):
                 yield from judgements
 
     @abstractmethod
-    def records(self, reading: Reading, pictures: "PictureFiles") -> Iterator[Record]:
+    def records(self, reading: Reading, pictures: "NamedPictures") -> Iterator[Record]:
         """Yield the source's records, unread. Reading one adds its pictures to `pictures` and returns its judgements.
 
         Raises:
@@ -104,7 +104,7 @@ class AbstractFormat(ABC):
         return None
 
 
-class PictureFiles:
+class NamedPictures:
     """The pictures that a source's records name. Each file is read once. The pictures of a record are passed on once the whole record was read."""
 
     def __init__(self, root: Path) -> None:

@@ -19,7 +19,7 @@ from d3po.errors import FormatError, StorageError
 from d3po.exchange.formats.addresses import locate
 from d3po.exchange.formats.base import (
     AbstractFormat,
-    PictureFiles,
+    NamedPictures,
     Reading,
     Record,
     Spill,
@@ -48,7 +48,7 @@ class D3POJson(AbstractFormat):
     summary: ClassVar[str] = "a folder: prompt.json, images/, json/NAME.json with [n][K] of 0 and -1"
     expects: ClassVar[str] = "rows of json/NAME.json with a mark of -1"
 
-    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
+    def records(self, reading: Reading, pictures: NamedPictures) -> Iterator[Record]:
         prompts = _prompts(reading.source / "prompt.json", reading.images)
         names = _pictures(reading.source / "images", len(prompts))
         rows: list[list[str]] = [[] for _ in prompts]
@@ -100,7 +100,7 @@ def _pictures(folder: Path, count: int) -> list[list[Path]]:
     return [paths[start : start + size] for start in range(0, len(paths), size)]
 
 
-def _take(row: list[str], prompt: str, paths: Sequence[Path], pictures: PictureFiles) -> Iterator[ImportedJudgement]:
+def _take(row: list[str], prompt: str, paths: Sequence[Path], pictures: NamedPictures) -> Iterator[ImportedJudgement]:
     """Read a prompt's pictures and add their ids to `row`; yields no judgement."""
     row += [pictures.read(str(path.absolute()), prompt, str(path)) for path in paths]
     yield from ()

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from d3po.errors import FormatError, StorageError
 from d3po.exchange.formats.addresses import locate
-from d3po.exchange.formats.base import AbstractFormat, PictureFiles, Reading, Record, Written, left_out, listed, spill, suffix_of
+from d3po.exchange.formats.base import AbstractFormat, NamedPictures, Reading, Record, Written, left_out, listed, spill, suffix_of
 from d3po.exchange.formats.neutral import ImportedAnswer, ImportedJudgement, ImportedPicture, Item, pairs_of
 from d3po.inputs import read_regular
 from d3po.pictures import SUFFIXES
@@ -25,7 +25,7 @@ class Folders(AbstractFormat):
     summary: ClassVar[str] = "w/NAME.png beats l/NAME.png; the prompt is in w/NAME.txt"
     expects: ClassVar[str] = "pictures of one name in w/ and l/"
 
-    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
+    def records(self, reading: Reading, pictures: NamedPictures) -> Iterator[Record]:
         winners, losers = (_pictures(reading.source / side) for side in ("w", "l"))
         alone = sorted(winners.keys() ^ losers.keys())
         if alone:
@@ -63,7 +63,7 @@ class Folders(AbstractFormat):
         return len(_pictures(source / "w"))
 
 
-def _judgement(winner: Path, loser: Path, pictures: PictureFiles, reading: Reading) -> Iterator[ImportedJudgement]:
+def _judgement(winner: Path, loser: Path, pictures: NamedPictures, reading: Reading) -> Iterator[ImportedJudgement]:
     prompt = _prompt(winner, reading)
     best = pictures.read(str(winner.absolute()), prompt, str(winner))
     worst = pictures.read(str(loser.absolute()), prompt, str(loser))

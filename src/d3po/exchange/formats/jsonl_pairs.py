@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from d3po.exchange.formats.base import (
     AbstractFormat,
-    PictureFiles,
+    NamedPictures,
     PictureFolder,
     Reading,
     Record,
@@ -29,7 +29,7 @@ class JsonlPairs(AbstractFormat):
     summary: ClassVar[str] = 'a line a pair: {"prompt", "chosen", "rejected", "annotator"}'
     expects: ClassVar[str] = "lines with prompt, chosen and rejected"
 
-    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
+    def records(self, reading: Reading, pictures: NamedPictures) -> Iterator[Record]:
         for line in json_lines(reading.source):
             yield partial(_judgement, line, pictures, reading)
 
@@ -57,7 +57,7 @@ class JsonlPairs(AbstractFormat):
         return count_lines(source)
 
 
-def _judgement(element: Element, pictures: PictureFiles, reading: Reading) -> Iterator[ImportedJudgement]:
+def _judgement(element: Element, pictures: NamedPictures, reading: Reading) -> Iterator[ImportedJudgement]:
     line = element.field()
     prompt = line.prompt()
     note_missing_prompt(line, reading)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from d3po.errors import FormatError
 from d3po.exchange.formats.base import (
     AbstractFormat,
-    PictureFiles,
+    NamedPictures,
     PictureFolder,
     Reading,
     Record,
@@ -40,7 +40,7 @@ class LabelStudio(AbstractFormat):
     summary: ClassVar[str] = "Label Studio JSON: tasks with left, right, prompt and pairwise or choices results"
     expects: ClassVar[str] = "annotations with a result of type pairwise (left, right) or choices (left, right, tie, both_bad, skip)"
 
-    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
+    def records(self, reading: Reading, pictures: NamedPictures) -> Iterator[Record]:
         for element in json_array(reading.source):
             yield partial(_task, element, pictures, reading)
 
@@ -87,7 +87,7 @@ def _result(item: ImportedJudgement) -> list[dict[str, Any]] | None:
     return None
 
 
-def _task(element: Element, pictures: PictureFiles, reading: Reading) -> Iterator[ImportedJudgement]:
+def _task(element: Element, pictures: NamedPictures, reading: Reading) -> Iterator[ImportedJudgement]:
     task = element.field()
     data = task.within("data")
     sides = next((sides for sides in SIDES if all(side in data.values for side in sides)), None)
@@ -111,7 +111,7 @@ def _task(element: Element, pictures: PictureFiles, reading: Reading) -> Iterato
             )
 
 
-def _picture(data: Field, side: str, prompt: str, pictures: PictureFiles) -> str:
+def _picture(data: Field, side: str, prompt: str, pictures: NamedPictures) -> str:
     """Read the picture from the file that is named, or identify it by its hash. If there are both, they must agree."""
     known = data.values.get(f"{side}_sha256")
     if known is not None and not (isinstance(known, str) and HASH.fullmatch(known)):

@@ -11,7 +11,7 @@ from d3po.errors import FormatError
 from d3po.escaping import from_spreadsheet_cell, spreadsheet_cell
 from d3po.exchange.formats.base import (
     AbstractFormat,
-    PictureFiles,
+    NamedPictures,
     PictureFolder,
     Reading,
     Record,
@@ -33,7 +33,7 @@ class LikesCsv(AbstractFormat):
     summary: ClassVar[str] = "image,prompt,like[,annotator]; like is true or false"
     expects: ClassVar[str] = "rows with image, prompt and like"
 
-    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
+    def records(self, reading: Reading, pictures: NamedPictures) -> Iterator[Record]:
         with open_text(reading.source, newline="") as file:
             rows = csv.reader(file, strict=True)
             columns = _columns(rows, reading.source)
@@ -66,7 +66,7 @@ class LikesCsv(AbstractFormat):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Row:
+class _Line:
     where: str
     cells: list[str] | FormatError
     """The cells, or the error if the row cannot be read."""
@@ -86,7 +86,7 @@ def _columns(rows: "Iterator[list[str]]", source: Path) -> list[str]:
     return names
 
 
-def _rows(rows: Any, width: int, source: Path) -> Iterator[_Row]:
+def _rows(rows: Any, width: int, source: Path) -> Iterator[_Line]:
     """Yield the rows, including those that cannot be read; empty rows are skipped.
 
     Raises:
@@ -101,15 +101,15 @@ def _rows(rows: Any, width: int, source: Path) -> Iterator[_Row]:
             raise FormatError(f"{source}: not {error.encoding.upper()} text ({error.reason}); save the file as UTF-8") from error
         except csv.Error as error:
             where = f"{source}, line {rows.line_num}"
-            yield _Row(where=where, cells=FormatError(f"{where}: {error}"))
+            yield _Line(where=where, cells=FormatError(f"{where}: {error}"))
             continue
         where = f"{source}, line {rows.line_num}"
         if cells:
             wrong = FormatError(f"{where}: not as many fields as the first line has ({len(cells)}, not {width})")
-            yield _Row(where=where, cells=cells if len(cells) == width else wrong)
+            yield _Line(where=where, cells=cells if len(cells) == width else wrong)
 
 
-def _judgement(given: _Row, columns: list[str], pictures: PictureFiles, importer: str) -> Iterator[ImportedJudgement]:
+def _judgement(given: _Line, columns: list[str], pictures: NamedPictures, importer: str) -> Iterator[ImportedJudgement]:
     if isinstance(given.cells, FormatError):
         raise given.cells
     row = Field({name: from_spreadsheet_cell(cell) for name, cell in zip(columns, given.cells, strict=True)}, given.where)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from d3po.errors import FormatError
-from d3po.exchange.formats.base import AbstractFormat, PictureFiles, Reading, Record, Spill, Written, left_out, spill, whole_file
+from d3po.exchange.formats.base import AbstractFormat, NamedPictures, Reading, Record, Spill, Written, left_out, spill, whole_file
 from d3po.exchange.formats.neutral import (
     ImportedAnswer,
     ImportedJudgement,
@@ -35,7 +35,7 @@ class PickAPic(AbstractFormat):
     summary: ClassVar[str] = "Pick-a-Pic parquet: caption, jpg_0, jpg_1, label_0, label_1"
     expects: ClassVar[str] = "rows with has_label true"
 
-    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
+    def records(self, reading: Reading, pictures: NamedPictures) -> Iterator[Record]:
         with _opened(reading.source) as file:
             missing = [column for column in NEEDED if column not in file.schema_arrow.names]
             if missing:
@@ -84,7 +84,7 @@ def _values(file: Any, columns: list[str], source: Path) -> Iterator[dict[str, A
         raise FormatError(f"{source}: damaged, or not a parquet file of these columns: {error}") from error
 
 
-def _judgement(row: Field, pictures: PictureFiles, reading: Reading) -> Iterator[ImportedJudgement]:
+def _judgement(row: Field, pictures: NamedPictures, reading: Reading) -> Iterator[ImportedJudgement]:
     prompt = row.prompt("caption")
     first, second = (_picture(row, side, prompt, pictures) for side in ("0", "1"))
     if not row.truth("has_label", default=True):
@@ -101,7 +101,7 @@ def _judgement(row: Field, pictures: PictureFiles, reading: Reading) -> Iterator
     )
 
 
-def _picture(row: Field, side: str, prompt: str, pictures: PictureFiles) -> str:
+def _picture(row: Field, side: str, prompt: str, pictures: NamedPictures) -> str:
     name = f"jpg_{side}"
     content = row.values[name]
     if isinstance(content, dict):  # the form in which the library datasets stores pictures

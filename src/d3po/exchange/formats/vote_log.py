@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from d3po.errors import FormatError
-from d3po.exchange.formats.base import AbstractFormat, PictureFiles, PictureFolder, Reading, Record, Written, count_lines, whole_file
+from d3po.exchange.formats.base import AbstractFormat, NamedPictures, PictureFolder, Reading, Record, Written, count_lines, whole_file
 from d3po.exchange.formats.neutral import Event, ImportedAnswer, ImportedJudgement, ImportedPicture, Item, clean_handle
 from d3po.exchange.formats.parsing import Element, Field, json_lines
 from d3po.preferences.records import AnnotatorKind, Kind, Origin, Outcome, Purpose
@@ -26,7 +26,7 @@ class VoteLog(AbstractFormat):
     summary: ClassVar[str] = "d3po's log of every vote event; loses nothing"
     expects: ClassVar[str] = "lines with a judgement"
 
-    def records(self, reading: Reading, pictures: PictureFiles) -> Iterator[Record]:
+    def records(self, reading: Reading, pictures: NamedPictures) -> Iterator[Record]:
         lines = json_lines(reading.source)
         first = next(lines, None)
         head = None if first is None else first.field()
@@ -59,7 +59,7 @@ class VoteLog(AbstractFormat):
         return None if lines is None else max(0, lines - 1)
 
 
-def _read(element: Element, pictures: PictureFiles, known: set[tuple[str, str]]) -> Iterator[ImportedJudgement]:
+def _read(element: Element, pictures: NamedPictures, known: set[tuple[str, str]]) -> Iterator[ImportedJudgement]:
     line = element.field()
     if "picture" in line.values:
         picture = _picture(line.within("picture"), pictures)
@@ -94,7 +94,7 @@ def _refuse_changed(line: Field, item: Item) -> None:
         )
 
 
-def _picture(line: Field, pictures: PictureFiles) -> ImportedPicture:
+def _picture(line: Field, pictures: NamedPictures) -> ImportedPicture:
     file, sha256 = line.values.get("file"), line.text("sha256")
     content = None if file is None else pictures.bytes(file, line.place("file"))
     if content is not None and hashlib.sha256(content).hexdigest() != sha256:

@@ -1,6 +1,6 @@
-"""The blind test: people compare the base model's pictures with the tuned ones, on held-out prompts, without knowing which is which.
+"""The blind test: people compare the base model's pictures with the tuned model's on held-out prompts, without knowing which is which.
 
-In a run that people judge it is asked by itself: whole after the last round, and a few questions of it in each later round.
+A run that people judge asks it after the last round, and a few of its questions in each later round.
 """
 
 import random
@@ -20,14 +20,19 @@ from d3po.run.opened import OpenRun
 
 POLL_SECONDS = 1.0
 CREDIT = {"tie": 0.5, "both_bad": 0.5}
-"""What an answer without a winner gives to the tuned picture; a skip or a flag says nothing."""
+"""The share of a win that an answer without a winner gives to the tuned picture. Skips and flags are not counted."""
 
 
 def ask_blind(run: OpenRun, rounds: int, *, overlap: int) -> int:
-    """Put the test's questions: every tuned picture against a base picture of its prompt that was drawn from other noise.
+    """Ask the questions of the test, and return how many there are: every tuned picture against a base picture of its prompt from other noise.
+
+    Args:
+        run: the open run.
+        rounds: the number of rounds of training behind the tested policy.
+        overlap: how many people answer each question.
 
     Raises:
-        RunFolderError: the policy after `rounds` rounds has no evaluation, or it is the base model.
+        RunFolderError: the policy after `rounds` rounds is not evaluated, or it is the base model.
     """
     if rounds == 0 or not run.folder.evaluation(label_of(rounds)).exists():
         raise RunFolderError(f"{run.folder.path} has no evaluated tuned model to test; make one with `d3po run {run.folder.path}`")
@@ -35,12 +40,12 @@ def ask_blind(run: OpenRun, rounds: int, *, overlap: int) -> int:
 
 
 def hold_blind_test(run: OpenRun, rounds: int) -> None:
-    """Put `evaluation.blind_questions` about the policy after `rounds` rounds, and wait for the answers; once for each policy.
+    """Ask `evaluation.blind_questions` about the policy after `rounds` rounds, and wait for the answers. Each policy is tested once.
 
-    The wait ends when none is open, because all are answered or somebody ended the test at the page, or `feedback.deadline_minutes` later.
+    The wait ends when all questions are answered, when a person ends the test, or after `feedback.deadline_minutes`.
 
     Raises:
-        RunEndedError: somebody ended the run from the dashboard.
+        RunEndedError: a person ended the run from the dashboard.
     """
     questions = _questions(run, rounds, overlap=run.config.feedback.overlap)[: run.config.evaluation.blind_questions] if rounds else []
     if not questions:
@@ -64,13 +69,13 @@ def hold_blind_test(run: OpenRun, rounds: int) -> None:
 
 
 def ask_between(run: OpenRun, round: int, rounds: int, *, last: float) -> int:
-    """Mix `evaluation.blind_between_rounds` about the policy after `rounds` rounds into the questions of a round; returns how many there are.
+    """Mix `evaluation.blind_between_rounds` questions about a policy into a round's questions, and return how many there are.
 
     Args:
-        run: the run.
-        round: the round whose questions they are put among.
-        rounds: rounds behind the policy.
-        last: the priority of the last question of the round that is waited for; they are spread evenly over those before it.
+        run: the open run.
+        round: the round whose questions they are mixed into.
+        rounds: the number of rounds of training behind the tested policy.
+        last: the priority of the last question that the round waits for. The blind questions are spread evenly before it.
     """
     count = run.config.evaluation.blind_between_rounds
     questions = _questions(run, rounds, overlap=run.config.feedback.overlap)[:count] if rounds else []
@@ -79,7 +84,7 @@ def ask_between(run: OpenRun, round: int, rounds: int, *, last: float) -> int:
 
 
 def tell_people(run: OpenRun, rounds: int, told: int) -> int:
-    """Tell the dashboard what people say of the policy after `rounds` rounds, if there are other than `told` blind votes; returns how many."""
+    """Write the blind result of the policy after `rounds` rounds to the journal if the number of blind votes is no longer `told`; returns that number."""
     votes = run.store.votes.count(purpose="blind")
     if votes != told and (result := blind_result(run, rounds)):
         run.journal.forget()
@@ -88,13 +93,13 @@ def tell_people(run: OpenRun, rounds: int, told: int) -> int:
 
 
 def is_late(run: OpenRun, opened: int) -> bool:
-    """Whether `feedback.deadline_minutes` are over for people who were first asked at that time, in ms since 1970."""
+    """Whether `feedback.deadline_minutes` are over since `opened`, in ms since 1970."""
     minutes = run.config.feedback.deadline_minutes
     return minutes > 0 and run.store.database.now() - opened > minutes * 60_000
 
 
 def blind_result(run: OpenRun, rounds: int) -> tuple[Interval, int] | None:
-    """People's win rate of the policy after `rounds` rounds over the base model and the number of votes; None without votes."""
+    """The win rate of the policy after `rounds` rounds over the base model in people's votes, and the number of votes. None without votes."""
     tuned = {image for images in _by_prompt(run, label_of(rounds)).values() for image in images} if rounds else set[int]()
     by_prompt: dict[int, list[float]] = defaultdict(list)
     questions: set[int] = set()
@@ -110,7 +115,7 @@ def blind_result(run: OpenRun, rounds: int) -> tuple[Interval, int] | None:
 
 
 def people_say(people: Interval | None, answers: int) -> str:
-    """The result of a blind test, and how many answers it rests on."""
+    """The result of a blind test in one sentence, with its interval and the number of answers."""
     if people is None:
         return "nobody has compared the tuned model blind with the base model"
     ends = f"95 % interval {100 * people.low:.0f} to {100 * people.high:.0f} %"
@@ -121,9 +126,9 @@ def people_say(people: Interval | None, answers: int) -> str:
 
 
 def _questions(run: OpenRun, rounds: int, *, overlap: int) -> list[NewQuestion]:
-    """Each picture of the policy against another noise's of the base model: every prompt once before any twice, in an order of the policy's own.
+    """Every tuned picture against a base picture from other noise; each prompt once before any prompt twice, in an order drawn for the policy.
 
-    None where the policy has no pictures yet.
+    Empty if the policy has no pictures yet.
     """
     base, tuned = (_by_prompt(run, label) for label in (BASE, label_of(rounds)))
     order = random.Random(f"{run.config.seed}/blind/{rounds}").sample(sorted(tuned), len(tuned))

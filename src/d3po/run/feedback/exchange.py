@@ -16,8 +16,8 @@ from d3po.exchange.formats.neutral import BadRecord, ImportedJudgement, Item, cl
 from d3po.exchange.importing import Destination, Imported, import_items, import_name, rehearse
 from d3po.preferences.conversion import pair_judgements
 from d3po.preferences.records import AnnotatorKind, NewQuestion, Purpose, Vote
+from d3po.progress import Bar, Narrator
 from d3po.run.folder import RunFolder
-from d3po.run.progress import Bar, Narrator
 from d3po.store import Annotator, Store
 from d3po.text import fold
 

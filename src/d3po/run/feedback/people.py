@@ -5,13 +5,13 @@ import time
 
 from d3po.annotation.questions import ChosenPairs, round_questions
 from d3po.preferences.records import NewQuestion
+from d3po.progress import Bar
 from d3po.run.control import check_control
 from d3po.run.feedback.blind import ask_between, blind_result, is_late, people_say, tell_people
 from d3po.run.feedback.labels import is_instructive
 from d3po.run.feedback.measured import ids_by_prompt
 from d3po.run.folder import label_of
 from d3po.run.opened import OpenRun
-from d3po.run.progress import Bar
 
 POLL_SECONDS = 1.0
 

@@ -25,7 +25,7 @@ from d3po.run.sample.branching import branch_of
 from d3po.run.sample.encoding import encoded
 from d3po.run.session import Session
 from d3po.run.train.reference import References, steps_of_shards
-from d3po.training.data import ImageLabels, PromptGroup
+from d3po.training.data import GroupLabels, PromptGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ class _PromptLabels:
     pairs: Tensor
     targets: Tensor
     weights: Tensor
-    labels: ImageLabels | None = None
+    labels: GroupLabels | None = None
 
 
 def _pairs_by_prompt(run: OpenRun, round: int, labels: RoundLabels, images: Mapping[int, LocatedImage]) -> dict[int, _PromptLabels]:
@@ -219,5 +219,5 @@ def _labels_of(labels: Sequence[ImageLabel], values: Tensor, images: Mapping[int
         pairs=torch.zeros(0, 2, dtype=torch.long),
         targets=nothing,
         weights=nothing,
-        labels=ImageLabels(values=values, signs=centred(said).sign(), weights=torch.tensor([label.weight for label in labels])),
+        labels=GroupLabels(values=values, signs=centred(said).sign(), weights=torch.tensor([label.weight for label in labels])),
     )

@@ -6,7 +6,7 @@ import pytest
 
 from d3po.errors import FormatError
 from d3po.exchange.formats.addresses import locate
-from d3po.exchange.formats.base import PictureFiles
+from d3po.exchange.formats.base import NamedPictures
 from tests.unit.exchange.formats.items import name, png
 
 FILES = (
@@ -118,7 +118,7 @@ def test_everything_else_is_refused_in_one_line(said: object, message: str, fold
 
 
 def test_two_uploads_of_one_name_are_not_guessed(folder: Path) -> None:
-    files = PictureFiles(folder)
+    files = NamedPictures(folder)
     assert files.read("/data/upload/1/aaaaaaaa-original.png", "p", "line 1") == name(1)
     assert files.read("/data/upload/1/aaaaaaaa-original.png", "q", "line 2") == name(1)
     with pytest.raises(FormatError, match=r"line 3: original\.png may be the file of /data/upload/1/bbbbbbbb-original\.png or of"):
@@ -126,7 +126,7 @@ def test_two_uploads_of_one_name_are_not_guessed(folder: Path) -> None:
 
 
 def test_pictures_of_a_bad_record_are_told_when_a_sound_one_names_them(folder: Path) -> None:
-    files = PictureFiles(folder)
+    files = NamedPictures(folder)
     files.read("a.png", "p", "line 1")
     files.forget()
     assert files.told() == []

@@ -1,4 +1,4 @@
-"""What people are asked to do in a run: how many clicks its questions take, and as many rounds and prompts as a number of clicks pays for."""
+"""How many clicks a run asks of people, and the rounds and prompts per round for a given number of clicks."""
 
 import math
 from collections.abc import Collection
@@ -7,9 +7,9 @@ from d3po.config import RunConfig, override
 from d3po.errors import ConfigError
 
 CLICKS = 100
-"""Those of a run that is made to be judged by people, if nothing else is said."""
+"""The default number of clicks of a run that people judge."""
 CHOSEN = ("rounds", "sampling.prompts_per_round")
-"""The settings that follow from a number of clicks."""
+"""The settings that are computed from the number of clicks."""
 SHOWN = {
     "pair": "two pictures",
     "best_worst": "best and worst of {}",
@@ -18,21 +18,21 @@ SHOWN = {
     "thumb": "a picture",
     "score": "a picture",
 }
-"""What a question is about, by how people are asked."""
+"""What a question shows, by question kind."""
 
 
 def with_clicks(config: RunConfig, clicks: int | None, *, feedback: str, prompts: int, said: Collection[str]) -> RunConfig:
-    """The settings with as many rounds and prompts a round as spend the clicks.
+    """Choose the rounds and the prompts per round so that the clicks are spent, never more; returns the new settings.
 
     Args:
-        config: the settings so far; its prompts a round are kept to as nearly as the clicks allow.
-        clicks: how many there are; None is `CLICKS` if `feedback` is "human", unless `said` holds what would follow from them.
-        feedback: who compares, where the user has said so.
-        prompts: how many prompts the run has.
-        said: the settings that the user has given, by dotted name.
+        config: the settings so far. Its number of prompts per round is kept as far as the clicks allow.
+        clicks: the number of clicks. None means `CLICKS` if `feedback` is "human" and `said` has none of the `CHOSEN` settings, else no change.
+        feedback: who compares, as the user said; empty if the user did not say.
+        prompts: the number of prompts of the run.
+        said: the dotted names of the settings that the user has set.
 
     Raises:
-        ConfigError: there are too few clicks for one question, or nobody clicks, or the user has also said what follows from them.
+        ConfigError: the clicks are too few for one prompt, people do not judge the run, or the user has also set one of the `CHOSEN` settings.
     """
     given = [key for key in CHOSEN if key in said]
     if clicks is None:
@@ -55,7 +55,7 @@ def with_clicks(config: RunConfig, clicks: int | None, *, feedback: str, prompts
 
 
 def questions_of_a_prompt(config: RunConfig) -> int:
-    """How many questions people are asked about a prompt's pictures."""
+    """The number of questions about the pictures of one prompt."""
     images = config.sampling.images_per_prompt
     if config.feedback.ask == "pair":
         return min(config.feedback.pairs_per_prompt or math.comb(images, 2), math.comb(images, 2))
@@ -63,24 +63,24 @@ def questions_of_a_prompt(config: RunConfig) -> int:
 
 
 def clicks_of_a_question(config: RunConfig) -> int:
-    """The clicks that an answer takes: one for a pair, a thumb or a score, two for best and worst, K - 1 for an order; half of a grid is marked."""
+    """The number of clicks of an answer: 1 for a pair, a thumb or a score, 2 for best and worst, K - 1 for an order, K / 2 marks for a grid."""
     images = config.sampling.images_per_prompt
     return {"best_worst": 2, "rank": images - 1, "grid": math.ceil(images / 2)}.get(config.feedback.ask, 1)
 
 
 def what_to_expect(config: RunConfig) -> list[str]:
-    """What people will be asked, in words."""
+    """Two lines that say how many questions and clicks the run asks of people."""
     feedback, evaluation, rounds = config.feedback, config.evaluation, config.rounds
     questions, clicks = questions_of_a_prompt(config) * config.sampling.prompts_per_round, clicks_of_a_question(config)
     shown = SHOWN[feedback.ask].format(config.sampling.images_per_prompt)
     people = f" by {feedback.overlap} people each" if feedback.overlap > 1 else ""
-    between = evaluation.blind_between_rounds * (rounds - 1) if evaluation.every_round else 0
-    blind = (between + evaluation.blind_questions) * feedback.overlap
+    pictures = evaluation.prompts * evaluation.images_per_prompt
+    between = min(evaluation.blind_between_rounds, pictures) * (rounds - 1) * feedback.overlap if evaluation.every_round else 0
+    at_end = min(evaluation.blind_questions, pictures) * feedback.overlap
     return [
         f"{_count(rounds, 'round')} x {_count(questions, 'question')} ({shown}) x {_count(clicks, 'click')}{people}: "
         f"{rounds * questions * clicks * feedback.overlap} clicks",
-        f"and {_count(blind, 'blind question')}, base or tuned, one click each: {between * feedback.overlap} between the rounds, "
-        f"{evaluation.blind_questions * feedback.overlap} at the end",
+        f"and {_count(between + at_end, 'blind question')}, base or tuned, one click each: {between} between the rounds, {at_end} at the end",
     ]
 
 
