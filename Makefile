@@ -34,6 +34,8 @@ test: export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; p
 test: .venv/dev.stamp ## run the whole test suite
 	$(BIN)/python -m tools.postgresql
 	$(BIN)/python -m tools.chromium
+	@# what all workers import is compiled once, before them
+	$(BIN)/python -c 'import d3po.run.loop, d3po.models.stable_diffusion'
 	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
 test-portable: export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')

@@ -45,7 +45,7 @@ from d3po.run.opened import OpenRun, open_run
 from d3po.run.prompts import distinct, every_fifth
 from d3po.run.sample.phase import is_sampled, sample_round
 from d3po.run.session import Session
-from d3po.run.starting import prompts_for, settings_for_feedback, settings_for_objective, start
+from d3po.run.starting import prompts_for, settings_for, start
 from d3po.run.train.phase import train_round
 from d3po.scorers.catalogue import Reward
 from d3po.scorers.registry import checked_reward
@@ -105,7 +105,8 @@ class Run:
             recipe: the recipe to start from; `d3po recipes` lists them.
             objective: the objective, with its default settings in place of the recipe's; `d3po objectives` lists them. Default: the recipe's.
             reward: what pictures are compared by if no person is asked: a scorer's name, or a function (image, prompt) -> float.
-            feedback: who compares: `reward`, `human` (people choose the best and the worst of four), `model` or `imported`. Default: the recipe's.
+            feedback: who compares: `reward`, `human` (people choose the best and the worst of four), `model` (a vision-language model) or
+                `imported` (votes you add). Default: the recipe's.
             clicks: how many clicks people will spend, which decides the rounds and the prompts per round. Default with `human`: 100.
             settings: other settings by their dotted names, such as `{"training.epochs": 2}`; docs/configuration.md lists them.
             quiet: print nothing.
@@ -118,8 +119,7 @@ class Run:
         """
         folder, narrator = Path(path), _narrator(quiet)
         given = {key: _as_written(value) for key, value in (settings or {}).items()}
-        for_people = settings_for_feedback(feedback, given) if feedback else {}
-        said = (settings_for_objective(objective) if objective else {}) | for_people | given
+        said = settings_for(objective, feedback, given)
         if model:
             said["model"] = model
         if reward:

@@ -20,7 +20,7 @@ from tools import guard_runs
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
-    "sampling.steps": "10",
+    "sampling.steps": "4",
     "sampling.prompts_per_round": "2",
     "sampling.images_per_prompt": "3",
     "feedback.reward": "brightness",

@@ -24,25 +24,25 @@ from d3po.run.session import Session
 from tests.e2e.conftest import command, d3po, d3po_process, environment
 
 MakeRun = Callable[..., RunFolder]
-POINTS = [
-    "rollouts/round-000/shard-000.safetensors",
-    "checkpoints/round-001-update-000004*",
-]
+POINTS = ("rollouts/round-000/shard-000.safetensors", "checkpoints/round-001-update-000004*")
+"""Where a run is killed: while it samples its first round, and while it trains its second."""
 
 
 def final_tensors(folder: RunFolder) -> dict[str, torch.Tensor]:
     return [c for c in list_checkpoints(folder.checkpoints) if c.final][-1].load()[0]
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_killed_and_run_again_ends_with_the_same_bytes(make_run: MakeRun, straight: dict[str, torch.Tensor], point: str) -> None:
+def test_killed_twice_and_run_again_ends_with_the_same_bytes(make_run: MakeRun, straight: dict[str, torch.Tensor]) -> None:
     folder = make_run()
-    with subprocess.Popen(command("run", folder.path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()) as process:
-        deadline = time.monotonic() + 100
-        while not list(folder.path.glob(point)) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    assert list(folder.path.glob(point)), "the run never got to the point where it was to be killed"
+    for point in POINTS:
+        with subprocess.Popen(
+            command("run", folder.path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+        ) as process:
+            deadline = time.monotonic() + 100
+            while not list(folder.path.glob(point)) and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+        assert list(folder.path.glob(point)), "the run never got to the point where it was to be killed"
     again = d3po("run", folder.path)
     assert again.returncode == 0, again.stderr
     tensors = final_tensors(folder)

@@ -181,9 +181,11 @@ def test_an_exported_lora_gives_the_same_pictures_in_plain_diffusers(
     make_run: MakeRun, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where the run started from somebody's LoRA, which is exported with it."""
-    query, text = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora_", "text_encoder.text_model.layers.0.fc1.lora_"
-    factors = {"A.weight": torch.ones(1, 16) / 3, "B.weight": torch.ones(16, 1) / 3}
-    save_file({name + part: value.clone() for name in (query, text) for part, value in factors.items()}, tmp_path / "their.safetensors")
+    query, text = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_", "text_encoder.text_model.layers.0.fc1.lora_"
+    widths = {query: 8, text: 16}
+    factors = {f"{name}A.weight": torch.ones(1, width) / 3 for name, width in widths.items()}
+    factors |= {f"{name}B.weight": torch.ones(width, 1) / 3 for name, width in widths.items()}
+    save_file(factors, tmp_path / "their.safetensors")
     start = {"adapter.start_from": str(tmp_path / "their.safetensors")}
     folder = make_run(settings=IN_FLOAT64 | {"adapter.rank": "2", "adapter.alpha": "6.0"} | start)
     session = finished(folder)

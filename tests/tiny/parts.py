@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL, DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from sentencepiece.sentencepiece_model_pb2 import ModelProto  # pyright: ignore[reportAttributeAccessIssue] - made at run time
@@ -80,6 +81,21 @@ def unet(in_channels: int = 4, **options: Any) -> UNet2DConditionModel:
         sample_size=4, in_channels=in_channels, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), **(own | options),
     )  # fmt: skip
+
+
+def flat_unet() -> UNet2DConditionModel:
+    """A U-Net of one level without a middle, always with the same weights."""
+    levels: dict[str, Any] = {
+        "down_block_types": ("CrossAttnDownBlock2D",),
+        "up_block_types": ("CrossAttnUpBlock2D",),
+        "mid_block_type": None,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return UNet2DConditionModel(
+            sample_size=4, in_channels=4, out_channels=4, block_out_channels=(8,), layers_per_block=1, cross_attention_dim=WIDTH,
+            attention_head_dim=2, norm_num_groups=4, **levels,
+        )  # fmt: skip
 
 
 def ddim_scheduler(**options: Any) -> Any:

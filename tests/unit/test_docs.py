@@ -19,6 +19,7 @@ from d3po.objectives.metrics import pair_metrics
 from d3po.objectives.registry import OBJECTIVES, default_settings
 from d3po.recipes import recipe_names
 from d3po.run.evaluate.phase import EvaluationResult
+from d3po.scorers.catalogue import ENTRIES
 from d3po.training.trainer import BANDS
 from tools.docs import (
     CONFIGURATION,
@@ -78,6 +79,12 @@ def test_the_table_of_recipes_is_current() -> None:
 
 def test_the_table_of_objectives_is_current() -> None:
     assert METHODS.read_text() == objectives_page(METHODS.read_text()), "run `python -m tools.docs` and commit docs/methods/README.md"
+
+
+def test_the_readme_names_the_rewards_that_measure_pixels() -> None:
+    readme = (ROOT / "README.md").read_text()
+    listed = re.findall(r"`([^`]+)`", readme.split("Built in are ")[1].split("`d3po scorers`")[0])
+    assert set(listed) == {entry.written for entry in ENTRIES if entry.kind == "rule" and not entry.extra}
 
 
 def test_the_configuration_page_names_every_setting() -> None:

@@ -13,13 +13,13 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 from torch import Tensor
 
-from d3po.models.families import EMBEDDED, model_directory
+from d3po.embedded import EMBEDDED, FORMER
 from tools.base_model import drawings as data
 from tools.base_model.fitting import averaged, fit
 
 STEPS, BATCH, LEARNING_RATE = 1_000, 8, 5e-4
 KL_WEIGHT = 2e-4
-STARTED_FROM = Path(model_directory(EMBEDDED)) / "vae"
+STARTED_FROM = EMBEDDED[FORMER].directory / "vae"
 MEASURED = 1_000
 """Number of pictures on which the latents' mean and standard deviation are measured."""
 OTHERS = 4

@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from tools.base_model import drawings as data
 from tools.base_model.fitting import averaged, fit
 
-STEPS, BATCH, LEARNING_RATE = 12_000, 48, 1.2e-3
+STEPS, BATCH, LEARNING_RATE = 8_000, 48, 1.2e-3
 POSES = 60_000
 TOKENS = 20
 STYLE_SAID, BACKGROUND_SAID, POSE_SAID, CAPTION_DROPPED = 0.6, 0.7, 0.5, 0.1

@@ -7,10 +7,9 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
 
 from d3po.annotation.adaptive import next_pairs, prior_belief, updated
-from d3po.annotation.selection import all_pairs, random_pairs
+from d3po.annotation.selection import number_of_pairs, random_pairs
 from d3po.options import QuestionKind
 from d3po.preferences.conversion import comparisons_of
 from d3po.preferences.records import Asked, NewQuestion, Vote
@@ -57,7 +56,7 @@ class ChosenPairs:
     @property
     def questions(self) -> int:
         """How many questions there will be."""
-        return sum(min(self.pairs_per_prompt, comb(len(images), 2)) for images in self.groups.values())
+        return sum(number_of_pairs(len(images), self.pairs_per_prompt) for images in self.groups.values())
 
     def next(self, asked: Collection[Asked], votes: Collection[Vote]) -> list[NewQuestion]:
         """Choose the questions to add now, so that `AHEAD` questions of each prompt wait for answers. Prompts with all their pairs asked get none.
@@ -96,7 +95,7 @@ class ChosenPairs:
 def _asked_together(ids: Sequence[int], kind: QuestionKind, pairs_per_prompt: int, place: str, seed: int) -> Iterator[tuple[int, ...]]:
     """Yield the images of each question about one prompt, in the order in which the questions are asked."""
     if kind == "pair":
-        pairs = random_pairs(ids, pairs_per_prompt or len(all_pairs(ids)), seed=f"{seed}/pairs/{place}")
+        pairs = random_pairs(ids, number_of_pairs(len(ids), pairs_per_prompt), seed=f"{seed}/pairs/{place}")
         yield from random.Random(f"{seed}/pair order/{place}").sample(pairs, len(pairs))
     elif kind in ("thumb", "score"):
         yield from ((image,) for image in ids)

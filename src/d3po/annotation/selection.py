@@ -1,5 +1,6 @@
 """All pairs, or a random choice of pairs, of a prompt's K images."""
 
+import math
 import random
 from collections.abc import Sequence
 from itertools import combinations
@@ -11,6 +12,12 @@ Item = TypeVar("Item")
 def all_pairs(images: Sequence[Item]) -> list[tuple[Item, Item]]:
     """All K(K-1)/2 pairs, in order."""
     return list(combinations(images, 2))
+
+
+def number_of_pairs(images: int, wanted: int) -> int:
+    """How many pairs of `images` images are drawn if `wanted` are asked for; 0 asks for all."""
+    every = math.comb(images, 2)
+    return min(wanted or every, every)
 
 
 def random_pairs(images: Sequence[Item], count: int, *, seed: str) -> list[tuple[Item, Item]]:

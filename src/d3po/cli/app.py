@@ -65,7 +65,10 @@ def init(
     held_out: Annotated[Path | None, typer.Option(help="A file of prompts for evaluation only. Default: every fifth of --prompts.")] = None,
     feedback: Annotated[
         str | None,
-        typer.Option(help="Who compares: reward (measured), human (people choose the best and the worst of four), model or imported."),
+        typer.Option(
+            help="Who compares: reward (a measured score), human (people choose the best and the worst of four), "
+            "model (a vision-language model), or imported (votes you import)."
+        ),
     ] = None,
     clicks: Annotated[
         int | None,
@@ -80,11 +83,10 @@ def init(
     from d3po.recipes import load_recipe
     from d3po.run.cost.clicks import what_to_expect, with_clicks
     from d3po.run.folder import create_run
-    from d3po.run.starting import prompts_for, settings_for_feedback, settings_for_objective, start
+    from d3po.run.starting import prompts_for, settings_for, start
 
     said = dict(_assignment(text) for text in set_ or [])
-    for_people = settings_for_feedback(feedback, said) if feedback else {}
-    assignments = (settings_for_objective(objective) if objective else {}) | for_people | said
+    assignments = settings_for(objective or "", feedback or "", said)
     if model is not None:
         assignments["model"] = model
     begun = start(load_recipe(recipe), assignments)
@@ -103,7 +105,12 @@ def init(
 @app.command(epilog="Example: `d3po run runs/demo` · with people: `d3po run runs/demo --feedback human --more 1 --serve`")
 def run(
     run: RunArgument,
-    feedback: Annotated[str | None, typer.Option(help="Who compares pictures from now on: reward, human, model or imported.")] = None,
+    feedback: Annotated[
+        str | None,
+        typer.Option(
+            help="Who compares from now on: reward (a measured score), human, model (a vision-language model), or imported (votes you import)."
+        ),
+    ] = None,
     more: Annotated[
         int, typer.Option(min=0, help="Train this many more rounds than are trained already; 0 keeps `rounds` of run.toml.")
     ] = 0,

@@ -48,11 +48,9 @@ def _disk() -> str:
 
 
 def _embedded() -> str:
-    from pathlib import Path
+    from d3po.embedded import DEFAULT, EMBEDDED
 
-    from d3po.models.families import EMBEDDED, model_directory
-
-    whole = (Path(model_directory(EMBEDDED)) / "model_index.json").exists()
+    whole = (EMBEDDED[DEFAULT].directory / "model_index.json").exists()
     return (
         "embedded model: ready, try `d3po init runs/first && d3po run runs/first`" if whole else "embedded model: missing; reinstall d3po"
     )

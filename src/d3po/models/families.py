@@ -6,13 +6,12 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from d3po.embedded import DEFAULT, EMBEDDED
 from d3po.errors import ModelError
 
-EMBEDDED = "emoji"
 CUSTOM = "custom:"
 INDEX = "model_index.json"
 """The file in a pipeline's folder or repository that names the pipeline's class and parts."""
@@ -180,21 +179,20 @@ FAMILIES = (
 
 
 def family_of(model: str) -> Family:
-    """Find the family of a model: `emoji`, `custom:...`, a pipeline's folder, a .safetensors file, or a hub id (of which only the index is fetched).
+    """Find the family of a model: an embedded one, `custom:...`, a pipeline's folder, a .safetensors file, or a hub id (of which only the index is fetched).
 
     Raises:
         ModelError: it is of no supported family, not a model, or found neither on this machine nor on the hub.
     """
-    if model == EMBEDDED:
-        return named("stable-diffusion")
     if model.startswith(CUSTOM):
         return named("custom")
+    model = model_directory(model)
     path, here = Path(model), is_here(model)
     if path.is_file():
         return _of_single_file(path)
     index = path / INDEX if here else _fetched(model, INDEX)
     if not index.exists():
-        raise ModelError(f"{path} has no {INDEX}; give the folder of a diffusers pipeline, a .safetensors file, or '{EMBEDDED}'")
+        raise ModelError(f"{path} has no {INDEX}; give the folder of a diffusers pipeline, a .safetensors file, or '{DEFAULT}'")
     try:
         return of_pipeline(str(json.loads(index.read_text())["_class_name"]), model)
     except (ValueError, KeyError, TypeError) as error:
@@ -274,8 +272,8 @@ def supported() -> str:
 
 
 def model_directory(model: str) -> str:
-    """The folder or hub id that diffusers loads `model` from; `emoji` is the model inside this package."""
-    return str(files("d3po") / "assets" / "emoji") if model == EMBEDDED else model
+    """The folder or hub id that diffusers loads `model` from; an embedded model's name stands for its folder in this package."""
+    return str(EMBEDDED[model].directory) if model in EMBEDDED else model
 
 
 def table() -> list[list[str]]:

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from d3po.errors import ModelError
 from d3po.models.base import AbstractPolicy, PolicySettings
-from d3po.models.families import CUSTOM, EMBEDDED, Family, family_of, model_directory
+from d3po.models.families import CUSTOM, Family, family_of, model_directory
 from d3po.options import Weights
 
 if TYPE_CHECKING:
     from d3po.models.pipeline_folder import PipelineFolder
 
-__all__ = ["EMBEDDED", "load_pipeline", "load_policy", "model_directory", "plain_pipeline"]
+__all__ = ["load_pipeline", "load_policy", "model_directory", "plain_pipeline"]
 
 
 def load_policy(model: str, *, lora: dict[str, Any] | None, seed: int, settings: PolicySettings | None = None) -> AbstractPolicy:
     """Load a model of a supported family, with a new adapter, as a policy.
 
     Args:
-        model: `emoji`, a folder in diffusers' layout, a .safetensors file, a hub id, or `custom:module:function`.
+        model: an embedded model's name, a folder in diffusers' layout, a .safetensors file, a hub id, or `custom:module:function`.
         lora: rank, alpha and targets, or None to train the whole network.
         seed: seed of the adapter's initial weights.
         settings: guidance, picture size and other properties of the policy.

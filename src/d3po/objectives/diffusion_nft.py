@@ -1,4 +1,4 @@
-"""DiffusionNFT (Zheng et al. 2025, arXiv 2509.16117, theorem 3.2): learning from good and bad pictures on the forward process.
+"""DiffusionNFT (Zheng et al. 2025, arXiv 2509.16117): learning from good and bad pictures on the forward process.
 
 With v the exact network output at x_t, v_ref the reference's output and v_theta the policy's, the loss has two implicit policies at the same distance from
 the reference, one on either side. The positive one is drawn to v by the picture's goodness r in [0, 1], the negative one by 1 - r:

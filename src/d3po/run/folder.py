@@ -104,11 +104,14 @@ class RunFolder:
             RunFolderError: there is no run in this folder.
             ConfigError: run.toml is not valid, or changes a setting that earlier results depend on.
         """
-        if not self.config_path.exists():
-            raise RunFolderError(f"{self.path} is not a run folder: it has no run.toml; make one with `d3po init {self.path}`")
-        config = load_config(self.config_path)
+        config = self._written()
         self._require_unchanged(config)
         return config
+
+    def _written(self) -> RunConfig:
+        if not self.config_path.exists():
+            raise RunFolderError(f"{self.path} is not a run folder: it has no run.toml; make one with `d3po init {self.path}`")
+        return load_config(self.config_path)
 
     def _require_unchanged(self, config: RunConfig) -> None:
         if self.started.exists():
@@ -122,7 +125,7 @@ class RunFolder:
         Raises:
             ConfigError: a setting is unknown or out of range, or earlier results depend on it.
         """
-        config = whole_paths(override(self.config(), assignments, where="--set"))
+        config = whole_paths(override(self._written(), assignments, where="--set"))
         self._require_unchanged(config)
         write_atomically(self.config_path, dump_config(config))
         return config

@@ -5,13 +5,15 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from d3po.artifacts.files import sha256
 from d3po.config import RunConfig, parse_config
+from d3po.embedded import DEFAULT, EMBEDDED, FORMER
 from d3po.errors import ConfigError
-from d3po.models.families import CUSTOM, EMBEDDED
+from d3po.models.families import CUSTOM
 from d3po.scorers.catalogue import SCORERS
 
 DECISIVE = ("model", "parts", "adapter.start_from", "sampling.inpaint_image", "sampling.inpaint_mask")
@@ -23,6 +25,8 @@ SCORER_SETTINGS = ("feedback.reward", "evaluation.held_out_reward")
 WITH_ARGUMENT = re.compile(rf"\b({'|'.join(map(re.escape, SCORERS))}):([^+]+)")
 LOADED = (".json", ".safetensors", ".txt", ".model")
 """Suffixes of the files that are read in a model folder."""
+WEIGHTS = (".safetensors",)
+"""Suffixes of the files that make an embedded model what it is."""
 
 
 def whole_paths(config: RunConfig) -> RunConfig:
@@ -39,23 +43,23 @@ def whole_paths(config: RunConfig) -> RunConfig:
 
 
 def contents(config: RunConfig) -> dict[str, str]:
-    """The SHA-256 of each existing file or folder on which results depend, by the setting that names it."""
+    """The SHA-256 of each embedded model, existing file or folder on which results depend, by the setting that names it."""
     values = config.model_dump(mode="json")
-    places = {key: _place(_value(values, key)) for key in DECISIVE}
-    return {key: content_of(place) for key, place in places.items() if place is not None}
+    found = {key: _content(_value(values, key)) for key in DECISIVE}
+    return {key: content for key, content in found.items() if content is not None}
 
 
-def content_of(place: Path) -> str:
-    """The SHA-256 of a file, or of the names and bytes of those files of a folder that are read. Hidden files are left out."""
+def content_of(place: Path, suffixes: tuple[str, ...] = LOADED) -> str:
+    """The SHA-256 of a file, or of the names and bytes of a folder's files with these suffixes. Hidden files are left out."""
     if place.is_file():
         return sha256(place)
-    within = sorted(file.relative_to(place) for file in place.rglob("*") if file.suffix in LOADED and file.is_file())
+    within = sorted(file.relative_to(place) for file in place.rglob("*") if file.suffix in suffixes and file.is_file())
     shown = [name for name in within if not any(part.startswith(".") for part in name.parts)]
     return hashlib.sha256("\n".join(f"{name.as_posix()} {sha256(place / name)}" for name in shown).encode()).hexdigest()
 
 
 def follow_moves(before: Mapping[str, Any], now: Mapping[str, Any], known: Mapping[str, str], run: Path) -> dict[str, Any]:
-    """Return the settings `before` with the new paths of files and folders that were moved.
+    """Return the settings `before` with the new paths of files and folders that were moved, and the new name of an embedded model.
 
     Args:
         before: the settings that a run began with.
@@ -64,15 +68,17 @@ def follow_moves(before: Mapping[str, Any], now: Mapping[str, Any], known: Mappi
         run: the run folder, for messages.
 
     Raises:
-        ConfigError: the content at a new path is not the content that was at the old one.
+        ConfigError: the content at a new path is not the content that was at the old one, or the embedded model is not the one the run was made with.
     """
     moved = copy.deepcopy({**before})
     for key in DECISIVE:
         old, new = _value(before, key), _value(now, key)
-        place = _place(new)
-        if new == old or key not in known or place is None:
+        made_with = known.get(key) or (_of_embedded(FORMER) if key == "model" and old == DEFAULT else None)
+        if made_with is None or (new == old and new not in EMBEDDED) or (content := _content(new)) is None:
             continue
-        if content_of(place) != known[key]:
+        if content != made_with and old in EMBEDDED:
+            raise ConfigError(f"{run}: model is {new!r}, but this run was made with {_embedded_as(made_with)}, or start a new run folder")
+        if content != made_with:
             raise ConfigError(
                 f"{run}: {key} is {new!r}, whose content differs from that of {old!r}, which this run was made with; set it to the new path of that, or "
                 "start a new run folder"
@@ -82,9 +88,32 @@ def follow_moves(before: Mapping[str, Any], now: Mapping[str, Any], known: Mappi
     return moved
 
 
+def _content(value: Any) -> str | None:
+    """The SHA-256 of what a setting's value names. None if it names nothing that exists."""
+    if isinstance(value, str) and value in EMBEDDED:
+        return _of_embedded(value)
+    place = _place(value)
+    return None if place is None else content_of(place)
+
+
+@cache
+def _of_embedded(name: str) -> str:
+    return content_of(EMBEDDED[name].directory, WEIGHTS)
+
+
+def _embedded_as(content: str) -> str:
+    """Which embedded model has this content, and what to do."""
+    name = next((name for name in reversed(EMBEDDED) if _of_embedded(name) == content), None)
+    return (
+        f"what is now called {name!r}; set model to {name!r}"
+        if name
+        else "weights that this version of d3po does not have; use the version it was made with"
+    )
+
+
 def _place(value: Any) -> Path | None:
     """The path that a setting's value names. None if it names no file or folder, or if that does not exist."""
-    if not isinstance(value, str) or value in ("", EMBEDDED) or value.startswith(CUSTOM):
+    if not isinstance(value, str) or value in ("", *EMBEDDED) or value.startswith(CUSTOM):
         return None
     path = os.path.expanduser(value)  # noqa: PTH111 - the text may be anything
     return Path(path) if os.path.exists(path) else None  # noqa: PTH110

@@ -2,9 +2,9 @@
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from importlib.resources import files
 from pathlib import Path
 
+from d3po.embedded import DEFAULT, EMBEDDED
 from d3po.errors import ConfigError, PromptError
 from d3po.text import fold, lines, prompt_of, read_text
 
@@ -83,25 +83,24 @@ def prompts_of_round(prompts: list[str], count: int, *, seed: int, round: int) -
 
 
 def choose_prompts(
-    prompts: Path | None, held_out: Path | None, *, skip_empty: bool, say: Say = lambda _: None
+    prompts: Path | None, held_out: Path | None, *, embedded: str = DEFAULT, skip_empty: bool, say: Say = lambda _: None
 ) -> tuple[list[str], list[str]]:
-    """Read training prompts and held-out prompts from the given files, or from the embedded model's lists if no file is given.
+    """Read training prompts and held-out prompts from the given files, or the embedded model's lists if no file is given.
 
     With a prompt file and no held-out file, every fifth prompt is held out. Duplicates are dropped, which is reported through `say`.
 
     Raises:
         PromptError: a file cannot be used.
     """
-    lists = Path(str(files("d3po") / "assets" / "emoji"))
 
     def chosen(path: Path) -> list[str]:
         return distinct(read_prompts(path, skip_empty=skip_empty), path, say)
 
-    trained = chosen(prompts or lists / "prompts.txt")
+    trained = chosen(prompts or EMBEDDED[embedded].prompts)
     if held_out is not None:
         return trained, chosen(held_out)
     if prompts is None:
-        return trained, chosen(lists / "held_out.txt")
+        return trained, chosen(EMBEDDED[embedded].held_out)
     return every_fifth(trained)
 
 

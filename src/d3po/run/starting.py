@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d3po.config import RunConfig, override
+from d3po.embedded import EMBEDDED
 from d3po.errors import ConfigError
-from d3po.models.families import EMBEDDED, Family, family_of, proposed_for
+from d3po.models.families import Family, family_of, proposed_for
 from d3po.objectives.registry import OBJECTIVES, default_settings
 from d3po.recipes import recipe_prompts
 from d3po.run.places import whole_paths
@@ -23,14 +24,14 @@ class Start:
 
     config: RunConfig
     family: Family | None
-    """The model's family. None for the recipe's model, whose settings are in the recipe."""
+    """The model's family. None for the recipe's model and for embedded ones, whose settings are in the recipe."""
     proposed: dict[str, str]
     """The settings that the family proposes in place of the recipe's."""
 
     @property
     def needs_prompts(self) -> bool:
         """Whether the user has to give prompts."""
-        return self.config.model != EMBEDDED and self.has_prompts
+        return self.config.model not in EMBEDDED and self.has_prompts
 
     @property
     def has_prompts(self) -> bool:
@@ -61,7 +62,7 @@ def start(recipe: RunConfig, assignments: dict[str, str], *, where: str = "--set
     """
     said = override(recipe, assignments, where=where)
     config = whole_paths(said)
-    if said.model == recipe.model:
+    if said.model == recipe.model or said.model in EMBEDDED:
         return Start(config=config, family=None, proposed={})
     family = family_of(config.model)
     proposed = (
@@ -90,6 +91,17 @@ def settings_for_objective(objective: str) -> dict[str, str]:
     return {"objective.name": objective, **defaults, **OBJECTIVES[objective].settings}
 
 
+def settings_for(objective: str, feedback: str, said: Mapping[str, str]) -> dict[str, str]:
+    """The settings that follow from an objective and from who compares, each empty if the user named none, and those the user has set, which win.
+
+    Raises:
+        ConfigError: there is no objective of that name.
+    """
+    return (
+        (settings_for_objective(objective) if objective else {}) | (settings_for_feedback(feedback, said) if feedback else {}) | dict(said)
+    )
+
+
 def settings_for_feedback(feedback: str, said: Mapping[str, str]) -> dict[str, str]:
     """The settings of a run that `feedback` judges: people choose the best and the worst of four, except if `said` has another question kind."""
     asked = {"feedback.ask": "best_worst", "sampling.images_per_prompt": "4"} if feedback == "human" and "feedback.ask" not in said else {}
@@ -113,7 +125,7 @@ def prompts_for(
         raise ConfigError(f"model {begun.config.model!r} needs prompts; pass a file with one prompt a line as --prompts")
     if prompts is None and not begun.has_prompts:
         return numbered_starts(begun.config)
-    return choose_prompts(prompts, held_out, skip_empty=skip_empty, say=say)
+    return choose_prompts(prompts, held_out, embedded=begun.config.model, skip_empty=skip_empty, say=say)
 
 
 def numbered_starts(config: RunConfig) -> tuple[list[str], list[str]]:

@@ -35,6 +35,7 @@ class Overview:
         """Collect everything as of now. Blocks."""
         people = self._people.newest()
         control = self._store.journal.current_control()
+        votes = self._store.votes.count()  # before all else that counts votes, so that no table shows fewer than the page's total
         return Dashboard(
             run=self._run,
             now=self._store.database.now(),
@@ -48,7 +49,7 @@ class Overview:
                 for count in self._figures.rounds()
             ],
             votes_per_minute=self._figures.votes_per_minute(SHOWN_MINUTES),
-            votes=self._store.votes.count(),
+            votes=votes,
             measured_by=self._journal.measured_by(),
             curves=self._journal.curves(),
             agreement=people.together,

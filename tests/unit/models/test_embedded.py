@@ -2,20 +2,19 @@
 
 import json
 import socket
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from d3po.embedded import EMBEDDED
 from d3po.models.families import model_directory
 from d3po.models.load import load_policy
 from d3po.run.prompts import choose_prompts, shared_prompts
 from d3po.scorers.learned.subjects import load_classifier
 
-ASSETS = Path(str(files("d3po"))) / "assets" / "emoji"
+ASSETS = EMBEDDED["emoji"].directory
 
 
 @pytest.fixture

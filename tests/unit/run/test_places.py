@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from d3po.artifacts.records import read_record, write_record
 from d3po.config import RunConfig, override
+from d3po.embedded import EMBEDDED, EmbeddedModel
 from d3po.errors import ConfigError
 from d3po.recipes import load_recipe
 from d3po.run.folder import RunFolder, create_run
-from d3po.run.places import NAMED, content_of, contents, whole_paths
+from d3po.run.places import NAMED, _of_embedded, content_of, contents, whole_paths
 from d3po.run.starting import start
 
 FILES = {"model_index.json": '{"_class_name": "DDPMPipeline"}', "unet/config.json": "{}", "unet/weights.safetensors": "weights"}
@@ -143,5 +145,50 @@ def test_what_is_not_read_of_a_folder_does_not_count(tmp_path: Path) -> None:
     assert content_of(model) != before
 
 
-def test_the_embedded_model_and_those_of_the_hub_have_no_place() -> None:
-    assert contents(RunConfig()) == contents(RunConfig(model="somebody/model")) == {}
+def test_a_model_of_the_hub_has_no_content_here() -> None:
+    assert contents(RunConfig(model="somebody/model")) == {}
+
+
+@pytest.fixture
+def replaced_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A function that puts another model in the place of the default one, as a later version of the package may."""
+    _of_embedded.cache_clear()
+
+    def replace() -> None:
+        monkeypatch.setitem(EMBEDDED, "emoji", EmbeddedModel(folder=str(write_model(tmp_path / "next")), pixels=64))
+        _of_embedded.cache_clear()
+
+    return replace
+
+
+def without_contents(record: Path) -> None:
+    """Write the file as versions did that kept no hash of embedded models."""
+    written = read_record(record, remedy="")
+    del written["contents"]
+    write_record(record, written)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_run_stays_with_the_embedded_model_it_was_made_with(tmp_path: Path, replaced_model: Callable[[], None], recorded: bool) -> None:
+    run = begun(tmp_path / "run")
+    if not recorded:
+        without_contents(run.started)
+    assert run.config().model == "emoji"
+    replaced_model()
+    with pytest.raises(ConfigError, match="run was made with what is now called 'emoji-32'; set model to 'emoji-32'"):
+        run.config()
+    run.change({"model": "emoji-32"})
+    assert run.config().model == "emoji-32"
+    run.mark_started(run.config())
+    with pytest.raises(ConfigError, match=r"model is 'emoji', but this run was made with .*'emoji-32'"):
+        run.change({"model": "emoji"})
+    assert begun(tmp_path / "later").config().model == "emoji"
+
+
+def test_weights_that_are_no_longer_in_the_package_are_said_to_be_missing(tmp_path: Path, replaced_model: Callable[[], None]) -> None:
+    replaced_model()
+    run = begun(tmp_path / "run")
+    write_model(tmp_path / "next", **{"unet/weights.safetensors": "later weights"})
+    _of_embedded.cache_clear()
+    with pytest.raises(ConfigError, match="does not have; use the version it was made with"):
+        run.config()

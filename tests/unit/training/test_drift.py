@@ -1,4 +1,4 @@
-"""The KL that brake and guards read, against the exact one between the two Gaussians of the same weights.
+"""The KL that KL controller and guards read, against the exact one between the two Gaussians of the same weights.
 
 Everything is computed in float64. The model's prediction is linear in its input and its prompt, so that guidance multiplies the prompt's part; policy,
 reference and sampler are three policies of one model, each with weights of its own.

@@ -24,9 +24,9 @@ from tests.web.serving import serving, training
 
 FULL = os.environ.get("D3PO_STORY") == "full"
 ROUNDS = 2 if FULL else 1
-QUESTIONS = 15 if FULL else 12
+QUESTIONS = 15 if FULL else 8
 """A question takes two clicks: the best of four pictures, and the worst."""
-BLIND = 16 if FULL else 6
+BLIND = 16 if FULL else 4
 """Of base and tuned, one click each; the questions between the rounds are left out."""
 SETTINGS = {
     "seed": os.environ.get("D3PO_STORY_SEED", "4"),
@@ -35,14 +35,14 @@ SETTINGS = {
     "feedback.source": "human",
     "feedback.ask": "best_worst",
     "feedback.reward": "warmth",
-    "sampling.steps": "20" if FULL else "10",
-    "training.learning_rate": "2e-3" if FULL else "6e-3",
+    "sampling.steps": "20" if FULL else "8",
+    "training.learning_rate": "2e-3" if FULL else "8e-3",
     "training.policy_ema": "0.0",
     "training.prompts_per_update": "2",
     "training.epochs": "5" if FULL else "4",
     "training.timestep_fraction": "0.25" if FULL else "0.5",
     "training.timestep_range": "[0, 1000]",
-    "training.target_kl": "0.006",
+    "training.target_kl": "0.006" if FULL else "0.02",
     "evaluation.prompts": "24" if FULL else "6",
     "evaluation.blind_questions": str(BLIND),
     "evaluation.blind_between_rounds": "0",

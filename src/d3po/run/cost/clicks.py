@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection
 
+from d3po.annotation.selection import number_of_pairs
 from d3po.config import RunConfig, override
 from d3po.errors import ConfigError
 
@@ -58,7 +59,7 @@ def questions_of_a_prompt(config: RunConfig) -> int:
     """The number of questions about the pictures of one prompt."""
     images = config.sampling.images_per_prompt
     if config.feedback.ask == "pair":
-        return min(config.feedback.pairs_per_prompt or math.comb(images, 2), math.comb(images, 2))
+        return number_of_pairs(images, config.feedback.pairs_per_prompt)
     return images if config.feedback.ask in ("thumb", "score") else 1
 
 

@@ -6,6 +6,7 @@ A forward pass is one image at one denoising step (or noise level) in the networ
 import math
 from dataclasses import dataclass
 
+from d3po.annotation.selection import number_of_pairs
 from d3po.config import RunConfig
 from d3po.models.base import AbstractPolicy
 from d3po.models.replay import Replay
@@ -94,8 +95,7 @@ def work_of_round(config: RunConfig, shape: Shape, round: int) -> RoundWork:
 
 def pairs_of_a_prompt(config: RunConfig) -> int:
     """How many pairs of a prompt's images are compared."""
-    every = math.comb(config.sampling.images_per_prompt, 2)
-    return min(config.feedback.pairs_per_prompt or every, every)
+    return number_of_pairs(config.sampling.images_per_prompt, config.feedback.pairs_per_prompt)
 
 
 def evaluated_images(config: RunConfig) -> int:

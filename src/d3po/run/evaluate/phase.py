@@ -15,10 +15,10 @@ from PIL import Image
 from d3po.artifacts.files import write_atomically
 from d3po.artifacts.records import read_record, write_record
 from d3po.artifacts.run_pictures import read_picture
+from d3po.embedded import EMBEDDED, EmbeddedModel
 from d3po.errors import CorruptFileError
 from d3po.evaluation.measures import checkerboard_energy, diversity, share
 from d3po.evaluation.win_rate import NO_CHANGE, Interval, win_rate
-from d3po.models.load import EMBEDDED
 from d3po.pictures import encode
 from d3po.run.feedback.blind import blind_result
 from d3po.run.feedback.labels import judgements_learnt_from
@@ -86,7 +86,7 @@ def evaluate(session: Session, rounds: int) -> EvaluationResult:
         [[reward(Image.fromarray(pixels), prompt) for reward in criteria] for pixels in row]
         for prompt, row in zip(prompts, pictures, strict=True)
     ]
-    accuracy = subject_accuracy(pictures, prompts) if session.run.config.model == EMBEDDED else None
+    accuracy = subject_accuracy(EMBEDDED[model], pictures, prompts) if (model := session.run.config.model) in EMBEDDED else None
     record = {
         "rounds": rounds,
         "comparisons": sum(judgements_learnt_from(session.run, round) for round in range(rounds)),
@@ -222,15 +222,16 @@ def _measure_again(run: OpenRun, label: str) -> str:
     return f"restore it from a copy, or delete {made.relative_to(run.folder.path)} and run `d3po run {run.folder.path}`, which makes both again"
 
 
-def subject_accuracy(pictures: NDArray[np.uint8], prompts: list[str]) -> float | None:
+def subject_accuracy(model: EmbeddedModel, pictures: NDArray[np.uint8], prompts: list[str]) -> float | None:
     """The share of pictures that a classifier assigns to the subject of their prompt. None if no prompt names a subject.
 
     Args:
+        model: the embedded model that drew them, whose classifier reads them.
         pictures: uint8, (P prompts, n images, height, width, 3).
         prompts: the P prompts.
     """
     images = torch.from_numpy(pictures).flatten(0, 1).permute(0, 3, 1, 2).float() / 255
-    per_picture = load_classifier().accuracy(images, [prompt for prompt in prompts for _ in range(pictures.shape[1])])
+    per_picture = load_classifier(model.classifier).accuracy(images, [prompt for prompt in prompts for _ in range(pictures.shape[1])])
     read = [value for value in per_picture if value is not None]
     return sum(read) / len(read) if read else None
 

@@ -11,7 +11,6 @@ from d3po.evaluation.report import PictureRow, Point, Report, render
 from d3po.evaluation.win_rate import Interval
 from d3po.preferences.records import Vote
 from d3po.run.evaluate.phase import EvaluationResult, held_out_pictures, read_evaluation
-from d3po.run.feedback.blind import blind_result
 from d3po.run.folder import BASE, label_of, without_parents
 from d3po.run.opened import OpenRun
 
@@ -38,7 +37,7 @@ def write_report(run: OpenRun, rounds: int, stopped: str | None) -> Path:
         rows=rows,
         stopped=stopped,
         alarms=sorted({(entry.round or 0, entry.body["guard"], entry.body["message"]) for entry in run.store.journal.read(kind="alarm")}),
-        blind=blind_result(run, result.rounds),
+        blind=(result.people, result.people_answers) if result.people else None,
         agreement=_agreement_by_round(run, result.rounds),
         config=run.folder.public_settings(),
         versions=versions(),

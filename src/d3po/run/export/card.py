@@ -10,8 +10,9 @@ from huggingface_hub.utils import validate_repo_id
 
 from d3po import __version__
 from d3po.artifacts.files import write_atomically
+from d3po.embedded import EMBEDDED
 from d3po.escaping import markdown_block, markdown_code, markdown_text
-from d3po.models.families import CUSTOM, EMBEDDED
+from d3po.models.families import CUSTOM
 from d3po.preferences.conversion import comparisons_of
 from d3po.preferences.records import AnnotatorKind, Vote
 from d3po.run.evaluate.phase import read_evaluation
@@ -75,7 +76,7 @@ def front_matter(model: str) -> list[str]:
 
 def is_hub_id(model: str) -> bool:
     """Whether a run's model is the name of a model on the hub, OWNER/NAME, and not a path on this machine."""
-    if model == EMBEDDED or model.startswith(CUSTOM) or model.count("/") != 1 or Path(model).exists():
+    if model in EMBEDDED or model.startswith(CUSTOM) or model.count("/") != 1 or Path(model).exists():
         return False
     try:
         validate_repo_id(model)
@@ -86,8 +87,8 @@ def is_hub_id(model: str) -> bool:
 
 def _model(model: str) -> str:
     """Describe the base model. A path on this machine is shortened to its last component."""
-    if model == EMBEDDED:
-        return "The small emoji model that comes with d3po"
+    if model in EMBEDDED:
+        return f"The small model {markdown_code(model)} that comes with d3po"
     if is_hub_id(model) or model.startswith(CUSTOM):
         return markdown_code(model)
     return f"A model that is not on the hub, {markdown_code(Path(model).name)}"
@@ -131,9 +132,10 @@ def _annotators(run: OpenRun) -> str:
 
 
 def _said_by_people(run: OpenRun, rounds: int) -> str:
-    result = blind_result(run, rounds)
+    people, answers = blind_result(run, rounds) or (None, 0)
     shown = "Shown pictures of both side by side, of prompts it was never trained on, and not told which is which, "
-    return f"{shown}{people_say(*result)}." if result else "Nobody has compared the tuned model blind with the base model."
+    words = people_say(people, answers)
+    return f"{shown}{words}." if people else f"{words[0].upper()}{words[1:]}."
 
 
 def _measured(run: OpenRun, rounds: int) -> str:

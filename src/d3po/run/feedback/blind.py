@@ -15,6 +15,7 @@ from d3po.errors import RunFolderError
 from d3po.evaluation.win_rate import Interval, mean_interval
 from d3po.preferences.records import Answer, NewQuestion
 from d3po.run.control import check_control
+from d3po.run.feedback.measured import ids_by_prompt
 from d3po.run.folder import BASE, label_of, series_of
 from d3po.run.opened import OpenRun
 
@@ -100,7 +101,7 @@ def is_late(run: OpenRun, opened: int) -> bool:
 
 def blind_result(run: OpenRun, rounds: int) -> tuple[Interval, int] | None:
     """The win rate of the policy after `rounds` rounds over the base model in people's votes, and the number of votes. None without votes."""
-    tuned = {image for images in _by_prompt(run, label_of(rounds)).values() for image in images} if rounds else set[int]()
+    tuned = {picture.id for picture in run.store.pictures.series(series_of(label_of(rounds)))} if rounds else set[int]()
     by_prompt: dict[int, list[float]] = defaultdict(list)
     questions: set[int] = set()
     for vote in run.store.votes.current(purpose="blind"):
@@ -130,7 +131,7 @@ def _questions(run: OpenRun, rounds: int, *, overlap: int) -> list[NewQuestion]:
 
     Empty if the policy has no pictures yet.
     """
-    base, tuned = (_by_prompt(run, label) for label in (BASE, label_of(rounds)))
+    base, tuned = (ids_by_prompt(run.store.pictures.series(series_of(label))) for label in (BASE, label_of(rounds)))
     order = random.Random(f"{run.config.seed}/blind/{rounds}").sample(sorted(tuned), len(tuned))
     pairs = [
         (base[prompt][(i + 1) % len(base[prompt])], tuned[prompt][i])
@@ -145,10 +146,3 @@ def _questions(run: OpenRun, rounds: int, *, overlap: int) -> list[NewQuestion]:
 
 def _credit(answer: Answer, tuned: Collection[int]) -> float | None:
     return float(answer.winner in tuned) if answer.outcome == "win" else CREDIT.get(answer.outcome)
-
-
-def _by_prompt(run: OpenRun, label: str) -> dict[int, list[int]]:
-    images: dict[int, list[int]] = defaultdict(list)
-    for picture in run.store.pictures.series(series_of(label)):
-        images[picture.prompt_id].append(picture.id)
-    return images

@@ -4,12 +4,13 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
-from d3po.annotation.selection import all_pairs, random_pairs
+from d3po.annotation.selection import number_of_pairs, random_pairs
 from d3po.annotation.simulated import SimulatedAnnotator
 from d3po.preferences.records import ImageRecord
 from d3po.run.opened import OpenRun
 from d3po.scorers.registry import annotator_kind, score_file
 from d3po.store.people import LONGEST_HANDLE
+from d3po.store.pictures import PictureRecord
 
 
 def compare_round(run: OpenRun, round: int) -> None:
@@ -35,7 +36,7 @@ def measured(run: OpenRun, image: ImageRecord) -> tuple[float, ...]:
     return run.scores[image.id]
 
 
-def ids_by_prompt(images: Sequence[ImageRecord]) -> dict[int, list[int]]:
+def ids_by_prompt(images: Sequence[ImageRecord | PictureRecord]) -> dict[int, list[int]]:
     """Image ids by prompt id, both in the order given."""
     by_prompt: dict[int, list[int]] = defaultdict(list)
     for image in images:
@@ -45,14 +46,11 @@ def ids_by_prompt(images: Sequence[ImageRecord]) -> dict[int, list[int]]:
 
 def pairs_of_round(run: OpenRun, images: list[ImageRecord]) -> list[tuple[int, int]]:
     """The pairs of image ids that are compared."""
-    by_prompt = ids_by_prompt(images)
-    count = run.config.feedback.pairs_per_prompt
-    if count == 0:
-        return [pair for ids in by_prompt.values() for pair in all_pairs(ids)]
+    wanted = run.config.feedback.pairs_per_prompt
     return [
         pair
-        for prompt, ids in by_prompt.items()
-        for pair in random_pairs(ids, count, seed=f"{run.config.seed}/pairs/{images[0].round}/{prompt}")
+        for prompt, ids in ids_by_prompt(images).items()
+        for pair in random_pairs(ids, number_of_pairs(len(ids), wanted), seed=f"{run.config.seed}/pairs/{images[0].round}/{prompt}")
     ]
 
 

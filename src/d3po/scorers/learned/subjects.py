@@ -6,7 +6,7 @@ It was trained on real drawings only, never on samples (see the model card).
 import json
 import re
 from collections.abc import Callable, Sequence
-from importlib.resources import files
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,12 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from d3po.embedded import DEFAULT, EMBEDDED, for_pictures
 from d3po.errors import RewardError
-
-WEIGHTS = "assets/emoji/subjects.safetensors"
 
 
 class SubjectClassifier(nn.Module):
-    """Four convolution stages from 32x32 RGB in [0, 1] to logits over subjects."""
+    """Three convolution stages from RGB pictures in [0, 1] to logits over subjects."""
 
     def __init__(self, subjects: Sequence[str], width: int = 32) -> None:
         super().__init__()
@@ -48,9 +47,10 @@ class SubjectClassifier(nn.Module):
         return [None if name is None else float(self.subjects[i] == name) for i, name in zip(read, wanted, strict=True)]
 
 
-def load_classifier(path: Path | None = None) -> SubjectClassifier:
-    """Load the classifier in the package, or one saved elsewhere."""
-    with safe_open(path or Path(str(files("d3po") / WEIGHTS)), framework="pt") as file:
+@lru_cache
+def load_classifier(path: Path = EMBEDDED[DEFAULT].classifier) -> SubjectClassifier:
+    """Load a classifier, of an embedded model or saved elsewhere."""
+    with safe_open(path, framework="pt") as file:
         classifier = SubjectClassifier(json.loads(file.metadata()["subjects"]))
         classifier.load_state_dict({name: file.get_tensor(name).float() for name in sorted(file.keys())})
     return classifier.eval()
@@ -58,14 +58,22 @@ def load_classifier(path: Path | None = None) -> SubjectClassifier:
 
 def subject(argument: str = "") -> Callable[[Image.Image, str], float]:
     """Make the reward that is the log-probability that a picture shows its prompt's subject."""
-    classifier = load_classifier()
-    return lambda image, prompt: float(_read(classifier, image).log_softmax(dim=1)[0, _wanted(classifier, prompt)])
+
+    def reward(image: Image.Image, prompt: str) -> float:
+        classifier = load_classifier(for_pictures(image.width).classifier)
+        return float(_read(classifier, image).log_softmax(dim=1)[0, _wanted(classifier, prompt)])
+
+    return reward
 
 
 def recognised(argument: str = "") -> Callable[[Image.Image, str], float]:
     """Make the reward that is 0 if a picture is classified as its prompt's subject, and -1 otherwise: the labels of the paper's distortion experiment."""
-    classifier = load_classifier()
-    return lambda image, prompt: float(_read(classifier, image).argmax() == _wanted(classifier, prompt)) - 1
+
+    def reward(image: Image.Image, prompt: str) -> float:
+        classifier = load_classifier(for_pictures(image.width).classifier)
+        return float(_read(classifier, image).argmax() == _wanted(classifier, prompt)) - 1
+
+    return reward
 
 
 def _read(classifier: SubjectClassifier, image: Image.Image) -> Float[Tensor, "1 subjects"]:
