@@ -15,6 +15,7 @@ from d3po.objective_settings import (
     D3POBranchSettings,
     D3POSettings,
     DDPOSettings,
+    DGPOSettings,
     DiffusionDPOSettings,
     DiffusionNFTSettings,
     DPOKSettings,
@@ -234,6 +235,7 @@ class Objective(Section):
     diffusion_dpo: DiffusionDPOSettings = DiffusionDPOSettings()
     flow_dpo: FlowDPOSettings = FlowDPOSettings()
     ipo: IPOSettings = IPOSettings()
+    dgpo: DGPOSettings = DGPOSettings()
     diffusion_nft: DiffusionNFTSettings = DiffusionNFTSettings()
     kto: KTOSettings = KTOSettings()
     mapo: MaPOSettings = MaPOSettings()

@@ -19,6 +19,7 @@ ObjectiveName = Literal[
     "diffusion_dpo",
     "flow_dpo",
     "ipo",
+    "dgpo",
     "diffusion_nft",
     "kto",
     "mapo",
@@ -29,6 +30,14 @@ Positive = Annotated[float, Field(gt=0)]
 """A number that must be above 0, because 0 would leave nothing to learn from."""
 AtLeastZero = Annotated[float, Field(ge=0)]
 """A number that may be 0, which switches off a part of the loss."""
+Safeguard = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="mu of Diffusion-SDPO: the loser's gradient is scaled down so that a step lowers the winner's error too, the more the larger; 0 is off",
+    ),
+]
 ClipRange = Annotated[float, Field(gt=0, lt=1, description="eps: ratios are clipped to [1-eps, 1+eps]")]
 
 
@@ -83,18 +92,28 @@ class DiffusionDPOSettings(Section):
     """Diffusion-DPO, for discrete-time models."""
 
     beta: Positive = Field(default=5000.0, description="steepness in the margin; larger keeps the policy closer to the reference")
+    winner_safeguard: Safeguard = 0.0
 
 
 class FlowDPOSettings(Section):
     """Diffusion-DPO on the velocity of flow models."""
 
     beta: Positive = Field(default=500.0, description="steepness in the margin; larger keeps the policy closer to the reference")
+    winner_safeguard: Safeguard = 0.0
 
 
 class IPOSettings(Section):
     """IPO on pictures alone."""
 
     beta: Positive = Field(default=1000.0, description="the target margin is 1 / (2 beta)")
+
+
+class DGPOSettings(Section):
+    """DGPO, on all pictures of a prompt at once."""
+
+    beta: Positive = Field(
+        default=100.0, description="steepness in the weighted log-ratios; larger keeps the policy closer to the reference"
+    )
 
 
 class DiffusionNFTSettings(Section):
@@ -133,6 +152,7 @@ SETTINGS: Mapping[ObjectiveName, type[Section]] = {
     "diffusion_dpo": DiffusionDPOSettings,
     "flow_dpo": FlowDPOSettings,
     "ipo": IPOSettings,
+    "dgpo": DGPOSettings,
     "diffusion_nft": DiffusionNFTSettings,
     "kto": KTOSettings,
     "mapo": MaPOSettings,

@@ -64,7 +64,7 @@ def test_a_run_trains_by_it(make_run: MakeRun, name: ObjectiveName, tmp_path: Pa
     assert run.report.exists()
 
 
-@pytest.mark.parametrize("name", ["kto", "d3po_branch"])
+@pytest.mark.parametrize("name", ["kto", "dgpo", "d3po_branch"])
 def test_how_rows_are_cut_into_calls_does_not_change_the_result(make_run: MakeRun, name: ObjectiveName) -> None:
     runs = [
         make_run(str(rows), SMALL | IN_FLOAT64 | settings_for_objective(name) | {"training.micro_batch_size": str(rows)})
@@ -192,6 +192,7 @@ def test_pictures_that_somebody_already_has_are_trained_on(make_run: MakeRun, tm
         ("sft", (True, True), ""),
         ("kto", (True, False), ""),
         ("diffusion_dpo", (True, False), "can learn nothing from it, but reward_weighted, sft, diffusion_nft, kto can"),
+        ("dgpo", (True, False), "dgpo can learn nothing from it, but reward_weighted, sft, diffusion_nft, kto can"),
         (
             "kto",
             (True, True),

@@ -11,11 +11,13 @@ from torch import Tensor
 from d3po.objectives.base import ImageObjective, ImageTerms, PairObjective
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.ddpo import DDPO
+from d3po.objectives.dgpo import DGPO
 from d3po.objectives.diffusion_dpo import DiffusionDPO
 from d3po.objectives.diffusion_nft import DiffusionNFT
 from d3po.objectives.ipo import IPO
 from d3po.objectives.kto import KTO
 from d3po.objectives.mapo import MaPO
+from d3po.objectives.safeguard import PairProducts
 from d3po.objectives.sft import SFT
 
 Case = dict[str, Any]
@@ -64,6 +66,23 @@ def test_diffusion_dpo(case: Case) -> None:
     must_be(pair_loss(DiffusionDPO(beta=case["beta"]), log_ratio), case["loss"], [(prediction, case["gradient"])])
 
 
+@pytest.mark.parametrize("case", cases("diffusion_sdpo"))
+def test_diffusion_dpo_with_its_safeguard(case: Case) -> None:
+    prediction = prediction_of(case)
+    winners, losers = (error(number(PICTURES["reference"])) - error(prediction))[None].chunk(2, dim=1)
+    apart_w, apart_l = (prediction.detach() - number(PICTURES["target"])).flatten(1).chunk(2)
+    products = PairProducts(aa=(apart_w * apart_w).sum(1)[None], bb=(apart_l * apart_l).sum(1)[None], ab=(apart_w * apart_l).sum(1)[None])
+    objective, target = DiffusionDPO(beta=case["beta"], winner_safeguard=case["mu"]), torch.ones_like(winners)
+    loss = objective(*objective.safeguarded(winners, losers, target, products), target).mean()
+    must_be(loss, case["loss"], [(prediction, case["gradient"])])
+
+
+def test_the_safeguard_is_recorded_where_it_holds_back_and_where_it_does_not() -> None:
+    shares = {share for case in cases("diffusion_sdpo") for share in case["lambda"]}
+    assert min(shares) < 1
+    assert max(shares) == 1
+
+
 @pytest.mark.parametrize("case", cases("mapo"))
 def test_mapo(case: Case) -> None:
     prediction = prediction_of(case)
@@ -88,6 +107,16 @@ def test_kto(case: Case) -> None:
 
 def test_the_reference_point_of_kto_is_recorded_on_both_sides_of_its_bound() -> None:
     assert {case["reference_point"] > 0 for case in cases("kto")} == {True, False}
+
+
+@pytest.mark.parametrize("case", cases("dgpo"))
+def test_dgpo(case: Case) -> None:
+    """The gradient alone, which is beta times the published one; the value that the published loss returns is not that of a loss."""
+    prediction = prediction_of(case)
+    log_ratio = (error(number(PICTURES["reference"])) - error(prediction))[None]
+    terms = ImageTerms(log_ratio=log_ratio, value=number(case["advantages"]), prompts=torch.tensor(case["prompts"]))
+    loss = DGPO(beta=case["beta"])(terms).mean() / case["beta"]
+    must_equal(torch.autograd.grad(loss, prediction)[0], case["gradient"])
 
 
 @pytest.mark.parametrize("case", cases("diffusion_nft"))

@@ -9,8 +9,8 @@ INTERFACE = {
     "d3po": ["Run", "__version__"],
     "d3po.library": ["EvaluationResult", "Picture", "Run", "ImportedVotes"],
     "d3po.objectives": [
-        "D3PO", "DDPO", "DPOK", "DiffusionDPO", "DiffusionNFT", "IPO", "ImageObjective", "ImageTerms", "KTO", "MaPO", "Needs", "OBJECTIVES", "PairObjective",
-        "RewardWeighted", "SFT", "build",
+        "D3PO", "DDPO", "DGPO", "DPOK", "DiffusionDPO", "DiffusionNFT", "IPO", "ImageObjective", "ImageTerms", "KTO", "MaPO", "Needs",
+        "OBJECTIVES", "PairObjective", "RewardWeighted", "SFT", "build",
     ],
     "d3po.diffusion": [
         "CleanSample", "DDIM", "Epsilon", "EulerAncestral", "FlowSDE", "GaussianStep", "NoiseSchedule", "NoiseStreams", "Parameterization",

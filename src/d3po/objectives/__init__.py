@@ -6,6 +6,7 @@ Shapes: S steps, N images, P pairs. `OBJECTIVES` lists the objectives by name wi
 from d3po.objectives.base import ImageObjective, ImageTerms, Needs, PairObjective
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.ddpo import DDPO
+from d3po.objectives.dgpo import DGPO
 from d3po.objectives.diffusion_dpo import DiffusionDPO
 from d3po.objectives.diffusion_nft import DiffusionNFT
 from d3po.objectives.dpok import DPOK
@@ -19,6 +20,7 @@ from d3po.objectives.sft import SFT
 __all__ = [
     "D3PO",
     "DDPO",
+    "DGPO",
     "DPOK",
     "IPO",
     "KTO",

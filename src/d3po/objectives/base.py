@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from d3po.objectives.safeguard import PairProducts
 from d3po.options import EvidenceKind, LabelKind, ModelKind, ReferenceUse
 
 
@@ -35,6 +36,9 @@ class Needs:
     """Whether the loss reads the mean log-ratio of the update's images, which costs one more network call without gradient."""
     change: bool = False
     """Whether the loss reads how far the policy's prediction is from the reference's, and the reference's denoising error; for objectives on pictures."""
+
+    products: bool = False
+    """Whether the objective can read how the errors of both pictures of a pair point (`PairObjective.safeguarded`)."""
 
     def words(self) -> str:
         """The requirements in words, as `d3po objectives` prints them."""
@@ -71,6 +75,16 @@ class PairObjective(ABC):
     ) -> Float[Tensor, "*pairs"]:
         """The loss of each pair and step; `target` is the share of preference, in [0, 1], that image a holds."""
 
+    def safeguarded(
+        self,
+        log_ratio_a: Float[Tensor, "*pairs"],
+        log_ratio_b: Float[Tensor, "*pairs"],
+        target: Float[Tensor, "*pairs"],  # noqa: ARG002
+        products: PairProducts,  # noqa: ARG002
+    ) -> tuple[Float[Tensor, "*pairs"], Float[Tensor, "*pairs"]]:
+        """The log-ratios as the loss is to be given them, with other gradients perhaps; called where `Needs.products` is set."""
+        return log_ratio_a, log_ratio_b
+
     def clipped_share(
         self,
         log_ratio_a: Float[Tensor, "*pairs"],
@@ -88,6 +102,8 @@ class ImageTerms:
     log_ratio: Float[Tensor, "S N"]
     value: Float[Tensor, " N"]
     """What `ImageObjective.values` returned for the image's label."""
+    prompts: Int[Tensor, " N"] | None = None
+    """One number for each image; images with the same number are all the images of one prompt. Given in training."""
     kl: Float[Tensor, "S N"] | None = None
     """KL of the step to the pretrained model's step, in the unit of the log-probs; given where `Needs.exact_kl` is set."""
     batch_mean: float = 0.0
@@ -99,7 +115,7 @@ class ImageTerms:
 
 
 class ImageObjective(ABC):
-    """An objective whose loss reads one image at a time."""
+    """An objective whose loss reads labels of single images."""
 
     @property
     def reward_scale(self) -> float:
@@ -116,7 +132,7 @@ class ImageObjective(ABC):
         `prompts` holds one number for each image; images with the same number are of the same prompt.
         """
 
-    def can_learn_from(self, labels: Float[Tensor, " N"]) -> bool:
+    def can_learn_from(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> bool:  # noqa: ARG002
         """Whether the objective can learn from a round's labels: by default, where some images are labelled better than others."""
         return not are_equal(labels)
 

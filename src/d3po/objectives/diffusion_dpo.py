@@ -6,7 +6,7 @@ r = -(e_theta - e_ref),
     L = -log sigmoid( beta / 2 * (r_w - r_l) )
 
 A soft target is read as a probability: the loss is the cross-entropy between the target and sigmoid(beta / 2 (r_a - r_b)), so a tie pulls r_a and r_b
-together.
+together. With `winner_safeguard` the loser's gradient is held back, as in Diffusion-SDPO (`d3po.objectives.safeguard`).
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from d3po.objectives.base import PairObjective, preference_loss
+from d3po.objectives.safeguard import PairProducts, safeguarded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class DiffusionDPO(PairObjective):
 
     beta: float
     """Larger keeps the policy closer to the reference."""
+    winner_safeguard: float = 0.0
+    """mu of the safeguard, in [0, 1]; 0 is without it."""
 
     @property
     def reward_scale(self) -> float:
@@ -32,3 +35,14 @@ class DiffusionDPO(PairObjective):
         self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
     ) -> Float[Tensor, "*pairs"]:
         return preference_loss(0.5 * self.beta * (log_ratio_a - log_ratio_b), target)
+
+    def safeguarded(
+        self,
+        log_ratio_a: Float[Tensor, "*pairs"],
+        log_ratio_b: Float[Tensor, "*pairs"],
+        target: Float[Tensor, "*pairs"],
+        products: PairProducts,
+    ) -> tuple[Float[Tensor, "*pairs"], Float[Tensor, "*pairs"]]:
+        if not self.winner_safeguard:
+            return log_ratio_a, log_ratio_b
+        return safeguarded(log_ratio_a, log_ratio_b, target, products, self.winner_safeguard)

@@ -7,6 +7,7 @@ from d3po.objective_settings import SETTINGS, ObjectiveName
 from d3po.objectives.base import Needs, Objective
 from d3po.objectives.d3po import D3PO
 from d3po.objectives.ddpo import DDPO
+from d3po.objectives.dgpo import DGPO
 from d3po.objectives.diffusion_dpo import DiffusionDPO
 from d3po.objectives.diffusion_nft import DiffusionNFT
 from d3po.objectives.dpok import DPOK
@@ -99,14 +100,14 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     ),
     "diffusion_dpo": ObjectiveEntry(
         factory=DiffusionDPO,
-        needs=replace(PICTURE_PAIRS, model_kind="discrete"),
+        needs=replace(PICTURE_PAIRS, model_kind="discrete", products=True),
         settings={"objective.reference": "fixed"},
         summary="winners are denoised better than by the reference, losers worse; for discrete-time models",
         source="Wallace et al. 2023, arXiv 2311.12908",
     ),
     "flow_dpo": ObjectiveEntry(
         factory=DiffusionDPO,
-        needs=replace(PICTURE_PAIRS, model_kind="flow"),
+        needs=replace(PICTURE_PAIRS, model_kind="flow", products=True),
         settings={"objective.reference": "fixed"},
         summary="Diffusion-DPO on the velocity, for flow models",
         source="Liu et al. 2025, arXiv 2501.13918",
@@ -117,6 +118,13 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
         settings={"objective.reference": "fixed"},
         summary="Diffusion-DPO with a finite margin to aim at",
         source="Azar et al. 2023, arXiv 2310.12036",
+    ),
+    "dgpo": ObjectiveEntry(
+        factory=DGPO,
+        needs=Needs(labels="scores", evidence="pictures", reference="chosen"),
+        settings={"objective.reference": "fixed"},
+        summary="Diffusion-DPO on all pictures of a prompt at once, each weighted by its advantage",
+        source="Luo et al. 2025, arXiv 2510.08425",
     ),
     "diffusion_nft": ObjectiveEntry(
         factory=DiffusionNFT,

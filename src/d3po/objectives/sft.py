@@ -16,7 +16,7 @@ class SFT(ImageObjective):
         """The likes, with negative values set to 0: 1 is liked by all, 0 is not liked by more people than dislike it."""
         return labels.clamp(min=0)
 
-    def can_learn_from(self, labels: Float[Tensor, " N"]) -> bool:
+    def can_learn_from(self, labels: Float[Tensor, " N"], prompts: Int[Tensor, " N"]) -> bool:  # noqa: ARG002
         """Whether any picture is liked; unlike for other objectives, all may be liked equally."""
         return bool((labels > 0).any())
 

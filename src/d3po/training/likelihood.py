@@ -43,6 +43,8 @@ class StepTerms:
     """Mean squared difference of the policy's prediction and the reference's, with gradient; given if the objective needs it."""
     reference_error: Float[Tensor, "S N"] | None = None
     """The reference's denoising error; given if the objective needs it."""
+    products: Float[Tensor, "S N N"] | None = None
+    """Mean products of each two images' differences of prediction and target, without gradient; given if the objective needs them."""
 
 
 class Likelihood(ABC):
@@ -206,6 +208,7 @@ class DenoisingLikelihood(Likelihood):
             drift=drift,
             change=mean_square(prediction - reference) if self._needs.change else None,
             reference_error=reference_error if self._needs.change else None,
+            products=_mean_products((prediction - target).detach().unflatten(0, (count, images))) if self._needs.products else None,
         )
 
     def _conditional(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
@@ -273,3 +276,8 @@ def _for_all(values: Float[Tensor, "S G"], groups: Sequence[PromptGroup]) -> Flo
 
 def _mean_square(difference: Float[Tensor, " B *latent"]) -> Float[Tensor, " B"]:
     return difference.square().flatten(1).mean(dim=1)
+
+
+def _mean_products(differences: Float[Tensor, "S N *latent"]) -> Float[Tensor, "S N N"]:
+    flat = differences.flatten(2)
+    return flat @ flat.mT / flat.shape[2]

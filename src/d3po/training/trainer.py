@@ -20,10 +20,11 @@ from d3po.models.replay import Replay
 from d3po.objectives.base import ImageTerms, PairObjective
 from d3po.objectives.metrics import image_metrics, pair_metrics
 from d3po.objectives.registry import OBJECTIVES, build
+from d3po.objectives.safeguard import PairProducts
 from d3po.training.data import GroupLabels, PromptGroup, chunk_groups, mean_weight
 from d3po.training.distributed import Distributed
 from d3po.training.kl_controller import KLController
-from d3po.training.likelihood import NoiseKey, Reference, StepTerms, likelihood_of
+from d3po.training.likelihood import NoiseKey, Reference, StepTerms, likelihood_of, prompt_indices
 from d3po.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 
 BANDS = ("early", "middle", "late")
@@ -279,6 +280,8 @@ class Trainer:
             pairs, targets, weights = _pairs(groups)
             a, b = ratios[:, pairs[:, 0]], ratios[:, pairs[:, 1]]
             target = targets.to(ratios).expand_as(a)
+            if evidence.products is not None:
+                a, b = self.objective.safeguarded(a, b, target, _pair_products(evidence.products, pairs))
             losses = self.objective(scale * a, scale * b, target)
             metrics = pair_metrics(self.objective, losses, a, b, target, scale)
             drift = None if evidence.drift is None else evidence.drift[:, pairs].mean(dim=2)
@@ -290,6 +293,7 @@ class Trainer:
             terms = ImageTerms(
                 log_ratio=ratios,
                 value=labels.values.to(ratios),
+                prompts=prompt_indices(groups).to(ratios.device),
                 kl=kl,
                 batch_mean=mean,
                 change=evidence.change,
@@ -392,6 +396,11 @@ def _pairs(groups: Sequence[PromptGroup]) -> tuple[Int[Tensor, "P 2"], Float[Ten
         offsets.append(offsets[-1] + len(group))
     pairs = torch.cat([group.pairs + offset for group, offset in zip(groups, offsets, strict=False)])
     return pairs, torch.cat([group.targets for group in groups]), torch.cat([group.weights for group in groups])
+
+
+def _pair_products(products: Float[Tensor, "S N N"], pairs: Int[Tensor, "P 2"]) -> PairProducts:
+    a, b = pairs[:, 0], pairs[:, 1]
+    return PairProducts(aa=products[:, a, a], bb=products[:, b, b], ab=products[:, a, b])
 
 
 def _labels(groups: Sequence[PromptGroup]) -> GroupLabels:

@@ -124,7 +124,7 @@ def test_where_pairs_say_nothing_the_objectives_are_named_that_could_learn_from_
     say(session.run, 1, 2, answer=Answer(outcome="both_bad"))
     say(session.run, 3, answer=UP)
     with pytest.raises(
-        RunFolderError, match=r"d3po can learn nothing from it, but .*sft, diffusion_nft, kto can, .* `d3po init RUN --objective kto`"
+        RunFolderError, match=r"d3po can learn nothing from it, but .*sft, dgpo, diffusion_nft, kto can, .* `d3po init RUN --objective kto`"
     ):
         groups_of(session)
 

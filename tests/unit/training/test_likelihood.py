@@ -86,6 +86,21 @@ def test_the_change_of_the_prediction_costs_no_further_network_call(
     assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in made.trainable().values())
 
 
+def test_products_are_of_the_differences_of_prediction_and_target(tmp_path: Path) -> None:
+    made = policy(moved=0.5)
+    mine, steps, how = group(tmp_path), torch.tensor([300, 700]), replay(made)
+    network: Any = made.network
+    reader = DenoisingLikelihood(made, how, replace(needs(), products=True))
+    evidence = reader.read([mine], made.encode_prompts(["a"]), steps, (0, 0, 0), measures=False)
+    assert evidence.products is not None
+    assert not evidence.products.requires_grad
+    for place, timestep in enumerate(steps.tolist()):
+        t = torch.tensor([timestep, timestep])
+        x_t, target = noised(mine.clean(), reader._noise([mine], t[:1], (0, 0, 0), (3,)), network.alphas_cumprod[t], Epsilon())
+        apart = (network.predict(x_t, t, None) - target).detach()
+        assert_same(evidence.products[place], apart @ apart.T / 3)
+
+
 def test_an_untrained_policy_is_its_own_reference(tmp_path: Path) -> None:
     made = policy()
     evidence = DenoisingLikelihood(made, replay(made), needs()).read(

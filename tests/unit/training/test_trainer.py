@@ -1,5 +1,6 @@
 """The trainer on a model whose every number can be worked out by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def test_a_policy_without_a_reference_is_held_against_the_pretrained_model_once_
     assert [line.get("kl", 0.0) > 0 for line in lines] == 2 * measured
     assert ["kl" in line for line in lines] == 2 * measured
     assert (lines[1]["learning_rate"] == 1e-9) == (name == "sft"), "a brake that sees one update in many would only jolt"
+
+
+def test_the_winners_safeguard_reaches_the_gradient(tmp_path: Path) -> None:
+    gradients: list[float] = []
+    for mu in ("0", "1"):
+        made = policy(moved=0.5)
+        settings = {"objective.name": "diffusion_dpo", "objective.diffusion_dpo.winner_safeguard": mu, "training.max_grad_norm": "1e9"}
+        trainer = Trainer(made, replay(made), override(RunConfig(), settings, where="test"))
+        pairs = replace(group(tmp_path), pairs=torch.tensor([[0, 1]]), targets=torch.ones(1), weights=torch.ones(1))
+        gradients.append(trainer.update([pairs], made.encode_prompts(["a"]), torch.arange(100, 900, 100))["gradient_norm"])
+    assert gradients[0] > 0
+    assert abs(gradients[0] - gradients[1]) > 0.01 * gradients[0]
 
 
 def test_a_state_with_the_running_kl_under_its_former_name_is_read() -> None:

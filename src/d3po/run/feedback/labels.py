@@ -71,7 +71,12 @@ def is_instructive(run: OpenRun, votes: Iterable[Vote]) -> bool:
     objective = run.objective
     if isinstance(objective, PairObjective):
         return any(not comparison.is_tie for comparison in comparisons_of(votes))
-    return objective.can_learn_from(torch.tensor([label.value for label in labels_of(votes)]))
+    votes = list(votes)
+    prompts = {image: vote.prompt for vote in votes for image in vote.images}
+    labels = labels_of(votes)
+    return objective.can_learn_from(
+        torch.tensor([label.value for label in labels]), torch.tensor([prompts[label.image] for label in labels], dtype=torch.long)
+    )
 
 
 def _reads_measured_scores(run: OpenRun) -> bool:

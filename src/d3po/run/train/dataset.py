@@ -159,7 +159,7 @@ def _pairs_by_prompt(run: OpenRun, round: int, labels: RoundLabels, images: Mapp
         if comparison.weight > 0 and not (comparison.is_tie and objective.drops_ties):
             by_prompt[images[comparison.image_a].prompt_id].append(comparison)
     if all(comparison.is_tie for comparison in labels.comparisons) and (round == 0 or not labels.comparisons):
-        raise RunFolderError(f"round {round} has no comparison with a preference; {_remedy(run, labels_one_by_one(run, round))}")
+        raise RunFolderError(f"round {round} has no comparison with a preference; {_remedy(run, labels_one_by_one(run, round), images)}")
     return {prompt: _pairs_of(theirs, images) for prompt, theirs in by_prompt.items()}
 
 
@@ -180,12 +180,12 @@ def _labels_by_prompt(run: OpenRun, round: int, round_labels: RoundLabels, image
     objective = run.objective
     assert isinstance(objective, ImageObjective)
     said = torch.tensor([label.value for label in labels])
-    if not objective.can_learn_from(said):
+    prompts = torch.tensor([images[label.image].prompt_id for label in labels], dtype=torch.long)
+    if not objective.can_learn_from(said, prompts):
         if round and labels:
             return {}
         span = f", from {said.min():g} to {said.max():g}" if labels else ""
-        raise RunFolderError(f"round {round} has {len(labels)} labels{span}; {_remedy(run, labels)}")
-    prompts = torch.tensor([images[label.image].prompt_id for label in labels])
+        raise RunFolderError(f"round {round} has {len(labels)} labels{span}; {_remedy(run, labels, images)}")
     values = objective.values(said, prompts)
     by_prompt: dict[int, list[int]] = defaultdict(list)
     for place, prompt in enumerate(prompts.tolist()):
@@ -193,14 +193,16 @@ def _labels_by_prompt(run: OpenRun, round: int, round_labels: RoundLabels, image
     return {prompt: _labels_of([labels[i] for i in places], values[places], images) for prompt, places in by_prompt.items()}
 
 
-def _remedy(run: OpenRun, labels: Sequence[ImageLabel]) -> str:
+def _remedy(run: OpenRun, labels: Sequence[ImageLabel], images: Mapping[int, LocatedImage]) -> str:
     """Say what to do if the objective can learn nothing from a round."""
+    labels = [label for label in labels if label.image in images]
     said = torch.tensor([label.value for label in labels])
+    prompts = torch.tensor([images[label.image].prompt_id for label in labels], dtype=torch.long)
     imported = run.config.feedback.source == "imported"
     open_to_it: list[ObjectiveName] = [
         name for name, entry in OBJECTIVES.items() if not (imported and entry.needs.evidence == "trajectories")
     ]
-    able = [name for name in open_to_it if isinstance(made := build(name), ImageObjective) and made.can_learn_from(said)]
+    able = [name for name in open_to_it if isinstance(made := build(name), ImageObjective) and made.can_learn_from(said, prompts)]
     nothing = f"{run.config.objective.name} can learn nothing from it"
     if not able:
         return f"{nothing} (are there votes yet, and are they all ties?)"
