@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "d3po"
-TERMS = {frozenset({"D3PO", "DDPO"}), frozenset({"D3POSettings", "DDPOSettings"})}
+TERMS = {"D3PO", "DDPO", "DGPO"}
 """Methods of the field whose published names differ by one letter."""
 ROOMS = 16
 """Files and packages that a reader meets at once."""
@@ -28,8 +28,8 @@ def test_no_two_classes_have_one_name() -> None:
 
 
 def test_no_two_classes_differ_by_one_letter() -> None:
-    close = [{a, b} for a, b in combinations(sorted(CLASSES), 2) if differ_by_one_letter(a, b) and frozenset({a, b}) not in TERMS]
-    assert close == []
+    close = [{a, b} for a, b in combinations(sorted(CLASSES), 2) if differ_by_one_letter(a, b)]
+    assert [names for names in close if not {name.removesuffix("Settings") for name in names} <= TERMS] == []
 
 
 def test_the_comparison_of_names_sees_a_letter_changed_and_one_added() -> None:
