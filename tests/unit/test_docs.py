@@ -159,6 +159,46 @@ def test_every_command_has_an_example_in_the_readme(name: str) -> None:
     assert re.search(rf"^d3po {name}\b", (ROOT / "README.md").read_text(), re.MULTILINE), f"README.md shows no line `d3po {name} ...`"
 
 
+NAMED_BY = {
+    "An objective": "kto",
+    "A scorer": "brightness",
+    "A question kind": "grid",
+    "A model family": "pixart",
+    "A sampler": "euler_ancestral",
+}
+"""For each of CONTRIBUTING's recipes, one of the things that it says how to add."""
+OTHER_MEANINGS = re.compile(r"exchange/formats/|store/migrations/|assets/|recipes/")
+"""Files that may contain the name of such a thing for another reason: formats of other tools, the tables' history."""
+
+
+def recipe_for(thing: str) -> str:
+    """The paragraph of CONTRIBUTING.md that says how to add it."""
+    return next(part for part in (ROOT / "CONTRIBUTING.md").read_text().split("\n\n") if part.startswith(f"**{thing}.**"))
+
+
+@pytest.mark.parametrize("thing", NAMED_BY)
+def test_a_recipe_for_adding_names_every_file_that_contains_the_name(thing: str) -> None:
+    recipe, source = recipe_for(thing), ROOT / "src" / "d3po"
+    files = [path for kind in ("py", "js") for path in source.rglob(f"*.{kind}")]
+    quoted = re.compile(rf"""["'`]{NAMED_BY[thing]}["'`]|from "./{NAMED_BY[thing]}.js\"""")
+    found = [path.relative_to(source).as_posix() for path in files if quoted.search(path.read_text())]
+    unnamed = [
+        name
+        for name in found
+        if not OTHER_MEANINGS.search(name) and not any(part in recipe for part in (f"`{name}`", Path(name).name, f"`{Path(name).parent}/`"))
+    ]
+    assert found
+    assert unnamed == []
+
+
+@pytest.mark.parametrize("thing", [*NAMED_BY, "A command", "A setting"])
+def test_the_files_that_a_recipe_names_exist(thing: str) -> None:
+    named = re.findall(r"`([\w./]+(?:\.py|\.js|\.md|/))`", recipe_for(thing))
+    roots = (ROOT, ROOT / "src" / "d3po", ROOT / "src" / "d3po" / "web" / "static" / "modes")
+    assert named
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
+
+
 @pytest.mark.parametrize(
     "page", [*sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")), "../README.md", "../CONTRIBUTING.md"]
 )
