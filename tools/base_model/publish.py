@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from d3po.scorers.learned.subjects import SubjectClassifier
-from tools.base_model import autoencoder, flow
+from tools.base_model import autoencoder, flow, prompts
 from tools.base_model import classifier as subjects
 from tools.base_model import drawings as data
 
@@ -99,8 +99,9 @@ def publish(pipeline: Any, classifiers: dict[str, SubjectClassifier], work: Path
 
 
 def _write(pipeline: Any, measured: dict[str, Any], stages: tuple[str, ...], work: Path, target: Path, *, maximum: int) -> None:
-    """Write the measured figures, a sheet of unselected samples, the stages' logs, and the weights in half precision."""
+    """Write the measured figures, the prompts, a sheet of unselected samples, the stages' logs, and the weights in half precision."""
     (target / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
+    prompts.write(target)
     parts = data.random_batch(data.load_drawings(work), SHOWN, torch.Generator().manual_seed(6)).parts.tolist()
     sheet(sample(pipeline, [data.caption(*part) for part in parts], seed=0), SHOWN // 4, target / "samples.png", scale=1)
     for stage in stages:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from d3po.models.base import Embeddings, PolicySettings
 from d3po.models.load import load_policy
-from tools.base_model import autoencoder, classifier, denoiser, drawings, flow, publish
+from d3po.scorers.learned.subjects import SubjectClassifier
+from tools.base_model import autoencoder, classifier, denoiser, drawings, flow, prompts, publish
 from tools.base_model.__main__ import STAGES, carry_out
 
 SQUARE = '<rect x="{}" y="2" width="6" height="12" fill="{}"/>'
@@ -24,6 +25,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(drawings, "SUBJECTS", subjects)
     monkeypatch.setattr(classifier, "LABELS", {"subjects": list(subjects), "styles": list(drawings.STYLES)})
     monkeypatch.setattr(classifier, "HELD_OUT_SUBJECTS", ("star",))
+    monkeypatch.setattr(prompts, "HELD_OUT", ("star",))
     for module, name, small in (
         (autoencoder, "STEPS", 2), (autoencoder, "BATCH", 4), (autoencoder, "OTHERS", 2), (autoencoder, "MEASURED", 8),
         (denoiser, "STEPS", 2), (denoiser, "BATCH", 4), (denoiser, "POSES", 8), (classifier, "STEPS", 2), (classifier, "BATCH", 4),
@@ -49,6 +51,8 @@ def test_the_recipe_runs_from_icons_to_a_published_model(work: Path) -> None:
         carry_out(stage, work, target, "cpu")
     written = {path.name for path in target.iterdir()}
     assert {"model_index.json", "subjects.safetensors", "styles.safetensors", "measured.json", "samples.png"} <= written
+    assert (target / "prompts.txt").read_text().splitlines()[:3] == ["a cat", "a soft cat", "a retro cat"]
+    assert (target / "held_out.txt").read_text() == "a star\na soft star\na retro star\n"
     measured = json.loads((target / "measured.json").read_text())
     assert set(measured["samples_subject"]) == {"star", "cat"}
     assert set(measured["reconstruction_decibels"]) == {"captioned drawings", "drawings never seen"}
@@ -71,6 +75,17 @@ def assert_samples_as_a_run(folder: Path) -> None:
         given = {"encoder_hidden_states": condition.given["text"], "pooled_projections": condition.given["pooled"]}
         plain = model(hidden_states=noise, timestep=torch.tensor([400.0]), **given)
     assert torch.equal(mine, plain.sample)
+
+
+def test_held_out_prompts_name_subjects_that_no_training_prompt_names() -> None:
+    trained, held_out = prompts.prompts()
+    assert set(prompts.HELD_OUT) <= drawings.SUBJECTS.keys()
+    reader = SubjectClassifier(list(drawings.SUBJECTS))
+    named = [{reader.subject_of(prompt) for prompt in each} for each in (trained, held_out)]
+    assert named[1] == set(prompts.HELD_OUT)
+    assert named[0] == drawings.SUBJECTS.keys() - named[1]
+    assert len({*trained, *held_out}) == len(trained) + len(held_out)
+    assert {*" ".join([*trained, *held_out]).split()} <= set(drawings.vocabulary())
 
 
 def test_captions_say_what_was_drawn() -> None:
