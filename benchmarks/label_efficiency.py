@@ -131,7 +131,7 @@ class Person:
                 return Answer(outcome="win", winner=max(felt, key=felt.__getitem__))
             case "best_worst":
                 best = max(felt, key=felt.__getitem__)
-                worst = min(worse.keys() - {best}, key=worse.__getitem__)
+                worst = min((image for image in worse if image != best), key=worse.__getitem__)
                 return Answer(outcome="best_worst", values={best: 1.0, worst: -1.0})
             case "rank":
                 order = sorted(felt, key=felt.__getitem__, reverse=True)

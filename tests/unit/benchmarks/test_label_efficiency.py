@@ -63,7 +63,7 @@ LIKED_AND_NOT = {
 }
 
 
-@pytest.mark.parametrize("name", TASTES.keys() - {"agreement"})
+@pytest.mark.parametrize("name", LIKED_AND_NOT)
 def test_a_taste_prefers_what_it_says_at_any_size(name: str) -> None:
     liked, other = LIKED_AND_NOT[name]
     for size in (32, 64):
@@ -78,6 +78,7 @@ def test_agreement_is_with_the_subject_that_the_prompt_names() -> None:
 def test_every_taste_is_in_one_group_and_as_many_are_reported_as_were_tuned_on() -> None:
     assert len(TASTES) == sum(map(len, GROUPS.values()))
     assert set(TUNED_ON) <= TASTES.keys()
+    assert TASTES.keys() == {*LIKED_AND_NOT, "agreement"}
     assert len(TASTES) >= 2 * len(TUNED_ON)
 
 
