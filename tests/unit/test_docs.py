@@ -19,7 +19,6 @@ from d3po.objectives.metrics import pair_metrics
 from d3po.objectives.registry import OBJECTIVES, default_settings
 from d3po.recipes import recipe_names
 from d3po.run.evaluate.phase import EvaluationResult
-from d3po.scorers.catalogue import ENTRIES
 from d3po.training.trainer import BANDS
 from tools.docs import (
     CONFIGURATION,
@@ -79,12 +78,6 @@ def test_the_table_of_recipes_is_current() -> None:
 
 def test_the_table_of_objectives_is_current() -> None:
     assert METHODS.read_text() == objectives_page(METHODS.read_text()), "run `python -m tools.docs` and commit docs/methods/README.md"
-
-
-def test_the_readme_names_the_rewards_that_measure_pixels() -> None:
-    readme = (ROOT / "README.md").read_text()
-    listed = re.findall(r"`([^`]+)`", readme.split("Built in are ")[1].split("`d3po scorers`")[0])
-    assert set(listed) == {entry.written for entry in ENTRIES if entry.kind == "rule" and not entry.extra}
 
 
 def test_the_configuration_page_names_every_setting() -> None:
@@ -172,8 +165,8 @@ OTHER_MEANINGS = re.compile(r"exchange/formats/|store/migrations/|assets/|recipe
 
 
 def recipe_for(thing: str) -> str:
-    """The paragraph of CONTRIBUTING.md that says how to add it."""
-    return next(part for part in (ROOT / "CONTRIBUTING.md").read_text().split("\n\n") if part.startswith(f"**{thing}.**"))
+    """The part of CONTRIBUTING.md that says how to add it."""
+    return (ROOT / "CONTRIBUTING.md").read_text().split(f"\n**{thing}.**")[1].split("\n**")[0].split("\n## ")[0]
 
 
 @pytest.mark.parametrize("thing", NAMED_BY)
@@ -193,7 +186,7 @@ def test_a_recipe_for_adding_names_every_file_that_contains_the_name(thing: str)
 
 @pytest.mark.parametrize("thing", [*NAMED_BY, "A command", "A setting"])
 def test_the_files_that_a_recipe_names_exist(thing: str) -> None:
-    named = re.findall(r"`([\w./]+(?:\.py|\.js|\.md|/))`", recipe_for(thing))
+    named = re.findall(r"`([\w./]+(?:\.py|\.js|\.md|/))`", recipe_for(thing).replace("NAME", NAMED_BY.get(thing, "")))
     roots = (ROOT, ROOT / "src" / "d3po", ROOT / "src" / "d3po" / "web" / "static" / "modes")
     assert named
     assert [name for name in named if not any((root / name).exists() for root in roots)] == []
