@@ -6,11 +6,12 @@ this package loads no heavy library; accessing `Run` does.
 
 from typing import TYPE_CHECKING
 
+from d3po.version import __version__
+
 if TYPE_CHECKING:
     from d3po.library import Run
 
 __all__ = ["Run", "__version__"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:

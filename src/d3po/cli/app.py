@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from d3po import __version__
 from d3po.cli.arguments import RunArgument
 from d3po.cli.comparing import compare
 from d3po.cli.generate import register as register_pictures
 from d3po.cli.rating import invite, rate
 from d3po.cli.votes import votes
+from d3po.version import __version__
 
 if TYPE_CHECKING:
     from d3po.library import Run

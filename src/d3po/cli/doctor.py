@@ -4,7 +4,7 @@ import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 
-from d3po import __version__
+from d3po.version import __version__
 
 NEEDED = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "sqlalchemy", "scipy", "matplotlib", "tensorboard")
 OPTIONAL = {

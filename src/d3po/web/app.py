@@ -7,9 +7,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from d3po import __version__
 from d3po.errors import StorageError, VoteConflictError, VoteError
 from d3po.store import Store
+from d3po.version import __version__
 from d3po.web import api_admin, api_label
 from d3po.web.app_state import AppState, CurrentState
 from d3po.web.assignments import AssignmentCache

@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from d3po import __version__
+from d3po.version import __version__
 
 PAGES = {"/rate": "rate.html.j2", "/join": "join.html.j2", "/dashboard": "dashboard.html.j2"}
 KEPT_PAGE = "/rate"

@@ -4,7 +4,6 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from d3po import __version__
 from d3po.annotation.agreement import agreement
 from d3po.artifacts.files import write_atomically
 from d3po.evaluation.report import PictureRow, Point, Report, render
@@ -13,6 +12,7 @@ from d3po.preferences.records import Vote
 from d3po.run.evaluate.phase import EvaluationResult, held_out_pictures, read_evaluation
 from d3po.run.folder import BASE, label_of, without_parents
 from d3po.run.opened import OpenRun
+from d3po.version import __version__
 
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy")
 SHOWN_PROMPTS, SHOWN_IMAGES = 12, 4

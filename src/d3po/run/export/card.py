@@ -8,7 +8,6 @@ from pathlib import Path
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from d3po import __version__
 from d3po.artifacts.files import write_atomically
 from d3po.embedded import EMBEDDED
 from d3po.escaping import markdown_block, markdown_code, markdown_text
@@ -21,6 +20,7 @@ from d3po.run.feedback.labels import judgements_learnt_from, votes_learnt_from
 from d3po.run.folder import label_of, without_parents
 from d3po.run.loop import summary
 from d3po.run.opened import OpenRun
+from d3po.version import __version__
 
 SHOWN_PROMPTS = 20
 ANNOTATORS = {"human": ("person", "people"), "model": ("model", "models"), "rule": ("measured reward", "measured rewards")}
