@@ -397,7 +397,7 @@ class RunConfig(Section):
 
     model: Name = Field(
         default="emoji",
-        description="emoji (embedded), a folder in diffusers' layout, a .safetensors file, a hub id, or custom:module:function",
+        description="emoji or emoji-32 (embedded; the same model at present), a folder in diffusers' layout, a .safetensors file, a hub id, or custom:module:function",
     )
     parts: str = Field(
         default="", description="folder or hub id of a pipeline from which a single-file model takes the components its file lacks"

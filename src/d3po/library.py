@@ -99,7 +99,7 @@ class Run:
 
         Args:
             path: the folder.
-            model: `emoji`, a folder in diffusers' layout, a .safetensors file, a hub id, or `custom:module:function`. Default: the recipe's.
+            model: `emoji` (embedded), a folder in diffusers' layout, a .safetensors file, a hub id, or `custom:module:function`. Default: the recipe's.
             prompts: a list of prompts, or a file with one prompt a line. Default: the recipe's prompts, or the embedded model's if it has none.
             held_out: a list or file of prompts that are used for evaluation only. Default: every fifth of `prompts`.
             recipe: the recipe to start from; `d3po recipes` lists them.

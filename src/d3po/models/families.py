@@ -71,7 +71,7 @@ embedded model."""
 FAMILIES = (
     Family(
         name="stable-diffusion",
-        title="Stable Diffusion 1.x and 2.x, and the embedded emoji model",
+        title="Stable Diffusion 1.x and 2.x, and the embedded models",
         pipelines=("StableDiffusionPipeline",),
         policy="d3po.models.stable_diffusion:StableDiffusionPolicy",
         sampling=DISCRETE,

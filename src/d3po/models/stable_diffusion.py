@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x, and the embedded emoji model, which has the same structure."""
+"""Stable Diffusion 1.x and 2.x, and the embedded models, which have the same structure."""
 
 from collections.abc import Mapping, Sequence
 
