@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import tomlkit
 from pydantic import Field, ValidationError, model_serializer, model_validator
 
+from d3po.embedded import DEFAULT
 from d3po.errors import ConfigError
 from d3po.objective_settings import (
     SETTINGS,
@@ -396,8 +397,8 @@ class RunConfig(Section):
     """All settings of a run."""
 
     model: Name = Field(
-        default="emoji",
-        description="emoji or emoji-32 (embedded; the same model at present), a folder in diffusers' layout, a .safetensors file, a hub id, or custom:module:function",
+        default=DEFAULT,
+        description="emoji or emoji-32 (embedded), a folder in diffusers' layout, a .safetensors file, a hub id, or custom:module:function",
     )
     parts: str = Field(
         default="", description="folder or hub id of a pipeline from which a single-file model takes the components its file lacks"

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from d3po.config import LARGEST_SEED, Count, Section, parse, read_toml
+from d3po.embedded import DEFAULT
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Unit = Literal["labels", "images", "network_rows", "minutes"]
@@ -104,7 +105,7 @@ class EqualBudget(Section):
 class Spec(Section):
     """A whole comparison."""
 
-    model: str = Field(default="emoji", description="as in run.toml")
+    model: str = Field(default=DEFAULT, description="as in run.toml")
     recipe: str = Field(default="default", description="the recipe from which all cells start")
     prompts: str = Field(default="", description="a file of prompts to train on, as `d3po init --prompts`")
     held_out: str = Field(default="", description="a file of prompts for evaluation only, as `d3po init --held-out`")

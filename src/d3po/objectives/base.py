@@ -38,7 +38,7 @@ class Needs:
     """Whether the loss reads how far the policy's prediction is from the reference's, and the reference's denoising error; for objectives on pictures."""
 
     products: bool = False
-    """Whether the objective can read how the errors of both pictures of a pair point (`PairObjective.safeguarded`)."""
+    """Whether the loss reads how the errors of both pictures of a pair point. The trainer sets it where `PairObjective.reads_products` is true."""
 
     def words(self) -> str:
         """The requirements in words, as `d3po objectives` prints them."""
@@ -75,6 +75,11 @@ class PairObjective(ABC):
     ) -> Float[Tensor, "*pairs"]:
         """The loss of each pair and step; `target` is the share of preference, in [0, 1], that image a holds."""
 
+    @property
+    def reads_products(self) -> bool:
+        """Whether `safeguarded` reads the products with these settings, which are computed only then."""
+        return False
+
     def safeguarded(
         self,
         log_ratio_a: Float[Tensor, "*pairs"],
@@ -82,7 +87,7 @@ class PairObjective(ABC):
         target: Float[Tensor, "*pairs"],  # noqa: ARG002
         products: PairProducts,  # noqa: ARG002
     ) -> tuple[Float[Tensor, "*pairs"], Float[Tensor, "*pairs"]]:
-        """The log-ratios as the loss is to be given them, with other gradients perhaps; called where `Needs.products` is set."""
+        """The log-ratios as the loss is to be given them, with other gradients perhaps; called where `reads_products` is true."""
         return log_ratio_a, log_ratio_b
 
     def clipped_share(

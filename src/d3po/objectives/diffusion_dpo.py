@@ -31,6 +31,10 @@ class DiffusionDPO(PairObjective):
     def reward_scale(self) -> float:
         return 0.5 * self.beta
 
+    @property
+    def reads_products(self) -> bool:
+        return self.winner_safeguard > 0
+
     def __call__(
         self, log_ratio_a: Float[Tensor, "*pairs"], log_ratio_b: Float[Tensor, "*pairs"], target: Float[Tensor, "*pairs"]
     ) -> Float[Tensor, "*pairs"]:
@@ -43,6 +47,6 @@ class DiffusionDPO(PairObjective):
         target: Float[Tensor, "*pairs"],
         products: PairProducts,
     ) -> tuple[Float[Tensor, "*pairs"], Float[Tensor, "*pairs"]]:
-        if not self.winner_safeguard:
+        if not self.reads_products:
             return log_ratio_a, log_ratio_b
         return safeguarded(log_ratio_a, log_ratio_b, target, products, self.winner_safeguard)

@@ -100,14 +100,14 @@ OBJECTIVES: dict[ObjectiveName, ObjectiveEntry] = {
     ),
     "diffusion_dpo": ObjectiveEntry(
         factory=DiffusionDPO,
-        needs=replace(PICTURE_PAIRS, model_kind="discrete", products=True),
+        needs=replace(PICTURE_PAIRS, model_kind="discrete"),
         settings={"objective.reference": "fixed"},
         summary="winners are denoised better than by the reference, losers worse; for discrete-time models",
         source="Wallace et al. 2023, arXiv 2311.12908",
     ),
     "flow_dpo": ObjectiveEntry(
         factory=DiffusionDPO,
-        needs=replace(PICTURE_PAIRS, model_kind="flow", products=True),
+        needs=replace(PICTURE_PAIRS, model_kind="flow"),
         settings={"objective.reference": "fixed"},
         summary="Diffusion-DPO on the velocity, for flow models",
         source="Liu et al. 2025, arXiv 2501.13918",

@@ -199,7 +199,8 @@ class DenoisingLikelihood(Likelihood):
         def mean_square(difference: Tensor) -> Float[Tensor, "S N"]:
             return _mean_square(difference).unflatten(0, (count, images))
 
-        error = mean_square(prediction - target)
+        apart = prediction - target
+        error = mean_square(apart)
         if reference is None:
             return StepTerms(log_ratio=-error, drift=drift)
         reference_error = mean_square(reference - target)
@@ -208,7 +209,7 @@ class DenoisingLikelihood(Likelihood):
             drift=drift,
             change=mean_square(prediction - reference) if self._needs.change else None,
             reference_error=reference_error if self._needs.change else None,
-            products=_mean_products((prediction - target).detach().unflatten(0, (count, images))) if self._needs.products else None,
+            products=_mean_products(apart.detach().unflatten(0, (count, images))) if self._needs.products else None,
         )
 
     def _conditional(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -67,8 +67,9 @@ class Trainer:
     ) -> None:
         self.policy, self.replay, self.config = policy, replay, config
         objective, settings = config.objective, config.training
-        self.needs = OBJECTIVES[objective.name].needs
         self.objective = build(objective.name, **objective.settings.model_dump())
+        reads_products = isinstance(self.objective, PairObjective) and self.objective.reads_products
+        self.needs = replace(OBJECTIVES[objective.name].needs, products=reads_products)
         self.likelihood = likelihood_of(policy, replay, self.needs, sampler)
         self._measures = self.needs.reference != "none"
         self.distributed = distributed or Distributed()  # before accelerate's own state, which would take its own idea of patience

@@ -86,14 +86,14 @@ def evaluate(session: Session, rounds: int) -> EvaluationResult:
         [[reward(Image.fromarray(pixels), prompt) for reward in criteria] for pixels in row]
         for prompt, row in zip(prompts, pictures, strict=True)
     ]
-    accuracy = subject_accuracy(EMBEDDED[model], pictures, prompts) if (model := session.run.config.model) in EMBEDDED else None
+    embedded = EMBEDDED.get(session.run.config.model)
     record = {
         "rounds": rounds,
         "comparisons": sum(judgements_learnt_from(session.run, round) for round in range(rounds)),
         "prompts": prompts,
         "scores": scores,
         "held_out_scores": _held_out_scores(session.run, prompts, pictures),
-        "subject_accuracy": accuracy,
+        "subject_accuracy": subject_accuracy(embedded, pictures, prompts) if embedded else None,
     }
     write_record(path, record)
     session.run.folder.remember(session.run.store)

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from d3po.annotation.ranking import reliabilities
 from d3po.objectives.base import PairObjective
@@ -72,11 +74,13 @@ def is_instructive(run: OpenRun, votes: Iterable[Vote]) -> bool:
     if isinstance(objective, PairObjective):
         return any(not comparison.is_tie for comparison in comparisons_of(votes))
     votes = list(votes)
-    prompts = {image: vote.prompt for vote in votes for image in vote.images}
-    labels = labels_of(votes)
-    return objective.can_learn_from(
-        torch.tensor([label.value for label in labels]), torch.tensor([prompts[label.image] for label in labels], dtype=torch.long)
-    )
+    return objective.can_learn_from(*as_tensors(labels_of(votes), {image: vote.prompt for vote in votes for image in vote.images}))
+
+
+def as_tensors(labels: Sequence[ImageLabel], prompt_of: Mapping[int, int]) -> tuple[Float[Tensor, " N"], Int[Tensor, " N"]]:
+    """The labels' values and the ids of their images' prompts, as objectives on single images read them. `prompt_of` has prompt ids by image id."""
+    values = torch.tensor([label.value for label in labels])
+    return values, torch.tensor([prompt_of[label.image] for label in labels], dtype=torch.long)
 
 
 def _reads_measured_scores(run: OpenRun) -> bool:

@@ -19,7 +19,7 @@ from d3po.objectives.base import ImageObjective, PairObjective, centred
 from d3po.objectives.registry import OBJECTIVES, build
 from d3po.preferences.labels import ImageLabel
 from d3po.preferences.records import Comparison
-from d3po.run.feedback.labels import RoundLabels, labels_of_round, labels_one_by_one
+from d3po.run.feedback.labels import RoundLabels, as_tensors, labels_of_round, labels_one_by_one
 from d3po.run.opened import OpenRun
 from d3po.run.sample.branching import branch_of
 from d3po.run.sample.encoding import encoded
@@ -179,8 +179,7 @@ def _labels_by_prompt(run: OpenRun, round: int, round_labels: RoundLabels, image
     labels = [label for label in round_labels.images if label.image in images]
     objective = run.objective
     assert isinstance(objective, ImageObjective)
-    said = torch.tensor([label.value for label in labels])
-    prompts = torch.tensor([images[label.image].prompt_id for label in labels], dtype=torch.long)
+    said, prompts = as_tensors(labels, _prompts_of(images))
     if not objective.can_learn_from(said, prompts):
         if round and labels:
             return {}
@@ -196,8 +195,7 @@ def _labels_by_prompt(run: OpenRun, round: int, round_labels: RoundLabels, image
 def _remedy(run: OpenRun, labels: Sequence[ImageLabel], images: Mapping[int, LocatedImage]) -> str:
     """Say what to do if the objective can learn nothing from a round."""
     labels = [label for label in labels if label.image in images]
-    said = torch.tensor([label.value for label in labels])
-    prompts = torch.tensor([images[label.image].prompt_id for label in labels], dtype=torch.long)
+    said, prompts = as_tensors(labels, _prompts_of(images))
     imported = run.config.feedback.source == "imported"
     open_to_it: list[ObjectiveName] = [
         name for name, entry in OBJECTIVES.items() if not (imported and entry.needs.evidence == "trajectories")
@@ -209,6 +207,10 @@ def _remedy(run: OpenRun, labels: Sequence[ImageLabel], images: Mapping[int, Loc
     return (
         f"{nothing}, but {', '.join(able)} can, which learn from single pictures: begin a run with `d3po init RUN --objective {able[-1]}`"
     )
+
+
+def _prompts_of(images: Mapping[int, LocatedImage]) -> dict[int, int]:
+    return {image: located.prompt_id for image, located in images.items()}
 
 
 def _labels_of(labels: Sequence[ImageLabel], values: Tensor, images: Mapping[int, LocatedImage]) -> _PromptLabels:

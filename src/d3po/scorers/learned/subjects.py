@@ -6,7 +6,7 @@ It was trained on real drawings only, never on samples (see the model card).
 import json
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ class SubjectClassifier(nn.Module):
         return [None if name is None else float(self.subjects[i] == name) for i, name in zip(read, wanted, strict=True)]
 
 
-@lru_cache
+@cache
 def load_classifier(path: Path = EMBEDDED[DEFAULT].classifier) -> SubjectClassifier:
     """Load a classifier, of an embedded model or saved elsewhere."""
     with safe_open(path, framework="pt") as file:
@@ -58,31 +58,27 @@ def load_classifier(path: Path = EMBEDDED[DEFAULT].classifier) -> SubjectClassif
 
 def subject(argument: str = "") -> Callable[[Image.Image, str], float]:
     """Make the reward that is the log-probability that a picture shows its prompt's subject."""
-
-    def reward(image: Image.Image, prompt: str) -> float:
-        classifier = load_classifier(for_pictures(image.width).classifier)
-        return float(_read(classifier, image).log_softmax(dim=1)[0, _wanted(classifier, prompt)])
-
-    return reward
+    return lambda image, prompt: float(_read(image).log_softmax(dim=1)[0, _wanted(image, prompt)])
 
 
 def recognised(argument: str = "") -> Callable[[Image.Image, str], float]:
     """Make the reward that is 0 if a picture is classified as its prompt's subject, and -1 otherwise: the labels of the paper's distortion experiment."""
-
-    def reward(image: Image.Image, prompt: str) -> float:
-        classifier = load_classifier(for_pictures(image.width).classifier)
-        return float(_read(classifier, image).argmax() == _wanted(classifier, prompt)) - 1
-
-    return reward
+    return lambda image, prompt: float(_read(image).argmax() == _wanted(image, prompt)) - 1
 
 
-def _read(classifier: SubjectClassifier, image: Image.Image) -> Float[Tensor, "1 subjects"]:
+def _classifier_for(image: Image.Image) -> SubjectClassifier:
+    """The classifier of the embedded model that draws pictures of this size."""
+    return load_classifier(for_pictures(image.width).classifier)
+
+
+def _read(image: Image.Image) -> Float[Tensor, "1 subjects"]:
     pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
     with torch.no_grad():
-        return classifier(pixels[None])
+        return _classifier_for(image)(pixels[None])
 
 
-def _wanted(classifier: SubjectClassifier, prompt: str) -> int:
+def _wanted(image: Image.Image, prompt: str) -> int:
+    classifier = _classifier_for(image)
     name = classifier.subject_of(prompt)
     if name is None:
         raise RewardError("the prompt names none, or several, of the embedded model's subjects; they are listed in its card")
