@@ -4,6 +4,7 @@ It begins with the weights of the 32 px model's, which restores unseen drawings 
 than captions name, so it draws what it never saw too.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tools.base_model.fitting import averaged, fit
 
 STEPS, BATCH, LEARNING_RATE = 1_000, 8, 5e-4
 KL_WEIGHT = 2e-4
+POSING = replace(data.FREE, turns=2.0, recoloured=2.0)
 STARTED_FROM = EMBEDDED[FORMER].directory / "vae"
 MEASURED = 1_000
 """Number of pictures on which the latents' mean and standard deviation are measured."""
@@ -41,7 +43,7 @@ def train(drawings: data.Drawings, others: Tensor, directory: Path, *, device: s
     def loss(generator: torch.Generator) -> Tensor:
         captioned = drawings.pixels[drawings.random(BATCH - OTHERS, generator)]
         other = others[torch.randint(len(others), (OTHERS,), generator=generator)]
-        images, _ = data.compose(torch.cat([captioned, other]).to(device), generator, strength=2.0)
+        images, _ = data.compose(torch.cat([captioned, other]).to(device), generator, POSING)
         images = images.contiguous(memory_format=torch.channels_last)
         posterior = model.encode(images).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
@@ -81,7 +83,7 @@ def reconstruction_error(decoded: Tensor, images: Tensor) -> Tensor:
 @torch.no_grad()
 def signal_to_noise(model: Any, pixels: Tensor) -> float:
     """Mean peak signal-to-noise ratio, in decibels, of drawings (D, 4, 128, 128) posed at random and reconstructed."""
-    images, _ = data.compose(pixels, torch.Generator().manual_seed(5))
+    images, _ = data.compose(pixels, torch.Generator().manual_seed(5), data.FREE)
     decoded = torch.cat([model.decode(model.encode(chunk).latent_dist.mean).sample for chunk in images.split(100)])
     errors = ((decoded.clamp(-1, 1) - images) / 2).square().flatten(1).mean(dim=1)
     return float((-10 * errors.log10()).mean())

@@ -4,6 +4,7 @@ The subject's never sees one vendor's drawings, the style's never sees some subj
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from tools.base_model import drawings as data
 from tools.base_model.fitting import averaged, fit
 
 STEPS, BATCH, LEARNING_RATE = 2_500, 48, 2e-3
+POSING = replace(data.FREE, turns=1.3, recoloured=1.3)
 LABELS = {"subjects": list(data.SUBJECTS), "styles": list(data.STYLES)}
 POSES = 20
 """Number of random poses and backgrounds of each drawing on which accuracy is measured."""
@@ -32,7 +34,7 @@ def train(kind: str, drawings: data.Drawings, directory: Path, *, device: str) -
 
     def loss(generator: torch.Generator) -> Tensor:
         chosen = kept[torch.randint(len(kept), (BATCH,), generator=generator)]
-        images, _ = data.compose(drawings.pixels[chosen].to(device), generator, strength=1.3)
+        images, _ = data.compose(drawings.pixels[chosen].to(device), generator, POSING)
         # colours tell a style apart, so they are changed less than for subjects
         images = _augmented(images, generator, 1.0 if kind == "subjects" else 0.3)
         return F.cross_entropy(model(images), labels[chosen].to(device), label_smoothing=0.05)
@@ -59,7 +61,7 @@ def held_out_accuracy(kind: str, model: SubjectClassifier, drawings: data.Drawin
     generator = torch.Generator().manual_seed(3)
     chosen = held_out(kind, drawings).nonzero()[:, 0].repeat_interleave(POSES)
     labels = getattr(drawings, kind)[chosen]
-    images, _ = data.compose(drawings.pixels[chosen], generator)
+    images, _ = data.compose(drawings.pixels[chosen], generator, data.FREE)
     read = torch.cat([model((part + 1) / 2).argmax(dim=1) for part in images.split(200)])
     right = (read == labels).float()
     return {name: right[labels == i].mean().item() for i, name in enumerate(LABELS[kind]) if (labels == i).any()}

@@ -16,7 +16,7 @@ from tools.base_model import drawings as data
 from tools.base_model.fitting import averaged, fit
 
 STEPS, BATCH, LEARNING_RATE = 8_000, 48, 1.2e-3
-POSES = 60_000
+POSES = 40_000
 TOKENS = 20
 STYLE_SAID, BACKGROUND_SAID, POSE_SAID, CAPTION_DROPPED = 0.6, 0.7, 0.5, 0.1
 
@@ -95,7 +95,9 @@ def build_text_encoder(vocab_size: int) -> CLIPTextModel:
 
 def build_scheduler() -> Any:
     return DDIMScheduler(
-        beta_schedule="squaredcos_cap_v2",
+        beta_schedule="linear",
+        beta_end=0.012,  # half the signal of the cosine schedule: four times as many latents show as much of a form through the same noise
+        rescale_betas_zero_snr=True,
         prediction_type="v_prediction",
         timestep_spacing="trailing",
         steps_offset=1,  # without effect on trailing steps; Stable Diffusion pipelines warn of any other value

@@ -110,17 +110,40 @@ BACKGROUNDS = {
 
 # word -> range of the share of the drawing's own square that fills the picture; "" is never said
 SIZES = {"": (0.74, 0.86), "small": (0.48, 0.58), "large": (0.94, 1.0)}
-SIZE_SHARES = (0.6, 0.2, 0.2)
 # words -> range of the turn in radians, counter-clockwise; "" is never said
 TILTS = {"": (-0.08, 0.08), "tilted left": (0.28, 0.48), "tilted right": (-0.48, -0.28)}
-TILT_SHARES = (0.7, 0.15, 0.15)
 # words -> direction, x to the right and y down, of a shift that uses most of the room the drawing leaves; "" is never said
 PLACES = {"": (0.0, 0.0), "at the top": (0.0, -1.0), "at the bottom": (0.0, 1.0), "on the left": (-1.0, 0.0), "on the right": (1.0, 0.0)}
-PLACE_SHARES = (0.6, 0.1, 0.1, 0.1, 0.1)
 LARGE = 2
 """Drawings of this size fill the picture and are never shifted."""
 
 RENDER_SIZE, IMAGE_SIZE = 128, 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Posing:
+    """How drawings are posed at random."""
+
+    sizes: tuple[float, ...]
+    """How often each of `SIZES` is drawn; likewise of `TILTS` and `PLACES`."""
+    tilts: tuple[float, ...]
+    places: tuple[float, ...]
+    jitter: float = 1.0
+    """Share of the tables' ranges, around their middle, that is used."""
+    turns: float = 1.0
+    """What the angle is multiplied by."""
+    recoloured: float = 1.0
+    """Strength of the background's random change of colour."""
+    mirrored: bool = True
+    """Whether half the drawings are mirrored."""
+
+
+FREE = Posing(sizes=(0.6, 0.2, 0.2), tilts=(0.7, 0.15, 0.15), places=(0.6, 0.1, 0.1, 0.1, 0.1))
+"""For those that learn to see: the autoencoder and the classifiers."""
+GENTLE = Posing(
+    sizes=(0.8, 0.1, 0.1), tilts=(0.84, 0.08, 0.08), places=(0.76, 0.06, 0.06, 0.06, 0.06), jitter=0.3, recoloured=0.5, mirrored=False
+)
+"""For those that learn to draw: half the pictures are posed plainly, and what no caption says varies little."""
 HELD_OUT_EVERY = 16
 """Of the other things, whose drawings only the autoencoder sees, every sixteenth is held out for measuring it."""
 
@@ -194,23 +217,23 @@ def load_others(directory: Path, *, held_out: bool = False) -> Tensor:
     return load_file(directory / "drawings.safetensors")["held_out" if held_out else "others"]
 
 
-def compose(pixels: Tensor, generator: torch.Generator, *, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+def compose(pixels: Tensor, generator: torch.Generator, posing: Posing) -> tuple[Tensor, Tensor]:
     """Place drawings (B, 4, 128, 128) over plain backgrounds, in a random pose.
 
-    Returns pictures (B, 3, 64, 64) in [-1, 1] and the indices (B, 4) of background, size, tilt and place. `strength` scales the jitter of the
-    colour and of the turn.
+    Returns pictures (B, 3, 64, 64) in [-1, 1] and the indices (B, 4) of background, size, tilt and place.
     """
     count = len(pixels)
-    size, tilt, place = (_drawn(shares, count, generator) for shares in (SIZE_SHARES, TILT_SHARES, PLACE_SHARES))
+    size, tilt, place = (_drawn(shares, count, generator) for shares in (posing.sizes, posing.tilts, posing.places))
     place = torch.where(size == LARGE, torch.zeros_like(place), place)
-    share = _within(list(SIZES.values()), size, generator)
-    angle = strength * _within(list(TILTS.values()), tilt, generator)
-    reach = torch.tensor(list(PLACES.values()))[place] * _uniform(count, 0.7, 1.0, generator)[:, None]
-    shift = (1 - share)[:, None] * (reach + 0.25 * (2 * torch.rand(count, 2, generator=generator) - 1))
-    flip = torch.where(torch.rand(count, generator=generator) < 0.5, 1.0, -1.0)
+    share = _within(list(SIZES.values()), size, posing.jitter, generator)
+    angle = posing.turns * _within(list(TILTS.values()), tilt, posing.jitter, generator)
+    reach = torch.tensor(list(PLACES.values()))[place] * _within([(0.7, 1.0)], torch.zeros_like(place), posing.jitter, generator)[:, None]
+    shift = (1 - share)[:, None] * (reach + 0.25 * posing.jitter * (2 * torch.rand(count, 2, generator=generator) - 1))
+    mirrored = (torch.rand(count, generator=generator) >= 0.5) & torch.tensor(posing.mirrored)
+    flip = torch.where(mirrored, -1.0, 1.0)
     backgrounds = torch.randint(len(BACKGROUNDS), (count,), generator=generator)
     palette = torch.tensor(list(BACKGROUNDS.values()), dtype=torch.float32) / 255
-    colour = (palette[backgrounds] + 0.03 * strength * torch.randn(count, 3, generator=generator)).clamp(0, 1)
+    colour = (palette[backgrounds] + 0.03 * posing.recoloured * torch.randn(count, 3, generator=generator)).clamp(0, 1)
     small = posed(pixels, share=share, angle=angle, shift=shift, flip=flip)
     images = small[:, :3] + (1 - small[:, 3:]) * colour.to(small)[:, :, None, None]
     return images.clamp(0, 1) * 2 - 1, torch.stack([backgrounds, size, tilt, place], dim=1)
@@ -219,7 +242,7 @@ def compose(pixels: Tensor, generator: torch.Generator, *, strength: float = 1.0
 def random_batch(drawings: Drawings, count: int, generator: torch.Generator) -> Batch:
     """Captioned pictures, their parts drawn at random."""
     chosen = drawings.random(count, generator)
-    images, pose = compose(drawings.pixels[chosen], generator)
+    images, pose = compose(drawings.pixels[chosen], generator, GENTLE)
     shown = torch.stack([drawings.subjects[chosen], drawings.views[chosen], drawings.styles[chosen]], dim=1)
     return Batch(images=images, parts=torch.cat([shown, pose], dim=1))
 
@@ -258,17 +281,14 @@ def posed(pixels: Tensor, *, share: Tensor, angle: Tensor, shift: Tensor, flip: 
     return F.avg_pool2d(F.grid_sample(pixels.float() / 255, grid, align_corners=False), RENDER_SIZE // IMAGE_SIZE)
 
 
-def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(count, generator=generator)
-
-
 def _drawn(shares: tuple[float, ...], count: int, generator: torch.Generator) -> Tensor:
     return torch.multinomial(torch.tensor(shares), count, replacement=True, generator=generator)
 
 
-def _within(ranges: list[tuple[float, float]], chosen: Tensor, generator: torch.Generator) -> Tensor:
+def _within(ranges: list[tuple[float, float]], chosen: Tensor, jitter: float, generator: torch.Generator) -> Tensor:
+    """A random number of each chosen range, from its middle `jitter` parts of it."""
     low, high = torch.tensor(ranges)[chosen].unbind(dim=1)
-    return low + (high - low) * torch.rand(len(chosen), generator=generator)
+    return (low + high) / 2 + jitter * (high - low) * (torch.rand(len(chosen), generator=generator) - 0.5)
 
 
 def _icon_sets(directory: Path) -> dict[str, dict[str, Any]]:
