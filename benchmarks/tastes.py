@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
 
-from d3po.scorers.learned.subjects import subject
+from d3po.scorers.learned.classifier import subject
 
 EDGE = 0.25
 """The distance from the background's colour, in RGB of [0, 1], from which on a pixel belongs to the subject."""

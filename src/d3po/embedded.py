@@ -11,7 +11,7 @@ FORMER = "emoji-32"
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedModel:
-    """One model inside the package: a diffusers pipeline, prompts for it, and a classifier that reads its pictures."""
+    """One model inside the package: a diffusers pipeline, prompts for it, and classifiers that read its pictures."""
 
     folder: str
     """Its folder's name within the package's assets."""
@@ -34,9 +34,14 @@ class EmbeddedModel:
         return self.directory / "held_out.txt"
 
     @property
-    def classifier(self) -> Path:
+    def subjects(self) -> Path:
         """The weights of the classifier of subjects."""
         return self.directory / "subjects.safetensors"
+
+    @property
+    def styles(self) -> Path:
+        """The weights of the classifier of styles; `emoji-32` has none."""
+        return self.directory / "styles.safetensors"
 
 
 EMBEDDED = {DEFAULT: EmbeddedModel(folder="emoji-32", pixels=32), FORMER: EmbeddedModel(folder="emoji-32", pixels=32)}

@@ -1,4 +1,4 @@
-"""The classifiers of `d3po.scorers.learned.subjects`, of subject and of style, trained on augmented drawings and never on samples.
+"""The classifiers of `d3po.scorers.learned.classifier`, of subject and of style, trained on augmented drawings and never on samples.
 
 The subject's never sees one vendor's drawings, the style's never sees some subjects': on these they are measured.
 """
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from d3po.scorers.learned.subjects import SubjectClassifier
+from d3po.scorers.learned.classifier import PictureClassifier
 from tools.base_model import drawings as data
 from tools.base_model.fitting import averaged, fit
 
@@ -28,7 +28,7 @@ HELD_OUT_SUBJECTS = ("frog", "strawberry", "car", "owl", "house", "rabbit")
 
 def train(kind: str, drawings: data.Drawings, directory: Path, *, device: str) -> None:
     """Cross-entropy on posed, recoloured, blurred and noised drawings of all but what is held out; `kind` is `subjects` or `styles`."""
-    model = SubjectClassifier(LABELS[kind]).to(device)
+    model = PictureClassifier(LABELS[kind]).to(device)
     kept = (~held_out(kind, drawings)).nonzero()[:, 0]
     labels = getattr(drawings, kind)
 
@@ -49,14 +49,14 @@ def held_out(kind: str, drawings: data.Drawings) -> Tensor:
     return torch.isin(drawings.subjects, torch.tensor([LABELS["subjects"].index(name) for name in HELD_OUT_SUBJECTS]))
 
 
-def load(kind: str, directory: Path) -> SubjectClassifier:
-    model = SubjectClassifier(LABELS[kind])
+def load(kind: str, directory: Path) -> PictureClassifier:
+    model = PictureClassifier(LABELS[kind])
     model.load_state_dict(averaged(directory))
     return model.eval()
 
 
 @torch.no_grad()
-def held_out_accuracy(kind: str, model: SubjectClassifier, drawings: data.Drawings) -> dict[str, float]:
+def held_out_accuracy(kind: str, model: PictureClassifier, drawings: data.Drawings) -> dict[str, float]:
     """Accuracy on the held-out drawings, by subject or style."""
     generator = torch.Generator().manual_seed(3)
     chosen = held_out(kind, drawings).nonzero()[:, 0].repeat_interleave(POSES)
@@ -67,9 +67,9 @@ def held_out_accuracy(kind: str, model: SubjectClassifier, drawings: data.Drawin
     return {name: right[labels == i].mean().item() for i, name in enumerate(LABELS[kind]) if (labels == i).any()}
 
 
-def publish(model: SubjectClassifier, path: Path) -> None:
+def publish(model: PictureClassifier, path: Path) -> None:
     weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, path, metadata={"subjects": json.dumps(model.subjects)})
+    save_file(weights, path, metadata={"labels": json.dumps(model.labels)})
 
 
 def _augmented(images: Tensor, generator: torch.Generator, strength: float) -> Tensor:

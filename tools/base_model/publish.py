@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
-from d3po.scorers.learned.subjects import SubjectClassifier
+from d3po.scorers.learned.classifier import PictureClassifier
 from tools.base_model import autoencoder, flow, prompts
 from tools.base_model import classifier as subjects
 from tools.base_model import drawings as data
@@ -40,7 +40,7 @@ def sample(pipeline: Any, captions: list[str], *, seed: int, eta: float = ETA) -
     return pictures.images
 
 
-def measure(pipeline: Any, classifiers: dict[str, SubjectClassifier]) -> dict[str, dict[str, float]]:
+def measure(pipeline: Any, classifiers: dict[str, PictureClassifier]) -> dict[str, dict[str, float]]:
     """Shares of samples that show what their captions say: the subject by subject, the style by style, the background by colour."""
     generator = torch.Generator().manual_seed(4)
     right: dict[str, dict[str, list[float]]] = {"subject": {}, "style": {}, "background": {}}
@@ -76,14 +76,14 @@ def sheet(pictures: Tensor, columns: int, path: Path, *, scale: int = 2) -> None
     image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
 
 
-def publish_flow(pipeline: Any, classifiers: dict[str, SubjectClassifier], work: Path, target: Path) -> None:
+def publish_flow(pipeline: Any, classifiers: dict[str, PictureClassifier], work: Path, target: Path) -> None:
     """Write the flow sibling's assets, and what was measured of its samples."""
     target.mkdir(parents=True, exist_ok=True)
     measured = {f"samples_{kind}": values for kind, values in measure(pipeline, classifiers).items()}
     _write(pipeline, measured, ("flow",), work, target, maximum=MAXIMUM_BYTES_OF_FLOW)
 
 
-def publish(pipeline: Any, classifiers: dict[str, SubjectClassifier], work: Path, target: Path) -> None:
+def publish(pipeline: Any, classifiers: dict[str, PictureClassifier], work: Path, target: Path) -> None:
     """Write the package's assets; what was measured of samples, drawings held out and reconstructions goes into `measured.json`."""
     target.mkdir(parents=True, exist_ok=True)
     drawings = data.load_drawings(work)

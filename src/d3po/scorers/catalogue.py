@@ -154,16 +154,24 @@ ENTRIES = (
     ScorerEntry(
         name="subject",
         measures="agreement with the prompt, of the embedded model's pictures: log-probability of the subject that the prompt names",
-        make=_lazy("d3po.scorers.learned.subjects:subject"),
+        make=_lazy("d3po.scorers.learned.classifier:subject"),
         kind="model",
         tested="the formula, on the shipped weights",
     ),
     ScorerEntry(
         name="recognised",
         measures="0 where the embedded model's picture is read as the subject of its prompt, -1 where not",
-        make=_lazy("d3po.scorers.learned.subjects:recognised"),
+        make=_lazy("d3po.scorers.learned.classifier:recognised"),
         kind="model",
         tested="the formula, on the shipped weights",
+    ),
+    ScorerEntry(
+        name="style",
+        measures="log-probability that the embedded model's picture is drawn in a style, such as style:flat",
+        argument="NAME",
+        make=_lazy("d3po.scorers.learned.classifier:style"),
+        kind="model",
+        tested="the formula, on a small classifier",
     ),
     ScorerEntry(
         name="clip_score",

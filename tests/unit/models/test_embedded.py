@@ -12,7 +12,7 @@ from d3po.embedded import EMBEDDED
 from d3po.models.families import model_directory
 from d3po.models.load import load_policy
 from d3po.run.prompts import choose_prompts, shared_prompts
-from d3po.scorers.learned.subjects import load_classifier
+from d3po.scorers.learned.classifier import load_classifier
 
 ASSETS = EMBEDDED["emoji"].directory
 
@@ -52,7 +52,7 @@ def test_its_card_says_what_was_measured() -> None:
 
 
 @torch.no_grad()
-def test_samples_show_the_subject_of_their_prompt() -> None:
+def test_samples_show_the_label_in_their_prompt() -> None:
     """A fresh sample of 24 prompts; the gate of the model card is 90 % over 480, this allows for chance."""
     from d3po.config import RunConfig
     from d3po.diffusion.noise import NoiseStreams, seeded
@@ -64,7 +64,7 @@ def test_samples_show_the_subject_of_their_prompt() -> None:
     classifier = load_classifier()
     config: RunConfig = load_recipe("default")
     replay = make_replay(policy, config)
-    prompts = [f"a {subject}" for subject in classifier.subjects]
+    prompts = [f"a {subject}" for subject in classifier.labels]
     start = torch.stack([torch.randn(policy.latent_shape, generator=seeded(9, prompt)) for prompt in prompts])
     condition = policy.encode_prompts(prompts)
 
@@ -83,6 +83,6 @@ def test_training_and_held_out_prompts_share_no_subject() -> None:
     assert told == []
     assert shared_prompts(trained, held_out) == []
     classifier = load_classifier()
-    of_trained, of_held_out = ({classifier.subject_of(prompt) for prompt in prompts} for prompts in (trained, held_out))
+    of_trained, of_held_out = ({classifier.label_in(prompt) for prompt in prompts} for prompts in (trained, held_out))
     assert None not in of_trained | of_held_out
     assert not of_trained & of_held_out

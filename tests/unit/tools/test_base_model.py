@@ -11,7 +11,7 @@ from PIL import Image
 
 from d3po.models.base import Embeddings, PolicySettings
 from d3po.models.load import load_policy
-from d3po.scorers.learned.subjects import SubjectClassifier
+from d3po.scorers.learned.classifier import PictureClassifier
 from tools.base_model import autoencoder, classifier, denoiser, drawings, flow, prompts, publish
 from tools.base_model.__main__ import STAGES, carry_out
 
@@ -80,8 +80,8 @@ def assert_samples_as_a_run(folder: Path) -> None:
 def test_held_out_prompts_name_subjects_that_no_training_prompt_names() -> None:
     trained, held_out = prompts.prompts()
     assert set(prompts.HELD_OUT) <= drawings.SUBJECTS.keys()
-    reader = SubjectClassifier(list(drawings.SUBJECTS))
-    named = [{reader.subject_of(prompt) for prompt in each} for each in (trained, held_out)]
+    reader = PictureClassifier(list(drawings.SUBJECTS))
+    named = [{reader.label_in(prompt) for prompt in each} for each in (trained, held_out)]
     assert named[1] == set(prompts.HELD_OUT)
     assert named[0] == drawings.SUBJECTS.keys() - named[1]
     assert len({*trained, *held_out}) == len(trained) + len(held_out)

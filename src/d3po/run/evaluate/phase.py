@@ -26,7 +26,7 @@ from d3po.run.folder import BASE, label_of, series_of
 from d3po.run.opened import OpenRun
 from d3po.run.sample.phase import sample_pictures
 from d3po.run.session import Session
-from d3po.scorers.learned.subjects import load_classifier
+from d3po.scorers.learned.classifier import load_classifier
 from d3po.store import NewPicture
 from d3po.training.reference import swapped_weights
 
@@ -231,7 +231,7 @@ def subject_accuracy(model: EmbeddedModel, pictures: NDArray[np.uint8], prompts:
         prompts: the P prompts.
     """
     images = torch.from_numpy(pictures).flatten(0, 1).permute(0, 3, 1, 2).float() / 255
-    per_picture = load_classifier(model.classifier).accuracy(images, [prompt for prompt in prompts for _ in range(pictures.shape[1])])
+    per_picture = load_classifier(model.subjects).accuracy(images, [prompt for prompt in prompts for _ in range(pictures.shape[1])])
     read = [value for value in per_picture if value is not None]
     return sum(read) / len(read) if read else None
 
