@@ -32,6 +32,7 @@ from d3po.objective_settings import (
 from d3po.options import (
     AdapterTargets,
     Arithmetic,
+    BranchNoise,
     Choosing,
     Decoding,
     Dividing,
@@ -125,6 +126,11 @@ class Sampling(Section):
     branch: bool = Field(
         default=False,
         description="a prompt's images share all noise up to one randomly drawn step and diverge there; d3po_branch needs this",
+    )
+    branch_noise: BranchNoise = Field(
+        default="onward",
+        description="with branch, which noise is each image's own: onward (that of all steps from the branching step on), or step (that step's alone, "
+        "so that whatever differs comes from it)",
     )
     judged: JudgedPicture = Field(
         default="finished",

@@ -56,6 +56,7 @@ ReferenceRefresh = Literal["fixed", "per_round", "ema"]
 LastStep = Literal["model", "clamped"]
 """Where the last step ends: as the model's scheduler says, or at timestep 0 as in the published code."""
 
+BranchNoise = Literal["onward", "step"]
 JudgedPicture = Literal["finished", "expected"]
 """Which picture of a sampled image is compared: the finished one, or the network's estimate right after the branching step."""
 

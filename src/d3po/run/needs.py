@@ -33,6 +33,10 @@ def check_needs(config: RunConfig) -> None:
         )
     if config.sampling.branch and not config.sampling.shared_start:
         raise ConfigError("sampling.branch is true, so a prompt's images share all noise up to a step; set sampling.shared_start = true")
+    if config.sampling.branch_noise == "step" and not config.sampling.branch:
+        raise ConfigError(
+            "sampling.branch_noise is 'step', which needs pictures that diverge at one step; set it to 'onward', or sampling.branch to true"
+        )
     if config.sampling.judged == "expected" and not config.sampling.branch:
         raise ConfigError(
             "sampling.judged is 'expected', which needs pictures that diverge at one step; set it to 'finished', or sampling.branch to true"

@@ -35,13 +35,16 @@ def test_a_shard_is_of_one_size_and_no_larger_than_asked() -> None:
     assert all(len({bucket_of(config(), prompt) for prompt in shard}) == 1 and len(shard) <= 7 for shard in shards)
 
 
-def test_branching_noise_is_shared_up_to_the_branch_and_own_from_there() -> None:
+@pytest.mark.parametrize("once", [False, True])
+def test_branching_noise_is_shared_up_to_the_branch_and_own_from_there_or_there_alone(once: bool) -> None:
     """Of two images of one prompt that part at step 2, in a grid whose second step is not random and so draws nothing."""
-    streams = BranchingStreams([("shared",), ("shared",)], [("own", 0), ("own", 1)], branches=[2, 2], stochastic=[True, False, True, True])
+    stochastic = [True, False, True, True]
+    streams = BranchingStreams([("shared",), ("shared",)], [("own", 0), ("own", 1)], branches=[2, 2], stochastic=stochastic, once=once)
     first, *later = (streams.draw((3,)) for _ in range(3))
     assert torch.equal(first[0], first[1])
     assert torch.equal(first[:1], NoiseStreams([("shared",)]).draw((3,)))
     own = NoiseStreams([("own", 0), ("own", 1)])
     own.draw((3,))
-    for drawn in later:
-        assert torch.equal(drawn, own.draw((3,)))
+    branching, last = later
+    assert torch.equal(branching, own.draw((3,)))
+    assert torch.equal(last[0], last[1]) if once else torch.equal(last, own.draw((3,)))

@@ -124,6 +124,21 @@ def test_images_that_branch_go_one_way_up_to_their_step(session_with: SessionWit
         assert [torch.equal(ways[0][step], ways[1][step]) for step in range(STEPS + 1)] == [step <= parted for step in range(STEPS + 1)]
 
 
+def test_images_that_branch_in_one_step_alone_share_their_noise_again_after_it(session_with: SessionWith) -> None:
+    """The toy's steps are linear, so under shared noise what parts two images is multiplied by one number in each step."""
+    session = session_with(BRANCHING | {"sampling.branch_noise": '"step"', "seed": "5"})
+    checked = 0
+    for prompt in ("a cat", "a dog"):
+        one, other = (trajectories(session.run)[prompt, number].double() for number in range(2))
+        parted = branch_of(session, 0, prompt)
+        assert parted is not None
+        for step in range(parted + 1, STEPS):
+            factors = (one[step + 1] - other[step + 1]) / (one[step] - other[step])
+            assert factors.std() < 1e-3 * factors.mean().abs()
+            checked += 1
+    assert checked, "a prompt of this seed branches before its last step"
+
+
 def test_what_is_judged_may_be_what_is_expected_right_after_the_branch(session_with: SessionWith) -> None:
     session = session_with(BRANCHING | {"sampling.judged": "expected"})
     ways, told = trajectories(session.run), GUIDANCE * 5 / 100

@@ -25,11 +25,12 @@ def compared_at(session: Session, round: int, prompt: str) -> int:
 
 
 class BranchingStreams:
-    """Noise that all images of a prompt share before their branching step, and that differs for each image from that step on.
+    """Noise that all images of a prompt share before their branching step, and that differs for each image in that step, and maybe in those after it.
 
     Args:
         shared: the noise identity of each image before the branching step.
         separate: the noise identity of each image from the branching step on.
+        once: whether the images share all noise again after the branching step.
         branches: the position of the branching step of each image.
         stochastic: whether each step of the grid draws noise.
     """
@@ -40,12 +41,15 @@ class BranchingStreams:
         separate: Sequence[tuple[int | str, ...]],
         branches: Sequence[int],
         stochastic: Sequence[bool],
+        *,
+        once: bool,
     ) -> None:
         self._shared, self._separate = NoiseStreams(shared), NoiseStreams(separate)
-        self._branches = torch.tensor(branches)
+        self._branches, self._once = torch.tensor(branches), once
         self._steps = (position for position, noisy in enumerate(stochastic) if noisy)
 
     def draw(self, shape: tuple[int, ...]) -> Tensor:
         """Draw the next standard normal noise of every image, of shape (B, *shape)."""
-        branched = (next(self._steps) >= self._branches).view(-1, *[1] * len(shape))
+        step = next(self._steps)
+        branched = (self._branches == step if self._once else self._branches <= step).view(-1, *[1] * len(shape))
         return torch.where(branched, self._separate.draw(shape), self._shared.draw(shape))

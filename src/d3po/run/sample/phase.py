@@ -160,13 +160,14 @@ def _sample_shard(session: Session, round: int, number: int, prompts: Sequence[s
 
 def _noise(session: Session, round: int, identities: Sequence[tuple[int, str, int]]) -> NoiseStreams | BranchingStreams:
     """The noise of a round's steps: separate for each image, or shared by a prompt's images before their branching step."""
-    seed = session.run.config.seed
+    config = session.run.config
+    seed, once = config.seed, config.sampling.branch_noise == "step"
     separate = [(seed, "step", *who) for who in identities]
     branches = [branch for _, prompt, _ in identities if (branch := branch_of(session, round, prompt)) is not None]
     if not branches:
         return NoiseStreams(separate)
     stochastic = session.replay.transition.stochastic(session.replay.grid).tolist()
-    return BranchingStreams([(seed, "shared step", *who[:2]) for who in identities], separate, branches, stochastic)
+    return BranchingStreams([(seed, "shared step", *who[:2]) for who in identities], separate, branches, stochastic, once=once)
 
 
 def _denoise(
