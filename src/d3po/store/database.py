@@ -32,6 +32,9 @@ ATTEMPTS = 20
 CACHE_KIB = 16 * 1024
 """Size of a connection's page cache of an SQLite file; with the default 2 MiB, queries among a million votes read from disk all the time."""
 
+SYNCHRONOUS = "FULL"
+"""An SQLite file's transactions are on the disk when they end, so that not even a power cut loses a vote."""
+
 NETWORK_FILE_SYSTEMS = frozenset(
     {"9p", "afpfs", "afs", "beegfs", "ceph", "cifs", "davfs", "fuse.glusterfs", "fuse.sshfs", "glusterfs", "gpfs", "lustre"}
     | {"ncpfs", "nfs", "nfs3", "nfs4", "orangefs", "smb2", "smb3", "smbfs", "webdav"}
@@ -228,7 +231,13 @@ def _engine(address: URL, patience: float) -> Engine:
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions; _begin_sqlite does
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", f"cache_size=-{CACHE_KIB}"):
+    for pragma in (
+        "journal_mode=WAL",
+        f"synchronous={SYNCHRONOUS}",
+        "foreign_keys=ON",
+        "recursive_triggers=ON",
+        f"cache_size=-{CACHE_KIB}",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 
