@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.measuring import markdown
 from benchmarks.tastes import TASTES, TUNED_ON, group_of
 from d3po.artifacts.files import write_atomically
 from d3po.config import RunConfig
@@ -301,11 +302,6 @@ def _gumbel(draws: random.Random) -> float:
     return -math.log(-math.log(draws.random() or 0.5))
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], f"|{' --- |' * len(rows[0])}", *lines[1:]])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.label_efficiency", description="Measure clicks until a taste is learnt.")
     parser.add_argument("folder", type=Path, help="where the runs and results are kept")
@@ -333,7 +329,7 @@ def main() -> None:
         cell: run_cell(cell, chosen.folder, clicks=chosen.clicks, model=chosen.model, extra=extra)
         for cell in track(cells, "runs", console=console)
     }
-    print(_markdown(table(results)))
+    print(markdown(table(results)))
 
 
 if __name__ == "__main__":

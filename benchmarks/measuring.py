@@ -3,7 +3,7 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,12 @@ class Figure:
     @property
     def met(self) -> bool:
         return self.median <= self.target
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, of rows of which the first is the heading."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], f"|{' --- |' * len(rows[0])}", *lines[1:]])
 
 
 def seconds(work: Callable[[], object]) -> float:
